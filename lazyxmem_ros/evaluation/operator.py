@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulated operator: answers a correction request from the ground truth, as a person might."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lazyxmem_ros.correction.base import Prompt
+from lazyxmem_ros.evaluation.errors import MetricError
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+MIN_BOX_SIDE = 2
+"""Pixels; a box thinner than this cannot be drawn on a screen."""
+
+
+class Gesture(enum.Enum):
+    """What the operator does on the screen."""
+
+    CLICK = "click"
+    """One click: positive in the middle of the visible object, negative on a mask of nothing."""
+    LARGEST_ERROR = "largest_error"
+    """One click in the middle of the largest region that is wrong, missing or superfluous."""
+    BOX = "box"
+    """A box around the object, and a click in its middle."""
+    MASK = "mask"
+    """The object's outline, drawn by hand: the ground truth itself."""
+
+
+@dataclass(frozen=True)
+class OperatorConfig:
+    """How quick and how exact the operator is.
+
+    gesture: what an answer consists of.
+    reaction_delay: seconds from the request to the answer, 0 = at once.
+    click_noise: standard deviation, pixels, of every coordinate of clicks and boxes.
+    seed: of the noise.
+    """
+
+    gesture: Gesture = Gesture.CLICK
+    reaction_delay: float = 0.0
+    click_noise: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("reaction_delay", "click_noise"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                raise MetricError(f"{name} must be a number >= 0, got {value}")
+
+    @property
+    def reaction_delay_ns(self) -> int:
+        """The delay in nanoseconds, the unit of stamps."""
+        return round(self.reaction_delay * NANOSECONDS_PER_SECOND)
+
+
+@dataclass
+class SimulatedOperator:
+    """Turns (ground truth, prediction) into the prompt a person would give.
+
+    Answers one request at a time: `answer_time` says when the answer to a request would come.
+    """
+
+    config: OperatorConfig = field(default_factory=OperatorConfig)
+
+    def __post_init__(self) -> None:
+        self._random = np.random.default_rng(self.config.seed)
+        self._busy_until = 0
+
+    def answer_time(self, asked_at: int) -> int:
+        """Stamp (ns) at which the answer to a request of stamp `asked_at` (ns) is ready.
+
+        A person works on one request after the other, so a second request waits for the first.
+        """
+        self._busy_until = max(self._busy_until, asked_at) + self.config.reaction_delay_ns
+        return self._busy_until
+
+    def click(
+        self, ground_truth: NDArray[np.generic], prediction: NDArray[np.generic]
+    ) -> Prompt | None:
+        """Answer a request with the configured gesture.
+
+        ground_truth, prediction: [H, W], non-zero = object. Returns None where there is nothing to
+        say: the object is not visible and the prediction is empty, or no pixel is wrong (for
+        LARGEST_ERROR). An invisible object with a non-empty prediction gets a negative click in
+        the middle of that prediction, with MASK an empty mask. Raises MetricError on different
+        shapes.
+        """
+        if ground_truth.shape != prediction.shape or ground_truth.ndim != 2:
+            raise MetricError(
+                "ground truth and prediction must be [H, W] and of one size, got "
+                f"{ground_truth.shape} and {prediction.shape}"
+            )
+        true = ground_truth.astype(bool)
+        predicted = prediction.astype(bool)
+        if not true.any() and not predicted.any():
+            return None
+        gesture = self.config.gesture
+        if gesture is Gesture.MASK:
+            return Prompt(mask=true)
+        if gesture is Gesture.LARGEST_ERROR:
+            return self._click_largest_error(true, predicted)
+        if not true.any():
+            return Prompt(negative=self._noisy_point(_innermost(predicted), true.shape))
+        point = self._noisy_point(_innermost(true), true.shape)
+        if gesture is Gesture.BOX:
+            return Prompt(positive=point, box=self._noisy_box(true))
+        return Prompt(positive=point)
+
+    def _click_largest_error(
+        self, true: NDArray[np.bool_], predicted: NDArray[np.bool_]
+    ) -> Prompt | None:
+        """Both error maps compete by the largest distance from their edge."""
+        missing, superfluous = true & ~predicted, predicted & ~true
+        if not missing.any() and not superfluous.any():
+            return None
+        if _inner_distance(missing).max() >= _inner_distance(superfluous).max():
+            return Prompt(positive=self._noisy_point(_innermost(missing), true.shape))
+        return Prompt(negative=self._noisy_point(_innermost(superfluous), true.shape))
+
+    def _noisy_point(self, point: tuple[int, int], shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The point (x, y) with click noise, inside the image, as [1, 2]."""
+        noisy = np.asarray(point, dtype=np.float64)
+        noisy = noisy + self._random.normal(0.0, 1.0, 2) * self.config.click_noise
+        return np.clip(noisy, 0, (shape[1] - 1, shape[0] - 1))[None].astype(np.float32)
+
+    def _noisy_box(self, mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+        """The mask's box with click noise on its corners, at least two pixels wide and high."""
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        corners = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
+        corners += self._random.normal(0.0, 1.0, 4) * self.config.click_noise
+        height, width = mask.shape
+        x0, y0 = (np.clip(corners[:2], 0, (width - MIN_BOX_SIDE, height - MIN_BOX_SIDE))).round()
+        x1 = np.clip(corners[2].round(), x0 + MIN_BOX_SIDE, width)
+        y1 = np.clip(corners[3].round(), y0 + MIN_BOX_SIDE, height)
+        return int(x0), int(y0), int(x1), int(y1)
+
+
+def _inner_distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Euclidean distance of each mask pixel to the nearest outside; the image's edge is outside."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance, dtype=np.float32)[1:-1, 1:-1]
+
+
+def _innermost(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """The (x, y) of the pixel farthest from the mask's edge."""
+    row, column = np.unravel_index(int(_inner_distance(mask).argmax()), mask.shape)
+    return int(column), int(row)
