@@ -1,6 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """XMem in plain PyTorch: frames in, probabilities out."""
 
+from lazyxmem_ros.xmem.checkpoint import save_network
+from lazyxmem_ros.xmem.errors import (
+    CheckpointError,
+    FrameError,
+    MaskError,
+    TrackerError,
+    UnknownObjectError,
+)
+from lazyxmem_ros.xmem.memory import Memory, MemoryConfig
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
+from lazyxmem_ros.xmem.tracker import Frame, XMemTracker, resolve_device
 
-__all__ = ["EncoderConfig", "NetworkConfig", "XMem"]
+__all__ = [
+    "CheckpointError",
+    "EncoderConfig",
+    "Frame",
+    "FrameError",
+    "MaskError",
+    "Memory",
+    "MemoryConfig",
+    "NetworkConfig",
+    "TrackerError",
+    "UnknownObjectError",
+    "XMem",
+    "XMemTracker",
+    "resolve_device",
+    "save_network",
+]

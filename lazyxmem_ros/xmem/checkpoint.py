@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights files in and out: the published layouts, and the network's widths from shapes."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from lazyxmem_ros.xmem.errors import CheckpointError
+from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
+
+_WRAPPERS = ("network", "state_dict", "model")
+"""Keys under which training checkpoints keep the state dict itself."""
+
+_SINGLE_OBJECT_STEM = 4
+"""Input channels of a value encoder trained without the other objects' masks."""
+
+
+def load_network(source: str | PathLike[str] | Mapping[str, Tensor]) -> XMem:
+    """A network in evaluation mode from a file or a state dict; see `XMem.from_checkpoint`."""
+    name = "the state dict" if isinstance(source, Mapping) else str(source)
+    raw = source if isinstance(source, Mapping) else read_state_dict(source)
+    state = _widen_single_object(dict(raw))
+    try:
+        config = infer_config(state)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{name} does not hold an XMem network: it has no entry {error}"
+        ) from None
+    with torch.device("meta"):
+        network = XMem(config)
+    _check_shapes(network, state, name)
+    network = network.to_empty(device="cpu")
+    network.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    )
+    return network.eval()
+
+
+def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """The state dict in a `.safetensors` or a PyTorch file, which may be a training checkpoint.
+
+    PyTorch files are read with `weights_only=True`: nothing in them is executed. Raises
+    `CheckpointError` where the file is missing, damaged, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no weights file {path}: `lazyxmem weights list` shows what can be had"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        safetensors.SafetensorError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        OSError,
+    ) as error:
+        raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(v, Tensor) for v in loaded.values()
+    ):
+        raise CheckpointError(
+            f"{path} holds a {type(loaded).__name__}, not a state dict"
+        )
+    return loaded
+
+
+def save_network(
+    network: XMem,
+    path: str | PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write the weights as float16 safetensors, with free-form metadata."""
+    state = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor)
+        .cpu()
+        .contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    safetensors.torch.save_file(state, path, metadata=dict(metadata or {}))
+
+
+def infer_config(state: Mapping[str, Tensor]) -> NetworkConfig:
+    """The widths of the network from the shapes of its entries. Raises `KeyError`."""
+
+    def outputs(name: str) -> int:
+        return state[f"{name}.weight"].shape[0]
+
+    hidden = "decoder.hidden_update.transform.weight" in state
+    return NetworkConfig(
+        key_encoder=_infer_encoder(state, "key_encoder", ("res2", "layer2", "layer3")),
+        value_encoder=_infer_encoder(
+            state, "value_encoder", ("layer1", "layer2", "layer3")
+        ),
+        key_dim=outputs("key_proj.key_proj"),
+        value_dim=outputs("value_encoder.fuser.block2.conv2"),
+        hidden_dim=outputs("decoder.hidden_update.transform") // 3 if hidden else 0,
+        decoder_dims=(
+            outputs("decoder.fuser.block2.conv2"),
+            outputs("decoder.up_16_8.out_conv.conv2"),
+            outputs("decoder.up_8_4.out_conv.conv2"),
+        ),
+        hidden_update_dim=outputs("decoder.hidden_update.g16_conv")
+        if hidden
+        else NetworkConfig.hidden_update_dim,
+    )
+
+
+def _infer_encoder(
+    state: Mapping[str, Tensor], prefix: str, stages: tuple[str, str, str]
+) -> EncoderConfig:
+    bottleneck = f"{prefix}.{stages[0]}.0.conv3.weight" in state
+    blocks = []
+    for stage in stages:
+        pattern = re.compile(rf"{re.escape(prefix)}\.{stage}\.(\d+)\.conv1\.weight")
+        blocks.append(sum(pattern.fullmatch(name) is not None for name in state))
+    widths = [state[f"{prefix}.{stage}.0.conv1.weight"].shape[0] for stage in stages]
+    return EncoderConfig(
+        block="bottleneck" if bottleneck else "basic",
+        stem=state[f"{prefix}.conv1.weight"].shape[0],
+        blocks=(blocks[0], blocks[1], blocks[2]),
+        widths=(widths[0], widths[1], widths[2]),
+    )
+
+
+def _widen_single_object(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A single-object value encoder knows no other objects: they get a channel of zeros."""
+    name = "value_encoder.conv1.weight"
+    stem = state.get(name)
+    if stem is not None and stem.ndim == 4 and stem.shape[1] == _SINGLE_OBJECT_STEM:
+        state[name] = torch.cat([stem, torch.zeros_like(stem[:, :1])], dim=1)
+    return state
+
+
+def _check_shapes(network: XMem, state: Mapping[str, Tensor], name: str) -> None:
+    expected = network.state_dict()
+    for entry, tensor in expected.items():
+        if entry not in state:
+            raise CheckpointError(
+                f"{name} does not hold an XMem network: it has no entry {entry!r}"
+            )
+        if state[entry].shape != tensor.shape:
+            raise CheckpointError(
+                f"{name}: entry {entry!r} has shape {list(state[entry].shape)}, "
+                f"expected {list(tensor.shape)}"
+            )
+    unknown = sorted(set(state) - set(expected))
+    if unknown:
+        raise CheckpointError(
+            f"{name} has an entry that XMem does not know: {unknown[0]!r}"
+        )

@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Working and long-term memory in storage that is allocated once (XMem, sections 3.2 and 3.3).
+
+All tokens lie in one run of rows, so that one matrix product compares a frame with all of them:
+
+    [ ... free | long-term memory | working memory: frame, frame, frame | free ... ]
+                                  ^ row `max_long_term_tokens`
+
+Long-term memory grows towards lower rows, working memory towards higher ones. Every token
+carries the index of the frame that it comes from; an object owns the tokens from its first frame
+on, so that objects of any age share one store, and removing one frees its values at once.
+
+An object's first frame is its best reference and is never consolidated. The first frames of the
+`keep_first_frames` oldest objects stay in working memory as they are; of an object that comes
+on top of these, the first value moves into the memory's first frame when its own frame goes, as
+the published code does with every object that appears later (`keep_first_frames=1`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LIFE_AT_BIRTH = 1e-7
+"""Frames; usage is divided by the life, which must not be zero."""
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Settings of the memory; the defaults are XMem's.
+
+    Raises `ValueError` with the offending field where the settings contradict each other.
+    """
+
+    memory_every: int = 5
+    """r: a frame enters working memory every so many frames."""
+    deep_update_every: int = -1
+    """Frames between deep updates of the hidden state; < 0: at every memory frame."""
+    long_term: bool = True
+    """Off: when working memory is full, its oldest frame but the first is dropped."""
+    max_working_frames: int = 10
+    """T_max: working memory that reaches so many frames is consolidated."""
+    min_working_frames: int = 5
+    """T_min: so many frames stay: the first, and the newest T_min - 1."""
+    keep_first_frames: int = 4
+    """First frames of objects that stay in working memory. 1: the published behaviour."""
+    prototypes: int = 128
+    """P: tokens that one consolidation makes."""
+    max_long_term_tokens: int = 10_000
+    """LT_max."""
+    top_k: int = 30
+    """Tokens that a query reads."""
+
+    def __post_init__(self) -> None:
+        if self.memory_every < 1:
+            raise ValueError(
+                f"memory_every must be at least 1, not {self.memory_every}"
+            )
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
+        if not 2 <= self.min_working_frames < self.max_working_frames:
+            raise ValueError(
+                "min_working_frames must be at least 2 and below max_working_frames, not "
+                f"{self.min_working_frames} and {self.max_working_frames}"
+            )
+        most = self.max_working_frames - self.min_working_frames
+        if not 1 <= self.keep_first_frames <= most:
+            raise ValueError(
+                "keep_first_frames must lie between 1 and max_working_frames - "
+                f"min_working_frames = {most}, not {self.keep_first_frames}"
+            )
+        if self.long_term and not 1 <= self.prototypes <= self.max_long_term_tokens:
+            raise ValueError(
+                "prototypes must lie between 1 and max_long_term_tokens, not "
+                f"{self.prototypes} and {self.max_long_term_tokens}"
+            )
+
+
+@dataclass
+class _Owner:
+    """An object's part of the memory."""
+
+    birth: int  # index of the first frame whose tokens it owns
+    values: Tensor  # [rows, C_v]
+    anchored: bool = (
+        False  # its first value lies in the memory's first frame, not in its own
+    )
+
+
+class Memory:
+    """Keys that all objects share, a value store for each object, and what was used how much."""
+
+    def __init__(
+        self,
+        config: MemoryConfig,
+        *,
+        tokens_per_frame: int,
+        key_dim: int,
+        value_dim: int,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.tokens_per_frame = tokens_per_frame
+        self._value_dim = value_dim
+        self._base = config.max_long_term_tokens if config.long_term else 0
+        rows = self._base + config.max_working_frames * tokens_per_frame
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(*shape, dtype=dtype, device=device).zero_()
+
+        self._zeros = zeros
+        self._rows = rows
+        self._key = zeros(rows, key_dim)
+        self._shrinkage = zeros(rows)
+        self._selection = zeros(rows, key_dim)
+        self._expanded = zeros(rows, 2 * key_dim + 1)
+        self._use = zeros(rows)
+        self._life = zeros(rows)
+        self._born = zeros(rows, dtype=torch.int64)
+        self._row_numbers = torch.arange(rows, device=device)
+        self._owners: dict[int, _Owner] = {}
+        self._working: list[int] = []  # the frame index of each block of working memory
+        self._long_term = 0  # tokens in long-term memory
+
+    # ---- what is in it
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        return tuple(self._owners)
+
+    @property
+    def working_frames(self) -> tuple[int, ...]:
+        """Indices of the frames in working memory."""
+        return tuple(self._working)
+
+    @property
+    def working_tokens(self) -> int:
+        return len(self._working) * self.tokens_per_frame
+
+    @property
+    def long_term_tokens(self) -> int:
+        return self._long_term
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of storage held; it changes only when an object is added or removed."""
+        return sum(t.nbytes for t in self._columns()) + sum(
+            owner.values.nbytes for owner in self._owners.values()
+        )
+
+    def _columns(self) -> tuple[Tensor, ...]:
+        """The row-wise arrays that all objects share."""
+        return (
+            self._key,
+            self._shrinkage,
+            self._selection,
+            self._expanded,
+            self._use,
+            self._life,
+            self._born,
+        )
+
+    def _used_rows(self) -> slice:
+        return slice(self._base - self._long_term, self._base + self.working_tokens)
+
+    def _block(self, position: int) -> slice:
+        start = self._base + position * self.tokens_per_frame
+        return slice(start, start + self.tokens_per_frame)
+
+    # ---- objects come and go
+
+    def add_object(self, object_id: int, *, birth: int) -> None:
+        """An object that owns the tokens of frame `birth` and of those after it."""
+        self._owners[object_id] = _Owner(
+            birth, self._zeros(self._rows, self._value_dim)
+        )
+
+    def remove_object(self, object_id: int) -> None:
+        """Free the object's values, and the tokens that nobody else owns."""
+        del self._owners[object_id]
+        if not self._owners:
+            self._working.clear()
+            self._long_term = 0
+            return
+        oldest = min(owner.birth for owner in self._owners.values())
+        if self._working and self._working[0] < oldest:
+            for owner in self._owners.values():
+                owner.anchored = False
+        self._keep_long_term(
+            self._born[self._base - self._long_term : self._base] > oldest
+        )
+        self._keep_working(
+            [p for p, index in enumerate(self._working) if index >= oldest]
+        )
+
+    # ---- reading
+
+    def read(self, key: Tensor, selection: Tensor) -> Tensor:
+        """Query [hw, C_k] and its selection -> readout [K, hw, C_v], objects in `object_ids` order.
+
+        Counts the usage of every token from the softmax of the oldest objects.
+        """
+        rows = self._used_rows()
+        similarity = self._similarity(rows, key, selection)
+        readouts: dict[int, Tensor] = {}
+        for birth, ids in self._by_birth():
+            # The oldest objects own every token; those of younger ones come after their birth.
+            owned = (
+                _mask(similarity, self._foreign(birth, ids[0]))
+                if readouts
+                else similarity
+            )
+            top = torch.topk(owned, min(self.config.top_k, owned.shape[1]), dim=1)
+            weights = torch.softmax(top.values, dim=1)
+            if not readouts:
+                self._use[rows].index_add_(0, top.indices.flatten(), weights.flatten())
+                self._life[rows] += 1
+            for object_id in ids:
+                # An embedding bag is the sparse product: top-k weights times value rows.
+                readouts[object_id] = F.embedding_bag(
+                    top.indices,
+                    self._owners[object_id].values[rows],
+                    per_sample_weights=weights,
+                    mode="sum",
+                )
+        return torch.stack([readouts[i] for i in self._owners])
+
+    def _by_birth(self) -> Iterator[tuple[int, list[int]]]:
+        """Objects that own the same tokens, the oldest first."""
+        groups: dict[int, list[int]] = {}
+        for object_id, owner in self._owners.items():
+            groups.setdefault(owner.birth, []).append(object_id)
+        return iter(sorted(groups.items()))
+
+    def _foreign(self, birth: int, object_id: int) -> Tensor:
+        """Which of the used tokens [tokens] objects of this birth do not own."""
+        rows = self._used_rows()
+        foreign = self._born[rows] < birth
+        # Long-term tokens of an object's first frame never hold its value: see the module's text.
+        foreign[: self._long_term] |= self._born[rows][: self._long_term] == birth
+        if self._owners[object_id].anchored:
+            foreign[self._long_term : self._long_term + self.tokens_per_frame] = False
+        return foreign
+
+    def _similarity(
+        self, rows: slice | Tensor, key: Tensor, selection: Tensor
+    ) -> Tensor:
+        """Anisotropic L2 similarity [queries, tokens] (XMem, equation 2), its square expanded.
+
+        -s_i sum_c e_cj (k_ci - q_cj)^2 / sqrt(C_k), as one product with `_expand`'s columns.
+        """
+        weighted = selection * key
+        query = torch.cat(
+            [-selection, 2 * weighted, -(weighted * key).sum(1, keepdim=True)], dim=1
+        )
+        return (query / math.sqrt(key.shape[1])) @ self._expanded[rows].T
+
+    # ---- writing
+
+    def write(
+        self,
+        frame_index: int,
+        *,
+        key: Tensor,
+        shrinkage: Tensor,
+        selection: Tensor,
+        values: Mapping[int, Tensor],
+    ) -> None:
+        """Enter a frame: key and selection [hw, C_k], shrinkage [hw], values {id: [hw, C_v]}.
+
+        A frame that is in working memory already is overwritten. Frames stay in the order of
+        their indices, whenever they are written.
+        """
+        full = self.config.max_working_frames
+        if frame_index not in self._working:
+            if len(self._working) == full:
+                self._keep_working(self._without(self._leaving()[:1]))
+            self._open_block(frame_index)
+        rows = self._block(self._working.index(frame_index))
+        self._set_tokens(rows, key, shrinkage, selection, born=frame_index)
+        for object_id, value in values.items():
+            self._owners[object_id].values[rows] = value
+        if self.config.long_term and len(self._working) == full:
+            self._consolidate()
+
+    def _open_block(self, frame_index: int) -> None:
+        """Make room for a frame at its place in time."""
+        position = sum(index < frame_index for index in self._working)
+        end = self._base + self.working_tokens
+        start = self._block(position).start
+        if start < end:
+            for array in self._arrays():
+                moved = array[start:end].clone()
+                array[start + self.tokens_per_frame : end + self.tokens_per_frame] = (
+                    moved
+                )
+        self._working.insert(position, frame_index)
+
+    def _set_tokens(
+        self,
+        rows: slice,
+        key: Tensor,
+        shrinkage: Tensor,
+        selection: Tensor,
+        *,
+        born: int | Tensor,
+    ) -> None:
+        s = shrinkage[:, None]
+        self._key[rows] = key
+        self._shrinkage[rows] = shrinkage
+        self._selection[rows] = selection
+        self._expanded[rows] = torch.cat([s * key**2, s * key, s], dim=1)
+        self._use[rows] = 0
+        self._life[rows] = LIFE_AT_BIRTH
+        self._born[rows] = born
+
+    def _arrays(self) -> Iterator[Tensor]:
+        yield from self._columns()
+        for owner in self._owners.values():
+            yield owner.values
+
+    # ---- consolidation and forgetting
+
+    def _leaving(self) -> list[int]:
+        """Positions in working memory that consolidation takes, the oldest first."""
+        births = {owner.birth for owner in self._owners.values()} & set(self._working)
+        stay = sorted({self._working[0], *births})[: self.config.keep_first_frames]
+        last = len(self._working) - (self.config.min_working_frames - 1)
+        return [p for p in range(last) if self._working[p] not in stay]
+
+    def _without(self, leaving: Sequence[int]) -> list[int]:
+        """The other positions; first values in the leaving frames move to the first frame."""
+        for owner in self._owners.values():
+            for position in leaving:
+                if owner.birth == self._working[position]:
+                    owner.values[self._block(0)] = owner.values[self._block(position)]
+                    owner.anchored = True
+        return [p for p in range(len(self._working)) if p not in leaving]
+
+    def _consolidate(self) -> None:
+        """The frames that leave working memory become P prototypes in long-term memory."""
+        leaving = self._leaving()
+        rows = torch.cat([self._row_numbers[self._block(p)] for p in leaving])
+        count = min(self.config.prototypes, len(rows))
+        self._forget(self.config.max_long_term_tokens - count)
+
+        usage = self._use[rows] / self._life[rows]
+        chosen = rows[torch.topk(usage, count).indices]
+        key, selection, born = (
+            self._key[chosen],
+            self._selection[chosen],
+            self._born[chosen],
+        )
+        similarity = self._similarity(rows, key, selection)
+        candidates_born = self._born[rows]
+        shrinkage = torch.softmax(similarity, dim=1) @ self._shrinkage[rows]
+
+        stop = self._base - self._long_term
+        target = slice(stop - count, stop)
+        self._set_tokens(target, key, shrinkage, selection, born=born)
+        newest_leaving = self._working[leaving[-1]]
+        for birth, ids in self._by_birth():
+            if birth >= newest_leaving:
+                break
+            weights = torch.softmax(_mask(similarity, candidates_born <= birth), dim=1)
+            for object_id in ids:
+                values = self._owners[object_id].values
+                values[target] = weights @ values[rows]
+        self._long_term += count
+        self._keep_working(self._without(leaving))
+
+    def _forget(self, tokens: int) -> None:
+        """Keep at most `tokens` of long-term memory, the most used."""
+        if self._long_term <= tokens:
+            return
+        rows = slice(self._base - self._long_term, self._base)
+        usage = self._use[rows] / self._life[rows]
+        keep = torch.zeros_like(usage, dtype=torch.bool)
+        keep[torch.topk(usage, tokens).indices] = True
+        self._keep_long_term(keep)
+
+    def _keep_long_term(self, keep: Tensor) -> None:
+        """Drop the long-term tokens that the mask [long_term_tokens] leaves out."""
+        count = int(keep.sum())
+        if count == self._long_term:
+            return
+        rows = slice(self._base - self._long_term, self._base)
+        for array in self._arrays():
+            array[self._base - count : self._base] = array[rows][keep]
+        self._long_term = count
+
+    def _keep_working(self, positions: Sequence[int]) -> None:
+        """Drop the frames of working memory at other positions, closing the gaps."""
+        for target, position in enumerate(positions):
+            if target != position:
+                for array in self._arrays():
+                    array[self._block(target)] = array[self._block(position)]
+        self._working = [self._working[p] for p in positions]
+
+
+def _mask(similarity: Tensor, foreign: Tensor) -> Tensor:
+    """Similarity [queries, tokens] with the foreign tokens [tokens] out of the softmax's sight."""
+    return similarity.masked_fill(foreign, -math.inf)

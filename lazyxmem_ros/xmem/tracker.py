@@ -1,0 +1,544 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Video object segmentation a frame at a time: `segment` opens a frame, one call closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lazyxmem_ros.xmem.errors import FrameError, MaskError, UnknownObjectError
+from lazyxmem_ros.xmem.memory import Memory, MemoryConfig
+from lazyxmem_ros.xmem.network import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    STRIDE,
+    KeyFeatures,
+    XMem,
+    aggregate,
+)
+
+MAX_OBJECT_ID = 65_535
+"""Label maps are 16 bits deep."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass
+class Frame:
+    """One image on its way through the tracker, and what a later correction of it needs."""
+
+    index: int
+    """Counts the images since the start or the last reset."""
+    stamp: int
+    """Nanoseconds since the epoch, as given to `segment`."""
+    size: tuple[int, int]
+    """Height and width of the image as given, pixels."""
+    object_ids: tuple[int, ...]
+    """The objects, in the order of `probabilities`."""
+    image: Tensor
+    """Normalised, scaled and padded image [1, 3, H', W']."""
+    features: KeyFeatures | None
+    """The key encoder's features; None while there has been nothing to track."""
+    distribution: Tensor
+    """Probabilities [K + 1, H', W'] at the padded internal size."""
+    hidden: dict[int, Tensor]
+    """Hidden state [C_h, h, w] of each object after this frame's decoding."""
+    clock: int
+    """The memory clock's reading that this frame has if it is not held."""
+    deep_update: bool
+    """Whether the frame is due for a deep update of the hidden state."""
+    given: set[int] = field(default_factory=set)
+    """Objects whose mask was given on this frame."""
+    open: bool = True
+    """Not yet memorized, held or corrected."""
+    _inner: tuple[int, int] = (0, 0)  # the scaled image's size, without its padding
+    _probabilities: Tensor | None = None
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Float tensor [K + 1, H, W] on the device: background, then the objects in order."""
+        if self._probabilities is None:
+            self._probabilities = self._at_output_size(self.distribution)
+        return self._probabilities
+
+    def labels(self) -> NDArray[np.uint16]:
+        """Label map [H, W]: the most probable object's id, 0 for background."""
+        ids = torch.tensor([0, *self.object_ids], device=self.distribution.device)
+        return ids[self.probabilities.argmax(0)].cpu().numpy().astype(np.uint16)
+
+    def _at_output_size(self, distribution: Tensor) -> Tensor:
+        (top, left), (height, width) = _padding(self._inner), self._inner
+        cropped = distribution[:, top : top + height, left : left + width]
+        if self._inner == self.size:
+            return cropped
+        return F.interpolate(
+            cropped[None], self.size, mode="bilinear", align_corners=False
+        )[0]
+
+    def _set_distribution(self, distribution: Tensor) -> None:
+        self.distribution = distribution
+        self._probabilities = None
+
+
+class XMemTracker:
+    """Follows any number of objects through a video (XMem, section 3).
+
+    A frame's life: `segment` opens it; `add_objects` may give masks of new or known objects on
+    it; `memorize`, `hold` or `correct` closes it. The tracker's own state (memory, hidden state,
+    clocks) changes only when a frame is closed, or when objects are added and removed.
+
+    One thread may use a tracker at a time.
+    """
+
+    def __init__(
+        self,
+        network: XMem,
+        config: MemoryConfig | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        max_internal_size: int = 0,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """`max_internal_size`: longest allowed short side inside, pixels; 0: no limit.
+
+        `precision`: what the convolutions compute in (float32, bfloat16 or float16); memory is
+        kept and read in float32 always.
+        """
+        if max_internal_size < 0 or 0 < max_internal_size < STRIDE:
+            raise FrameError(
+                f"max_internal_size must be 0 (off) or at least {STRIDE}, not {max_internal_size}"
+            )
+        self.device = resolve_device(device)
+        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.config = config or MemoryConfig()
+        self.max_internal_size = max_internal_size
+        self.precision = precision
+        self._mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
+        self._std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every object, the memory and the image size."""
+        self._memory: Memory | None = None
+        self._size: tuple[int, int] | None = None
+        self._hidden: dict[int, Tensor] = {}
+        self._births: dict[int, int] = {}
+        self._frames = 0
+        self._frame: Frame | None = None
+        self._clock = -1
+        self._last_memory = -self.config.memory_every
+        self._last_deep_update = -max(self.config.deep_update_every, 0)
+
+    # ---- what it holds
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The objects followed, in the order in which they were added."""
+        return tuple(self._births)
+
+    @property
+    def memory_tokens(self) -> tuple[int, int]:
+        """Tokens in working and in long-term memory."""
+        if self._memory is None:
+            return 0, 0
+        return self._memory.working_tokens, self._memory.long_term_tokens
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the memory and the hidden states."""
+        hidden = sum(h.nbytes for h in self._hidden.values())
+        return hidden + (self._memory.nbytes if self._memory else 0)
+
+    # ---- a frame's life
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        image: NDArray[np.uint8],
+        masks: Mapping[int, Mask] | None = None,
+        *,
+        stamp: int = 0,
+    ) -> Frame:
+        """Open the next frame: RGB uint8 [H, W, 3], with the masks of objects known on it.
+
+        `masks` {id: bool [H, W]} adds new objects and sets known ones. Raises `FrameError` (not
+        an image, another size than before, the frame before still open), `MaskError`.
+        """
+        size = self._check_image(image)
+        if self._frame is not None and self._frame.open:
+            raise FrameError(
+                f"frame {self._frame.index} is still open: memorize, hold or correct it first"
+            )
+        given = self._check_masks(masks or {}, size)
+        self._size = size
+        padded, inner = self._prepare(image)
+        clock = self._clock + 1
+        frame = Frame(
+            index=self._frames,
+            stamp=stamp,
+            size=size,
+            object_ids=self.object_ids,
+            image=padded,
+            features=None,
+            distribution=padded.new_ones(1, *padded.shape[-2:]),
+            hidden=dict(self._hidden),
+            clock=clock,
+            deep_update=self._deep_update_due(clock, given=bool(given)),
+            _inner=inner,
+        )
+        self._frames += 1
+        self._frame = frame
+        if self._births:
+            self._predict(frame, decode=not set(self._births) <= set(given))
+        if given:
+            self._give(frame, given)
+        return frame
+
+    @torch.inference_mode()
+    def add_objects(self, frame: Frame, masks: Mapping[int, Mask]) -> None:
+        """Give masks {id: bool [H, W]} of new or known objects on the newest frame.
+
+        The frame enters memory: when it is closed, or, if it was closed before, at once.
+        Raises `FrameError` (not the newest frame), `MaskError`.
+        """
+        if frame is not self._frame:
+            raise FrameError(f"frame {frame.index} is not the newest one")
+        given = self._check_masks(masks, frame.size)
+        if not given:
+            return
+        if frame.open:
+            frame.deep_update = self._deep_update_due(frame.clock, given=True)
+        self._give(frame, given)
+        if not frame.open:
+            self._enter(frame, deep_update=True)
+
+    @torch.inference_mode()
+    def memorize(self, frame: Frame, masks: Mapping[int, Mask] | None = None) -> None:
+        """Close the frame: it enters working memory if it is due or has given masks.
+
+        `masks` {id: bool [H, W]} replace the prediction of the objects that they name first.
+        """
+        self._check_open(frame)
+        if masks:
+            self._overlay(frame, self._check_masks(masks, frame.size, known_only=True))
+        self._hidden.update(frame.hidden)
+        self._clock = frame.clock
+        if self._births and (frame.given or masks or self._memory_due(frame.clock)):
+            self._enter(frame, deep_update=frame.deep_update)
+        frame.open = False
+
+    @torch.inference_mode()
+    def hold(self, frame: Frame) -> None:
+        """Close the frame without a trace in memory: the memory clock does not see it.
+
+        The decoder's renewed hidden state is kept. A frame with given masks cannot be held.
+        """
+        self._check_open(frame)
+        if frame.given:
+            raise FrameError(f"frame {frame.index} has given masks: memorize it")
+        self._hidden.update(frame.hidden)
+        frame.open = False
+
+    @torch.inference_mode()
+    def correct(self, frame: Frame, masks: Mapping[int, Mask]) -> None:
+        """Close the newest frame with corrected masks {id: bool [H, W]} of known objects.
+
+        It enters working memory with a deep update on top of the decoder's renewal, and the
+        memory clock restarts there (Lazy-XMem's interaction-driven update). The other objects
+        keep their prediction where the corrected ones are not. `frame.probabilities` follow.
+        """
+        if frame is not self._frame:
+            raise FrameError(f"frame {frame.index} is not the newest one")
+        corrected = self._check_masks(masks, frame.size, known_only=True)
+        if not corrected:
+            raise MaskError("a correction needs the mask of at least one object")
+        self._overlay(frame, corrected)
+        if frame.open:
+            self._hidden.update(frame.hidden)
+            self._clock = frame.clock
+        self._enter(frame, deep_update=True)
+        frame.open = False
+
+    @torch.inference_mode()
+    def preview(self, frame: Frame, masks: Mapping[int, Mask]) -> Tensor:
+        """What `frame.probabilities` would be with these masks; changes nothing."""
+        checked = self._check_masks(masks, frame.size, known_only=True)
+        return frame._at_output_size(self._with_masks(frame, checked))
+
+    @torch.inference_mode()
+    def remove_objects(self, object_ids: Iterable[int]) -> None:
+        """Forget objects and free their memory. Raises `UnknownObjectError`, changing nothing."""
+        ids = list(dict.fromkeys(object_ids))
+        self._check_known(ids)
+        for object_id in ids:
+            del self._births[object_id]
+            self._hidden.pop(object_id, None)
+            if self._memory is not None and object_id in self._memory.object_ids:
+                self._memory.remove_object(object_id)
+        frame = self._frame
+        if frame is not None and ids:
+            keep = [n for n, i in enumerate(frame.object_ids) if i not in ids]
+            objects = frame.distribution[1:][keep]
+            frame.object_ids = tuple(i for i in frame.object_ids if i not in ids)
+            # What the removed objects had of a pixel goes to the background.
+            frame._set_distribution(
+                torch.cat([1 - objects.sum(0, keepdim=True), objects])
+            )
+            frame.given -= set(ids)
+            for object_id in ids:
+                frame.hidden.pop(object_id, None)
+
+    # ---- when
+
+    def _memory_due(self, clock: int) -> bool:
+        return clock - self._last_memory >= self.config.memory_every
+
+    def _deep_update_due(self, clock: int, *, given: bool) -> bool:
+        if self.config.deep_update_every < 0:
+            return given or self._memory_due(clock)
+        return clock - self._last_deep_update >= self.config.deep_update_every
+
+    # ---- how
+
+    def _predict(self, frame: Frame, *, decode: bool) -> None:
+        """Read memory and decode the objects' masks and hidden states."""
+        self._encode(frame)
+        if not decode:
+            frame._set_distribution(
+                frame.distribution.new_zeros(len(frame.object_ids) + 1, 1, 1)
+            )
+            return
+        assert frame.features is not None and self._memory is not None
+        query = _tokens(frame.features.key[0])
+        readout = self._memory.read(query, _tokens(frame.features.selection[0]))
+        h, w = frame.features.key.shape[-2:]
+        readout = readout.transpose(1, 2).unflatten(2, (h, w))[None]
+        synchronous = self.config.deep_update_every < 0
+        with self._autocast():
+            logits, hidden = self.network.decode(
+                frame.features,
+                readout,
+                self._stack_hidden(frame),
+                update_hidden=not (synchronous and frame.deep_update),
+            )
+        frame._set_distribution(aggregate(torch.sigmoid(logits[0].float())))
+        self._unstack_hidden(frame, hidden)
+
+    def _give(self, frame: Frame, given: Mapping[int, Tensor]) -> None:
+        """Add the objects that are new and set the given masks."""
+        self._encode(frame)
+        assert frame.features is not None
+        h, w = frame.features.key.shape[-2:]
+        if self._memory is None:
+            self._memory = Memory(
+                self.config,
+                tokens_per_frame=h * w,
+                key_dim=self.network.config.key_dim,
+                value_dim=self.network.config.value_dim,
+                device=self.device,
+            )
+        for object_id in given:
+            if object_id not in self._births:
+                self._births[object_id] = frame.index
+                self._memory.add_object(object_id, birth=frame.index)
+                if self.network.config.hidden_dim:
+                    frame.hidden[object_id] = frame.image.new_zeros(
+                        self.network.config.hidden_dim, h, w
+                    )
+        self._overlay(frame, given)
+        frame.given |= set(given)
+
+    def _enter(self, frame: Frame, *, deep_update: bool) -> None:
+        """The frame's values enter working memory; the memory clock restarts there."""
+        assert frame.features is not None and self._memory is not None
+        with self._autocast():
+            value, hidden = self.network.encode_value(
+                frame.image,
+                frame.features.f16,
+                frame.distribution[None, 1:],
+                self._stack_hidden(frame),
+                deep_update=deep_update,
+            )
+        self._memory.write(
+            frame.index,
+            key=_tokens(frame.features.key[0]),
+            shrinkage=frame.features.shrinkage.flatten(),
+            selection=_tokens(frame.features.selection[0]),
+            values={
+                i: _tokens(v)
+                for i, v in zip(frame.object_ids, value[0].float(), strict=True)
+            },
+        )
+        self._last_memory = self._clock
+        if deep_update:
+            self._unstack_hidden(frame, hidden)
+            self._hidden.update(frame.hidden)
+            self._last_deep_update = self._clock
+
+    def _encode(self, frame: Frame) -> None:
+        if frame.features is None:
+            with self._autocast():
+                features = self.network.encode_key(frame.image)
+            frame.features = KeyFeatures(
+                features.key.float(),
+                features.shrinkage.float(),
+                features.selection.float(),
+                *features[3:],
+            )
+
+    def _overlay(self, frame: Frame, masks: Mapping[int, Tensor]) -> None:
+        frame._set_distribution(self._with_masks(frame, masks))
+        frame.object_ids = self.object_ids
+
+    def _with_masks(self, frame: Frame, masks: Mapping[int, Tensor]) -> Tensor:
+        """The distribution [K + 1, H', W'] with masks of some of its objects, or of new ones.
+
+        Where a mask covers a pixel the other objects' predictions are zero; elsewhere they stay.
+        """
+        covered = torch.stack(list(masks.values())).sum(0) > 0.5
+        before = dict(zip(frame.object_ids, frame.distribution[1:], strict=True))
+        # A new object is followed already; one in a preview is not in `before` only by mistake.
+        objects = [
+            masks[i]
+            if i in masks
+            else before[i].expand_as(covered).masked_fill(covered, 0)
+            for i in self.object_ids
+        ]
+        return aggregate(torch.stack(objects))
+
+    def _stack_hidden(self, frame: Frame) -> Tensor | None:
+        """Hidden states [1, K, C_h, h, w] in the order of the frame's objects."""
+        if not self.network.config.hidden_dim:
+            return None
+        return torch.stack([frame.hidden[i] for i in frame.object_ids])[None]
+
+    def _unstack_hidden(self, frame: Frame, hidden: Tensor | None) -> None:
+        if hidden is not None:
+            frame.hidden.update(zip(frame.object_ids, hidden[0].float(), strict=True))
+
+    def _autocast(self) -> Any:
+        return torch.autocast(
+            self.device.type, self.precision, enabled=self.precision != torch.float32
+        )
+
+    # ---- images and masks in
+
+    def _inner_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        scale = self.max_internal_size / min(size) if self.max_internal_size else 1.0
+        if scale >= 1:
+            return size
+        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+    def _prepare(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
+        """RGB uint8 [H, W, 3] -> normalised [1, 3, H', W'] and the size without padding."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+        scaled = (pixels.permute(2, 0, 1).float() / 255 - self._mean) / self._std
+        inner = self._inner_size(image.shape[:2])
+        if inner != image.shape[:2]:
+            scaled = F.interpolate(scaled[None], inner, mode="area")[0]
+        padded = _pad(scaled)[None]
+        return padded.contiguous(memory_format=torch.channels_last), inner
+
+    def _prepare_mask(self, mask: Mask) -> Tensor:
+        """Bool [H, W] -> float [H', W'] in 0..1."""
+        pixels = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device).float()
+        inner = self._inner_size(mask.shape)
+        if inner != mask.shape:
+            pixels = F.interpolate(pixels[None, None], inner, mode="area")[0, 0]
+        return _pad(pixels)
+
+    # ---- checks, all of them before anything changes
+
+    def _check_image(self, image: NDArray[np.uint8]) -> tuple[int, int]:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise FrameError(
+                f"an image must be RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}"
+            )
+        height, width = image.shape[:2]
+        if not height or not width:
+            raise FrameError(f"the image is empty: {height}x{width} pixels")
+        if self._births and self._size not in (None, (height, width)):
+            assert self._size is not None
+            raise FrameError(
+                f"the image is {height}x{width} pixels, the ones before were "
+                f"{self._size[0]}x{self._size[1]}: reset the tracker to change the size"
+            )
+        return height, width
+
+    def _check_masks(
+        self,
+        masks: Mapping[int, Mask],
+        size: tuple[int, int],
+        *,
+        known_only: bool = False,
+    ) -> dict[int, Tensor]:
+        if known_only:
+            self._check_known(masks)
+        for object_id, mask in masks.items():
+            if not 1 <= object_id <= MAX_OBJECT_ID:
+                raise MaskError(f"object id {object_id} is not in 1..{MAX_OBJECT_ID}")
+            if mask.dtype != np.bool_ or mask.shape != size:
+                raise MaskError(
+                    f"the mask of object {object_id} must be bool [{size[0]}, {size[1]}] like the "
+                    f"image, not {mask.dtype} {list(mask.shape)}"
+                )
+            if object_id not in self._births and not mask.any():
+                raise MaskError(f"the first mask of object {object_id} is empty")
+        return {i: self._prepare_mask(m) for i, m in masks.items()}
+
+    def _check_known(self, object_ids: Iterable[int]) -> None:
+        unknown = [i for i in object_ids if i not in self._births]
+        if unknown:
+            raise UnknownObjectError(
+                f"no object {', '.join(map(str, unknown))} is tracked; "
+                f"there is {', '.join(map(str, self._births)) or 'none'}"
+            )
+
+    def _check_open(self, frame: Frame) -> None:
+        if frame is not self._frame:
+            raise FrameError(f"frame {frame.index} is not the newest one")
+        if not frame.open:
+            raise FrameError(f"frame {frame.index} is closed already")
+
+
+def resolve_device(name: str | torch.device) -> torch.device:
+    """ "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N" -> a device that exists."""
+    if isinstance(name, torch.device):
+        return name
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f'device "{name}" is unknown: use auto, cpu, cuda or cuda:N'
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f'device "{name}" is not here ({torch.cuda.device_count()} CUDA devices): use auto'
+        )
+    return device
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """[C, h, w] -> [h*w, C]."""
+    return x.flatten(1).T
+
+
+def _padding(size: tuple[int, int]) -> tuple[int, int]:
+    """Rows above and columns left of an image that is padded to multiples of the stride."""
+    return (-size[0] % STRIDE) // 2, (-size[1] % STRIDE) // 2
+
+
+def _pad(x: Tensor) -> Tensor:
+    """[..., H, W] -> [..., H', W']: zeros all around, the larger half at the bottom and right."""
+    height, width = x.shape[-2:]
+    top, left = _padding((height, width))
+    return F.pad(x, (left, -width % STRIDE - left, top, -height % STRIDE - top))
