@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Every target sets the checkout up first (tools/setup), which costs nothing when that is done.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+RUN := tools/run
+
+# What `make demo` replays: empty is the scene that the project makes itself; otherwise a sequence
+# of ../shared/data by its name.
+SEQUENCE ?=
+PYTEST_ARGS ?=
+
+PYTHON_SOURCES := lazyxmem_ros training bench test launch tools setup.py
+# Those that exist: each name is a path that ruff may be given.
+LINTED := $(wildcard $(PYTHON_SOURCES))
+TYPED := $(wildcard lazyxmem_ros training bench)
+
+.PHONY: help setup demo test test-fast lint format train-smoke bench lock clean clean-all
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Prepare .venv and build the messages (every other target does it too)
+	@tools/setup
+
+demo: setup ## Track an object through a bag with the real nodes; SEQUENCE=camel for a real one
+	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE))
+
+test: setup ## Run every test; PYTEST_ARGS="-k memory" passes options on
+	@$(RUN) python -m pytest $(PYTEST_ARGS)
+
+test-fast: setup ## Run the tests that are not marked slow
+	@$(RUN) python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: setup ## Check style, formatting and types
+	$(RUN) ruff check $(LINTED)
+	$(RUN) ruff format --check $(LINTED)
+	$(RUN) mypy $(TYPED)
+
+format: setup ## Correct formatting, and the style where that is safe
+	$(RUN) ruff check --fix $(LINTED)
+	$(RUN) ruff format $(LINTED)
+
+train-smoke: setup ## Train a tiny tracker for a few steps, to see that training works
+	@$(RUN) python -m training.smoke
+
+bench: setup ## Run every benchmark; each is runnable alone too
+	@set -e; for benchmark in bench/bench_*.py; do echo "== $$benchmark"; $(RUN) python "$$benchmark"; done
+
+lock: ## Resolve requirements-lock.txt anew (needs uv)
+	tools/lock
+
+clean: ## Remove what was built and made, but not .venv
+	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+clean-all: clean ## Remove .venv as well
+	rm -rf .venv
