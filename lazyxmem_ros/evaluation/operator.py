@@ -26,7 +26,7 @@ class Gesture(enum.Enum):
     LARGEST_ERROR = "largest_error"
     """One click in the middle of the largest region that is wrong, missing or superfluous."""
     BOX = "box"
-    """A box around the object, and a click in its middle."""
+    """A box around the object, and a click in its middle; "not there" as an empty mask."""
     MASK = "mask"
     """The object's outline, drawn by hand: the ground truth itself."""
 
@@ -87,8 +87,8 @@ class SimulatedOperator:
         ground_truth, prediction: [H, W], non-zero = object. Returns None where there is nothing to
         say: the object is not visible and the prediction is empty, or no pixel is wrong (for
         LARGEST_ERROR). An invisible object with a non-empty prediction gets a negative click in
-        the middle of that prediction, with MASK an empty mask. Raises MetricError on different
-        shapes.
+        the middle of that prediction, with BOX and MASK an empty mask. A prompt with a mask and
+        nothing else is the answer itself, not a prior. Raises MetricError on different shapes.
         """
         if ground_truth.shape != prediction.shape or ground_truth.ndim != 2:
             raise MetricError(
@@ -100,7 +100,7 @@ class SimulatedOperator:
         if not true.any() and not predicted.any():
             return None
         gesture = self.config.gesture
-        if gesture is Gesture.MASK:
+        if gesture is Gesture.MASK or (gesture is Gesture.BOX and not true.any()):
             return Prompt(mask=true)
         if gesture is Gesture.LARGEST_ERROR:
             return self._click_largest_error(true, predicted)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node `lazyxmem_simulated_operator`: answers the tracker's requests from a bag's ground truth."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.timer import Timer
+from std_msgs.msg import Header
+
+from lazyxmem_ros.correction.base import Prompt
+from lazyxmem_ros.evaluation.bags import BagReader
+from lazyxmem_ros.evaluation.errors import BagError
+from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
+from lazyxmem_ros.msg import Correction, CorrectionRequest
+from lazyxmem_ros.nodes.conversions import (
+    NANOSECONDS_PER_SECOND,
+    mask_message,
+    point_messages,
+    read_mask,
+    region_message,
+    stamp_of,
+)
+from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
+from lazyxmem_ros.nodes.running import NodeStartError, run_node
+
+NODE_NAME = "lazyxmem_simulated_operator"
+QUEUE_DEPTH = 10
+
+PARAMETERS = (
+    ParameterSpec("bag", "", "Bag that holds the ground truth.", changes=Changes.NEVER),
+    ParameterSpec(
+        "truth_topic",
+        "/ground_truth",
+        "The bag's topic of ground-truth label maps (mono8 or mono16).",
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "gesture",
+        Gesture.CLICK.value,
+        "How the operator answers.",
+        choices=tuple(gesture.value for gesture in Gesture),
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "reaction_delay",
+        1.0,
+        "Seconds from a request to its answer.",
+        bounds=(0.0, 3600.0),
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "click_noise",
+        0.0,
+        "Standard deviation of clicks and box corners, pixels.",
+        bounds=(0.0, 1000.0),
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec("seed", 0, "Seed of the noise.", changes=Changes.NEVER),
+)
+
+
+class SimulatedOperatorNode(Node):
+    """Takes `correction_request`, gives `operator_correction` after the reaction delay."""
+
+    def __init__(self) -> None:
+        """Raises NodeStartError where the ground truth cannot be read."""
+        super().__init__(NODE_NAME)
+        self._parameters = Parameters(self, PARAMETERS)
+        topic = self._parameters["truth_topic"]
+        try:
+            with BagReader(Path(self._parameters["bag"])) as bag:
+                self._truth = {frame.stamp: frame.labels for frame in bag.labels(topic)}
+        except BagError as error:
+            raise NodeStartError(str(error)) from error
+        self._operator = SimulatedOperator(
+            OperatorConfig(
+                gesture=Gesture(self._parameters["gesture"]),
+                reaction_delay=self._parameters["reaction_delay"],
+                click_noise=self._parameters["click_noise"],
+                seed=self._parameters["seed"],
+            )
+        )
+        self._timers: dict[int, Timer] = {}
+        quality = QoSProfile(depth=QUEUE_DEPTH)
+        self._answers = self.create_publisher(Correction, "operator_correction", quality)
+        self.create_subscription(CorrectionRequest, "correction_request", self._on_request, quality)
+
+    def _on_request(self, request: CorrectionRequest) -> None:
+        truth = self._truth.get(stamp_of(request.header.stamp))
+        if truth is None:
+            self.get_logger().warning("a request about a frame without ground truth: no answer")
+            return
+        prediction = read_mask(request.mask)
+        if prediction.shape != truth.shape:
+            self.get_logger().warning("the request's mask has another size than the ground truth")
+            return
+        prompt = self._operator.click(truth == request.id, prediction)
+        if prompt is None:
+            self.get_logger().info(f"object {request.id} is not visible: no answer")
+            return
+        now = self.get_clock().now().nanoseconds
+        delay = (self._operator.answer_time(now) - now) / NANOSECONDS_PER_SECOND
+        answer = correction_message(prompt, request.header, request.id)
+        number = id(answer)
+        self._timers[number] = self.create_timer(delay, partial(self._answer, answer, number))
+
+    def _answer(self, answer: Correction, number: int) -> None:
+        self.destroy_timer(self._timers.pop(number))
+        self._answers.publish(answer)
+        self.get_logger().info(f"answered for object {answer.id}")
+
+
+def correction_message(prompt: Prompt, header: Header, object_id: int) -> Correction:
+    """A prompt as the message that an operator's answer is."""
+    message = Correction(
+        header=header,
+        id=object_id,
+        positive=point_messages(prompt.positive),
+        negative=point_messages(prompt.negative),
+    )
+    if prompt.box is not None:
+        x0, y0, x1, y1 = (round(value) for value in prompt.box)
+        message.has_box = True
+        message.box = region_message((x0, y0, x1, y1))
+    if prompt.mask is not None:
+        message.mask = mask_message(prompt.mask, header)
+    return message
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until it is asked to end; returns the exit code."""
+    return run_node(SimulatedOperatorNode, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
