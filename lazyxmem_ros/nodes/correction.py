@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node `lazyxmem_correction`: serves `correct_mask`, in its own process and on its own device."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from lazyxmem_ros.nodes import diagnostics
+from lazyxmem_ros.nodes.conversions import (
+    ImageError,
+    is_empty,
+    mask_message,
+    read_image,
+    read_mask,
+    read_points,
+    read_region,
+    stamp_of,
+)
+from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
+from lazyxmem_ros.nodes.running import NodeStartError, run_node
+from lazyxmem_ros.srv import CorrectMask
+
+if TYPE_CHECKING:
+    from lazyxmem_ros.correction.base import Corrector, Prompt
+
+NODE_NAME = "lazyxmem_correction"
+DIAGNOSTICS_PERIOD_S = 1.0
+
+PARAMETERS = (
+    ParameterSpec(
+        "corrector",
+        "grabcut",
+        "What turns a prompt into a mask: grabcut needs no weights, sam_hq needs a checkpoint.",
+        choices=("grabcut", "sam_hq"),
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "device",
+        "auto",
+        "Where sam_hq runs: auto (a GPU where there is one), cpu, cuda or cuda:N.",
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "checkpoint",
+        "",
+        "Path of the SAM-HQ checkpoint; empty = the one in the user's cache directory.",
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "model_type",
+        "vit_tiny",
+        "Size of the SAM-HQ network; has to fit the checkpoint.",
+        choices=("vit_tiny", "vit_b", "vit_l", "vit_h"),
+        changes=Changes.NEVER,
+    ),
+)
+
+ImageKey = tuple[int, str, int, int]
+
+
+class CorrectionNode(Node):
+    """Turns (image, prompt) into a mask, one request after the other.
+
+    The decoded image and the corrector's embedding of it are kept for the requests that follow
+    with the same stamp, frame id and size.
+    """
+
+    def __init__(self) -> None:
+        """Raises ParameterError or NodeStartError where the corrector cannot be made."""
+        super().__init__(NODE_NAME)
+        self._parameters = Parameters(self, PARAMETERS)
+        self._corrector = self._make_corrector()
+        self._last_image: tuple[ImageKey, NDArray[np.uint8]] | None = None
+        self._counts = diagnostics.Counts()
+        self._latencies = diagnostics.Latencies()
+        self._refusals = diagnostics.Refusals(self.get_logger().warning)
+        self._publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._service = self.create_service(CorrectMask, "correct_mask", self._correct)
+        self._timer = self.create_timer(
+            DIAGNOSTICS_PERIOD_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self.get_logger().info(f"{self._corrector.name} serves {self._service.srv_name}")
+
+    def _make_corrector(self) -> Corrector:
+        # Imported late: Ctrl-C while PyTorch loads is then an ordinary end.
+        from lazyxmem_ros.correction import CorrectorError, make_corrector
+
+        try:
+            return make_corrector(
+                self._parameters["corrector"],
+                device=self._parameters["device"],
+                checkpoint=self._parameters["checkpoint"] or None,
+                model_type=self._parameters["model_type"],
+            )
+        except (CorrectorError, ValueError, OSError) as error:
+            name = self._parameters["corrector"]
+            raise NodeStartError(f"corrector {name!r} could not be made: {error}") from error
+
+    def _correct(
+        self, request: CorrectMask.Request, response: CorrectMask.Response
+    ) -> CorrectMask.Response:
+        from lazyxmem_ros.correction import CorrectorError, PromptError
+
+        started = time.monotonic()
+        response.corrector = self._corrector.name
+        self._counts.add("requests")
+        try:
+            image = self._image(request.image)
+            prompt = read_prompt(request, image.shape[:2])
+            key = image_key(request.image)
+            refinement = self._corrector.refine(image, [prompt], image_key=key)[0]
+        except (ImageError, PromptError, CorrectorError) as error:
+            self._counts.add("refused")
+            self._refusals.refuse(self._service.srv_name, type(error).__name__, str(error))
+            response.message = str(error)
+            return response
+        self._counts.add("answered")
+        self._latencies.add(time.monotonic() - started)
+        response.success = True
+        response.mask = mask_message(refinement.mask, request.image.header)
+        response.score = float(refinement.score)
+        return response
+
+    def _image(self, message: Image) -> NDArray[np.uint8]:
+        key = image_key(message)
+        if key is not None and self._last_image is not None and self._last_image[0] == key:
+            return self._last_image[1]
+        image = read_image(message).rgb()
+        self._last_image = (key, image) if key is not None else None
+        return image
+
+    def _report(self) -> None:
+        values = {
+            **{name: self._counts[name] for name in ("requests", "answered", "refused")},
+            "latency p50 (ms)": self._latencies.milliseconds(50),
+            "latency p99 (ms)": self._latencies.milliseconds(99),
+            **self._refusals.snapshot(),
+        }
+        status = diagnostics.status(
+            f"{self.get_name()}: {self._corrector.name}",
+            values,
+            hardware_id=self._parameters["device"],
+        )
+        now = self.get_clock().now()
+        self._publisher.publish(diagnostics.diagnostic_array(now, [status]))
+
+
+def image_key(message: Image) -> ImageKey | None:
+    """What tells one frame from another: its stamp, frame id and size.
+
+    None without a stamp: then nothing says that two images are the same.
+    """
+    header = message.header
+    stamp = stamp_of(header.stamp)
+    return (stamp, header.frame_id, message.height, message.width) if stamp else None
+
+
+def read_prompt(request: CorrectMask.Request, size: tuple[int, ...]) -> Prompt:
+    """The request's clicks, box and prior mask as a Prompt.
+
+    Raises ImageError where the prior does not fit the image of `size` (H, W); what a corrector
+    cannot use (nothing given, points outside) is left for it to refuse.
+    """
+    from lazyxmem_ros.correction.base import Prompt
+
+    prior = None
+    if not is_empty(request.prior):
+        prior = read_mask(request.prior)
+        if prior.shape != size:
+            raise ImageError(
+                f"the prior mask is {prior.shape[1]}x{prior.shape[0]}, "
+                f"the image {size[1]}x{size[0]} pixels"
+            )
+    return Prompt(
+        positive=read_points(request.positive),
+        negative=read_points(request.negative),
+        box=read_region(request.box) if request.has_box else None,
+        mask=prior,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until it is asked to end; returns the exit code."""
+    return run_node(CorrectionNode, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames as they were received, and the recent ones kept for what will be said about them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from lazyxmem_ros.nodes.conversions import LabelArray, image_message, read_image
+
+
+@dataclass(eq=False)
+class ReceivedFrame:
+    """One image message on its way through the node.
+
+    stamp: nanoseconds since the epoch. received_at: steady time in seconds. labels: the label map
+    uint16 [H, W] published for it, None until then.
+    """
+
+    stamp: int
+    message: Image | CompressedImage
+    received_at: float
+    labels: LabelArray | None = field(default=None, repr=False)
+
+    @property
+    def header(self) -> Header:
+        return self.message.header
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that keeping the frame costs, in bytes."""
+        return len(self.message.data) + (0 if self.labels is None else self.labels.nbytes)
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """RGB uint8 [H, W, 3]; decoded anew at each call. Raises ImageError."""
+        return read_image(self.message).rgb()
+
+    def image_message(self) -> Image:
+        """The frame as an uncompressed message: the one received, where it is one."""
+        if hasattr(self.message, "format"):
+            return image_message(self.rgb(), "rgb8", self.header)
+        return self.message
+
+
+class FrameHistory:
+    """The newest frames by stamp, up to a limit in bytes. Used by the receiving thread and the
+    worker, so it locks."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._frames: OrderedDict[int, ReceivedFrame] = OrderedDict()
+
+    def add(self, frame: ReceivedFrame) -> None:
+        """Keep a frame; the oldest go where the limit is passed, but never this one."""
+        with self._lock:
+            self._frames[frame.stamp] = frame
+            total = sum(kept.nbytes for kept in self._frames.values())
+            while total > self._max_bytes and len(self._frames) > 1:
+                _, oldest = self._frames.popitem(last=False)
+                total -= oldest.nbytes
+
+    def find(self, stamp: int) -> ReceivedFrame | None:
+        """The frame of exactly this stamp, if it is still there."""
+        with self._lock:
+            return self._frames.get(stamp)
+
+    def newest(self) -> ReceivedFrame | None:
+        """The frame received last."""
+        with self._lock:
+            return next(reversed(self._frames.values()), None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._frames.clear()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._frames)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters declared from a table: text, range, choices and when they may change."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    ParameterType,
+    SetParametersResult,
+)
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+Value = Union[bool, int, float, str, Sequence[str]]
+
+_TYPES = {
+    bool: ParameterType.PARAMETER_BOOL,
+    int: ParameterType.PARAMETER_INTEGER,
+    float: ParameterType.PARAMETER_DOUBLE,
+    str: ParameterType.PARAMETER_STRING,
+    tuple: ParameterType.PARAMETER_STRING_ARRAY,
+}
+
+
+class ParameterError(ValueError):
+    """A parameter given at the start of a node that it cannot take; the text says why."""
+
+
+class Changes(enum.Enum):
+    """When a parameter may change."""
+
+    NEVER = "read-only"
+    UNCONFIGURED = "while the node is unconfigured"
+    ANY_TIME = "at any time"
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One row of a node's parameter table.
+
+    bounds: inclusive limits of a number. choices: the allowed texts. The type is the default's;
+    an empty tuple stands for a list of texts.
+    """
+
+    name: str
+    default: Value
+    text: str
+    bounds: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    changes: Changes = Changes.ANY_TIME
+
+    def descriptor(self) -> ParameterDescriptor:
+        """The ROS descriptor, for `ros2 param describe` and rqt."""
+        description = ParameterDescriptor(
+            name=self.name,
+            type=_TYPES[type(self.default)],
+            description=self.text,
+            additional_constraints=self._constraints(),
+            read_only=self.changes is Changes.NEVER,
+        )
+        if self.bounds is not None and isinstance(self.default, float):
+            low, high = self.bounds
+            description.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        elif self.bounds is not None:
+            low, high = self.bounds
+            description.integer_range = [
+                IntegerRange(from_value=int(low), to_value=int(high), step=1)
+            ]
+        return description
+
+    def fault(self, value: Any) -> str | None:
+        """Why the parameter cannot be `value`, or None when it can."""
+        if isinstance(value, float) and math.isnan(value):
+            return f"{self.name} must be a number, not NaN"
+        if self.bounds is not None and not self.bounds[0] <= value <= self.bounds[1]:
+            low, high = self.bounds
+            return f"{self.name} must be in {low:g} .. {high:g}, not {value}"
+        if self.choices and value not in self.choices:
+            return f"{self.name} must be one of {', '.join(self.choices)}, not {value!r}"
+        return None
+
+    def _constraints(self) -> str:
+        parts = [f"one of: {', '.join(self.choices)}"] if self.choices else []
+        if self.changes is not Changes.NEVER:
+            parts.append(f"can be changed {self.changes.value}")
+        return "; ".join(parts)
+
+
+def _declare(node: Node, spec: ParameterSpec) -> Any:
+    """Declares one row and returns the value that it has then."""
+    if isinstance(spec.default, tuple):
+        # rclpy would take an empty list for one of bytes: the type is declared, the value is not.
+        kind = Parameter.Type.STRING_ARRAY
+        declared = node.declare_parameter(spec.name, kind, spec.descriptor())
+        given = declared.value
+        return list(spec.default) if given is None else list(given)
+    return node.declare_parameter(spec.name, spec.default, spec.descriptor()).value
+
+
+class Parameters:
+    """A node's parameters after its table, with every change validated as a whole.
+
+    validate: looks at all values together (name -> value) and returns why they cannot be, or None.
+    apply: gets all values after an accepted change. may_reconfigure: whether parameters that
+    change only while unconfigured may change now.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        table: Sequence[ParameterSpec],
+        *,
+        validate: Callable[[Mapping[str, Any]], str | None] = lambda values: None,
+        apply: Callable[[Mapping[str, Any]], None] = lambda values: None,
+        may_reconfigure: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Declares the table on the node.
+
+        Raises ParameterError where a value given at the start has the wrong type or is refused.
+        """
+        self._table = {spec.name: spec for spec in table}
+        self._validate = validate
+        self._apply = apply
+        self._may_reconfigure = may_reconfigure
+        try:
+            self._values = {spec.name: _declare(node, spec) for spec in table}
+        except ParameterException as error:
+            raise ParameterError(str(error)) from error
+        fault = self._fault(self._values)
+        if fault:
+            raise ParameterError(fault)
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def values(self) -> dict[str, Any]:
+        """All of the table's parameters, by name."""
+        return dict(self._values)
+
+    def _fault(self, values: Mapping[str, Any]) -> str | None:
+        for name, value in values.items():
+            fault = self._table[name].fault(value)
+            if fault:
+                return fault
+        return self._validate(values)
+
+    def _on_set(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        mine = {change.name: change.value for change in changes if change.name in self._table}
+        if not mine:
+            return SetParametersResult(successful=True)
+        for name, value in mine.items():
+            spec = self._table[name]
+            fixed = spec.changes is Changes.UNCONFIGURED and not self._may_reconfigure()
+            if fixed and value != self._values[name]:
+                reason = f"{name} can be changed only while the node is unconfigured"
+                return SetParametersResult(successful=False, reason=reason)
+        values = {**self._values, **mine}
+        fault = self._fault(values)
+        if fault:
+            return SetParametersResult(successful=False, reason=fault)
+        self._values = values
+        self._apply(values)
+        return SetParametersResult(successful=True)
