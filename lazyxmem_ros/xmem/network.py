@@ -442,7 +442,8 @@ class XMem(nn.Module):
     def encode_key(self, image: Tensor) -> KeyFeatures:
         """Normalised image [B, 3, H, W] -> its key features."""
         f16, f8, f4 = self.key_encoder(image)
-        return KeyFeatures(*self.key_proj(f16), f16, f8, f4)
+        key, shrinkage, selection = self.key_proj(f16)
+        return KeyFeatures(key, shrinkage, selection, f16, f8, f4)
 
     def encode_value(
         self,

@@ -116,7 +116,8 @@ class XMemTracker:
                 f"max_internal_size must be 0 (off) or at least {STRIDE}, not {max_internal_size}"
             )
         self.device = resolve_device(device)
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(self.device).eval()
         self.config = config or MemoryConfig()
         self.max_internal_size = max_internal_size
         self.precision = precision
@@ -440,8 +441,9 @@ class XMemTracker:
         """RGB uint8 [H, W, 3] -> normalised [1, 3, H', W'] and the size without padding."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
         scaled = (pixels.permute(2, 0, 1).float() / 255 - self._mean) / self._std
-        inner = self._inner_size(image.shape[:2])
-        if inner != image.shape[:2]:
+        size = image.shape[0], image.shape[1]
+        inner = self._inner_size(size)
+        if inner != size:
             scaled = F.interpolate(scaled[None], inner, mode="area")[0]
         padded = _pad(scaled)[None]
         return padded.contiguous(memory_format=torch.channels_last), inner
@@ -449,8 +451,9 @@ class XMemTracker:
     def _prepare_mask(self, mask: Mask) -> Tensor:
         """Bool [H, W] -> float [H', W'] in 0..1."""
         pixels = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device).float()
-        inner = self._inner_size(mask.shape)
-        if inner != mask.shape:
+        size = mask.shape[0], mask.shape[1]
+        inner = self._inner_size(size)
+        if inner != size:
             pixels = F.interpolate(pixels[None, None], inner, mode="area")[0, 0]
         return _pad(pixels)
 

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network against the published one, part by part."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lazyxmem_ros.xmem.network import XMem, aggregate, aggregate_logits
+
+DATA = Path(__file__).parents[1] / "data"
+TOLERANCE = 1e-4  # of the largest magnitude
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(a) for name, a in np.load(DATA / "modules.npz").items()}
+
+
+@pytest.fixture(scope="module")
+def outputs(golden_network: XMem, golden: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    with torch.inference_mode():
+        features = golden_network.encode_key(golden["image"])
+        value, deep = golden_network.encode_value(
+            golden["image"], features.f16, golden["masks"], golden["hidden"], deep_update=True
+        )
+        logits, hidden = golden_network.decode(features, value, deep, update_hidden=True)
+        assert deep is not None
+        assert hidden is not None
+        probabilities = torch.sigmoid(logits)
+        return {
+            **features._asdict(),
+            "value": value,
+            "hidden_after_deep": deep,
+            "hidden_after_segment": hidden,
+            "logits": aggregate_logits(probabilities, dim=1),
+            "prob": aggregate(probabilities, dim=1),
+        }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("key", "shrinkage", "selection", "f16", "f8", "f4"),
+        *("value", "hidden_after_deep", "hidden_after_segment", "logits", "prob"),
+    ],
+)
+def test_module_agrees(
+    name: str, golden: dict[str, torch.Tensor], outputs: dict[str, torch.Tensor]
+) -> None:
+    expected = golden[name]
+    assert outputs[name].shape == expected.shape
+    assert (outputs[name] - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+def test_several_images_at_once_are_as_each_alone(small_network: XMem) -> None:
+    torch.manual_seed(1)
+    image, masks = torch.randn(2, 3, 32, 48), torch.rand(2, 3, 32, 48)
+    hidden = torch.randn(2, 3, small_network.config.hidden_dim, 2, 3)
+
+    def run(i: torch.Tensor, m: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = small_network.encode_key(i)
+        value, deep = small_network.encode_value(i, features.f16, m, h, deep_update=True)
+        return value, *small_network.decode(features, value, deep, update_hidden=True)
+
+    with torch.inference_mode():
+        together = run(image, masks, hidden)
+        for b in range(2):
+            alone = run(image[b : b + 1], masks[b : b + 1], hidden[b : b + 1])
+            for a, t in zip(alone, together, strict=True):
+                torch.testing.assert_close(a[0], t[b], rtol=1e-4, atol=1e-5)
+
+
+def test_aggregate_is_a_distribution() -> None:
+    p = aggregate(torch.rand(3, 4, 5, generator=torch.manual_seed(0)))
+    assert p.shape == (4, 4, 5)
+    torch.testing.assert_close(p.sum(0), torch.ones(4, 5))
