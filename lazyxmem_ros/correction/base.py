@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every corrector takes and gives: an image and prompts in, one mask per prompt out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+BoolMask = NDArray[np.bool_]
+Box = tuple[float, float, float, float]
+
+
+class CorrectorError(RuntimeError):
+    """A corrector cannot be made or cannot do its work; the message says what to do."""
+
+
+class PromptError(ValueError):
+    """A prompt cannot be used with this image; the message says what is wrong and what to send."""
+
+
+def _points(value: ArrayLike, name: str) -> NDArray[np.float32]:
+    try:
+        points = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"{name} points must be numbers (x, y): {error}") from error
+    if points.size == 0:
+        return np.zeros((0, 2), np.float32)
+    if points.ndim == 1 and points.shape[0] == 2:
+        points = points[None]
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise PromptError(
+            f"{name} points have shape {points.shape}; send rows of (x, y), that is shape [P, 2]"
+        )
+    return points
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """What is known of one object in one image.
+
+    Attributes:
+        positive: float32 [P, 2], (x, y) in pixels, points on the object.
+        negative: float32 [N, 2], (x, y) in pixels, points off the object.
+        box: (x0, y0, x1, y1) in pixels, half-open, around the object; or None.
+        mask: bool [H, W], where the object was believed to be before (the prior); or None.
+
+    Anything that NumPy turns into these is accepted. Raises PromptError where it cannot.
+    Whether points and box lie within an image is checked by `validate_prompt`.
+
+    """
+
+    positive: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    negative: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    box: Box | None = None
+    mask: BoolMask | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positive", _points(self.positive, "positive"))
+        object.__setattr__(self, "negative", _points(self.negative, "negative"))
+        if self.box is not None:
+            try:
+                x0, y0, x1, y1 = (float(value) for value in self.box)
+            except (TypeError, ValueError) as error:
+                raise PromptError(
+                    f"a box is four numbers (x0, y0, x1, y1), not {self.box!r}"
+                ) from error
+            object.__setattr__(self, "box", (x0, y0, x1, y1))
+        if self.mask is not None:
+            mask = np.asarray(self.mask)
+            if mask.ndim != 2:
+                raise PromptError(f"a prior mask is [H, W], not of shape {mask.shape}")
+            object.__setattr__(self, "mask", mask if mask.dtype == np.bool_ else mask != 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """A corrector's answer to one prompt.
+
+    Attributes:
+        mask: bool [H, W], of the image's size.
+        score: 0 to 1: the predicted IoU or the corrector's own confidence; 0 where it failed
+            and gives back what it was given.
+
+    """
+
+    mask: BoolMask
+    score: float
+
+
+@runtime_checkable
+class Corrector(Protocol):
+    """(image, prompts) -> masks. Implementations keep no state that changes their answers."""
+
+    name: str
+
+    def refine(
+        self,
+        image: NDArray[np.uint8],
+        prompts: Sequence[Prompt],
+        *,
+        image_key: Hashable | None = None,
+    ) -> list[Refinement]:
+        """Segments one object per prompt.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            prompts: one per object.
+            image_key: names the image: the same key promises the same image, so that what is
+                computed once per image need not be computed again.
+
+        Returns:
+            One refinement per prompt, in their order.
+
+        Raises:
+            PromptError: an image or prompt that cannot be used; nothing was computed.
+            CorrectorError: the corrector itself failed.
+
+        """
+        ...
+
+
+def validate_image(image: NDArray[np.uint8]) -> tuple[int, int]:
+    """Returns the size (H, W) of an RGB image uint8 [H, W, 3]; raises PromptError for others."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
+        shape = getattr(image, "shape", None)
+        raise PromptError(f"the image must be an RGB array [H, W, 3], not of shape {shape}")
+    if image.dtype != np.uint8:
+        raise PromptError(f"the image must be uint8, not {image.dtype}")
+    height, width = image.shape[:2]
+    if height == 0 or width == 0:
+        raise PromptError(f"the image is empty ({width}x{height})")
+    return height, width
+
+
+def _validate_points(points: NDArray[np.float32], name: str, size: tuple[int, int]) -> None:
+    height, width = size
+    x, y = points[:, 0], points[:, 1]
+    # Pixel centres are whole numbers, so the image reaches half a pixel beyond the outer ones.
+    inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    if not inside.all():  # NaN compares false, so it is caught too
+        bad = points[~inside][0]
+        raise PromptError(
+            f"{name} point ({bad[0]:g}, {bad[1]:g}) lies outside the {width}x{height} image; "
+            f"send x within 0..{width - 1} and y within 0..{height - 1}"
+        )
+
+
+def _validate_box(box: Box, size: tuple[int, int]) -> None:
+    height, width = size
+    x0, y0, x1, y1 = box
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise PromptError(
+            f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is not a box within the {width}x{height} image; "
+            f"send (x0, y0, x1, y1) with 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}"
+        )
+
+
+def validate_prompt(prompt: Prompt, size: tuple[int, int]) -> None:
+    """Raises PromptError unless the prompt says where an object is in an image of `size` (H, W).
+
+    A prompt needs a positive point, a box or a prior mask with at least one pixel; negative
+    points alone do not say where an object is.
+    """
+    height, width = size
+    _validate_points(prompt.positive, "positive", size)
+    _validate_points(prompt.negative, "negative", size)
+    if prompt.box is not None:
+        _validate_box(prompt.box, size)
+    if prompt.mask is not None and prompt.mask.shape != (height, width):
+        mask_height, mask_width = prompt.mask.shape
+        raise PromptError(
+            f"the prior mask is {mask_width}x{mask_height} but the image {width}x{height}; "
+            "send a mask of the image's size"
+        )
+    has_prior = prompt.mask is not None and bool(prompt.mask.any())
+    if len(prompt.positive) == 0 and prompt.box is None and not has_prior:
+        what = "has only negative points" if len(prompt.negative) else "is empty"
+        raise PromptError(
+            f"the prompt {what}; send a positive point, a box or a prior mask with at least "
+            "one pixel"
+        )
+
+
+def pixels_of(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.intp]:
+    """The pixels under validated points: int [P, 2], (x, y), within an image of `size` (H, W)."""
+    limit = np.array([size[1] - 1, size[0] - 1])
+    return np.clip(np.rint(points), 0, limit).astype(np.intp)
+
+
+def box_of_mask(mask: BoolMask) -> tuple[int, int, int, int] | None:
+    """The tight box (x0, y0, x1, y1), half-open pixels, of a mask bool [H, W]; None if empty."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
