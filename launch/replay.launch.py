@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replay a bag into the tracker and the correction server; all of them end with the bag.
+
+ros2 launch lazyxmem_ros replay.launch.py bag:=FOLDER image_topic:=/camera/image_raw
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    Shutdown,
+)
+from launch.conditions import IfCondition
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+COMPRESSED = "/compressed"
+
+ARGUMENTS = [
+    DeclareLaunchArgument("bag", description="Folder of the rosbag2 bag (sqlite3 or MCAP)."),
+    DeclareLaunchArgument(
+        "image_topic",
+        default_value="/image",
+        description="The bag's topic of images, raw or compressed, that is tracked.",
+    ),
+    DeclareLaunchArgument(
+        "init_mask_topic",
+        default_value="",
+        description="The bag's topic of label maps that show the objects to track; empty = none, "
+        "objects are added by service.",
+    ),
+    DeclareLaunchArgument(
+        "rate",
+        default_value="1.0",
+        description="Speed against the recording, > 0.",
+    ),
+    DeclareLaunchArgument(
+        "start_offset",
+        default_value="0.0",
+        description="Seconds to leave out at the beginning.",
+    ),
+    DeclareLaunchArgument(
+        "loop",
+        default_value="false",
+        choices=["true", "false"],
+        description="Whether to begin again at the bag's end.",
+    ),
+    DeclareLaunchArgument(
+        "clock",
+        default_value="false",
+        choices=["true", "false"],
+        description="Whether to publish /clock with the recording's time, and have the nodes use it.",
+    ),
+    DeclareLaunchArgument(
+        "track",
+        default_value="true",
+        choices=["true", "false"],
+        description="Whether to start the tracker as well; its own arguments (track.launch.py) "
+        "can be given here too.",
+    ),
+]
+
+
+def _replay(context: LaunchContext) -> list[Node]:
+    """The replay node, with the bag's topics renamed to what the tracker takes."""
+    images = LaunchConfiguration("image_topic").perform(context)
+    masks = LaunchConfiguration("init_mask_topic").perform(context)
+    tracking = LaunchConfiguration("track").perform(context) == "true"
+
+    def parameter(name: str, value_type: type) -> ParameterValue:
+        return ParameterValue(LaunchConfiguration(name), value_type=value_type)
+
+    remappings = [(images, f"image{COMPRESSED}" if images.endswith(COMPRESSED) else "image")]
+    if masks:
+        remappings.append((masks, "lazyxmem_tracker/init_mask"))
+    return [
+        Node(
+            package="lazyxmem_ros",
+            executable="replay",
+            name="lazyxmem_replay",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[
+                {
+                    "bag": parameter("bag", str),
+                    "topics": [images, masks] if masks else [images],
+                    "rate": parameter("rate", float),
+                    "start_offset": parameter("start_offset", float),
+                    "loop": parameter("loop", bool),
+                    "clock": parameter("clock", bool),
+                    "wait_for_subscribers": int(tracking),
+                }
+            ],
+            remappings=remappings,
+            output="screen",
+            on_exit=Shutdown(reason="the bag has ended"),
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Called by `ros2 launch`."""
+    track = PathJoinSubstitution([FindPackageShare("lazyxmem_ros"), "launch", "track.launch.py"])
+    return LaunchDescription(
+        [
+            *ARGUMENTS,
+            # Before the include, which needs it, and for the replay node without the include.
+            DeclareLaunchArgument(
+                "namespace",
+                default_value="",
+                description="Namespace of the nodes and of the topics between them.",
+            ),
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(track),
+                launch_arguments={
+                    "image": "image",
+                    "namespace": LaunchConfiguration("namespace"),
+                    "use_sim_time": LaunchConfiguration("clock"),
+                }.items(),
+                condition=IfCondition(LaunchConfiguration("track")),
+            ),
+            OpaqueFunction(function=_replay),
+        ]
+    )

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Track objects in a camera's images: the tracker and, beside it, the correction server.
+
+ros2 launch lazyxmem_ros track.launch.py image:=/camera/image_raw
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+CONFIG = PathJoinSubstitution([FindPackageShare("lazyxmem_ros"), "config"])
+
+ARGUMENTS = [
+    DeclareLaunchArgument(
+        "image",
+        default_value="image",
+        description="Topic of the camera's raw images; compressed ones are taken from "
+        "<image>/compressed.",
+    ),
+    DeclareLaunchArgument(
+        "namespace",
+        default_value="",
+        description="Namespace of the nodes and of the service between them.",
+    ),
+    DeclareLaunchArgument(
+        "params_file",
+        default_value=PathJoinSubstitution([CONFIG, "tracker.yaml"]),
+        description="Parameters of the tracker, a YAML file.",
+    ),
+    DeclareLaunchArgument(
+        "correction_params_file",
+        default_value=PathJoinSubstitution([CONFIG, "correction.yaml"]),
+        description="Parameters of the correction server, a YAML file.",
+    ),
+    DeclareLaunchArgument(
+        "device",
+        default_value="",
+        description="Where the networks run: auto, cpu, cuda or cuda:N; empty = as the parameter "
+        "files say.",
+    ),
+    DeclareLaunchArgument(
+        "checkpoint",
+        default_value="",
+        description="Checkpoint of the tracker's network; empty = as its parameter file says.",
+    ),
+    DeclareLaunchArgument(
+        "corrector",
+        default_value="",
+        description="What corrects masks: grabcut or sam_hq; empty = as its parameter file says.",
+    ),
+    DeclareLaunchArgument(
+        "correction_server",
+        default_value="true",
+        choices=["true", "false"],
+        description="Whether to start the correction server here; false where another host runs it.",
+    ),
+    DeclareLaunchArgument(
+        "autostart",
+        default_value="true",
+        choices=["true", "false"],
+        description="Whether the tracker configures and activates itself; false = a lifecycle "
+        "manager does.",
+    ),
+    DeclareLaunchArgument(
+        "use_sim_time",
+        default_value="false",
+        choices=["true", "false"],
+        description="Whether time comes from /clock, as with a bag that is replayed.",
+    ),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        choices=["debug", "info", "warn", "error", "fatal"],
+        description="Least severe messages that the nodes log.",
+    ),
+    DeclareLaunchArgument(
+        "fastdds_profile",
+        default_value=EnvironmentVariable(
+            "FASTDDS_DEFAULT_PROFILES_FILE",
+            default_value=PathJoinSubstitution([CONFIG, "fastdds.xml"]),
+        ),
+        description="Fast DDS profile; the default one makes room in shared memory for images. "
+        "Whoever publishes the images needs it too.",
+    ),
+]
+
+
+def _nodes(context: LaunchContext) -> list[Node]:
+    """The nodes; an argument that was given goes over the parameter file."""
+
+    def given(*names: str) -> dict[str, str]:
+        values = {name: LaunchConfiguration(name).perform(context) for name in names}
+        return {name: value for name, value in values.items() if value}
+
+    use_sim_time = {
+        "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    }
+    log_level = ["--log-level", LaunchConfiguration("log_level")]
+    image = LaunchConfiguration("image").perform(context)
+
+    tracker = LifecycleNode(
+        package="lazyxmem_ros",
+        executable="tracker",
+        name="lazyxmem_tracker",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            LaunchConfiguration("params_file"),
+            given("device", "checkpoint"),
+            {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)},
+            use_sim_time,
+        ],
+        remappings=[("image", image), ("image/compressed", f"{image}/compressed")],
+        ros_arguments=log_level,
+        output="screen",
+    )
+    correction = Node(
+        package="lazyxmem_ros",
+        executable="correction",
+        name="lazyxmem_correction",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            LaunchConfiguration("correction_params_file"),
+            given("device", "corrector"),
+            use_sim_time,
+        ],
+        ros_arguments=log_level,
+        output="screen",
+    )
+    wanted = LaunchConfiguration("correction_server").perform(context) == "true"
+    return [tracker, correction] if wanted else [tracker]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Called by `ros2 launch`."""
+    profile = LaunchConfiguration("fastdds_profile")
+    return LaunchDescription(
+        [
+            *ARGUMENTS,
+            SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
+            # Fast DDS 2 (Humble, Jazzy) knows it by this name.
+            SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),
+            OpaqueFunction(function=_nodes),
+        ]
+    )
