@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker's life: objects that come and go, long runs, sizes, and every refusal."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lazyxmem_ros.xmem import (
+    Frame,
+    FrameError,
+    MaskError,
+    MemoryConfig,
+    UnknownObjectError,
+    XMem,
+    XMemTracker,
+    resolve_device,
+)
+
+SIZE = (48, 64)
+TINY = MemoryConfig(
+    memory_every=2,
+    max_working_frames=5,
+    min_working_frames=3,
+    keep_first_frames=2,
+    prototypes=6,
+    max_long_term_tokens=20,
+    top_k=5,
+)
+
+
+def image(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def mask(top: int, left: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    m = np.zeros(size, dtype=bool)
+    m[top : top + 16, left : left + 16] = True
+    return m
+
+
+@pytest.fixture
+def tracker(small_network: XMem) -> XMemTracker:
+    return XMemTracker(small_network, TINY)
+
+
+def run(tracker: XMemTracker, seeds: range) -> Frame:
+    for seed in seeds:
+        frame = tracker.segment(image(seed))
+        tracker.memorize(frame)
+    return frame
+
+
+@pytest.mark.parametrize("size", [(48, 64), (50, 70), (33, 31), (17, 100)])
+def test_any_image_size(size: tuple[int, int], small_network: XMem) -> None:
+    tracker = XMemTracker(small_network, TINY)
+    for seed in range(4):
+        given = {1: mask(5, 5, size)} if seed == 0 else None
+        frame = tracker.segment(image(seed, size), given)
+        assert frame.probabilities.shape == (2, *size)
+        torch.testing.assert_close(frame.probabilities.sum(0), torch.ones(size))
+        assert frame.labels().shape == size
+        tracker.memorize(frame)
+
+
+def test_max_internal_size_limits_the_work_and_not_the_answer(small_network: XMem) -> None:
+    tracker = XMemTracker(small_network, TINY, max_internal_size=32)
+    frame = tracker.segment(image(0, (100, 150)), {3: mask(10, 10, (100, 150))})
+    assert frame.image.shape[-2:] == (32, 48)
+    assert frame.probabilities.shape == (2, 100, 150)
+    assert frame.labels().dtype == np.uint16
+    given, found = mask(10, 10, (100, 150)), frame.labels() == 3
+    assert (given & found).sum() / (given | found).sum() > 0.7
+
+
+def test_given_mask_is_the_first_frame_s_answer(tracker: XMemTracker) -> None:
+    frame = tracker.segment(image(0), {7: mask(0, 0), 2: mask(20, 30)})
+    assert frame.object_ids == (7, 2) == tracker.object_ids
+    expected = np.where(mask(0, 0), 7, np.where(mask(20, 30), 2, 0))
+    assert np.array_equal(frame.labels(), expected)
+
+
+def test_ids_in_any_order_give_the_same_masks(small_network: XMem) -> None:
+    answers = []
+    for first, second in [(1, 2), (60_000, 5)]:
+        tracker = XMemTracker(small_network, TINY)
+        tracker.memorize(tracker.segment(image(0), {first: mask(0, 0)}))
+        frame = tracker.segment(image(1), {second: mask(20, 30)})
+        tracker.memorize(frame)
+        frame = run(tracker, range(2, 12))
+        answers.append(frame.probabilities)
+    torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=0)
+
+
+def test_removed_object_leaves_no_trace_but_its_pixels(tracker: XMemTracker) -> None:
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0), 2: mask(20, 30)}))
+    bytes_of_two = tracker.nbytes
+    run(tracker, range(1, 9))
+    tracker.remove_objects([1])
+    assert tracker.object_ids == (2,)
+    assert tracker.nbytes < bytes_of_two
+    frame = run(tracker, range(9, 30))
+    assert frame.probabilities.shape[0] == 2
+    assert set(np.unique(frame.labels())) <= {0, 2}
+
+
+def test_last_object_removed_and_another_begun(tracker: XMemTracker) -> None:
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
+    run(tracker, range(1, 9))
+    tracker.remove_objects([1])
+    assert tracker.memory_tokens == (0, 0)
+    assert run(tracker, range(9, 12)).probabilities.shape[0] == 1
+    tracker.memorize(tracker.segment(image(12), {1: mask(20, 20)}))
+    assert run(tracker, range(13, 30)).probabilities.shape[0] == 2
+
+
+def test_removal_on_an_open_frame(tracker: XMemTracker) -> None:
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0), 2: mask(20, 30)}))
+    frame = tracker.segment(image(1))
+    tracker.remove_objects([1])
+    assert frame.object_ids == (2,)
+    torch.testing.assert_close(frame.probabilities.sum(0), torch.ones(SIZE))
+    tracker.memorize(frame)
+    run(tracker, range(2, 12))
+
+
+def test_objects_of_different_ages_are_forgotten_without_error(tracker: XMemTracker) -> None:
+    """The published code raises NotImplementedError here."""
+    for seed in range(60):
+        given = {seed + 1: mask(seed % 30, seed % 40)} if seed in (0, 7, 23, 40) else None
+        tracker.memorize(tracker.segment(image(seed), given))
+        assert tracker.memory_tokens[1] <= TINY.max_long_term_tokens
+    assert tracker.memory_tokens[1] > TINY.max_long_term_tokens - TINY.prototypes
+    assert tracker.object_ids == (1, 8, 24, 41)
+
+
+def test_long_term_memory_exactly_full(small_network: XMem) -> None:
+    """The published code raises IndexError when it holds LT_max - P tokens."""
+    config = replace(TINY, prototypes=6, max_long_term_tokens=18)
+    tracker = XMemTracker(small_network, config)
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
+    seen = set()
+    for seed in range(1, 50):
+        run(tracker, range(seed, seed + 1))
+        seen.add(tracker.memory_tokens[1])
+    assert seen == {0, 6, 12, 18}
+
+
+def test_without_long_term_memory_working_memory_is_bounded(small_network: XMem) -> None:
+    tracker = XMemTracker(small_network, replace(TINY, long_term=False))
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
+    run(tracker, range(1, 40))
+    tokens = SIZE[0] * SIZE[1] // 16**2
+    assert tracker.memory_tokens == (TINY.max_working_frames * tokens, 0)
+
+
+def storages(tracker: XMemTracker) -> dict[int, int]:
+    """Address and size of every tensor storage that the tracker's memory holds."""
+    assert tracker._memory is not None
+    arrays = tracker._memory._arrays()
+    return {a.untyped_storage().data_ptr(): a.untyped_storage().nbytes() for a in arrays}
+
+
+def test_memory_is_allocated_once(tracker: XMemTracker) -> None:
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0), 2: mask(20, 30)}))
+    before, size = storages(tracker), tracker.nbytes
+    run(tracker, range(1, 60))
+    assert storages(tracker) == before
+    assert tracker.nbytes == size
+
+
+def test_later_objects_keep_their_first_frame(tracker: XMemTracker) -> None:
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
+    run(tracker, range(1, 5))
+    born = tracker.segment(image(5), {2: mask(20, 30)})
+    tracker.memorize(born)
+    run(tracker, range(6, 40))
+    assert tracker._memory is not None
+    assert {0, born.index} <= set(tracker._memory.working_frames)
+
+
+def test_hold_stops_the_memory_clock(tracker: XMemTracker) -> None:
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
+    before = tracker.memory_tokens
+    for seed in range(1, 9):
+        tracker.hold(tracker.segment(image(seed)))
+    assert tracker.memory_tokens == before
+    run(tracker, range(9, 10))
+    assert tracker.memory_tokens == before
+    run(tracker, range(10, 11))
+    assert tracker.memory_tokens[0] > before[0]
+
+
+def test_correct_enters_memory_and_restarts_the_clock(tracker: XMemTracker) -> None:
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0), 2: mask(20, 30)}))
+    frame = tracker.segment(image(1))
+    preview = tracker.preview(frame, {2: mask(5, 40)})
+    tracker.correct(frame, {2: mask(5, 40)})
+    torch.testing.assert_close(frame.probabilities, preview)
+    assert np.array_equal(frame.labels() == 2, mask(5, 40))
+    tokens = tracker.memory_tokens[0]
+    run(tracker, range(2, 3))
+    assert tracker.memory_tokens[0] == tokens
+    run(tracker, range(3, 4))
+    assert tracker.memory_tokens[0] > tokens
+
+
+def test_preview_changes_nothing(small_network: XMem) -> None:
+    answers = []
+    for look in (False, True):
+        tracker = XMemTracker(small_network, TINY)
+        tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
+        frame = tracker.segment(image(1))
+        if look:
+            tracker.preview(frame, {1: mask(30, 30)})
+        tracker.memorize(frame)
+        answers.append(run(tracker, range(2, 8)).probabilities)
+    torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=0)
+
+
+def test_object_added_after_the_newest_frame_was_closed(tracker: XMemTracker) -> None:
+    frame = tracker.segment(image(0))
+    tracker.memorize(frame)
+    tracker.add_objects(frame, {4: mask(10, 10)})
+    assert np.array_equal(frame.labels() == 4, mask(10, 10))
+    assert tracker.memory_tokens[0] > 0
+    assert run(tracker, range(1, 8)).object_ids == (4,)
+
+
+def test_reset_allows_another_size(tracker: XMemTracker) -> None:
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
+    tracker.reset()
+    assert tracker.object_ids == ()
+    frame = tracker.segment(image(0, (80, 80)), {1: mask(0, 0, (80, 80))})
+    assert frame.index == 0
+
+
+def test_bfloat16_stays_close(small_network: XMem) -> None:
+    answers = []
+    for precision in (torch.float32, torch.bfloat16):
+        tracker = XMemTracker(small_network, TINY, precision=precision)
+        tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
+        answers.append(run(tracker, range(1, 6)).probabilities)
+    assert (answers[0] - answers[1]).abs().mean() < 0.05
+
+
+def begun(tracker: XMemTracker) -> Frame:
+    frame = tracker.segment(image(0), {1: mask(0, 0)})
+    tracker.memorize(frame)
+    return frame
+
+
+REFUSALS: dict[str, tuple[type[Exception], str, Callable[[XMemTracker], object]]] = {
+    "grey image": (FrameError, "RGB uint8", lambda t: t.segment(image(1)[:, :, 0])),
+    "float image": (FrameError, "float64", lambda t: t.segment(image(1) / 255)),
+    "empty image": (FrameError, "empty", lambda t: t.segment(image(1)[:0])),
+    "another size": (FrameError, "reset the tracker", lambda t: t.segment(image(1, (48, 80)))),
+    "frame left open": (FrameError, "still open", lambda t: [t.segment(image(i)) for i in (1, 2)]),
+    "mask of another size": (
+        MaskError,
+        r"\[48, 64\]",
+        lambda t: t.segment(image(1), {2: mask(0, 0, (50, 50))}),
+    ),
+    "mask of another type": (
+        MaskError,
+        "bool",
+        lambda t: t.segment(image(1), {2: mask(0, 0).astype(np.uint8)}),
+    ),
+    "id 0": (MaskError, "1..65535", lambda t: t.segment(image(1), {0: mask(0, 0)})),
+    "id too large": (MaskError, "1..65535", lambda t: t.segment(image(1), {65_536: mask(0, 0)})),
+    "empty first mask": (MaskError, "empty", lambda t: t.segment(image(1), {2: mask(60, 60)})),
+    "unknown object corrected": (
+        UnknownObjectError,
+        "there is 1",
+        lambda t: t.correct(t.segment(image(1)), {9: mask(0, 0)}),
+    ),
+    "unknown object removed": (UnknownObjectError, "9", lambda t: t.remove_objects([1, 9])),
+    "nothing corrected": (MaskError, "at least one", lambda t: t.correct(t.segment(image(1)), {})),
+    "given frame held": (
+        FrameError,
+        "given masks",
+        lambda t: t.hold(t.segment(image(1), {2: mask(0, 0)})),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusal_says_what_is_wrong(case: str, tracker: XMemTracker) -> None:
+    error, text, call = REFUSALS[case]
+    begun(tracker)
+    with pytest.raises(error, match=text):
+        call(tracker)
+
+
+@pytest.mark.parametrize("case", [c for c in REFUSALS if c not in ("frame left open",)])
+def test_refusal_changes_nothing(case: str, small_network: XMem) -> None:
+    error, _, call = REFUSALS[case]
+    answers = []
+    for disturb in (False, True):
+        tracker = XMemTracker(small_network, TINY)
+        begun(tracker)
+        if disturb:
+            with pytest.raises(error):
+                call(tracker)
+        if tracker._frame is not None and tracker._frame.open:
+            if case == "given frame held":
+                continue  # the masks were given; only holding was refused
+            tracker.memorize(tracker._frame)
+        elif not disturb and case in ("unknown object corrected", "nothing corrected"):
+            tracker.memorize(tracker.segment(image(1)))
+        answers.append(run(tracker, range(2, 8)).probabilities)
+    torch.testing.assert_close(answers[0], answers[-1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("frame", ["old", "closed"])
+def test_closing_twice_or_too_late(frame: str, tracker: XMemTracker) -> None:
+    old = begun(tracker)
+    closed = run(tracker, range(1, 2))
+    with pytest.raises(FrameError, match="closed already" if frame == "closed" else "newest"):
+        tracker.memorize(closed if frame == "closed" else old)
+
+
+@pytest.mark.parametrize("size", [-1, 5])
+def test_internal_size_below_one_token(size: int, small_network: XMem) -> None:
+    with pytest.raises(FrameError, match="max_internal_size"):
+        XMemTracker(small_network, max_internal_size=size)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("memory_every", 0),
+        ("top_k", 0),
+        ("min_working_frames", 1),
+        ("min_working_frames", 10),
+        ("keep_first_frames", 0),
+        ("keep_first_frames", 6),
+        ("prototypes", 0),
+        ("prototypes", 20_000),
+    ],
+)
+def test_contradictory_settings_are_named(field: str, value: int) -> None:
+    with pytest.raises(ValueError, match=field):
+        MemoryConfig(**{field: value})
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu").type == "cpu"
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match="auto, cpu, cuda"):
+        resolve_device("tpu?")
+    with pytest.raises(ValueError, match="use auto"):
+        resolve_device("cuda:99")
