@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clips composed on the fly: objects that move, deform, hide, return and resemble each other.
+
+A clip is a pure function of (material, settings, seed): nothing is stored, and any clip of a
+training run can be made again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from training.layers import (
+    MASK_THRESHOLD,
+    Base,
+    CutOut,
+    FloatArray,
+    Path,
+    random_path,
+    real_base,
+    real_cut_out,
+    still_base,
+    still_cut_out,
+    warp,
+)
+from training.material import Material, UInt8Array
+
+MIN_TARGET_PIXELS = 48  # of a target on the first frame; fewer say nothing about it
+ATTEMPTS = 12
+
+
+@dataclass(frozen=True)
+class ComposeConfig:
+    """What clips look like. Shares are probabilities; sizes are fractions of the clip's side."""
+
+    size: int = 160
+    """Pixels of a clip's side, a multiple of 16."""
+    frames: int = 4
+    real_share: float = 0.25
+    """Clips whose background is a real sequence with its object as a target."""
+    in_place_share: float = 0.15
+    """Clips whose first target is a region of the background photograph itself."""
+    real_cut_out_share: float = 0.15
+    """Pasted objects that are cut out of real sequences, with their real deformation."""
+    smallest: float = 0.1
+    largest: float = 0.75
+    """Range of a pasted object's longer side."""
+    look_alike_share: float = 0.3
+    occluder_share: float = 0.3
+    hiding_share: float = 0.15
+    """Clips in which something passes that hides a target completely."""
+    swap_share: float = 0.15
+    """Clips in which the order of the layers changes on the way."""
+    longest: float = 3.0
+    """Seconds that a clip may span; the motion between frames grows with it."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """frames: RGB uint8 [T, H, W, 3]; labels: uint8 [T, H, W], 0 background, 1..K targets."""
+
+    frames: UInt8Array
+    labels: UInt8Array
+
+
+@dataclass
+class _Layer:
+    cut_out: CutOut
+    path: Path
+    label: int
+    depth: float
+    gain: FloatArray
+
+
+class Composer:
+    """Makes clips. compose(seed, objects=K) always returns the same clip for the same seed."""
+
+    def __init__(self, material: Material, config: ComposeConfig | None = None) -> None:
+        self.material = material
+        self.config = config or ComposeConfig()
+
+    def compose(self, seed: tuple[int, ...], *, objects: int = 1) -> Clip:
+        """One clip in which every target is visible on the first frame.
+
+        Raises RuntimeError if no such clip came of many tries (material without contrast).
+        """
+        for attempt in range(ATTEMPTS):
+            clip = self._try((*seed, attempt), objects)
+            areas = [np.count_nonzero(clip.labels[0] == k) for k in range(1, objects + 1)]
+            if min(areas) >= MIN_TARGET_PIXELS:
+                return clip
+        raise RuntimeError(f"no clip with {objects} visible targets in {ATTEMPTS} attempts")
+
+    def _try(self, seed: tuple[int, ...], objects: int) -> Clip:
+        rng = np.random.default_rng(seed)
+        config, size = self.config, self.config.size
+        seconds = float(np.exp(rng.uniform(np.log(0.25), np.log(config.longest))))
+        times = np.linspace(0, seconds, config.frames)
+        times[1:-1] += rng.uniform(-0.3, 0.3, max(0, config.frames - 2)) * times[1]
+        times = times.astype(np.float32)
+        energy = float(rng.uniform(0.15, 1.0))
+
+        base = self._base(rng, times, energy)
+        layers: list[_Layer] = []
+        first_pasted = 2 if base.has_object else 1
+        for label in range(first_pasted, objects + 1):
+            layers.append(self._pasted(rng, times, energy, label))
+        if layers and rng.random() < config.look_alike_share:
+            layers.append(self._look_alike(rng, times, energy, layers[-1]))
+            if objects >= first_pasted + 1 and rng.random() < 0.5:  # twins, both targets
+                layers[-2].cut_out = layers[0].cut_out
+        for _ in range(int(rng.choice([0, 1, 2], p=[0.55, 0.3, 0.15]))):
+            layers.append(self._pasted(rng, times, energy, 0))
+        if rng.random() < config.occluder_share:
+            layers.append(self._crossing(rng, times, energy, layers, cover=False))
+        if layers and rng.random() < config.hiding_share:
+            layers.append(self._crossing(rng, times, energy, layers, cover=True))
+        swap = None
+        if rng.random() < config.swap_share and config.frames > 2:
+            swap = int(rng.integers(1, config.frames))
+        clip = self._render(rng, base, layers, swap)
+        return _camera(rng, clip, times)
+
+    def _base(self, rng: np.random.Generator, times: FloatArray, energy: float) -> Base:
+        config, kind = self.config, rng.random()
+        if self.material.sequences and kind < config.real_share:
+            sequence = self.material.sequences[int(rng.integers(len(self.material.sequences)))]
+            return real_base(rng, sequence, times, config.size, energy=energy)
+        in_place = bool(self.material.with_regions) and (
+            kind < config.real_share + config.in_place_share
+        )
+        return still_base(
+            rng, self.material, times, config.size, energy=energy, with_object=in_place
+        )
+
+    def _pasted(
+        self, rng: np.random.Generator, times: FloatArray, energy: float, label: int
+    ) -> _Layer:
+        config, size = self.config, self.config.size
+        span = np.log(config.smallest), np.log(config.largest)
+        extent = size * float(np.exp(rng.uniform(*span)))
+        cut_out: CutOut | None = None
+        bend = float(rng.uniform(0, 0.12)) if rng.random() < 0.7 else 0.0
+        if self.material.sequences and rng.random() < config.real_cut_out_share:
+            sequence = self.material.sequences[int(rng.integers(len(self.material.sequences)))]
+            cut_out = real_cut_out(rng, sequence, len(times), extent)
+            bend *= 0.3
+        if cut_out is None:
+            cut_out = still_cut_out(rng, self.material, extent)
+        start = rng.uniform(0.12, 0.88, 2) * size
+        path = random_path(rng, times, start, reach=0.5 * size, energy=energy, bend=bend)
+        gain = (1 + wobble_gain(rng, times)).astype(np.float32)
+        return _Layer(cut_out, path, label, float(rng.random()), gain)
+
+    def _look_alike(
+        self, rng: np.random.Generator, times: FloatArray, energy: float, twin: _Layer
+    ) -> _Layer:
+        """The same picture once more, which often comes close to or crosses its twin."""
+        copy = self._pasted(rng, times, energy, 0)
+        copy.cut_out = twin.cut_out
+        if rng.random() < 0.5 and len(times) > 2:
+            meet = int(rng.integers(1, len(times)))
+            offset = twin.path.centre[meet] - copy.path.centre[meet]
+            ramp = (times / max(float(times[meet]), 1e-3))[:, None]
+            centre = copy.path.centre + np.minimum(ramp, 1.5) * offset
+            copy.path = _moved(copy.path, centre)
+        return copy
+
+    def _crossing(
+        self,
+        rng: np.random.Generator,
+        times: FloatArray,
+        energy: float,
+        layers: list[_Layer],
+        *,
+        cover: bool,
+    ) -> _Layer:
+        """An occluder in front of everything that passes over a target; cover: hides it whole."""
+        size = self.config.size
+        layer = self._pasted(rng, times, energy, 0)
+        targets = [other for other in layers if other.label]
+        meet = int(rng.integers(1, len(times))) if len(times) > 1 else 0
+        if targets:
+            target = targets[int(rng.integers(len(targets)))]
+            goal = target.path.centre[meet]
+            grown = float(np.exp(target.path.log_scale[meet]))
+            extent = target.cut_out.extent * grown * (rng.uniform(1.3, 1.8) if cover else 0.7)
+        else:
+            goal = rng.uniform(0.2, 0.8, 2) * size
+            extent = rng.uniform(0.2, 0.5) * size
+        extent = float(np.clip(extent, 0.08 * size, 1.2 * size))
+        layer.cut_out = still_cut_out(rng, self.material, extent)
+        if cover:
+            layer.cut_out.pictures[0][..., 3] = _filled(layer.cut_out.pictures[0][..., 3])
+        heading = rng.uniform(0, 2 * np.pi)
+        gap = max(float(times[-1]) / max(1, len(times) - 1), 1e-3)
+        # Fast enough to have left the target a frame or two later.
+        speed = extent * rng.uniform(0.5, 1.3) / gap
+        direction = np.array([np.cos(heading), np.sin(heading)])
+        centre = goal + (times - times[meet])[:, None] * speed * direction
+        layer.path = _moved(layer.path, centre)
+        layer.depth = 2.0
+        return layer
+
+    def _render(
+        self, rng: np.random.Generator, base: Base, layers: list[_Layer], swap: int | None
+    ) -> Clip:
+        size, count = self.config.size, self.config.frames
+        frames = np.empty((count, size, size, 3), np.uint8)
+        labels = np.zeros((count, size, size), np.uint8)
+        order = sorted(layers, key=lambda layer: layer.depth)
+        for t in range(count):
+            if t == swap:
+                order = [order[i] for i in rng.permutation(len(order))]
+            picture = base.render(t, size)
+            canvas = np.ascontiguousarray(picture[..., :3])
+            if base.has_object:
+                labels[t] = picture[..., 3] > MASK_THRESHOLD
+            for layer in order:
+                _paste(canvas, labels[t], layer, t)
+            frames[t] = canvas
+        return Clip(frames, labels)
+
+
+def wobble_gain(rng: np.random.Generator, times: FloatArray) -> FloatArray:
+    """Small changes of an object's own brightness, [T] around 0."""
+    level = rng.normal(0, 0.08)
+    change = rng.normal(0, 0.08) * (times - times[0])
+    return np.clip(level + change, -0.4, 0.4).astype(np.float32)
+
+
+def _moved(path: Path, centre: FloatArray) -> Path:
+    return Path(
+        centre.astype(np.float32), path.log_scale, path.angle, path.shear, path.bend
+    )
+
+
+def _filled(alpha: UInt8Array) -> UInt8Array:
+    """The convex hull of a shape, so that nothing shows through an occluder."""
+    contours, _ = cv2.findContours(
+        (alpha > MASK_THRESHOLD).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    filled = np.zeros_like(alpha)
+    if contours:
+        cv2.fillConvexPoly(filled, cv2.convexHull(np.concatenate(contours)), 255)
+    return filled
+
+
+def _paste(canvas: UInt8Array, labels: UInt8Array, layer: _Layer, t: int) -> None:
+    picture = layer.cut_out.at(t)
+    size = canvas.shape[0]
+    reach = 0.8 * max(picture.shape[:2]) * float(np.exp(layer.path.log_scale[t])) + 4
+    cx, cy = layer.path.centre[t]
+    x0, x1 = max(0, int(cx - reach)), min(size, int(cx + reach) + 1)
+    y0, y1 = max(0, int(cy - reach)), min(size, int(cy + reach) + 1)
+    if x0 >= x1 or y0 >= y1:
+        return
+    side = max(x1 - x0, y1 - y0)
+    shifted = _moved(layer.path, layer.path.centre - np.array([x0, y0], np.float32))
+    warped = warp(picture, shifted, t, side, border=cv2.BORDER_CONSTANT)
+    warped = warped[: y1 - y0, : x1 - x0]
+    alpha = warped[..., 3:].astype(np.float32) * (1 / 255)
+    colour = np.clip(warped[..., :3].astype(np.float32) * layer.gain[t], 0, 255)
+    window = canvas[y0:y1, x0:x1]
+    window[:] = (window + alpha * (colour - window)).astype(np.uint8)
+    labels[y0:y1, x0:x1][warped[..., 3] > MASK_THRESHOLD] = layer.label
+
+
+def _camera(rng: np.random.Generator, clip: Clip, times: FloatArray) -> Clip:
+    """What a camera adds: exposure, colour cast, blur, noise; and a mirrored view."""
+    frames, labels = clip.frames, clip.labels
+    count, size = frames.shape[0], frames.shape[1]
+    if rng.random() < 0.5:
+        frames, labels = frames[:, :, ::-1], labels[:, :, ::-1]
+    frames = np.ascontiguousarray(frames)
+    cast = rng.normal(1, 0.06, 3)
+    exposure = 1 + rng.normal(0, 0.12) + rng.normal(0, 0.06) * times
+    bias = rng.normal(0, 8)
+    sigma = float(rng.exponential(2.5)) if rng.random() < 0.7 else 0.0
+    blur = rng.random()
+    shade = None
+    if rng.random() < 0.2:
+        grid = rng.normal(1, 0.2, (3, 3)).astype(np.float32)
+        shade = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+    out = np.empty_like(frames)
+    for t in range(count):
+        frame = frames[t]
+        if blur < 0.15:
+            frame = cv2.GaussianBlur(frame, (0, 0), float(rng.uniform(0.5, 1.4)))
+        elif blur < 0.25:
+            frame = cv2.blur(frame, (int(rng.integers(1, 6)), int(rng.integers(1, 6))))
+        value = frame.astype(np.float32) * (cast * exposure[t]).astype(np.float32) + bias
+        if shade is not None:
+            value *= shade
+        if sigma:
+            value += sigma * _noise(rng, size)
+        out[t] = np.clip(value, 0, 255).astype(np.uint8)
+    return Clip(out, np.ascontiguousarray(labels))
+
+
+def _noise(rng: np.random.Generator, size: int) -> FloatArray:
+    return rng.standard_normal((size, size, 3), dtype=np.float32)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of a training run: one YAML file a model, read strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+
+from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A training configuration is malformed."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum: `steps` optimiser steps on clips of one shape."""
+
+    steps: int
+    size: int
+    """Pixels of a clip's side, a multiple of 16."""
+    frames: int
+    batch: int
+    memory_frames: int = 3
+    """Most frames that memory holds while a frame is segmented, the first always among them."""
+    freeze_batch_norm: bool = False
+    """Use the running statistics, as inference does, and leave them as they are."""
+    compose: dict[str, float] = field(default_factory=dict)
+    """Overrides of ComposeConfig for this stage."""
+
+
+@dataclass(frozen=True)
+class TrackerTraining:
+    """Everything that decides a tracker's training run."""
+
+    network: NetworkConfig
+    stages: tuple[Stage, ...]
+    seed: int = 0
+    learning_rate: float = 6e-4
+    warm_up: int = 200
+    """Steps of linear warm-up."""
+    decay: float = 0.3
+    """Share of all steps, at the end, over which the rate falls along a cosine."""
+    final_rate: float = 0.02
+    """Rate at the end, as a share of learning_rate."""
+    weight_decay: float = 0.02
+    gradient_clip: float = 3.0
+    ema: float = 0.998
+    object_shares: tuple[float, ...] = (0.55, 0.4, 0.05)
+    """Probability of one, two, ... targets in the clips of a step."""
+    deep_update_share: float = 0.25
+    bootstrap_share: float = 0.2
+    """Share of the hardest pixels that cross-entropy keeps once the boot-strap is complete."""
+    bootstrap_steps: int = 2500
+    """Step at which that share is reached, linearly from 1."""
+    validation_clips: int = 16
+    validation_every: int = 400
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> tuple[int, Stage]:
+        """Number and settings of the stage that holds this step."""
+        end = 0
+        for number, stage in enumerate(self.stages):
+            end += stage.steps
+            if step < end:
+                return number, stage
+        return len(self.stages) - 1, self.stages[-1]
+
+
+def build(kind: type[T], values: Any, where: str) -> T:
+    """A dataclass from a mapping; unknown or missing keys raise ConfigError naming them."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected a mapping, got {type(values).__name__}")
+    known = {f.name for f in dataclasses.fields(cast(Any, kind))}
+    unknown = set(values) - known
+    if unknown:
+        raise ConfigError(f"{where}: unknown {sorted(unknown)}; known are {sorted(known)}")
+    fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return kind(**fixed)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def read_network(values: Any) -> NetworkConfig:
+    """NetworkConfig from its YAML mapping."""
+    if not isinstance(values, dict):
+        raise ConfigError("network: expected a mapping")
+    values = dict(values)
+    for name in ("key_encoder", "value_encoder"):
+        if name in values:
+            values[name] = build(EncoderConfig, values[name], f"network.{name}")
+    return build(NetworkConfig, values, "network")
+
+
+def load_tracker_training(path: Path) -> TrackerTraining:
+    """Reads a run's YAML file. Raises ConfigError when it is malformed."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict) or "network" not in values or not values.get("stages"):
+        raise ConfigError(f"{path}: needs `network` and at least one of `stages`")
+    values["network"] = read_network(values["network"])
+    values["stages"] = [build(Stage, s, f"stages[{i}]") for i, s in enumerate(values["stages"])]
+    config = build(TrackerTraining, values, str(path))
+    for i, stage in enumerate(config.stages):
+        if stage.size % 16 or stage.frames < 2:
+            raise ConfigError(f"stages[{i}]: size must be a multiple of 16, frames at least 2")
+    return config

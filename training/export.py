@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights for shipping: float16 safetensors with what made them in the metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from lazyxmem_ros.xmem.network import XMem
+
+LICENCE = "Apache-2.0"
+TRAINING_DATA = (
+    "clips composed of BSDS500 photographs, seven DAVIS 2016 validation sequences, "
+    "scikit-image samples and procedural textures"
+)
+
+
+def save_weights(network: XMem, path: Path, *, steps: int) -> None:
+    """Writes the network as float16 safetensors; an interruption leaves an old file whole."""
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in network.state_dict().items()
+    }
+    metadata = {
+        "config": json.dumps(dataclasses.asdict(network.config)),
+        "steps": str(steps),
+        "licence": LICENCE,
+        "training_data": TRAINING_DATA,
+        "format": "pt",
+    }
+    partial = path.with_suffix(".partial")
+    save_file({k: torch.clone(v) for k, v in tensors.items()}, partial, metadata)
+    os.replace(partial, path)

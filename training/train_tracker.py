@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the embedded tracker: `python -m training.train_tracker training/configs/tracker.yaml`.
+
+Stopped at any time, the same command goes on where the last checkpoint stood. A step's clips
+and random choices are functions of (seed, step) alone, so that a resumed run equals an unbroken
+one. Under the run's folder: last.pt (everything to resume), tracker.safetensors (averaged
+weights, float16), curve.csv and curve.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lazyxmem_ros.xmem.network import XMem
+from training.average import Average
+from training.compose import ComposeConfig, Composer
+from training.config import TrackerTraining, load_tracker_training
+from training.curve import plot_curve
+from training.export import save_weights
+from training.material import Material, load_material
+from training.rollout import (
+    mean_j,
+    normalise,
+    random_plan,
+    regular_plan,
+    roll_out,
+    tracking_loss,
+)
+
+VALIDATION_SEED = 10**6  # far from every step number: validation clips are never trained on
+J_EVERY = 5  # steps between measurements of J on training batches
+FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "seconds", "waited")
+
+
+class Batches(IterableDataset[tuple[Tensor, Tensor, int]]):
+    """The batches of steps `start` ... end: frames uint8 [B, T, H, W, 3], labels, objects K."""
+
+    def __init__(self, config: TrackerTraining, material: Material, start: int) -> None:
+        self.config, self.material, self.start = config, material, start
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        for step in range(self.start, self.config.steps):
+            yield compose_batch(self.config, self.material, step)
+
+
+def compose_batch(
+    config: TrackerTraining, material: Material, step: int
+) -> tuple[Tensor, Tensor, int]:
+    """The batch of one step, a function of (seed, step)."""
+    _, stage = config.stage_at(step)
+    shares = np.array(config.object_shares)
+    rng = np.random.default_rng((config.seed, step))
+    objects = 1 + int(rng.choice(len(shares), p=shares / shares.sum()))
+    settings: dict[str, Any] = dict(stage.compose)
+    composer = Composer(material, ComposeConfig(stage.size, stage.frames, **settings))
+    clips = [composer.compose((config.seed, step, i), objects=objects) for i in range(stage.batch)]
+    frames = torch.from_numpy(np.stack([clip.frames for clip in clips]))
+    labels = torch.from_numpy(np.stack([clip.labels for clip in clips]))
+    return frames, labels, objects
+
+
+def first_masks(labels: Tensor, objects: int) -> Tensor:
+    """Labels uint8 [B, T, H, W] -> masks of the first frame, float [B, K, H, W]."""
+    return torch.stack([labels[:, 0] == k for k in range(1, objects + 1)], dim=1).float()
+
+
+def rate_at(config: TrackerTraining, step: int) -> float:
+    """Learning rate: linear warm-up, a plateau, a cosine down at the end."""
+    warm = min(1.0, (step + 1) / max(1, config.warm_up))
+    begin = (1 - config.decay) * config.steps
+    progress = min(1.0, max(0.0, (step - begin) / max(1.0, config.steps - begin)))
+    fall = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.learning_rate * warm * (config.final_rate + (1 - config.final_rate) * fall)
+
+
+class Trainer:
+    """One run: network, averaged weights, optimiser, and the step they stand at."""
+
+    def __init__(self, config: TrackerTraining, material: Material, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.material, self.device = config, material, device
+        self.network = XMem(config.network).to(device, memory_format=torch.channels_last)
+        self.average = Average(self.network, config.ema)
+        self.optimiser = torch.optim.AdamW(
+            _parameter_groups(self.network, config.weight_decay), lr=config.learning_rate, fused=True
+        )
+        self.step = 0
+
+    def train_step(
+        self, frames: Tensor, labels: Tensor, objects: int, *, measure: bool = True
+    ) -> tuple[float, float | None]:
+        """One optimiser step on a batch. Returns its loss and, if measured, its mean J."""
+        config, step = self.config, self.step
+        _, stage = config.stage_at(step)
+        self.network.train()
+        if stage.freeze_batch_norm:
+            _freeze_batch_norm(self.network)
+        rng = np.random.default_rng((config.seed, step, 1))
+        plan = random_plan(rng, stage.frames, stage.memory_frames, config.deep_update_share)
+        frames, labels = frames.to(self.device), labels.to(self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            logits = roll_out(self.network, normalise(frames), first_masks(labels, objects), plan)
+        ripe = min(1.0, step / max(1, config.bootstrap_steps))
+        keep = 1 - ripe * (1 - config.bootstrap_share)
+        truth = labels[:, 1:].long()
+        loss = tracking_loss(logits, truth, keep)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate_at(config, step)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
+        self.optimiser.step()
+        self.average.update(self.network, step)
+        self.step += 1
+        with torch.no_grad():
+            return float(loss), mean_j(logits, truth) if measure else None
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Mean J of the averaged weights on generated clips that are never trained on."""
+        network = self.average.network.eval()
+        composer = Composer(self.material, ComposeConfig(size=192, frames=8))
+        scores = []
+        for i in range(self.config.validation_clips):
+            objects = 1 + i % 2
+            clip = composer.compose((VALIDATION_SEED, i), objects=objects)
+            frames = torch.from_numpy(clip.frames)[None].to(self.device)
+            labels = torch.from_numpy(clip.labels)[None].to(self.device)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                logits = roll_out(
+                    network, normalise(frames), first_masks(labels, objects), regular_plan(8, 3)
+                )
+            scores.append(mean_j(logits, labels[:, 1:].long()))
+        return float(np.mean(scores))
+
+    def save(self, folder: Path) -> None:
+        """Writes last.pt and tracker.safetensors; an interruption leaves the old ones whole."""
+        state = {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        partial = folder / "last.pt.partial"
+        torch.save(state, partial)
+        os.replace(partial, folder / "last.pt")
+        save_weights(self.average.network, folder / "tracker.safetensors", steps=self.step)
+
+    def load(self, path: Path) -> None:
+        """Goes on from a last.pt."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.network.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = int(state["step"])
+
+
+def _parameter_groups(network: XMem, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices and kernels alone, not on norms and biases."""
+    parameters = list(network.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _freeze_batch_norm(network: XMem) -> None:
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+
+
+def _keep_rows(path: Path, before: int) -> None:
+    """Drops the rows of steps that a resumed run does again."""
+    if not path.is_file():
+        return
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= before]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def run(
+    config: TrackerTraining,
+    material: Material,
+    folder: Path,
+    *,
+    device: torch.device,
+    workers: int = 1,
+    log_every: int = 20,
+    save_every: float = 120.0,
+    stop_at: int | None = None,
+) -> Trainer:
+    """Trains to the end (or step `stop_at`), resuming from `folder` where it holds a run.
+
+    save_every: seconds between checkpoints.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, material, device)
+    if (folder / "last.pt").is_file():
+        trainer.load(folder / "last.pt")
+        print(f"resuming at step {trainer.step}", flush=True)
+    _keep_rows(folder / "curve.csv", trainer.step)
+    stop = min(config.steps, stop_at or config.steps)
+    # batch_size None: a step's batch is composed as a whole.
+    loader = DataLoader(
+        Batches(config, material, trainer.step),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        # A forked worker inherits OpenCV's and OpenMP's thread pools without their threads, and
+        # the first call that needs them never returns.
+        multiprocessing_context="spawn" if workers else None,
+    )
+    batches = iter(loader)
+    losses: list[float] = []
+    scores: list[float] = []
+    waited, began, saved = 0.0, time.monotonic(), time.monotonic()
+    while trainer.step < stop:
+        asked = time.monotonic()
+        frames, labels, objects = next(batches)
+        waited += time.monotonic() - asked
+        measure = (trainer.step + 1) % J_EVERY == 0
+        loss, score = trainer.train_step(frames, labels, int(objects), measure=measure)
+        if not math.isfinite(loss):
+            raise RuntimeError(f"the loss is {loss} at step {trainer.step}; lower learning_rate")
+        losses.append(loss)
+        if score is not None:
+            scores.append(score)
+        step = trainer.step
+        due = step % config.validation_every == 0 or step == stop
+        if step % log_every == 0 or due:
+            validation = f"{trainer.validate():.4f}" if due else ""
+            now = time.monotonic()
+            row = {
+                "step": step,
+                "stage": config.stage_at(step - 1)[0],
+                "loss": f"{np.mean(losses):.4f}",
+                "j": f"{np.mean(scores):.4f}" if scores else "",
+                "rate": f"{rate_at(config, step):.3e}",
+                "validation_j": validation,
+                "seconds": f"{now - began:.1f}",
+                "waited": f"{waited:.2f}",
+            }
+            _append(folder / "curve.csv", row)
+            print(" ".join(f"{k}={v}" for k, v in row.items() if v), flush=True)
+            losses, scores, waited, began = [], [], 0.0, now
+        if time.monotonic() - saved > save_every or step == stop:
+            trainer.save(folder)
+            plot_curve(folder / "curve.csv", folder / "curve.png")
+            saved = time.monotonic()
+    return trainer
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, help="the run's YAML file")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("out/training/tracker"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the training")
+    parser.add_argument("--workers", type=int, default=1, help="processes that compose clips")
+    parser.add_argument("--stop-at", type=int, default=None, help="stop after this step")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    config = load_tracker_training(arguments.config)
+    material = load_material(arguments.data)
+    print(
+        f"{len(material.photographs)} photographs, {len(material.sequences)} real sequences, "
+        f"{config.steps} steps on {arguments.device}",
+        flush=True,
+    )
+    run(
+        config,
+        material,
+        arguments.out,
+        device=torch.device(arguments.device),
+        workers=arguments.workers,
+        stop_at=arguments.stop_at,
+    )
+
+
+if __name__ == "__main__":
+    main()
