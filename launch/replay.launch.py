@@ -53,7 +53,7 @@ ARGUMENTS = [
         "clock",
         default_value="false",
         choices=["true", "false"],
-        description="Whether to publish /clock with the recording's time, and have the nodes use it.",
+        description="Whether the replay gives the time (/clock), and the nodes take it.",
     ),
     DeclareLaunchArgument(
         "track",

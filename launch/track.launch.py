@@ -42,9 +42,9 @@ ARGUMENTS = [
         "files say.",
     ),
     DeclareLaunchArgument(
-        "checkpoint",
+        "weights",
         default_value="",
-        description="Checkpoint of the tracker's network; empty = as its parameter file says.",
+        description="XMem weights of the tracker; empty = as its parameter file says.",
     ),
     DeclareLaunchArgument(
         "corrector",
@@ -55,7 +55,7 @@ ARGUMENTS = [
         "correction_server",
         default_value="true",
         choices=["true", "false"],
-        description="Whether to start the correction server here; false where another host runs it.",
+        description="Whether to start the correction server; false where another host runs it.",
     ),
     DeclareLaunchArgument(
         "autostart",
@@ -108,7 +108,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             LaunchConfiguration("params_file"),
-            given("device", "checkpoint"),
+            given("device", "weights"),
             {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)},
             use_sim_time,
         ],
