@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads rosbag2 bags (sqlite3 and MCAP) as serialized messages, with errors that say what is wrong."""
+"""Reads rosbag2 bags (sqlite3, MCAP) as serialized messages; errors say what is wrong."""
 
 from __future__ import annotations
 

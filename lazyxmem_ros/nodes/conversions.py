@@ -110,21 +110,33 @@ def read_image(message: Image | CompressedImage) -> Pixels:
     Raises ImageError for an empty image, an unknown encoding, a row step that does not fit the
     width, data that is too short or too long, and compressed data that does not decode.
     """
+    check_image(message)
     if hasattr(message, "format"):
         return _read_compressed(message)
     encoding = message.encoding
     if encoding in _DIRECT:
         channels, order = _DIRECT[encoding]
-        rows = _rows(message, bytes_per_pixel=channels)
         shape = (message.height, message.width, channels)
-        data = np.ndarray(shape, np.uint8, rows, strides=(message.step, channels, 1))
+        data: NDArray[np.uint8] = np.ndarray(
+            shape, np.uint8, memoryview(message.data), strides=(message.step, channels, 1)
+        )
         return Pixels(data[..., 0] if channels == 1 else data, order)
-    if encoding in _CONVERTED:
-        return Pixels(convert_to_rgb8(message, backend=conversion_backend()), ChannelOrder.RGB)
-    raise ImageError(
-        f"encoding {encoding!r} is not a colour or grey image this node reads; "
-        f"known are {', '.join(ENCODINGS)}"
-    )
+    return Pixels(convert_to_rgb8(message, backend=conversion_backend()), ChannelOrder.RGB)
+
+
+def check_image(message: Image | CompressedImage) -> None:
+    """Raises ImageError for what `read_image` would refuse, as far as no pixel need be touched."""
+    if hasattr(message, "format"):
+        _check_compressed(message)
+    elif message.encoding in _DIRECT:
+        _rows(message, bytes_per_pixel=_DIRECT[message.encoding][0])
+    elif message.encoding in _CONVERTED:
+        _rows(message, bytes_per_pixel=_CONVERTED[message.encoding])
+    else:
+        raise ImageError(
+            f"encoding {message.encoding!r} is not a colour or grey image this node reads; "
+            f"known are {', '.join(ENCODINGS)}"
+        )
 
 
 @lru_cache(maxsize=1)
@@ -161,12 +173,15 @@ def _rosbags_image_rgb8(message: Image) -> NDArray[np.uint8]:
     return np.asarray(image_to_cvimage(source, "rgb8"))
 
 
-def _read_compressed(message: CompressedImage) -> Pixels:
-    data = np.frombuffer(message.data, np.uint8)
-    if data.size == 0:
+def _check_compressed(message: CompressedImage) -> None:
+    if len(message.data) == 0:
         raise ImageError("the compressed image is empty")
     if "compressedDepth" in message.format:
         raise ImageError(f"format {message.format!r} is a depth image, not a colour or grey one")
+
+
+def _read_compressed(message: CompressedImage) -> Pixels:
+    data = np.frombuffer(message.data, np.uint8)
     try:
         # Both backends decode with this very call; without the flag a JPEG's EXIF would turn it.
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -221,8 +236,10 @@ def _without_row_padding(message: Image, bytes_per_pixel: int) -> Image:
 
 
 def _byte_array(values: NDArray[Any]) -> array.array[int]:
-    """The bytes of an array as the type whose assignment to a message field is not checked
-    element by element (0.3 ms instead of tens of milliseconds for an image)."""
+    """The bytes of an array, as the type that a message field takes without looking at each one.
+
+    That makes 0.3 ms of tens of milliseconds for an image.
+    """
     data = array.array("B")
     data.frombytes(np.ascontiguousarray(values).data.cast("B"))
     return data

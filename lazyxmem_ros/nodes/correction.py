@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -15,6 +15,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from lazyxmem_ros import weights
 from lazyxmem_ros.nodes import diagnostics
 from lazyxmem_ros.nodes.conversions import (
     ImageError,
@@ -75,9 +76,12 @@ class CorrectionNode(Node):
     with the same stamp, frame id and size.
     """
 
-    def __init__(self) -> None:
-        """Raises ParameterError or NodeStartError where the corrector cannot be made."""
-        super().__init__(NODE_NAME)
+    def __init__(self, **options: Any) -> None:
+        """options: those of rclpy.node.Node.
+
+        Raises ParameterError or NodeStartError where the corrector cannot be made.
+        """
+        super().__init__(NODE_NAME, **options)
         self._parameters = Parameters(self, PARAMETERS)
         self._corrector = self._make_corrector()
         self._last_image: tuple[ImageKey, NDArray[np.uint8]] | None = None
@@ -95,15 +99,18 @@ class CorrectionNode(Node):
         # Imported late: Ctrl-C while PyTorch loads is then an ordinary end.
         from lazyxmem_ros.correction import CorrectorError, make_corrector
 
+        name, model_type = self._parameters["corrector"], self._parameters["model_type"]
+        checkpoint = self._parameters["checkpoint"]
         try:
+            if name == "sam_hq":
+                checkpoint = weights.locate(checkpoint or f"sam-hq-{model_type[len('vit_') :]}")
             return make_corrector(
-                self._parameters["corrector"],
+                name,
                 device=self._parameters["device"],
-                checkpoint=self._parameters["checkpoint"] or None,
-                model_type=self._parameters["model_type"],
+                checkpoint=checkpoint or None,
+                model_type=model_type,
             )
-        except (CorrectorError, ValueError, OSError) as error:
-            name = self._parameters["corrector"]
+        except (CorrectorError, weights.WeightsError, ValueError, OSError) as error:
             raise NodeStartError(f"corrector {name!r} could not be made: {error}") from error
 
     def _correct(

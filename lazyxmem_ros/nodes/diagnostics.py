@@ -28,6 +28,7 @@ class Counts:
         self._counter: Counter[str] = Counter()
 
     def add(self, name: str, amount: int = 1) -> None:
+        """Raise one counter."""
         with self._lock:
             self._counter[name] += amount
 
@@ -49,6 +50,7 @@ class Latencies:
         self._seconds: deque[float] = deque(maxlen=samples)
 
     def add(self, seconds: float) -> None:
+        """Note one duration."""
         with self._lock:
             self._seconds.append(seconds)
 
@@ -70,11 +72,13 @@ class Rate:
         self._times: deque[float] = deque()
 
     def add(self) -> None:
+        """Note one event, now."""
         with self._lock:
             self._times.append(self._clock())
             self._forget(self._times[-1])
 
     def hertz(self) -> float:
+        """Events per second; of the time since the start while that is shorter."""
         with self._lock:
             now = self._clock()
             self._forget(now)
@@ -119,6 +123,7 @@ class Refusals:
         self._warn(f"{topic}: refused: {fault}{more}")
 
     def total(self) -> int:
+        """All refusals."""
         with self._lock:
             return sum(self._counts.values())
 

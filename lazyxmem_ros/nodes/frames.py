@@ -19,17 +19,20 @@ from lazyxmem_ros.nodes.conversions import LabelArray, image_message, read_image
 class ReceivedFrame:
     """One image message on its way through the node.
 
-    stamp: nanoseconds since the epoch. received_at: steady time in seconds. labels: the label map
-    uint16 [H, W] published for it, None until then.
+    stamp: nanoseconds since the epoch. topic: where it came from, for messages. received_at:
+    steady time in seconds. labels: the label map uint16 [H, W] published for it, None until then. published: whether its mask went out.
     """
 
     stamp: int
+    topic: str
     message: Image | CompressedImage
     received_at: float
     labels: LabelArray | None = field(default=None, repr=False)
+    published: bool = False
 
     @property
     def header(self) -> Header:
+        """The message's header: what is published about the frame carries it."""
         return self.message.header
 
     @property
@@ -49,8 +52,10 @@ class ReceivedFrame:
 
 
 class FrameHistory:
-    """The newest frames by stamp, up to a limit in bytes. Used by the receiving thread and the
-    worker, so it locks."""
+    """The newest frames by stamp, up to a limit in bytes.
+
+    The receiving thread and the worker both use it, so it locks.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -77,6 +82,7 @@ class FrameHistory:
             return next(reversed(self._frames.values()), None)
 
     def clear(self) -> None:
+        """Forget every frame."""
         with self._lock:
             self._frames.clear()
 

@@ -7,7 +7,7 @@ import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -20,7 +20,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-Value = Union[bool, int, float, str, Sequence[str]]
+Value: TypeAlias = "bool | int | float | str | Sequence[str]"
 
 _TYPES = {
     bool: ParameterType.PARAMETER_BOOL,

@@ -120,7 +120,7 @@ PARAMETERS = (
 )
 
 
-class ReplayStopped(Exception):
+class ReplayStoppedError(Exception):
     """The node is ending; the player has nothing more to do."""
 
 
@@ -211,7 +211,7 @@ class ReplayNode(Node):
         try:
             self._wait_for_subscribers()
             self._play()
-        except ReplayStopped:
+        except ReplayStoppedError:
             return
         except BagError as error:
             self.get_logger().error(str(error))
@@ -261,7 +261,7 @@ class ReplayNode(Node):
         self.get_logger().info(f"played {played} messages{missed}")
 
     def _play_once(self, start: int, stop: int, shift: int) -> tuple[int, int]:
-        """One round, stamps shifted by `shift` ns; returns messages and the round's length in ns."""
+        """One round, stamps shifted by `shift` ns; returns messages and the round's ns."""
         count, times = 0, []
         for message in self._bag.messages(start, stop):
             publisher = self._publishers_by_topic.get(message.topic)
@@ -287,7 +287,7 @@ class ReplayNode(Node):
         """Until the recording's time `moment` (ns) has come; /clock is published on the way."""
         while True:
             if self._stopping.is_set() or not self.context.ok():
-                raise ReplayStopped
+                raise ReplayStoppedError
             remaining = self._pacer.remaining(moment)
             if self._clock_publisher is not None:
                 now = moment if remaining <= 0 else self._pacer.now()
@@ -318,7 +318,7 @@ class ReplayNode(Node):
 
     def _pause(self, seconds: float) -> None:
         if self._stopping.wait(seconds) or not self.context.ok():
-            raise ReplayStopped
+            raise ReplayStoppedError
 
     def _flush(self) -> None:
         """Let reliable subscribers get the last messages before the node goes."""

@@ -131,7 +131,7 @@ class Worker(Generic[FrameT]):
             elif frame is not None:
                 try:
                     self._handle_frame(frame)
-                except Exception as error:  # the thread must outlive whatever one frame does
+                except Exception as error:  # noqa: BLE001 - the thread outlives whatever a frame does
                     self._on_failure(error)
 
 
@@ -143,5 +143,5 @@ def _run_command(future: Future[Any], command: Callable[[], Any]) -> None:
         return
     try:
         future.set_result(command())
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whoever holds the future gets it
         future.set_exception(error)

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tracker's worker does with frames, masks and corrections. Knows nothing of rclpy.
+
+Everything here runs in the worker's thread, which owns the LazyTracker; results leave through
+`SessionOutputs`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lazyxmem_ros.lazy import (
+    Correction,
+    LazyConfig,
+    LazyTracker,
+    Outcome,
+    Request,
+    RequestKind,
+    Source,
+    StepResult,
+)
+from lazyxmem_ros.nodes.conversions import ImageError, LabelArray, MaskArray
+from lazyxmem_ros.nodes.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.xmem import TrackerError, XMemTracker
+
+MAX_HELD_MASKS = 8
+
+
+class RefusedError(ValueError):
+    """Input that changes nothing. `kind` names the fault for the counters, the text explains it."""
+
+    def __init__(self, kind: str, fault: str) -> None:
+        super().__init__(fault)
+        self.kind = kind
+
+
+class SessionOutputs(Protocol):
+    """Where a session's results go. Called in the worker's thread."""
+
+    def publish_frame(
+        self,
+        frame: ReceivedFrame,
+        image: NDArray[np.uint8],
+        labels: LabelArray,
+        result: StepResult | None,
+    ) -> None:
+        """The label map and tracks of a frame; result is None while nothing is tracked."""
+        ...
+
+    def ask_corrector(self, frame: ReceivedFrame, request: Request) -> None:
+        """Have the correction service refine an object of this frame."""
+        ...
+
+    def ask_operator(self, frame: ReceivedFrame, request: Request) -> None:
+        """Ask a person for help with an object of this frame."""
+        ...
+
+    def publish_correction(
+        self, frame: ReceivedFrame | None, correction: SessionCorrection, outcome: Outcome
+    ) -> None:
+        """What became of a correction."""
+        ...
+
+    def refuse(self, topic: str, kind: str, fault: str) -> None:
+        """Count and report refused input."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class SessionCorrection:
+    """A corrected mask bool [H, W] of one object in the frame of this stamp (ns)."""
+
+    stamp: int
+    object_id: int
+    mask: MaskArray
+    source: Source
+
+
+@dataclass(frozen=True, eq=False)
+class GivenMasks:
+    """Masks {id: bool [H, W]} shown on the frame of `stamp` (ns), with texts {id: label}.
+
+    topic: where they came from, for messages.
+    """
+
+    stamp: int
+    masks: Mapping[int, MaskArray]
+    labels: Mapping[int, str] = field(default_factory=dict)
+    topic: str = ""
+
+
+ServeCommands = Callable[[Callable[[], bool], float], None]
+
+
+class TrackingSession:
+    """One LazyTracker, the frames it has seen and what is still to come for them."""
+
+    def __init__(
+        self,
+        lazy: LazyTracker,
+        history: FrameHistory,
+        outputs: SessionOutputs,
+        *,
+        make_tracker: Callable[[], XMemTracker],
+        serve_commands: ServeCommands,
+        correction_wait: float = 0.0,
+    ) -> None:
+        """make_tracker: makes an empty tracker with the same network.
+
+        serve_commands(done, deadline): how a frame waits for corrections (see Worker).
+
+        correction_wait: seconds of steady time that a frame may wait for its corrections.
+        """
+        self._lazy = lazy
+        self._history = history
+        self._outputs = outputs
+        self._make_tracker = make_tracker
+        self._serve_commands = serve_commands
+        self.correction_wait = correction_wait
+        self._held: list[GivenMasks] = []
+        self._waiting_for: set[tuple[int, int]] = set()
+        self._processed = -1
+        self._newest: ReceivedFrame | None = None
+        # Replaced as a whole, so that other threads may read it at any time.
+        self.object_ids: tuple[int, ...] = ()
+
+    # ---- frames
+
+    def process(self, frame: ReceivedFrame) -> None:
+        """Track one frame and publish it; the frames that held masks were waiting for go first."""
+        for given in self._due_masks(frame.stamp):
+            held_frame = self._history.find(given.stamp)
+            if held_frame is not None and given.stamp > self._processed:
+                self._process_with(held_frame, [given])
+        if frame.stamp > self._processed:
+            self._process_with(frame, [])
+
+    def _process_with(self, frame: ReceivedFrame, given: Sequence[GivenMasks]) -> None:
+        try:
+            image = frame.rgb()
+        except ImageError as error:
+            self._outputs.refuse(frame.topic, "image", str(error))
+            return
+        masks = {i: mask for entry in given for i, mask in entry.masks.items()}
+        names = {i: text for entry in given for i, text in entry.labels.items()}
+        if not masks and not self._lazy.object_ids:
+            self._finish_frame(frame, image, np.zeros(image.shape[:2], np.uint16), None)
+            return
+        try:
+            result = self._lazy.step(image, frame.stamp, masks=masks or None, labels=names or None)
+        except TrackerError as error:
+            topic = given[0].topic if given else frame.topic
+            self._outputs.refuse(topic, type(error).__name__, str(error))
+            if given:
+                self._process_with(frame, [])
+            return
+        self._see_objects()
+        frame.labels = result.labels
+        self._newest = frame
+        self._ask(frame, result)
+        labels = self._wait_for_corrections(frame, result)
+        self._finish_frame(frame, image, labels, result)
+
+    def _finish_frame(
+        self,
+        frame: ReceivedFrame,
+        image: NDArray[np.uint8],
+        labels: LabelArray,
+        result: StepResult | None,
+    ) -> None:
+        frame.labels = labels
+        self._newest = frame
+        self._processed = max(self._processed, frame.stamp)
+        self._outputs.publish_frame(frame, image, labels, result)
+
+    def _ask(self, frame: ReceivedFrame, result: StepResult) -> None:
+        self._waiting_for = {(frame.stamp, request.object_id) for request in result.requests}
+        for request in result.requests:
+            if request.kind is RequestKind.USER:
+                self._outputs.ask_operator(frame, request)
+            else:
+                self._outputs.ask_corrector(frame, request)
+
+    def _wait_for_corrections(self, frame: ReceivedFrame, result: StepResult) -> LabelArray:
+        """The frame's label map, corrected where `correction_wait` gives the answers time."""
+        if self.correction_wait > 0 and result.requests:
+            deadline = time.monotonic() + self.correction_wait
+            self._serve_commands(lambda: not self._waiting_for, deadline)
+        assert frame.labels is not None
+        return frame.labels
+
+    # ---- corrections
+
+    def apply(self, correction: SessionCorrection) -> Outcome:
+        """Hand a corrected mask to the tracker and publish what became of it."""
+        self._waiting_for.discard((correction.stamp, correction.object_id))
+        frame = self._frame_of(correction.stamp)
+        masks = {correction.object_id: correction.mask}
+        outcome = self._lazy.apply(Correction(correction.stamp, masks, correction.source))
+        if outcome.applied and outcome.labels is not None and self._newest is not None:
+            self._newest.labels = outcome.labels
+        self._outputs.publish_correction(frame, correction, outcome)
+        return outcome
+
+    def give_up(self, stamp: int, object_id: int, source: Source) -> None:
+        """Note that the service gave no mask for this object and frame.
+
+        The tracker's own request ends there; a person may try again.
+        """
+        self._waiting_for.discard((stamp, object_id))
+        if source is Source.PSEUDO:
+            self._lazy.dismiss(object_id, RequestKind.PSEUDO)
+
+    # ---- objects
+
+    def find_frame(self, stamp: int) -> ReceivedFrame:
+        """The frame of this stamp, or the newest tracked one for 0; raises RefusedError."""
+        if stamp == 0:
+            newest = self._newest or self._history.newest()
+            if newest is None:
+                raise RefusedError("no frame", "no frame has been received yet")
+            return newest
+        frame = self._frame_of(stamp)
+        if frame is None:
+            raise RefusedError("forgotten stamp", f"there is no recent frame of stamp {stamp} ns")
+        return frame
+
+    def give_masks(self, given: GivenMasks) -> tuple[int, ...]:
+        """Show objects on a frame: now, or when the frame of that stamp arrives.
+
+        Objects that are tracked already get the mask as the truth of that frame. Returns the ids.
+        Raises RefusedError or a TrackerError, with nothing changed.
+        """
+        if not given.masks:
+            raise RefusedError("no object", "the label map names no object: every value is 0")
+        newest = self._newest
+        stamp = given.stamp or self.find_frame(0).stamp
+        given = replace(given, stamp=stamp)
+        frame = self._frame_of(stamp)
+        if frame is None:
+            self._hold(given)
+            return tuple(given.masks)
+        self._check_sizes(given, frame)
+        if stamp > self._processed:
+            self._process_with(frame, [given])
+        elif newest is not None and stamp == newest.stamp and self._lazy.object_ids:
+            self._add_to_newest(given, newest)
+        elif not self._lazy.object_ids:
+            # Nothing is tracked, so nothing is lost by starting at that frame.
+            self._lazy.reset()
+            self._process_with(frame, [given])
+        else:
+            assert newest is not None
+            self._add_to_newest(self._carried_forward(given, frame, newest), newest)
+        self._see_objects()
+        if not set(given.masks) <= set(self.object_ids):
+            raise RefusedError("not added", f"the objects could not be added at stamp {stamp} ns")
+        return tuple(given.masks)
+
+    def free_ids(self, count: int, taken: Sequence[int] = ()) -> list[int]:
+        """The lowest `count` object ids that are neither tracked nor in `taken`."""
+        used = {*self._lazy.object_ids, *taken}
+        ids: list[int] = []
+        candidate = 1
+        while len(ids) < count:
+            if candidate not in used:
+                ids.append(candidate)
+            candidate += 1
+        return ids
+
+    def remove(self, object_ids: Sequence[int]) -> tuple[int, ...]:
+        """Forget objects (all where none is named); raises a TrackerError for an unknown one."""
+        ids = tuple(object_ids) or tuple(self._lazy.object_ids)
+        self._lazy.remove_objects(list(ids))
+        self._see_objects()
+        return ids
+
+    def reset(self) -> None:
+        """Forget every object, held mask and frame; any stamp and size may follow."""
+        self._lazy.reset()
+        self._history.clear()
+        self._held.clear()
+        self._waiting_for = set()
+        self._processed, self._newest = -1, None
+        self._see_objects()
+
+    def configure(self, config: LazyConfig, correction_wait: float) -> None:
+        """Use other thresholds from the next frame on."""
+        self._lazy.config = config
+        self.correction_wait = correction_wait
+
+    def pause(self) -> None:
+        """Close the newest frame: no more are coming for now."""
+        self._lazy.close()
+
+    # ---- how
+
+    def _add_to_newest(self, given: GivenMasks, newest: ReceivedFrame) -> None:
+        labels = dict(given.labels)
+        result = self._lazy.add_objects(dict(given.masks), stamp=newest.stamp, labels=labels)
+        self._finish_frame(newest, newest.rgb(), result.labels, result)
+
+    def _carried_forward(
+        self, given: GivenMasks, frame: ReceivedFrame, newest: ReceivedFrame
+    ) -> GivenMasks:
+        """The masks of an older frame as the network finds them in the newest one.
+
+        A tracker of its own segments the older frame with the masks and then the newest: other
+        objects keep their memory, at the price of two more frames' work.
+        """
+        tracker = self._make_tracker()
+        tracker.memorize(tracker.segment(frame.rgb(), given.masks, stamp=frame.stamp))
+        labels = tracker.segment(newest.rgb(), stamp=newest.stamp).labels()
+        masks = {object_id: labels == object_id for object_id in given.masks}
+        gone = [str(object_id) for object_id, mask in masks.items() if not mask.any()]
+        if gone:
+            raise RefusedError(
+                "gone", f"object {', '.join(gone)} was not found again in the newest frame"
+            )
+        return replace(given, stamp=newest.stamp, masks=masks)
+
+    def _hold(self, given: GivenMasks) -> None:
+        """Keep masks of a frame that has yet to arrive."""
+        if given.stamp <= self._processed:
+            raise RefusedError(
+                "forgotten stamp", f"there is no recent frame of stamp {given.stamp} ns"
+            )
+        if len(self._held) >= MAX_HELD_MASKS:
+            oldest = self._held.pop(0)
+            self._outputs.refuse(
+                oldest.topic,
+                "frame never came",
+                f"the frame of stamp {oldest.stamp} ns did not arrive; its masks are dropped",
+            )
+        self._held.append(given)
+
+    def _due_masks(self, stamp: int) -> list[GivenMasks]:
+        """Takes the held masks of frames up to this stamp, oldest first."""
+        due = sorted((g for g in self._held if g.stamp <= stamp), key=lambda given: given.stamp)
+        self._held = [given for given in self._held if given.stamp > stamp]
+        return due
+
+    def _frame_of(self, stamp: int) -> ReceivedFrame | None:
+        if self._newest is not None and self._newest.stamp == stamp:
+            return self._newest
+        return self._history.find(stamp)
+
+    def _check_sizes(self, given: GivenMasks, frame: ReceivedFrame) -> None:
+        size = frame.rgb().shape[:2]
+        for object_id, mask in given.masks.items():
+            if mask.shape != size:
+                raise RefusedError(
+                    "size",
+                    f"the mask of object {object_id} is {mask.shape[1]}x{mask.shape[0]}, "
+                    f"the frame {size[1]}x{size[0]} pixels",
+                )
+
+    def _see_objects(self) -> None:
+        self.object_ids = tuple(self._lazy.object_ids)

@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node `lazyxmem_tracker`: images in, label maps and tracks out, help asked for where needed.
+
+A managed lifecycle node that starts itself unless `autostart` is false. This file wires the parts
+together; what they do is in their own: images come in through `image_input`, objects through
+`object_input`, corrections through `corrections`; `session` tracks, in the `worker`'s thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.timer import Timer
+
+from lazyxmem_ros.nodes import diagnostics, tracker_parameters
+from lazyxmem_ros.nodes.conversions import LabelArray
+from lazyxmem_ros.nodes.correction_client import CorrectionClient
+from lazyxmem_ros.nodes.corrections import Corrections
+from lazyxmem_ros.nodes.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.nodes.image_input import ImageInput
+from lazyxmem_ros.nodes.object_input import ObjectInput
+from lazyxmem_ros.nodes.parameters import Parameters
+from lazyxmem_ros.nodes.running import NodeStartError, run_node
+from lazyxmem_ros.nodes.tracker_diagnostics import MEBIBYTE, TrackerMeasures, TrackerReport
+from lazyxmem_ros.nodes.tracker_outputs import TrackerOutputs
+from lazyxmem_ros.nodes.worker import Worker
+
+if TYPE_CHECKING:
+    from lazyxmem_ros.lazy import StepResult
+    from lazyxmem_ros.nodes.session import TrackingSession
+
+NODE_NAME = "lazyxmem_tracker"
+
+
+@dataclass
+class _Parts:
+    """What exists between configure and cleanup."""
+
+    worker: Worker[ReceivedFrame]
+    session: TrackingSession
+    history: FrameHistory
+    outputs: TrackerOutputs
+    client: CorrectionClient
+    corrections: Corrections
+    objects: ObjectInput
+    report: TrackerReport
+    weights: str
+    device: str
+    timer: Timer
+
+
+class TrackerNode(LifecycleNode):
+    """The tracker as a managed node.
+
+    Configuring loads the network, activating begins to listen to images, deactivating stops that
+    and keeps the objects, cleaning up forgets everything.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """options: those of rclpy.node.Node. Raises ParameterError for bad parameters."""
+        super().__init__(NODE_NAME, **options)
+        self._parts: _Parts | None = None
+        self._images: ImageInput | None = None
+        self._fault = ""
+        self._measures = TrackerMeasures()
+        self._refusals = diagnostics.Refusals(self.get_logger().warning)
+        self._parameters = Parameters(
+            self,
+            tracker_parameters.TABLE,
+            validate=tracker_parameters.fault,
+            apply=self._on_parameters,
+            may_reconfigure=lambda: self._parts is None,
+        )
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def autostart(self) -> None:
+        """Configure and activate, unless `autostart` is false; raises NodeStartError."""
+        if not self._parameters["autostart"]:
+            self.get_logger().info("waiting for a lifecycle manager (autostart is false)")
+            return
+        if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
+            raise NodeStartError(self._fault or "the tracker could not be configured")
+        if self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
+            raise NodeStartError(self._fault or "the tracker could not be activated")
+
+    def close(self) -> None:
+        """End the worker and let go of everything."""
+        self._tear_down()
+
+    # ---- lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the network and open every door but the image topics."""
+        try:
+            self._parts = self._build()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the node stays unconfigured
+            self._fault = f"the tracker cannot be configured: {error}"
+            self.get_logger().error(self._fault)
+            if not isinstance(error, (ValueError, OSError)):
+                self.get_logger().debug(traceback.format_exc())
+            self._tear_down()
+            return TransitionCallbackReturn.FAILURE
+        self.get_logger().info(f"configured: {self._parts.weights} on {self._parts.device}")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to listen to images."""
+        parts = self._parts
+        assert parts is not None
+        returned = super().on_activate(state)
+        self._images = ImageInput(
+            self,
+            parts.worker,
+            parts.session,
+            parts.history,
+            self._measures.counts,
+            self._refusals,
+            reliable=self._parameters["image_reliability"] == "reliable",
+        )
+        self.get_logger().info(f"tracking {self.resolve_topic_name('image')}")
+        return returned
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening to images; the objects stay."""
+        parts = self._parts
+        assert parts is not None
+        self._close_images()
+        parts.worker.clear_frame()
+        parts.worker.submit(parts.session.pause)
+        parts.corrections.forget_requests()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget everything and free the network."""
+        self._tear_down()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The same, for good."""
+        self._tear_down()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured, from where it can be configured again."""
+        self._tear_down()
+        return TransitionCallbackReturn.SUCCESS
+
+    # ---- building
+
+    def _build(self) -> _Parts:
+        # Imported late: PyTorch takes seconds, and Ctrl-C meanwhile is then an ordinary end.
+        from lazyxmem_ros.lazy import LazyTracker
+        from lazyxmem_ros.nodes.session import TrackingSession
+        from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, resolve_device
+
+        values = self._parameters.values()
+        device = resolve_device(values["device"])
+        path = tracker_parameters.weights_path(values)
+        network = XMem.from_checkpoint(path)
+
+        def make_tracker(memory: MemoryConfig) -> XMemTracker:
+            size = values["max_internal_size"]
+            return XMemTracker(network, memory, device=device, max_internal_size=size)
+
+        lazy = LazyTracker(
+            make_tracker(tracker_parameters.memory_config(values)),
+            tracker_parameters.lazy_config(values),
+        )
+        history = FrameHistory(values["history_megabytes"] * MEBIBYTE)
+        outputs = TrackerOutputs(self, self._parameters.__getitem__)
+        client = CorrectionClient(self)
+        worker: Worker[ReceivedFrame] = Worker(self._track, on_failure=self._on_failure)
+        corrections = Corrections(
+            self,
+            client=client,
+            worker=worker,
+            history=history,
+            outputs=outputs,
+            counts=self._measures.counts,
+            refusals=self._refusals,
+            setting=self._parameters.__getitem__,
+            post=self._post,
+        )
+        session = TrackingSession(
+            lazy,
+            history,
+            _Outputs(self, outputs, corrections),
+            make_tracker=lambda: make_tracker(MemoryConfig(long_term=False)),
+            serve_commands=worker.serve_commands_until,
+            correction_wait=values["correction_wait"],
+        )
+        corrections.attach(session)
+        objects = ObjectInput(
+            self,
+            worker=worker,
+            session=session,
+            corrections=corrections,
+            counts=self._measures.counts,
+            refusals=self._refusals,
+            is_active=lambda: self._images is not None,
+            on_reset=self._before_reset,
+        )
+        timer = self.create_timer(
+            values["diagnostics_period"],
+            self._report,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+        report = TrackerReport(self.get_name(), self._measures, self._refusals, client)
+        worker.start()
+        return _Parts(
+            worker,
+            session,
+            history,
+            outputs,
+            client,
+            corrections,
+            objects,
+            report,
+            str(path),
+            str(device),
+            timer,
+        )
+
+    def _tear_down(self) -> None:
+        self._close_images()
+        parts, self._parts = self._parts, None
+        if parts is None:
+            return
+        if not parts.worker.stop():
+            self.get_logger().warning("the worker is still busy with its last frame")
+        self.destroy_timer(parts.timer)
+        parts.objects.close()
+        parts.corrections.close()
+        parts.client.close()
+        parts.outputs.close()
+
+    def _close_images(self) -> None:
+        images, self._images = self._images, None
+        if images is not None:
+            images.close()
+
+    # ---- the worker's thread
+
+    def _track(self, frame: ReceivedFrame) -> None:
+        parts = self._parts
+        if parts is not None:
+            started = time.monotonic()
+            parts.session.process(frame)
+            self._measures.tracking.add(time.monotonic() - started)
+
+    def count_frame(self, frame: ReceivedFrame) -> None:
+        """Note that a frame's mask went out; one that goes out again is no other frame."""
+        if frame.published:
+            return
+        frame.published = True
+        self._measures.counts.add("tracked")
+        self._measures.tracked.add()
+        self._measures.latency.add(time.monotonic() - frame.received_at)
+
+    def refuse(self, topic: str, kind: str, fault: str) -> None:
+        """Count and report refused input."""
+        self._refusals.refuse(topic, kind, fault)
+
+    def _on_failure(self, error: BaseException) -> None:
+        if not self.context.ok():
+            return  # the middleware went away under a frame that was being published
+        self._measures.counts.add("failed")
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self.get_logger().error(f"a frame failed and was left out: {error}\n{trace}")
+
+    # ---- the executor's thread
+
+    def _post(self, function: Callable[[], None]) -> None:
+        executor = self.executor
+        if executor is not None:
+            executor.create_task(function)
+
+    def _before_reset(self) -> None:
+        if self._images is not None:
+            self._images.forget_stamps()
+        if self._parts is not None:
+            self._parts.worker.clear_frame()
+            self._parts.corrections.forget_requests()
+
+    def _on_parameters(self, values: Mapping[str, Any]) -> None:
+        parts = self._parts
+        if parts is None:
+            return
+        config, wait = tracker_parameters.lazy_config(values), values["correction_wait"]
+        parts.worker.submit(lambda: parts.session.configure(config, wait))
+
+    def _report(self) -> None:
+        parts = self._parts
+        if parts is None:
+            return
+        statuses = parts.report.statuses(
+            device=parts.device,
+            received_rate=self._images.rate.hertz() if self._images is not None else 0.0,
+            object_ids=parts.session.object_ids,
+            open_requests=parts.corrections.open_requests(),
+            history_frames=len(parts.history),
+        )
+        now = self.get_clock().now()
+        self._diagnostics.publish(diagnostics.diagnostic_array(now, statuses))
+
+
+class _Outputs:
+    """A session's results, passed on to who publishes them (see SessionOutputs)."""
+
+    def __init__(
+        self, node: TrackerNode, outputs: TrackerOutputs, corrections: Corrections
+    ) -> None:
+        self._node = node
+        self._outputs = outputs
+        self._corrections = corrections
+        self.ask_corrector = corrections.ask_corrector
+        self.ask_operator = corrections.ask_operator
+        self.publish_correction = corrections.publish_correction
+        self.refuse = node.refuse
+
+    def publish_frame(
+        self,
+        frame: ReceivedFrame,
+        image: NDArray[np.uint8],
+        labels: LabelArray,
+        result: StepResult | None,
+    ) -> None:
+        self._outputs.publish_frame(frame, image, labels, result)
+        self._node.count_frame(frame)
+
+
+def make_node(**options: Any) -> TrackerNode:
+    """The node, started unless `autostart` is false; raises NodeStartError or ParameterError."""
+    node = TrackerNode(**options)
+    try:
+        node.autostart()
+    except BaseException:
+        node.close()
+        node.destroy_node()
+        raise
+    return node
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until it is asked to end; returns the exit code."""
+    return run_node(make_node, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

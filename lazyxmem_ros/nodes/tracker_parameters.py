@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker node's parameters, and the core's configurations made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lazyxmem_ros import weights
+from lazyxmem_ros.nodes.conversions import NANOSECONDS_PER_SECOND
+from lazyxmem_ros.nodes.parameters import Changes, ParameterSpec
+
+if TYPE_CHECKING:
+    from lazyxmem_ros.lazy import LazyConfig
+    from lazyxmem_ros.xmem import MemoryConfig
+
+INF = float("inf")
+
+_POLICY = (
+    ParameterSpec("user_corrections", True, "Whether a person may be asked at all."),
+    ParameterSpec(
+        "user_entropy",
+        INF,
+        "Masked entropy of an object above which a person is asked (tau_u); .inf = never.",
+        bounds=(0.0, INF),
+    ),
+    ParameterSpec(
+        "user_rate",
+        0.5,
+        "Rise of the masked entropy from one frame to the next above which a person is asked "
+        "(delta_u); .inf = never.",
+        bounds=(0.0, INF),
+    ),
+    ParameterSpec("pseudo_corrections", True, "Whether the tracker may correct itself at all."),
+    ParameterSpec(
+        "pseudo_entropy",
+        INF,
+        "Masked entropy above which the tracker corrects itself (tau_p); .inf = never.",
+        bounds=(0.0, INF),
+    ),
+    ParameterSpec(
+        "pseudo_rate",
+        0.2,
+        "Rise of the masked entropy above which the tracker corrects itself (delta_p); "
+        ".inf = never.",
+        bounds=(0.0, INF),
+    ),
+    ParameterSpec(
+        "hold_entropy",
+        0.8,
+        "Masked entropy above which a frame is withheld from memory (tau_m); .inf = never.",
+        bounds=(0.0, INF),
+    ),
+    ParameterSpec(
+        "hold_rule",
+        "any",
+        "Whether one object above hold_entropy withholds the frame, or all in view must be.",
+        choices=("any", "all"),
+    ),
+    ParameterSpec(
+        "update_from_user",
+        True,
+        "Whether a person's correction enters memory (interaction-driven update).",
+    ),
+    ParameterSpec(
+        "update_from_pseudo",
+        False,
+        "Whether the tracker's own corrections enter memory; in the paper this hurt.",
+    ),
+    ParameterSpec(
+        "cooldown_frames",
+        10,
+        "Frames after a request to a person, or a person's correction, before the same object "
+        "may ask a person again; 0 = none.",
+        bounds=(0, 1_000_000),
+    ),
+    ParameterSpec(
+        "pseudo_cooldown_frames",
+        0,
+        "The same for the tracker's own corrections.",
+        bounds=(0, 1_000_000),
+    ),
+    ParameterSpec(
+        "max_open_requests",
+        3,
+        "Requests to a person that may be unanswered at a time; 0 = no limit.",
+        bounds=(0, 1000),
+    ),
+    ParameterSpec(
+        "request_timeout",
+        10.0,
+        "Seconds of ROS time that a person has for an answer; 0 = no limit.",
+        bounds=(0.0, 86_400.0),
+    ),
+    ParameterSpec(
+        "lost_area",
+        16,
+        "Pixels: an object whose mask is not larger than this is out of view.",
+        bounds=(0, 100_000_000),
+    ),
+    ParameterSpec(
+        "lost_after",
+        2.0,
+        "Seconds out of view after which an object is LOST; 0 = never.",
+        bounds=(0.0, 86_400.0),
+    ),
+    ParameterSpec(
+        "found_frames",
+        3,
+        "Frames in a row, in view and certain, that make a lost object found.",
+        bounds=(1, 1_000_000),
+    ),
+    ParameterSpec(
+        "uncertain_entropy",
+        0.8,
+        "Masked entropy above which an object is shown as UNCERTAIN.",
+        bounds=(0.0, INF),
+    ),
+    ParameterSpec(
+        "late_overlap",
+        0.7,
+        "A correction of an older frame is used on the newest one if the object's masks on both "
+        "overlap by more than this (IoU).",
+        bounds=(0.0, 1.0),
+    ),
+    ParameterSpec(
+        "history_time",
+        10.0,
+        "Seconds for which masks of past frames are kept for late corrections.",
+        bounds=(0.0, 86_400.0),
+    ),
+    ParameterSpec(
+        "history_frames",
+        600,
+        "Frames that are kept for late corrections at most.",
+        bounds=(1, 1_000_000),
+    ),
+)
+_IN_NANOSECONDS = ("request_timeout", "lost_after", "history_time")
+"""Given in seconds as everything in ROS is; the core counts in nanoseconds."""
+
+_MEMORY = (
+    ParameterSpec(
+        "memory_every",
+        5,
+        "Every which frame enters working memory (r).",
+        bounds=(1, 10_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "deep_update_every",
+        -1,
+        "Frames between deep updates of the hidden state; -1 = with every memory frame.",
+        bounds=(-1, 10_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "long_term",
+        True,
+        "Whether full working memory is consolidated into long-term memory.",
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "max_working_frames",
+        10,
+        "Frames in working memory before a consolidation (T_max).",
+        bounds=(2, 1000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "min_working_frames",
+        5,
+        "Frames in working memory after a consolidation (T_min); fewer than max_working_frames.",
+        bounds=(1, 1000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "prototypes",
+        128,
+        "Long-term tokens made by one consolidation (P).",
+        bounds=(1, 10_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "max_long_term_tokens",
+        10_000,
+        "Long-term tokens before the least used are forgotten (LT_max).",
+        bounds=(1, 1_000_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "top_k",
+        30,
+        "Memory tokens that each pixel reads from.",
+        bounds=(1, 10_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+)
+
+TABLE = (
+    ParameterSpec(
+        "autostart",
+        True,
+        "Configure and activate at the start; false leaves that to a lifecycle manager.",
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "device",
+        "auto",
+        "Where the network runs: auto (a GPU where there is one), cpu, cuda or cuda:N.",
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "weights",
+        "",
+        "XMem weights: a path (.pth or .safetensors) or a name that `lazyxmem weights list` shows; "
+        "empty = the model that comes with the package.",
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "max_internal_size",
+        0,
+        "Longest short side, in pixels, that the network sees; 0 = the image's own.",
+        bounds=(0, 10_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "image_reliability",
+        "best_effort",
+        "Quality of service of the image topics: best_effort as for any sensor; reliable where no "
+        "image may be lost on the way, as in an evaluation.",
+        choices=("best_effort", "reliable"),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "history_megabytes",
+        256,
+        "Memory for recent images, so that masks and clicks may name a frame that has passed.",
+        bounds=(1, 1_000_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    *_POLICY,
+    *_MEMORY,
+    ParameterSpec(
+        "correction_timeout",
+        2.0,
+        "Seconds of steady time that the correct_mask service has for an answer.",
+        bounds=(0.001, 3600.0),
+    ),
+    ParameterSpec(
+        "correction_wait",
+        0.0,
+        "Seconds of steady time that a frame waits for its corrections before it is published; "
+        "0 = it never waits.",
+        bounds=(0.0, 3600.0),
+    ),
+    ParameterSpec(
+        "overlay_opacity",
+        0.4,
+        "Opacity of the tint on ~/overlay.",
+        bounds=(0.0, 1.0),
+    ),
+    ParameterSpec(
+        "diagnostics_period",
+        1.0,
+        "Seconds between messages on /diagnostics.",
+        bounds=(0.05, 3600.0),
+        changes=Changes.UNCONFIGURED,
+    ),
+)
+
+
+def lazy_config(values: Mapping[str, Any]) -> LazyConfig:
+    """The policy's settings as the core takes them; raises ValueError where they contradict."""
+    from lazyxmem_ros.lazy import HoldRule, LazyConfig
+
+    settings = {spec.name: values[spec.name] for spec in _POLICY}
+    settings["hold_rule"] = HoldRule(values["hold_rule"])
+    for name in _IN_NANOSECONDS:
+        settings[name] = round(values[name] * NANOSECONDS_PER_SECOND)
+    return LazyConfig(**settings)
+
+
+def memory_config(values: Mapping[str, Any]) -> MemoryConfig:
+    """The memory's settings as the core takes them; raises ValueError where they contradict."""
+    from lazyxmem_ros.xmem import MemoryConfig
+
+    return MemoryConfig(**{spec.name: values[spec.name] for spec in _MEMORY})
+
+
+def weights_path(values: Mapping[str, Any]) -> Path:
+    """The weights file that is asked for, its checksum verified where it is known.
+
+    Raises WeightsError, which says how to get the file.
+    """
+    asked = values["weights"]
+    path = weights.locate(asked)
+    if asked in ("", *(known.name for known in weights.KNOWN)):
+        weights.check(weights.find(asked or weights.DEFAULT_TRACKER))
+    return path
+
+
+def fault(values: Mapping[str, Any]) -> str | None:
+    """Why these values do not go together, or None where they do."""
+    try:
+        memory_config(values)
+        lazy_config(values)
+    except ValueError as error:
+        return str(error)
+    return None
