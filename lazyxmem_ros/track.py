@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lazyxmem track`: a video or a folder of frames in, masks and an overlay out, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lazyxmem_ros.correction import CORRECTOR_NAMES, Corrector, CorrectorError, make_corrector
+from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.evaluation.pictures import overlay, save_indexed_png, write_video
+from lazyxmem_ros.evaluation.sequences import read_image_file, read_label_map
+from lazyxmem_ros.lazy import Correction, LazyConfig, LazyTracker, RequestKind, Source, StepResult
+from lazyxmem_ros.weights import locate
+from lazyxmem_ros.xmem import XMem, XMemTracker
+
+Image = NDArray[np.uint8]
+Labels = NDArray[np.uint16]
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+DEFAULT_RATE = 24.0
+"""Frames per second of a folder, or of a video that does not say."""
+DEFAULT_INTERNAL_SIZE = 240
+"""Short side, pixels, at which the embedded model works best."""
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames to track: a video file, or a folder of images in the order of their names."""
+
+    path: Path
+    frames: int
+    rate: float
+
+    @classmethod
+    def open(cls, path: Path, rate: float | None = None) -> Video:
+        """Raises DatasetError where there is nothing to read."""
+        if path.is_dir():
+            count = len(_image_files(path))
+            if not count:
+                raise DatasetError(f"{path}: no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            return cls(path, count, rate or DEFAULT_RATE)
+        if not path.is_file():
+            raise DatasetError(f"{path}: no such video or folder")
+        capture = cv2.VideoCapture(str(path))
+        try:
+            if not capture.isOpened():
+                raise DatasetError(f"{path}: not a video that OpenCV can read")
+            own = capture.get(cv2.CAP_PROP_FPS)
+            count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        finally:
+            capture.release()
+        return cls(path, max(count, 0), rate or own or DEFAULT_RATE)
+
+    def __iter__(self) -> Iterator[tuple[str, Image]]:
+        """(name, RGB uint8 [H, W, 3]) of each frame."""
+        if self.path.is_dir():
+            for file in _image_files(self.path):
+                yield file.stem, read_image_file(file)
+            return
+        capture = cv2.VideoCapture(str(self.path))
+        try:
+            index = 0
+            while True:
+                read, frame = capture.read()
+                if not read:
+                    return
+                yield f"{index:05d}", np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
+                index += 1
+        finally:
+            capture.release()
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("video", type=Path, help="a video file, or a folder of frames")
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        required=True,
+        help="label map of the first frame: an indexed, grey or 16-bit PNG, 0 = background; "
+        "every other value is an object's id",
+    )
+    parser.add_argument("--binary", action="store_true", help="the mask shows one object, id 1")
+    parser.add_argument("--out", type=Path, required=True, help="folder for masks and overlay")
+    parser.add_argument("--rate", type=float, help="frames per second (default: the video's)")
+    parser.add_argument(
+        "--weights", default="", help="a known name or a file (default: the embedded tracker)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument(
+        "--max-internal-size",
+        type=int,
+        default=DEFAULT_INTERNAL_SIZE,
+        help="short side inside the tracker, pixels; 0: the image's own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--corrector",
+        choices=["none", *CORRECTOR_NAMES],
+        default="none",
+        help="who carries out the tracker's own corrections (default: %(default)s)",
+    )
+    parser.add_argument("--corrector-weights", help="checkpoint of the corrector, if it has one")
+    parser.add_argument("--no-overlay", action="store_true", help="write no overlay video")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Run the command; what was tracked before a fault or Ctrl-C stays in the folder."""
+    video = Video.open(arguments.video, arguments.rate)
+    labels = read_label_map(arguments.mask, binary=arguments.binary)
+    masks = {int(v): labels == v for v in np.unique(labels) if v}
+    if not masks:
+        raise DatasetError(f"{arguments.mask}: the mask is empty; colour the object's pixels")
+    corrector = _make_corrector(arguments)
+    tracker = XMemTracker(
+        XMem.from_checkpoint(locate(arguments.weights)),
+        device=arguments.device,
+        max_internal_size=arguments.max_internal_size,
+        precision=PRECISIONS[arguments.precision],
+    )
+    lazy = LazyTracker(
+        tracker,
+        LazyConfig(user_corrections=False, pseudo_corrections=corrector is not None),
+    )
+    rows = _Rows(arguments.out)
+    with rows, _progress(console) as progress:
+        task = progress.add_task("tracking", total=video.frames or None)
+
+        def pictures() -> Iterator[Image]:
+            for index, (name, image) in enumerate(video):
+                result, labels = _track(lazy, corrector, video, index, image, masks)
+                save_indexed_png(arguments.out / "masks" / f"{name}.png", labels)
+                rows.add(name, result)
+                progress.advance(task)
+                yield overlay(image, labels)
+
+        if arguments.no_overlay:
+            for _ in pictures():
+                pass
+        else:
+            write_video(arguments.out / "overlay.mp4", pictures(), rate=video.rate)
+    console.print(rows.summary())
+    console.print(f"written to [bold]{arguments.out}[/]")
+    return 0
+
+
+def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
+    if arguments.corrector == "none":
+        return None
+    return make_corrector(
+        arguments.corrector, device=arguments.device, checkpoint=arguments.corrector_weights
+    )
+
+
+def _track(
+    lazy: LazyTracker,
+    corrector: Corrector | None,
+    video: Video,
+    index: int,
+    image: Image,
+    first_masks: dict[int, NDArray[np.bool_]],
+) -> tuple[StepResult, Labels]:
+    """One frame, with the tracker's own corrections."""
+    stamp = round(index / video.rate * NANOSECONDS_PER_SECOND)
+    result = lazy.step(image, stamp, masks=first_masks if index == 0 else None)
+    labels = result.labels
+    for request in result.requests:
+        if corrector is None or request.kind is not RequestKind.PSEUDO:
+            continue
+        try:
+            (refined,) = corrector.refine(image, [request.prompt], image_key=stamp)
+        except CorrectorError:
+            continue  # the prediction stands
+        if refined.mask.any():
+            correction = Correction(stamp, {request.object_id: refined.mask}, Source.PSEUDO)
+            outcome = lazy.apply(correction)
+            labels = labels if outcome.labels is None else outcome.labels
+    return result, labels
+
+
+class _Rows:
+    """tracks.csv, a row per frame and object, written as they come."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "tracks.csv"
+        self._stack = ExitStack()
+        self._seen: dict[int, list[float]] = {}
+
+    def __enter__(self) -> _Rows:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = csv.writer(self._stack.enter_context(self._path.open("w", newline="")))
+        self._writer.writerow(["frame", "id", "state", "area", "x0", "y0", "x1", "y1", "entropy"])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, name: str, result: StepResult) -> None:
+        for track in result.tracks:
+            box = track.box or ("", "", "", "")
+            entropy = f"{track.uncertainty:.4f}"
+            self._writer.writerow(
+                [name, track.object_id, track.state.name.lower(), track.area, *box, entropy]
+            )
+            self._seen.setdefault(track.object_id, []).append(track.uncertainty)
+
+    def summary(self) -> Table:
+        table = Table("object", "frames", "mean uncertainty", "worst", title="Tracked")
+        for object_id, values in self._seen.items():
+            table.add_row(
+                str(object_id), str(len(values)), f"{np.mean(values):.3f}", f"{max(values):.3f}"
+            )
+        return table
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )

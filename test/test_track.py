@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lazyxmem track` from files to files, with the embedded model."""
+
+import csv
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lazyxmem_ros.cli import main
+from lazyxmem_ros.evaluation.pictures import save_indexed_png, write_video
+from lazyxmem_ros.evaluation.scene import Scene, SceneConfig
+from lazyxmem_ros.evaluation.sequences import read_label_map
+
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first frames of the generated scene as a folder, a video and a mask."""
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "frames").mkdir()
+    images = []
+    for frame in islice(Scene(SceneConfig()), FRAMES):
+        cv2.imwrite(str(folder / "frames" / f"{frame.index:05d}.png"), frame.image[..., ::-1])
+        images.append(frame.image)
+        if frame.index == 0:
+            save_indexed_png(folder / "first.png", frame.labels)
+    write_video(folder / "clip.mp4", images, rate=10)
+    return folder
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+@pytest.mark.parametrize("source", ["frames", "clip.mp4"])
+def test_folder_and_video(source: str, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["track", str(clip / source), "--mask", str(clip / "first.png"), "--out", str(out)]
+    assert main([*command, "--device", "cpu"]) == 0
+    masks = sorted((out / "masks").iterdir())
+    assert [m.stem for m in masks] == [f"{i:05d}" for i in range(FRAMES)]
+    assert (out / "overlay.mp4").stat().st_size > 1000
+    with (out / "tracks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    first, last = read_label_map(masks[0]), read_label_map(masks[-1])
+    ids = set(np.unique(first).tolist()) - {0}
+    assert {int(row["id"]) for row in rows} == ids
+    assert len(rows) == FRAMES * len(ids)
+    given = read_label_map(clip / "first.png")
+    assert iou(first > 0, given > 0) > 0.9
+    assert iou(last > 0, given > 0) > 0.3, "the objects move little in six frames"
+
+
+def test_pseudo_corrections_run(clip: Path, tmp_path: Path) -> None:
+    command = ["track", str(clip / "frames"), "--mask", str(clip / "first.png")]
+    assert main([*command, "--out", str(tmp_path), "--corrector", "grabcut", "--no-overlay"]) == 0
+    assert len(list((tmp_path / "masks").iterdir())) == FRAMES
+    assert not (tmp_path / "overlay.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("video", "mask", "fault"),
+    [
+        ("nowhere", "first.png", "no such video or folder"),
+        ("first.png", "first.png", "OpenCV"),
+        ("empty", "first.png", "no images"),
+        ("frames", "black.png", "mask is empty"),
+        ("frames", "small.png", "must be bool"),
+        ("frames", "none.png", "cannot be read"),
+    ],
+)
+def test_faults_end_as_one_sentence(
+    video: str,
+    mask: str,
+    fault: str,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (clip / "empty").mkdir(exist_ok=True)
+    save_indexed_png(clip / "black.png", np.zeros((480, 640), np.uint16))
+    save_indexed_png(clip / "small.png", np.ones((48, 64), np.uint16))
+    command = ["track", str(clip / video), "--mask", str(clip / mask), "--out", str(tmp_path)]
+    assert main(command) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert fault in error
+    assert "Traceback" not in error
