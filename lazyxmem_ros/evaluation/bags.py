@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ COMPRESSED_IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE)
 # What a recorder of today writes; bags that carry their definitions are read by those.
 DEFAULT_STORE = Stores.ROS2_JAZZY
-BAG_VERSION = 9
+BAG_VERSION: Literal[9] = 9
 JPEG_QUALITY = 92
 STORAGES = {"sqlite3": StoragePlugin.SQLITE3, "mcap": StoragePlugin.MCAP}
 COMPRESSIONS = ("none", "jpeg", "png")

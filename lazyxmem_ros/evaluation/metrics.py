@@ -9,6 +9,8 @@ where a frame was not scored.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,7 +58,7 @@ def boundary_f(
     Raises MetricError on different shapes.
     """
     predicted, true = _as_masks(prediction, truth)
-    radius = int(np.ceil(tolerance * np.hypot(*true.shape)) if tolerance < 1 else tolerance)
+    radius = int(math.ceil(tolerance * math.hypot(*true.shape)) if tolerance < 1 else tolerance)
     box = _common_box(predicted, true, margin=radius + 1)
     if box is None:
         return 1.0
@@ -196,7 +198,7 @@ def temporal_stability(masks: Sequence[BoolMask]) -> Scores:
 
     Returns len(masks) - 1 values. A mask that vanishes, appears or jumps gives values near 0.
     """
-    pairs = zip(masks[:-1], masks[1:], strict=True)
+    pairs = itertools.pairwise(masks)
     return np.array([region_similarity(now, before) for before, now in pairs], dtype=np.float64)
 
 
@@ -224,7 +226,7 @@ def _common_box(first: BoolMask, second: BoolMask, *, margin: int) -> tuple[slic
 
 
 def _boundary_map(mask: BoolMask) -> NDArray[np.uint8]:
-    """The one-pixel boundary of a mask, as 0/1: where right, lower or lower-right neighbour differs.
+    """A mask's one-pixel boundary, 0/1: where the right, lower or lower-right neighbour differs.
 
     On the last row only the right, on the last column only the lower neighbour counts.
     """

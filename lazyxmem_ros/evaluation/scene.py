@@ -293,15 +293,17 @@ def _draw_fish(
     # Body axes: `behind` grows from the middle towards the tail, `aside` to the fish's right.
     behind = -(x * math.cos(heading) + y * math.sin(heading))
     aside = -x * math.sin(heading) + y * math.cos(heading)
-    along = behind / length + 0.5
+    along = np.asarray(behind / length + 0.5, dtype=np.float32)
     beat = 2 * math.pi * 1.1 * time + fish.phase
     swing = 0.028 + 0.085 * np.clip(along, 0, 1) ** 2
     bend = -max(-1.4, min(1.4, turning)) * 0.30 * (along - 0.35) ** 2
-    aside = aside - length * (swing * np.sin(4.6 * along - beat) + bend)
+    wave = swing * np.sin(4.6 * along - beat) + bend
+    aside = np.asarray(aside - length * wave, dtype=np.float32)
+    # The tail is forked: its middle ends sooner.
     fork = 0.06 * (1 - np.clip(np.abs(aside) / (0.75 * half_width), 0, 1))
     width = _half_width(along + np.where(along > 0.85, fork, 0)) * half_width
     body = np.clip(width - np.abs(aside) + 0.5, 0, 1)
-    fins = _pectoral_fins(behind + 0.5 * length, aside, length, half_width, beat)
+    fins = _pectoral_fins(length * along, aside, length, half_width, beat)
     alpha = np.maximum(body, fins)
     skin_rows, skin_columns = fish.skin.shape[:2]
     map_x = np.clip(along, 0, 1) * (skin_columns - 1)

@@ -33,7 +33,7 @@ def smooth_noise(random: np.random.Generator, size: tuple[int, int], cell: float
     fine = cv2.resize(
         coarse, (int(columns * cell) + 1, int(rows * cell) + 1), interpolation=cv2.INTER_CUBIC
     )
-    return np.ascontiguousarray(fine[:height, :width]) * 1.5
+    return np.asarray(fine[:height, :width] * 1.5, dtype=np.float32)
 
 
 def tint(brightness: Plane, dark: Image, light: Image) -> Image:
@@ -80,14 +80,14 @@ def koi_skin(
     skin = skin + spotted[..., None] * (INK - skin)
     tail = _soft_step(along - 0.80, 0.02)
     rays = 0.88 + 0.12 * np.cos(across * 40)
-    skin = skin * (1 - tail[..., None] * (1 - rays[..., None] * 0.95))
+    skin = skin * np.asarray(1 - (tail * (1 - rays * 0.95))[..., None], dtype=np.float32)
     skin = skin * _scales(along, across)[..., None]
     fin = np.exp(-((across / 0.10) ** 2)) * _soft_step(0.16 - np.abs(along - 0.50), 0.05)
     skin = skin * (1 - 0.22 * fin[..., None])
-    skin = skin * (0.97 + 0.03 * random.standard_normal((rows, columns, 1)))
+    skin = skin * (0.97 + 0.03 * random.standard_normal((rows, columns, 1), np.float32))
     for side in (-0.55, 0.55):
         eye = ((along - 0.085) / 0.014) ** 2 + ((across - side) / 0.16) ** 2
-        skin = np.where(eye[..., None] < 1, INK * 0.6, skin)
+        skin[eye < 1] = INK * 0.6
     return np.clip(skin, 0, 1).astype(np.float32)
 
 
@@ -103,13 +103,13 @@ def wood_planks(random: np.random.Generator, size: tuple[int, int], plank: int) 
         shade[top : top + rows] = random.normal(0, 0.07)
     brightness = np.clip(0.52 + 0.13 * grain + shade, 0, 1)
     wood = tint(
-        brightness,
+        np.asarray(brightness, dtype=np.float32),
         np.array([0.25, 0.16, 0.10], np.float32),
         np.array([0.74, 0.58, 0.42], np.float32),
     )
     row = np.arange(height, dtype=np.float32)[:, None] % plank
     gap = np.clip(np.minimum(row, plank - row) / 2.2, 0.25, 1)
-    wood = wood * gap[..., None]
+    wood = np.asarray(wood * gap[..., None], dtype=np.float32)
     for top in range(plank // 2, height, plank):
         for column in (9, width - 10):
             cv2.circle(wood, (column, top), 2, (0.16, 0.14, 0.13), -1, cv2.LINE_AA)

@@ -63,9 +63,13 @@ def test_truncated_bag_is_named(tmp_path: Path, storage: str) -> None:
     suffix = {"sqlite3": "*.db3", "mcap": "*.mcap"}[storage]
     (data,) = (tmp_path / "bag").glob(suffix)
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
-    with pytest.raises(BagError, match=r"bag: cannot be read .*(reindex|recover)"):
+
+    def read() -> None:
         with BagReader(tmp_path / "bag") as bag:
             list(bag.images("/camera"))
+
+    with pytest.raises(BagError, match=r"bag: cannot be read .*(reindex|recover)"):
+        read()
 
 
 def test_missing_metadata_is_named(tmp_path: Path) -> None:
@@ -94,9 +98,13 @@ def test_absent_bag_and_topics(tmp_path: Path) -> None:
 
 def test_partial_write_stays_readable(tmp_path: Path) -> None:
     frame = StampedImage(FIRST_STAMP, np.zeros((4, 5, 3), np.uint8))
-    with pytest.raises(RuntimeError, match="interrupted"):
+
+    def interrupted() -> None:
         with BagWriter(tmp_path / "bag") as bag:
             bag.write_image("/camera", frame)
             raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        interrupted()
     with BagReader(tmp_path / "bag") as bag_read:
         assert [image.stamp for image in bag_read.images("/camera")] == [FIRST_STAMP]

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which sequences a path holds: DAVIS 2016 and 2017, LVOS, plain folders, bags, the scene."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from lazyxmem_ros.evaluation.bags import BagReader
+from lazyxmem_ros.evaluation.errors import BagError, DatasetError
+from lazyxmem_ros.evaluation.sequences import (
+    DEFAULT_RATE,
+    BagSequence,
+    FolderSequence,
+    FrameFiles,
+    SceneSequence,
+    VideoSequence,
+    read_label_map,
+)
+
+LVOS_RATE = 6.0
+"""Frames per second of LVOS."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+BAG_SUFFIXES = (".mcap", ".db3")
+
+
+class Layout(enum.Enum):
+    """How a dataset lies on the disk."""
+
+    AUTO = "auto"
+    DAVIS2016 = "davis2016"
+    """JPEGImages/480p/NAME/*.jpg, Annotations/480p/NAME/*.png, binary masks."""
+    DAVIS2017 = "davis2017"
+    """The same with indexed masks."""
+    LVOS = "lvos"
+    """JPEGImages/NAME/*.jpg, Annotations/NAME/*.png; objects may begin later, masks have gaps."""
+    FOLDER = "folder"
+    """A folder of frames and one of label maps: its folder `masks`, or as told."""
+    BAG = "bag"
+    """A rosbag2 bag, sqlite3 or MCAP."""
+    SCENE = "scene"
+    """The generated scene."""
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What a path alone does not say.
+
+    masks: folder of label maps (FOLDER), or of maps by stamp (BAG). first_mask: label map for the
+    first frame (FOLDER and BAG without ground truth). image_topic, truth_topic: of bags.
+    rate: frames per second of files, None = the layout's. sequences: only these names.
+    """
+
+    layout: Layout = Layout.AUTO
+    masks: Path | None = None
+    first_mask: Path | None = None
+    image_topic: str | None = None
+    truth_topic: str | None = None
+    rate: float | None = None
+    sequences: tuple[str, ...] = ()
+
+
+def open_dataset(path: Path, options: DatasetOptions = DatasetOptions()) -> list[VideoSequence]:
+    """The sequences under `path`, by name; raises DatasetError where there are none.
+
+    With Layout.AUTO the layout is recognised: the word `scene`, a bag, a tree with JPEGImages and
+    Annotations (binary masks: DAVIS 2016; a *_meta.json: LVOS; else DAVIS 2017), or plain frames.
+    """
+    layout = options.layout
+    if layout is Layout.AUTO:
+        layout = _recognise(path)
+    if layout is Layout.SCENE:
+        return [SceneSequence()]
+    if not path.exists():
+        raise DatasetError(f"{path}: there is no such file or folder")
+    sequences: list[VideoSequence]
+    if layout is Layout.BAG:
+        sequences = [_open_bag(bag, options) for bag in _bags_under(path)]
+    elif layout is Layout.FOLDER:
+        sequences = [_open_folder(path, options)]
+    else:
+        sequences = _open_tree(path, layout, options)
+    return _chosen(path, sequences, options.sequences)
+
+
+def _recognise(path: Path) -> Layout:
+    if str(path) == Layout.SCENE.value and not path.exists():
+        return Layout.SCENE
+    if path.suffix in BAG_SUFFIXES or _is_bag(path):
+        return Layout.BAG
+    if (path / "JPEGImages").is_dir():
+        if list(path.glob("*_meta.json")) or list(path.glob("*_expression_meta.json")):
+            return Layout.LVOS
+        first = next((path / "Annotations").rglob("*.png"), None)
+        return Layout.DAVIS2016 if first is not None and _is_binary(first) else Layout.DAVIS2017
+    if path.is_dir() and any(_is_bag(child) for child in path.iterdir()):
+        return Layout.BAG
+    return Layout.FOLDER
+
+
+def _is_bag(path: Path) -> bool:
+    return path.is_dir() and (
+        (path / "metadata.yaml").is_file()
+        or any(child.suffix in BAG_SUFFIXES for child in path.iterdir())
+    )
+
+
+def _is_binary(mask: Path) -> bool:
+    """Whether a mask holds 0 and 255 only, as DAVIS 2016's do, and no palette."""
+    try:
+        with Image.open(mask) as picture:
+            return picture.mode != "P" and set(np.unique(np.asarray(picture))) <= {0, 255}
+    except (OSError, UnidentifiedImageError, SyntaxError):
+        return False
+
+
+def _open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[VideoSequence]:
+    """JPEGImages[/RESOLUTION]/NAME and Annotations[/RESOLUTION]/NAME."""
+    images, masks = _resolved(path / "JPEGImages"), _resolved(path / "Annotations")
+    binary = layout is Layout.DAVIS2016
+    rate = options.rate or (LVOS_RATE if layout is Layout.LVOS else DEFAULT_RATE)
+    sequences: list[VideoSequence] = []
+    for folder in sorted(child for child in images.iterdir() if child.is_dir()):
+        frames = _pair_files(folder, masks / folder.name)
+        sequence = FolderSequence(folder.name, frames, binary, rate)
+        if layout is Layout.LVOS and _masks_only_introduce(sequence):
+            sequence = replace(sequence, scored=False)
+        sequences.append(sequence)
+    return sequences
+
+
+def _resolved(folder: Path) -> Path:
+    """DAVIS has one more level, the resolution; 480p is what its figures are about."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: this folder of the layout is missing")
+    if (folder / "480p").is_dir():
+        return folder / "480p"
+    if (folder / "Full-Resolution").is_dir():
+        return folder / "Full-Resolution"
+    return folder
+
+
+def _masks_only_introduce(sequence: FolderSequence) -> bool:
+    """Whether every mask brings a new object: then other objects' absence in it means nothing."""
+    known: set[int] = set()
+    masks = [files.mask for files in sequence.frames if files.mask is not None]
+    if len(masks) == len(sequence.frames) > 1:
+        return False
+    for mask in masks:
+        try:
+            new = {int(value) for value in np.unique(read_label_map(mask))} - {0} - known
+        except DatasetError:
+            return False
+        if not new:
+            return False
+        known |= new
+    return True
+
+
+def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
+    """Frames in `path` or `path`/frames|images; masks in options.masks or `path`/masks."""
+    images = next((path / name for name in ("frames", "images") if (path / name).is_dir()), path)
+    masks = options.masks or path / "masks"
+    frames = list(_pair_files(images, masks))
+    if options.first_mask is not None and frames and frames[0].mask is None:
+        if not options.first_mask.is_file():
+            raise DatasetError(f"{options.first_mask}: there is no such mask")
+        frames[0] = replace(frames[0], mask=options.first_mask)
+    found = [files.mask for files in frames if files.mask is not None]
+    binary = bool(found) and _is_binary(found[0])
+    # With one mask at the start there is nothing to score against.
+    scored = len(found) > 1
+    rate = options.rate or DEFAULT_RATE
+    return FolderSequence(path.resolve().name, tuple(frames), binary, rate, scored)
+
+
+def _pair_files(images: Path, masks: Path) -> tuple[FrameFiles, ...]:
+    """Images and masks by their stems, in the order of the numbers in them."""
+    image_files = {
+        file.stem: file for file in images.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES
+    }
+    mask_files = {file.stem: file for file in masks.glob("*.png")} if masks.is_dir() else {}
+    stems = sorted(image_files.keys() | mask_files.keys(), key=_natural)
+    return tuple(FrameFiles(stem, image_files.get(stem), mask_files.get(stem)) for stem in stems)
+
+
+def _natural(stem: str) -> tuple[tuple[int, int, str], ...]:
+    """frame2 before frame10."""
+    parts = re.split(r"(\d+)", stem)
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
+
+
+def _bags_under(path: Path) -> list[Path]:
+    if path.is_file() or _is_bag(path):
+        return [path]
+    return sorted(child for child in path.iterdir() if _is_bag(child))
+
+
+def _open_bag(path: Path, options: DatasetOptions) -> VideoSequence:
+    with BagReader(path) as bag:
+        image_topic = bag.image_topic(options.image_topic)
+        truth_topic = options.truth_topic
+        if truth_topic is not None and truth_topic not in bag.topics:
+            known = ", ".join(bag.topics)
+            raise BagError(f"{path}: no truth topic {truth_topic!r}; it has {known}")
+        frames = bag.topics[image_topic].messages
+    return BagSequence(
+        path.stem if path.is_file() else path.resolve().name,
+        path,
+        image_topic,
+        frames,
+        truth_topic,
+        options.masks,
+        options.first_mask,
+    )
+
+
+def _chosen(
+    path: Path, sequences: list[VideoSequence], names: Sequence[str]
+) -> list[VideoSequence]:
+    by_name = {sequence.name: sequence for sequence in sequences}
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        raise DatasetError(
+            f"{path}: no sequence {', '.join(unknown)}; it has {', '.join(by_name) or 'none'}"
+        )
+    chosen = [by_name[name] for name in names] if names else sequences
+    if not chosen:
+        raise DatasetError(f"{path}: no sequence found; is the layout right?")
+    return chosen

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The methods that an evaluation compares: named configurations of the lazy tracker."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field, replace
+
+from lazyxmem_ros.evaluation.errors import MethodError
+from lazyxmem_ros.lazy import LazyConfig
+
+NEVER = float("inf")
+EVERY_N_DEFAULT = 50
+"""At most 2 % of frames corrected."""
+ORACLE_IOU_DEFAULT = 0.5
+
+
+class Trigger(enum.Enum):
+    """Who decides when the operator is asked."""
+
+    NOBODY = "nobody"
+    POLICY = "policy"
+    """The tracker's own uncertainty (spec section 4)."""
+    RANDOM = "random"
+    """Chance: as many corrections per object as the reference method took, at random frames."""
+    EVERY_N = "every_n"
+    """The calendar: every n-th frame after the object's first."""
+    ORACLE = "oracle"
+    """The ground truth: when the IoU is below a threshold."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named configuration.
+
+    lazy: thresholds and switches. trigger: who asks the operator. budget_of: name of the method
+    whose number of corrections a RANDOM trigger spends. every: frames between asking (EVERY_N).
+    below: IoU under which the ORACLE asks. needs_corrector: whether any correction is made.
+    """
+
+    name: str
+    description: str
+    lazy: LazyConfig
+    trigger: Trigger = Trigger.NOBODY
+    budget_of: str | None = None
+    every: int = EVERY_N_DEFAULT
+    below: float = ORACLE_IOU_DEFAULT
+
+    @property
+    def asks_operator(self) -> bool:
+        """Whether the operator is ever asked."""
+        return self.trigger is not Trigger.NOBODY
+
+    @property
+    def needs_truth(self) -> bool:
+        """Whether the method cannot run without ground truth: the simulated operator knows it."""
+        return self.asks_operator
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What a user may change of all methods together.
+
+    lazy: the thresholds (switches are set by each method). every, below: see Method.
+    """
+
+    lazy: LazyConfig = field(default_factory=LazyConfig)
+    every: int = EVERY_N_DEFAULT
+    below: float = ORACLE_IOU_DEFAULT
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise MethodError(f"--every must be at least 1 frame, got {self.every}")
+        if not 0 < self.below <= 1:
+            raise MethodError(f"--oracle-iou must be in 0..1, got {self.below}")
+
+
+REFERENCE = "lazy"
+"""The full method: uncertainty asks, memory learns from the answer."""
+
+
+def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
+    """Every named method, in the order in which reports list them."""
+    base = options.lazy
+    plain = replace(
+        base,
+        user_corrections=False,
+        pseudo_corrections=False,
+        update_from_user=False,
+        update_from_pseudo=False,
+        hold_entropy=NEVER,
+    )
+    cautious = replace(plain, hold_entropy=base.hold_entropy)
+    pseudo = replace(cautious, pseudo_corrections=True)
+    asking = replace(pseudo, user_corrections=True)
+    learning = replace(asking, update_from_user=True)
+    answered = replace(pseudo, update_from_user=True)
+    methods = (
+        Method("xmem", "plain XMem", plain),
+        Method("udu", "XMem with uncertain frames kept out of memory (UDU)", cautious),
+        Method("pseudo", "UDU and pseudo-corrections", pseudo),
+        Method("user", "UDU, pseudo- and user corrections", asking, Trigger.POLICY),
+        Method(
+            REFERENCE, "the same, learning from the user (IDU): Lazy-XMem", learning, Trigger.POLICY
+        ),
+        Method(
+            "random",
+            "corrections at random times, budget of lazy",
+            answered,
+            Trigger.RANDOM,
+            budget_of=REFERENCE,
+        ),
+        Method(
+            "every",
+            f"corrections every {options.every} frames",
+            answered,
+            Trigger.EVERY_N,
+            every=options.every,
+        ),
+        Method(
+            "oracle",
+            f"corrections when the IoU falls below {options.below:g}",
+            answered,
+            Trigger.ORACLE,
+            below=options.below,
+        ),
+    )
+    return {method.name: method for method in methods}
+
+
+def choose_methods(names: list[str], options: MethodOptions = MethodOptions()) -> list[Method]:
+    """The named methods in the report's order, with those whose budget they need.
+
+    Raises MethodError for an unknown name.
+    """
+    known = all_methods(options)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise MethodError(f"unknown method {', '.join(unknown)}; known are {', '.join(known)}")
+    wanted = set(names)
+    wanted |= {budget for name in names if (budget := known[name].budget_of) is not None}
+    return [method for name, method in known.items() if name in wanted]

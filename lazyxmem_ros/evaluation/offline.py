@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One method on one sequence, frames straight from the source: the paper's offline evaluation.
+
+The same LazyTracker as in the node; here corrections come from a simulated operator who knows the
+ground truth, and from the corrector directly. With no reaction delay a correction changes the very
+frame it is about, before that frame is scored; with a delay it comes while a later one is newest.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lazyxmem_ros.correction.base import Corrector, CorrectorError, Prompt, PromptError
+from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.evaluation.methods import Method, Trigger
+from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
+from lazyxmem_ros.evaluation.operator import SimulatedOperator
+from lazyxmem_ros.evaluation.sequences import Sample, VideoSequence
+from lazyxmem_ros.lazy import (
+    Correction,
+    LazyTracker,
+    Request,
+    RequestKind,
+    Source,
+    StepResult,
+    Track,
+)
+
+Labels = NDArray[np.uint16]
+BoolMask = NDArray[np.bool_]
+Schedule = Mapping[int, frozenset[int]]
+"""Object id -> numbers of the frames on which the operator is asked (Trigger.RANDOM)."""
+
+USABLE_SCORE = 0.0
+"""A refinement with this score is the corrector's way of saying that it failed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """A question to the operator: about which object, on which frame, what was predicted there."""
+
+    object_id: int
+    index: int
+    key: str
+    stamp: int
+    image: NDArray[np.uint8]
+    mask: BoolMask
+    truth: BoolMask | None
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class FrameOutcome:
+    """A tracked frame: what was published in the end, and where it came from."""
+
+    sample: Sample
+    labels: Labels
+    result: StepResult
+    seconds: float
+    """Tracker and corrector together, without reading and scoring."""
+
+
+@dataclass
+class RunLog:
+    """Rows of the tidy tables; the columns are documented in `tables.py`."""
+
+    frames: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+class SequenceRunner:
+    """Runs a method over a sequence; iterate it to get every tracked frame, then read `log`.
+
+    strict: raise DatasetError at the first fault instead of leaving the frame out. Raises
+    DatasetError where a sequence has nothing to track.
+    """
+
+    def __init__(
+        self,
+        tracker: LazyTracker,
+        corrector: Corrector,
+        operator: SimulatedOperator,
+        method: Method,
+        *,
+        schedule: Schedule | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.log = RunLog()
+        self._tracker = tracker
+        self._corrector = corrector
+        self._operator = operator
+        self._method = method
+        self._schedule = schedule or {}
+        self._strict = strict
+        self._first_index: dict[int, int] = {}
+        self._asked_index: dict[int, int] = {}
+        self._previous: dict[int, BoolMask] = {}
+        # A queue by the time of the answer; the counter keeps requests of one moment in order.
+        self._answers: list[tuple[int, int, Ask]] = []
+        self._questions = 0
+
+    def run(self, sequence: VideoSequence) -> Iterator[FrameOutcome]:
+        """Track, correct and score; yields each tracked frame once it is final."""
+        if len(sequence) == 0:
+            raise DatasetError(f"{sequence.name}: the sequence is empty")
+        for sample in sequence.samples():
+            self._note_faults(sequence.name, sample)
+            if sample.image is None or not (self._first_index or sample.given):
+                continue
+            outcome = self._track(sample)
+            self._score(outcome)
+            yield outcome
+        self._tracker.close()
+        if not self._first_index:
+            raise DatasetError(
+                f"{sequence.name}: no frame with both an image and a mask of an object to track"
+            )
+
+    def _note_faults(self, name: str, sample: Sample) -> None:
+        for fault in sample.faults:
+            if self._strict:
+                raise DatasetError(f"{name}: {fault}")
+            self.log.faults.append(fault)
+
+    def _track(self, sample: Sample) -> FrameOutcome:
+        assert sample.image is not None
+        started = time.perf_counter()
+        self._give_answers(before=sample.stamp)
+        result = self._tracker.step(sample.image, sample.stamp, masks=sample.given or None)
+        for object_id in sample.given:
+            self._first_index.setdefault(object_id, sample.index)
+        labels = self._correct_itself(sample, result, result.labels)
+        self._ask(sample, result, labels)
+        labels = self._give_answers(before=sample.stamp + 1, labels=labels)
+        return FrameOutcome(sample, labels, result, time.perf_counter() - started)
+
+    # ---- the tracker's own corrections
+
+    def _correct_itself(self, sample: Sample, result: StepResult, labels: Labels) -> Labels:
+        requests = [entry for entry in result.requests if entry.kind is RequestKind.PSEUDO]
+        if not requests:
+            return labels
+        masks: dict[int, BoolMask] = {}
+        for request in requests:
+            mask = self._refine(request.image, request.prompt, request.stamp)
+            if mask is None or not mask.any():
+                self._event(sample, request, applied=False, reason="the corrector found nothing")
+                continue
+            masks[request.object_id] = mask
+        if not masks:
+            return labels
+        outcome = self._tracker.apply(Correction(result.stamp, masks, Source.PSEUDO))
+        for request in requests:
+            if request.object_id in masks:
+                self._event(
+                    sample,
+                    request,
+                    applied=outcome.applied,
+                    reason=outcome.reason,
+                    after=masks[request.object_id],
+                )
+        return labels if outcome.labels is None else outcome.labels
+
+    # ---- the operator's
+
+    def _ask(self, sample: Sample, result: StepResult, labels: Labels) -> None:
+        """Put the questions of this frame into the operator's queue."""
+        for object_id, reason in self._questions_on(sample, result, labels):
+            truth = None if sample.truth is None else sample.truth == object_id
+            assert sample.image is not None
+            ask = Ask(
+                object_id,
+                sample.index,
+                sample.key,
+                sample.stamp,
+                sample.image,
+                labels == object_id,
+                truth,
+                reason,
+            )
+            self._asked_index[object_id] = sample.index
+            due = self._operator.answer_time(sample.stamp)
+            heapq.heappush(self._answers, (due, self._questions, ask))
+            self._questions += 1
+
+    def _questions_on(
+        self, sample: Sample, result: StepResult, labels: Labels
+    ) -> list[tuple[int, str]]:
+        """(object, reason) of the questions that this method's trigger asks on this frame."""
+        trigger = self._method.trigger
+        if trigger is Trigger.POLICY:
+            return [
+                (request.object_id, request.reason)
+                for request in result.requests
+                if request.kind is RequestKind.USER
+            ]
+        questions = []
+        for object_id, first in self._first_index.items():
+            age = sample.index - first
+            if age == 0:
+                continue
+            if trigger is Trigger.RANDOM and sample.index in self._schedule.get(object_id, ()):
+                questions.append((object_id, "drawn at random"))
+            elif trigger is Trigger.EVERY_N and age % self._method.every == 0:
+                questions.append((object_id, f"every {self._method.every} frames"))
+            elif trigger is Trigger.ORACLE and sample.truth is not None:
+                score = region_similarity(labels == object_id, sample.truth == object_id)
+                if score < self._method.below and not self._cooling_down(object_id, sample.index):
+                    questions.append((object_id, f"IoU {score:.2f}"))
+        return questions
+
+    def _cooling_down(self, object_id: int, index: int) -> bool:
+        last = self._asked_index.get(object_id)
+        return last is not None and index - last <= self._method.lazy.cooldown_frames
+
+    def _give_answers(self, *, before: int, labels: Labels | None = None) -> Labels:
+        """Apply the answers that come before the time `before` (ns); returns the newest labels."""
+        newest = np.zeros((0, 0), np.uint16) if labels is None else labels
+        while self._answers and self._answers[0][0] < before:
+            batch = self._next_answers()
+            answers = {ask.object_id: self._answer(ask) for ask in batch}
+            masks = {number: mask for number, mask in answers.items() if mask is not None}
+            if not masks:
+                continue
+            outcome = self._tracker.apply(Correction(batch[0].stamp, masks, Source.OPERATOR))
+            for ask in batch:
+                if ask.object_id in masks:
+                    self._answered(
+                        ask, outcome.applied, outcome.reason, outcome.applied_stamp, masks
+                    )
+            if outcome.labels is not None:
+                newest = outcome.labels
+        return newest
+
+    def _next_answers(self) -> list[Ask]:
+        """The next answers that come at one time and are about one frame."""
+        due, _, first = heapq.heappop(self._answers)
+        batch = [first]
+        while (
+            self._answers
+            and self._answers[0][0] == due
+            and self._answers[0][2].stamp == first.stamp
+        ):
+            batch.append(heapq.heappop(self._answers)[2])
+        return batch
+
+    def _answer(self, ask: Ask) -> BoolMask | None:
+        """The mask that the operator's answer leads to; None where there is no answer."""
+        if ask.truth is None:
+            self._answered(ask, False, "the frame is not annotated", None, {})
+            return None
+        prompt = self._operator.click(ask.truth, ask.mask)
+        if prompt is None:
+            self._answered(ask, False, "the operator saw nothing to correct", None, {})
+            return None
+        if prompt.mask is not None:
+            return prompt.mask
+        with_prior = Prompt(prompt.positive, prompt.negative, prompt.box, ask.mask)
+        mask = self._refine(ask.image, with_prior, ask.stamp)
+        if mask is None:
+            self._answered(ask, False, "the corrector found nothing", None, {})
+        return mask
+
+    def _refine(self, image: NDArray[np.uint8], prompt: Prompt, stamp: int) -> BoolMask | None:
+        try:
+            (refinement,) = self._corrector.refine(image, [prompt], image_key=stamp)
+        except (PromptError, CorrectorError) as error:
+            self.log.faults.append(f"{self._corrector.name}: {error}")
+            return None
+        return refinement.mask if refinement.score > USABLE_SCORE else None
+
+    # ---- what is written down
+
+    def _event(
+        self,
+        sample: Sample,
+        request: Request,
+        *,
+        applied: bool,
+        reason: str,
+        after: BoolMask | None = None,
+    ) -> None:
+        truth = None if sample.truth is None else sample.truth == request.object_id
+        self.log.events.append(
+            _event_row(
+                sample.index,
+                sample.key,
+                sample.stamp,
+                request.object_id,
+                "pseudo",
+                request.reason,
+                applied=applied,
+                outcome=reason,
+                delay=0.0,
+                before=_score_of(request.mask, truth),
+                after=_score_of(after, truth),
+            )
+        )
+
+    def _answered(
+        self,
+        ask: Ask,
+        applied: bool,
+        outcome: str,
+        applied_stamp: int | None,
+        masks: Mapping[int, BoolMask],
+    ) -> None:
+        self.log.events.append(
+            _event_row(
+                ask.index,
+                ask.key,
+                ask.stamp,
+                ask.object_id,
+                "operator",
+                ask.reason,
+                applied=applied,
+                outcome=outcome,
+                delay=0.0 if applied_stamp is None else (applied_stamp - ask.stamp) / 1e9,
+                before=_score_of(ask.mask, ask.truth),
+                after=_score_of(masks.get(ask.object_id), ask.truth),
+            )
+        )
+
+    def _score(self, outcome: FrameOutcome) -> None:
+        tracks = {track.object_id: track for track in outcome.result.tracks}
+        for object_id, first in self._first_index.items():
+            mask = outcome.labels == object_id
+            row = self._frame_row(outcome, object_id, first, mask, tracks.get(object_id))
+            self.log.frames.append(row)
+            self._previous[object_id] = mask
+
+    def _frame_row(
+        self,
+        outcome: FrameOutcome,
+        object_id: int,
+        first: int,
+        mask: BoolMask,
+        track: Track | None,
+    ) -> dict[str, Any]:
+        sample = outcome.sample
+        truth = None if sample.truth is None else sample.truth == object_id
+        before = self._previous.get(object_id)
+        rate = None if track is None else track.uncertainty_rate
+        return {
+            "index": sample.index,
+            "key": sample.key,
+            "stamp": sample.stamp,
+            "object": object_id,
+            "scored": truth is not None and sample.index > first,
+            "visible": None if truth is None else bool(truth.any()),
+            "j": _score_of(mask, truth),
+            "f": np.nan if truth is None else boundary_f(mask, truth),
+            "area": int(np.count_nonzero(mask)),
+            "stability": np.nan if before is None else region_similarity(mask, before),
+            "uncertainty": np.nan if track is None else track.uncertainty,
+            "uncertainty_rate": np.nan if rate is None else rate,
+            "state": "" if track is None else track.state.name.lower(),
+            "held": outcome.result.held,
+            "seconds": outcome.seconds,
+        }
+
+
+def _score_of(mask: BoolMask | None, truth: BoolMask | None) -> float:
+    if mask is None or truth is None:
+        return float("nan")
+    return region_similarity(mask, truth)
+
+
+def _event_row(
+    index: int,
+    key: str,
+    stamp: int,
+    object_id: int,
+    source: str,
+    reason: str,
+    *,
+    applied: bool,
+    outcome: str,
+    delay: float,
+    before: float,
+    after: float,
+) -> dict[str, Any]:
+    return {
+        "index": index,
+        "key": key,
+        "stamp": stamp,
+        "object": object_id,
+        "source": source,
+        "reason": reason,
+        "applied": applied,
+        "outcome": outcome,
+        "delay": delay,
+        "j_before": before,
+        "j_after": after,
+    }

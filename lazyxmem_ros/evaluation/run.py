@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An evaluation: methods x sequences as jobs, in parallel processes, resumable, then tables."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from lazyxmem_ros.evaluation import tables
+from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
+from lazyxmem_ros.evaluation.jobs import (
+    FRAMES_FILE,
+    Job,
+    JobReport,
+    TrackerSettings,
+    is_complete,
+    load_tables,
+    run_job,
+)
+from lazyxmem_ros.evaluation.methods import Method, Trigger
+from lazyxmem_ros.evaluation.operator import OperatorConfig
+from lazyxmem_ros.evaluation.sequences import VideoSequence
+
+JOBS_FOLDER = "jobs"
+LEVELS = ("frames", "events", "objects", "sequences", "dataset")
+RANDOM_REPEATS_DEFAULT = 3
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What to evaluate, and how.
+
+    methods: in the report's order, references of random methods included. workers: processes.
+    random_repeats: how often a method that draws lots is run, with other lots each time.
+    """
+
+    sequences: tuple[VideoSequence, ...]
+    methods: tuple[Method, ...]
+    tracker: TrackerSettings
+    operator: OperatorConfig = field(default_factory=OperatorConfig)
+    workers: int = 1
+    random_repeats: int = RANDOM_REPEATS_DEFAULT
+    strict: bool = False
+    save_masks: bool = False
+
+    def __post_init__(self) -> None:
+        names = [method.name for method in self.methods]
+        for method in self.methods:
+            if method.budget_of is not None and method.budget_of not in names:
+                raise MethodError(f"{method.name} needs {method.budget_of}, which is not run")
+        if self.workers < 1 or self.random_repeats < 1:
+            raise EvaluationError("workers and repeats must be at least 1")
+
+
+class Observer(Protocol):
+    """Is told how an evaluation goes on; the progress display is one."""
+
+    def planned(self, names: Sequence[str], frames: Sequence[int]) -> None:
+        """All jobs, and the number of frames of each."""
+
+    def progressed(self, name: str, frames: int) -> None:
+        """A running job has done so many frames."""
+
+    def finished(self, report: JobReport, *, kept: bool) -> None:
+        """A job is done; kept: its results are from an earlier run."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Tables per level, and every job's report."""
+
+    frames: pd.DataFrame
+    events: pd.DataFrame
+    objects: pd.DataFrame
+    sequences: pd.DataFrame
+    dataset: pd.DataFrame
+    reports: tuple[JobReport, ...]
+
+    def save(self, folder: Path, *, kind: str = "parquet") -> list[Path]:
+        """Write one file per level, "parquet" or "csv"; returns their paths."""
+        paths = []
+        for level in LEVELS:
+            path = folder / f"{level}.{kind}"
+            table: pd.DataFrame = getattr(self, level)
+            if kind == "csv":
+                table.to_csv(path, index=False)
+            else:
+                table.to_parquet(path)
+            paths.append(path)
+        return paths
+
+
+class Executor(Protocol):
+    """Runs jobs somewhere: in processes of this machine, or on a cluster."""
+
+    def run(
+        self,
+        jobs: Iterable[Job],
+        folder: Path,
+        progressed: Callable[[str, int], None],
+        finished: Callable[[Job, JobReport], list[Job]],
+    ) -> None:
+        """Run all jobs and those that `finished` returns; raises what a strict job raised."""
+
+
+def evaluate(
+    plan: EvaluationPlan, folder: Path, observer: Observer, executor: Executor | None = None
+) -> Results:
+    """Run what is not yet complete under `folder`, then make the tables.
+
+    Raises EvaluationError where nothing could be evaluated, and with `plan.strict` for any fault.
+    """
+    jobs_folder = folder / JOBS_FOLDER
+    jobs_folder.mkdir(parents=True, exist_ok=True)
+    progress = _Progress(plan, jobs_folder, observer)
+    runner = executor or ProcessExecutor(plan.workers)
+    runner.run(progress.first_jobs(), jobs_folder, observer.progressed, progress.finished)
+    return collect(jobs_folder, progress.reports)
+
+
+def collect(jobs_folder: Path, reports: Sequence[JobReport]) -> Results:
+    """The tables of complete jobs; each job counts once, however often it was started."""
+    by_name = {report.name: report for report in reports}
+    folders = [
+        jobs_folder / name
+        for name, report in by_name.items()
+        if report.frames and (jobs_folder / name / FRAMES_FILE).is_file()
+    ]
+    if not folders:
+        errors = {report.error for report in reports if report.error}
+        reasons = "; ".join(sorted(errors)) or "there were no jobs"
+        raise EvaluationError(f"nothing could be evaluated: {reasons}")
+    frames, events = load_tables(folders)
+    objects = tables.object_table(frames, events)
+    return Results(
+        frames,
+        events,
+        objects,
+        tables.sequence_table(objects, frames, events),
+        tables.dataset_table(objects, frames, events),
+        tuple(by_name.values()),
+    )
+
+
+class _Progress:
+    """Which jobs there are, which are complete, and which follow from a finished one."""
+
+    def __init__(self, plan: EvaluationPlan, folder: Path, observer: Observer) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._observer = observer
+        self.reports: list[JobReport] = []
+
+    def first_jobs(self) -> list[Job]:
+        """Jobs that depend on no other, without those complete already."""
+        plan = self._plan
+        every = [job for sequence in plan.sequences for job in self._jobs_of(sequence)]
+        self._observer.planned([job.name for job in every], [len(job.sequence) for job in every])
+        independent = [job for job in every if job.method.budget_of is None]
+        # Long sequences first: the last process to finish then keeps the others waiting least.
+        independent.sort(key=lambda job: -len(job.sequence))
+        return self._without_complete(independent)
+
+    def finished(self, job: Job, report: JobReport) -> list[Job]:
+        """Take note of a job's end; returns the jobs that can begin now."""
+        self._note(report, kept=False)
+        return self._followers(job)
+
+    def _note(self, report: JobReport, *, kept: bool) -> None:
+        self.reports.append(report)
+        self._observer.finished(report, kept=kept)
+
+    def _jobs_of(self, sequence: VideoSequence) -> list[Job]:
+        plan = self._plan
+        jobs = []
+        for method in plan.methods:
+            repeats = plan.random_repeats if method.trigger is Trigger.RANDOM else 1
+            for repeat in range(repeats):
+                jobs.append(
+                    Job(
+                        sequence,
+                        method,
+                        plan.tracker,
+                        plan.operator,
+                        repeat,
+                        None,
+                        plan.strict,
+                        plan.save_masks,
+                    )
+                )
+        return jobs
+
+    def _without_complete(self, jobs: list[Job]) -> list[Job]:
+        remaining = []
+        for job in jobs:
+            report = is_complete(job, self._folder)
+            if report is None:
+                remaining.append(job)
+            else:
+                self._note(report, kept=True)
+                remaining.extend(self._followers(job))
+        return remaining
+
+    def _followers(self, done: Job) -> list[Job]:
+        followers = []
+        for job in self._jobs_of(done.sequence):
+            if job.method.budget_of == done.method.name:
+                schedule = random_schedule(
+                    self._folder / done.name, seed=self._plan.operator.seed + 1000 * job.repeat
+                )
+                followers.append(replace(job, schedule=schedule))
+        return self._without_complete(followers)
+
+
+def random_schedule(reference: Path, *, seed: int) -> dict[int, frozenset[int]]:
+    """As many frames per object as the reference run was corrected on, drawn without replacement.
+
+    reference: folder of a complete job. Only frames on which an operator could answer are drawn:
+    annotated ones, not the object's first.
+    """
+    frames, events = load_tables([reference])
+    given = tables.given_corrections(events)
+    schedule = {}
+    for object_id, group in frames.groupby("object"):
+        candidates = group.loc[group["scored"].astype(bool), "index"].to_numpy()
+        wanted = min(int((given["object"] == object_id).sum()), len(candidates))
+        random = np.random.default_rng((seed, int(str(object_id))))
+        drawn = random.choice(candidates, wanted, replace=False)
+        schedule[int(str(object_id))] = frozenset(int(index) for index in drawn)
+    return schedule
+
+
+class ProcessExecutor:
+    """Runs jobs in processes of this machine."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    def run(
+        self,
+        jobs: Iterable[Job],
+        folder: Path,
+        progressed: Callable[[str, int], None],
+        finished: Callable[[Job, JobReport], list[Job]],
+    ) -> None:
+        """See Executor. Ctrl-C ends the workers; complete jobs stay complete."""
+        # Forked processes would share the state of PyTorch's and OpenCV's threads.
+        context = multiprocessing.get_context("spawn")
+        with context.Manager() as manager:
+            messages = manager.Queue()
+            pool = ProcessPoolExecutor(self._workers, context, initializer=_ignore_interrupts)
+            running: dict[Future[JobReport], Job] = {}
+            try:
+                for job in jobs:
+                    running[pool.submit(_run_reporting, job, folder, messages)] = job
+                while running:
+                    done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                    while not messages.empty():
+                        progressed(*messages.get())
+                    for future in done:
+                        job = running.pop(future)
+                        for follower in finished(job, future.result()):
+                            task = pool.submit(_run_reporting, follower, folder, messages)
+                            running[task] = follower
+            except BaseException:
+                _stop(pool)
+                raise
+            pool.shutdown()
+
+
+def _run_reporting(job: Job, folder: Path, messages: Any) -> JobReport:
+    def progress(frames: int) -> None:
+        messages.put((job.name, frames))
+
+    return run_job(job, folder, progress)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches the whole process group; the parent alone decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the workers at once: an unfinished job is run again anyway."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()

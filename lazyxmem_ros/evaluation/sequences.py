@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sequence to evaluate on, frame by frame: from files, from a bag, or generated.
+
+What is wrong with a frame travels in its sample, so that one bad file costs one frame; what makes
+a whole sequence unusable raises DatasetError or BagError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from lazyxmem_ros.evaluation.bags import BagReader
+from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.evaluation.scene import Scene, SceneConfig
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+DEFAULT_RATE = 24.0
+"""Frames per second of a folder of frames (DAVIS)."""
+VOID = 255
+"""Marks pixels that belong to nothing in indexed masks."""
+
+
+@dataclass
+class Sample:
+    """One frame of a sequence.
+
+    index: counts the sequence's frames from 0. key: file stem or stamp. stamp: ns.
+    image: uint8 [H, W, 3] RGB, None where it is missing or unreadable.
+    truth: label map uint16 [H, W], None where the frame is not annotated or its mask is unusable.
+    given: masks (bool [H, W]) of the objects that begin on this frame.
+    faults: what is wrong with the frame, one sentence each.
+    """
+
+    index: int
+    key: str
+    stamp: int
+    image: NDArray[np.uint8] | None = None
+    truth: NDArray[np.uint16] | None = None
+    given: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+class VideoSequence(Protocol):
+    """A sequence that can be read again and again, and sent to another process."""
+
+    @property
+    def name(self) -> str:
+        """Unique within the dataset."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+
+    def samples(self) -> Iterator[Sample]:
+        """The frames in order; raises DatasetError or BagError where no more can be read."""
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """A frame's files; either may be absent."""
+
+    key: str
+    image: Path | None
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class FolderSequence:
+    """Frames and label maps as files. binary: any non-zero pixel is object 1.
+
+    scored: False where the masks only introduce objects (LVOS and YouTube-VOS test sets).
+    """
+
+    name: str
+    frames: tuple[FrameFiles, ...]
+    binary: bool
+    rate: float = DEFAULT_RATE
+    scored: bool = True
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def samples(self) -> Iterator[Sample]:
+        """Reads the files one frame at a time."""
+        known: set[int] = set()
+        for index, files in enumerate(self.frames):
+            stamp = round(index / self.rate * NANOSECONDS_PER_SECOND)
+            sample = Sample(index, files.key, stamp)
+            _read_into(sample, files, binary=self.binary)
+            _introduce(sample, known)
+            if not self.scored:
+                sample.truth = None
+            yield sample
+
+
+@dataclass(frozen=True)
+class BagSequence:
+    """A bag's images with ground truth from a mask topic, a folder of label maps, or none.
+
+    truth_folder: label maps named by stamp in nanoseconds, `1700000000123456789.png`.
+    first_mask: a label map for the first frame where there is no other.
+    """
+
+    name: str
+    path: Path
+    image_topic: str
+    frames: int
+    truth_topic: str | None = None
+    truth_folder: Path | None = None
+    first_mask: Path | None = None
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def samples(self) -> Iterator[Sample]:
+        """Reads the bag in one pass; masks are matched to images by their stamps."""
+        truth = self._truth()
+        known: set[int] = set()
+        with BagReader(self.path) as bag:
+            for index, frame in enumerate(bag.images(self.image_topic)):
+                sample = Sample(index, str(frame.stamp), frame.stamp, image=frame.image)
+                labels = truth.get(frame.stamp)
+                if isinstance(labels, Path):
+                    _read_into(sample, FrameFiles(sample.key, None, labels), binary=False)
+                elif labels is not None:
+                    sample.truth = _inflate(labels)
+                if index == 0 and sample.truth is None and self.first_mask is not None:
+                    _read_into(sample, FrameFiles(sample.key, None, self.first_mask), binary=False)
+                    _check_size(sample)
+                    _introduce(sample, known)
+                    sample.truth = None
+                else:
+                    _check_size(sample)
+                    _introduce(sample, known)
+                yield sample
+
+    def _truth(self) -> dict[int, Path | bytes]:
+        if self.truth_folder is not None:
+            files = sorted(self.truth_folder.glob("*.png"))
+            wrong = [file.name for file in files if not file.stem.isdigit()]
+            if wrong:
+                raise DatasetError(
+                    f"{self.truth_folder}: label maps are named by stamp in nanoseconds, "
+                    f"not {wrong[0]}"
+                )
+            return {int(file.stem): file for file in files}
+        if self.truth_topic is None:
+            return {}
+        # Deflated: an hour of label maps would not fit in memory as arrays.
+        with BagReader(self.path) as bag:
+            return {frame.stamp: _deflate(frame.labels) for frame in bag.labels(self.truth_topic)}
+
+
+@dataclass(frozen=True)
+class SceneSequence:
+    """The generated scene."""
+
+    config: SceneConfig = field(default_factory=SceneConfig)
+    name: str = "pond"
+
+    def __len__(self) -> int:
+        return self.config.frames
+
+    def samples(self) -> Iterator[Sample]:
+        """Renders one frame at a time."""
+        known: set[int] = set()
+        for frame in Scene(self.config):
+            stamp = round(frame.time * NANOSECONDS_PER_SECOND)
+            sample = Sample(frame.index, f"{frame.index:05d}", stamp, frame.image, frame.labels)
+            _introduce(sample, known)
+            yield sample
+
+
+def read_label_map(path: Path, *, binary: bool = False) -> NDArray[np.uint16]:
+    """A label map from an indexed, grey or 16-bit PNG; binary: every non-zero pixel becomes 1.
+
+    Raises DatasetError for an unreadable file and for colour pictures that are not indexed.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            mode = picture.mode
+            values = np.asarray(picture)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise DatasetError(f"{path}: the mask cannot be read: {error}") from error
+    if binary:
+        flat = values.any(axis=2) if values.ndim == 3 else values != 0
+        return np.asarray(flat, dtype=np.uint16)
+    if values.ndim != 2:
+        raise DatasetError(
+            f"{path}: a {mode} picture is no label map; save it indexed, grey or 16-bit"
+        )
+    labels = values.astype(np.uint16)
+    if mode in ("P", "L"):
+        labels[labels == VOID] = 0
+    return labels
+
+
+def read_image_file(path: Path) -> NDArray[np.uint8]:
+    """An image file as RGB uint8 [H, W, 3]; raises DatasetError where it does not decode."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise DatasetError(f"{path}: the image cannot be read")
+    return np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
+
+
+def _read_into(sample: Sample, files: FrameFiles, *, binary: bool) -> None:
+    """Read a frame's files into the sample; faults go there as well."""
+    if files.image is not None:
+        try:
+            sample.image = read_image_file(files.image)
+        except DatasetError as error:
+            sample.faults.append(str(error))
+    elif sample.image is None:
+        sample.faults.append(f"frame {sample.key}: the image is missing, its mask is {files.mask}")
+    if files.mask is not None:
+        try:
+            sample.truth = read_label_map(files.mask, binary=binary)
+        except DatasetError as error:
+            sample.faults.append(str(error))
+    _check_size(sample)
+
+
+def _check_size(sample: Sample) -> None:
+    """Drops a mask of another size than its image."""
+    if sample.image is None or sample.truth is None:
+        return
+    if sample.truth.shape != sample.image.shape[:2]:
+        (mask_rows, mask_columns), (rows, columns) = sample.truth.shape, sample.image.shape[:2]
+        sample.faults.append(
+            f"frame {sample.key}: the mask is {mask_columns}x{mask_rows}, "
+            f"the image {columns}x{rows}"
+        )
+        sample.truth = None
+
+
+def _introduce(sample: Sample, known: set[int]) -> None:
+    """Objects that the truth shows for the first time are given on this frame."""
+    if sample.image is None or sample.truth is None:
+        return
+    new = {int(value) for value in np.unique(sample.truth)} - known - {0}
+    sample.given = {value: sample.truth == value for value in sorted(new)}
+    known |= new
+
+
+def _deflate(labels: NDArray[np.uint16]) -> bytes:
+    _, data = cv2.imencode(".png", labels)
+    return bytes(data)
+
+
+def _inflate(data: bytes) -> NDArray[np.uint16]:
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return np.asarray(decoded, dtype=np.uint16)

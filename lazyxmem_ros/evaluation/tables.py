@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From rows per frame to figures per object, sequence and dataset.
+
+A frame's row: `sequence, method, repeat` say the run; `index, key, stamp` the frame; `object`;
+`scored`: whether it counts (annotated, and not the object's first); `visible` in the ground truth;
+`j`, `f`; `area` in pixels; `stability`: IoU with the object's mask on the frame before;
+`uncertainty`, `uncertainty_rate`, `state` as published; `held`: withheld from memory; `seconds`.
+
+An event's row: the run, the frame that it is about, `object`; `source`: operator or pseudo;
+`reason` for asking; `applied` and `outcome`; `delay` in s from the frame to the one it was applied
+to; `j_before`, `j_after`: IoU of the prediction and of the corrected mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from lazyxmem_ros.evaluation import metrics
+
+RUN_COLUMNS = ["method", "repeat"]
+LOST_IOU = 0.5
+"""Below this IoU an object counts as lost where the uncertainty's honesty is measured."""
+EVENT_COLUMNS = [
+    *("sequence", "method", "repeat", "index", "key", "stamp", "object", "source", "reason"),
+    *("applied", "outcome", "delay", "j_before", "j_after"),
+]
+
+
+def object_table(frames: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
+    """One row per run, sequence and object."""
+    rows = []
+    for keys, group in frames.groupby([*RUN_COLUMNS, "sequence", "object"], sort=False):
+        method, repeat, sequence, object_id = keys
+        mine = _events_of(events, method, repeat, sequence)
+        mine = mine[mine["object"] == object_id]
+        row = {"method": method, "repeat": repeat, "sequence": sequence, "object": object_id}
+        rows.append({**row, **_object_figures(group.sort_values("index"), mine)})
+    return pd.DataFrame(rows)
+
+
+def sequence_table(
+    objects: pd.DataFrame, frames: pd.DataFrame, events: pd.DataFrame
+) -> pd.DataFrame:
+    """One row per run and sequence: means over its objects, and the help it took."""
+    rows = []
+    for keys, group in objects.groupby([*RUN_COLUMNS, "sequence"], sort=False):
+        method, repeat, sequence = keys
+        mine = frames[
+            (frames["method"] == method)
+            & (frames["repeat"] == repeat)
+            & (frames["sequence"] == sequence)
+        ]
+        row = {"method": method, "repeat": repeat, "sequence": sequence, "objects": len(group)}
+        help_given = _events_of(events, method, repeat, sequence)
+        rows.append({**row, **_group_figures(group, mine, help_given)})
+    return pd.DataFrame(rows)
+
+
+def dataset_table(
+    objects: pd.DataFrame, frames: pd.DataFrame, events: pd.DataFrame
+) -> pd.DataFrame:
+    """One row per method: means over all objects of all sequences, then over repeats."""
+    rows = []
+    for keys, group in objects.groupby(RUN_COLUMNS, sort=False):
+        method, repeat = keys
+        mine = frames[(frames["method"] == method) & (frames["repeat"] == repeat)]
+        helped = events[(events["method"] == method) & (events["repeat"] == repeat)]
+        row = {"method": method, "repeat": repeat, "sequences": group["sequence"].nunique()}
+        row["objects"] = len(group)
+        rows.append({**row, **_group_figures(group, mine, helped)})
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    averaged = table.groupby("method", sort=False).mean(numeric_only=True).drop(columns="repeat")
+    averaged.insert(0, "repeats", table.groupby("method", sort=False)["repeat"].count())
+    return averaged.reset_index()
+
+
+def honesty(uncertainty: pd.Series, score: pd.Series) -> float:
+    """Area under the ROC curve of uncertainty as a detector of IoU below 0.5.
+
+    1: every lost frame is more uncertain than every good one; 0.5: uncertainty says nothing;
+    NaN where no frame, or every frame, is lost.
+    """
+    known = uncertainty.notna() & score.notna()
+    lost = (score[known] < LOST_IOU).to_numpy()
+    if not lost.any() or lost.all():
+        return float("nan")
+    ranks = rankdata(uncertainty[known].to_numpy())
+    positives, negatives = int(lost.sum()), int((~lost).sum())
+    return float((ranks[lost].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def given_corrections(events: pd.DataFrame) -> pd.DataFrame:
+    """The operator's corrections that were applied."""
+    return events[(events["source"] == "operator") & events["applied"].astype(bool)]
+
+
+def _events_of(
+    events: pd.DataFrame, method: object, repeat: object, sequence: object
+) -> pd.DataFrame:
+    return events[
+        (events["method"] == method)
+        & (events["repeat"] == repeat)
+        & (events["sequence"] == sequence)
+    ]
+
+
+def _object_figures(frames: pd.DataFrame, events: pd.DataFrame) -> dict[str, Any]:
+    scored = frames[frames["scored"].astype(bool)]
+    region = metrics.sequence_statistics(scored["j"].to_numpy(float))
+    boundary = metrics.sequence_statistics(scored["f"].to_numpy(float))
+    given = given_corrections(events)
+    position = {index: number for number, index in enumerate(frames["index"])}
+    interactions = metrics.ObjectInteractions(
+        len(frames), tuple(position[index] for index in given["index"])
+    )
+    gaps = np.diff(np.sort(interactions.corrected_at)).astype(float)
+    return {
+        "frames": len(frames),
+        "scored": len(scored),
+        "jf": (region.mean + boundary.mean) / 2,
+        "j_mean": region.mean,
+        "j_recall": region.recall,
+        "j_decay": region.decay,
+        "f_mean": boundary.mean,
+        "f_recall": boundary.recall,
+        "f_decay": boundary.decay,
+        **{
+            f"r_{threshold:g}": metrics.robustness(scored["j"].to_numpy(float), threshold)
+            for threshold in metrics.ROBUSTNESS_THRESHOLDS
+        },
+        "asked": int((events["source"] == "operator").sum()),
+        "corrections": len(given),
+        "pseudo_corrections": int(
+            ((events["source"] == "pseudo") & events["applied"].astype(bool)).sum()
+        ),
+        "aci": metrics.average_cumulative_interactions(interactions),
+        "interval_mean": float(gaps.mean()) if gaps.size else float("nan"),
+        "coverage": float((frames["area"] > 0).mean()),
+        "stability": float(frames["stability"].mean()),
+        "uncertainty": float(frames["uncertainty"].mean()),
+        "honesty": honesty(scored["uncertainty"], scored["j"]),
+        "held": float(frames["held"].astype(bool).mean()),
+    }
+
+
+def _group_figures(
+    objects: pd.DataFrame, frames: pd.DataFrame, events: pd.DataFrame
+) -> dict[str, Any]:
+    """Means over objects; the help over all of them; frames counted once each."""
+    averaged = [
+        *("jf", "j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay"),
+        *(f"r_{threshold:g}" for threshold in metrics.ROBUSTNESS_THRESHOLDS),
+        *("coverage", "stability", "uncertainty", "held"),
+    ]
+    once = frames.drop_duplicates(["sequence", "index"])
+    given = given_corrections(events)
+    interactions = []
+    for keys, group in frames.groupby(["sequence", "object"], sort=False):
+        sequence, object_id = keys
+        ordered = group["index"].sort_values().to_list()
+        position = {index: number for number, index in enumerate(ordered)}
+        mine = given[(given["sequence"] == sequence) & (given["object"] == object_id)]
+        interactions.append(
+            metrics.ObjectInteractions(
+                len(ordered), tuple(position[index] for index in mine["index"])
+            )
+        )
+    helped = metrics.interaction_statistics(interactions, sequence_frames=len(once))
+    scored = frames[frames["scored"].astype(bool)]
+    corrected_frames = len(given.drop_duplicates(["sequence", "index"]))
+    return {
+        "frames": len(once),
+        **{column: float(objects[column].mean()) for column in averaged},
+        "asked": int(objects["asked"].sum()),
+        "corrections": helped.corrections,
+        "corrected_share": corrected_frames / len(once) if len(once) else float("nan"),
+        "per_1000_frames": helped.per_1000_frames,
+        "interval_mean": helped.interval_mean,
+        "interval_median": helped.interval_median,
+        "aci_mean": helped.aci_mean,
+        "aci_sum": helped.aci_sum,
+        "pseudo_corrections": int(objects["pseudo_corrections"].sum()),
+        "honesty": honesty(scored["uncertainty"], scored["j"]),
+        "seconds_per_frame": float(once["seconds"].mean()),
+    }
