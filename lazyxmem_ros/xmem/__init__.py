@@ -9,12 +9,14 @@ from lazyxmem_ros.xmem.errors import (
     TrackerError,
     UnknownObjectError,
 )
+from lazyxmem_ros.xmem.frame import Closing, Frame
 from lazyxmem_ros.xmem.memory import Memory, MemoryConfig
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
-from lazyxmem_ros.xmem.tracker import Frame, XMemTracker, resolve_device
+from lazyxmem_ros.xmem.tracker import TrackerState, XMemTracker, resolve_device
 
 __all__ = [
     "CheckpointError",
+    "Closing",
     "EncoderConfig",
     "Frame",
     "FrameError",
@@ -23,6 +25,7 @@ __all__ = [
     "MemoryConfig",
     "NetworkConfig",
     "TrackerError",
+    "TrackerState",
     "UnknownObjectError",
     "XMem",
     "XMemTracker",

@@ -73,12 +73,8 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(
-        isinstance(v, Tensor) for v in loaded.values()
-    ):
-        raise CheckpointError(
-            f"{path} holds a {type(loaded).__name__}, not a state dict"
-        )
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     return loaded
 
 
@@ -90,9 +86,7 @@ def save_network(
 ) -> None:
     """Write the weights as float16 safetensors, with free-form metadata."""
     state = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor)
-        .cpu()
-        .contiguous()
+        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in network.state_dict().items()
     }
     safetensors.torch.save_file(state, path, metadata=dict(metadata or {}))
@@ -107,9 +101,7 @@ def infer_config(state: Mapping[str, Tensor]) -> NetworkConfig:
     hidden = "decoder.hidden_update.transform.weight" in state
     return NetworkConfig(
         key_encoder=_infer_encoder(state, "key_encoder", ("res2", "layer2", "layer3")),
-        value_encoder=_infer_encoder(
-            state, "value_encoder", ("layer1", "layer2", "layer3")
-        ),
+        value_encoder=_infer_encoder(state, "value_encoder", ("layer1", "layer2", "layer3")),
         key_dim=outputs("key_proj.key_proj"),
         value_dim=outputs("value_encoder.fuser.block2.conv2"),
         hidden_dim=outputs("decoder.hidden_update.transform") // 3 if hidden else 0,
@@ -164,6 +156,4 @@ def _check_shapes(network: XMem, state: Mapping[str, Tensor], name: str) -> None
             )
     unknown = sorted(set(state) - set(expected))
     if unknown:
-        raise CheckpointError(
-            f"{name} has an entry that XMem does not know: {unknown[0]!r}"
-        )
+        raise CheckpointError(f"{name} has an entry that XMem does not know: {unknown[0]!r}")

@@ -58,9 +58,7 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         if self.memory_every < 1:
-            raise ValueError(
-                f"memory_every must be at least 1, not {self.memory_every}"
-            )
+            raise ValueError(f"memory_every must be at least 1, not {self.memory_every}")
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, not {self.top_k}")
         if not 2 <= self.min_working_frames < self.max_working_frames:
@@ -87,9 +85,26 @@ class _Owner:
 
     birth: int  # index of the first frame whose tokens it owns
     values: Tensor  # [rows, C_v]
-    anchored: bool = (
-        False  # its first value lies in the memory's first frame, not in its own
-    )
+    anchored: bool = False  # its first value lies in the memory's first frame, not in its own
+
+
+@dataclass(frozen=True)
+class MemoryState:
+    """A copy of what a `Memory` holds: N used rows, and what they are."""
+
+    shared: dict[str, Tensor]
+    """Arrays [N, ...] that all objects share."""
+    values: dict[int, Tensor]
+    """Object id -> values [N, C_v]."""
+    births: dict[int, int]
+    anchored: frozenset[int]
+    working: tuple[int, ...]
+    long_term: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copy."""
+        return sum(t.nbytes for t in (*self.shared.values(), *self.values.values()))
 
 
 class Memory:
@@ -131,6 +146,7 @@ class Memory:
 
     @property
     def object_ids(self) -> tuple[int, ...]:
+        """The objects, in the order in which they were added."""
         return tuple(self._owners)
 
     @property
@@ -140,30 +156,32 @@ class Memory:
 
     @property
     def working_tokens(self) -> int:
+        """Tokens in working memory."""
         return len(self._working) * self.tokens_per_frame
 
     @property
     def long_term_tokens(self) -> int:
+        """Tokens in long-term memory."""
         return self._long_term
 
     @property
     def nbytes(self) -> int:
         """Bytes of storage held; it changes only when an object is added or removed."""
-        return sum(t.nbytes for t in self._columns()) + sum(
+        return sum(t.nbytes for t in self._columns().values()) + sum(
             owner.values.nbytes for owner in self._owners.values()
         )
 
-    def _columns(self) -> tuple[Tensor, ...]:
+    def _columns(self) -> dict[str, Tensor]:
         """The row-wise arrays that all objects share."""
-        return (
-            self._key,
-            self._shrinkage,
-            self._selection,
-            self._expanded,
-            self._use,
-            self._life,
-            self._born,
-        )
+        return {
+            "key": self._key,
+            "shrinkage": self._shrinkage,
+            "selection": self._selection,
+            "expanded": self._expanded,
+            "use": self._use,
+            "life": self._life,
+            "born": self._born,
+        }
 
     def _used_rows(self) -> slice:
         return slice(self._base - self._long_term, self._base + self.working_tokens)
@@ -172,13 +190,38 @@ class Memory:
         start = self._base + position * self.tokens_per_frame
         return slice(start, start + self.tokens_per_frame)
 
+    # ---- copies
+
+    def state(self) -> MemoryState:
+        """A copy of all that is held; what is done here later does not change it."""
+        rows = self._used_rows()
+        return MemoryState(
+            shared={name: array[rows].clone() for name, array in self._columns().items()},
+            values={i: owner.values[rows].clone() for i, owner in self._owners.items()},
+            births={i: owner.birth for i, owner in self._owners.items()},
+            anchored=frozenset(i for i, owner in self._owners.items() if owner.anchored),
+            working=tuple(self._working),
+            long_term=self._long_term,
+        )
+
+    def restore(self, state: MemoryState) -> None:
+        """Hold what the state holds, and nothing else."""
+        self._owners.clear()
+        self._working, self._long_term = list(state.working), state.long_term
+        rows = self._used_rows()
+        for name, array in self._columns().items():
+            array[rows] = state.shared[name]
+        for object_id, birth in state.births.items():
+            self.add_object(object_id, birth=birth)
+            owner = self._owners[object_id]
+            owner.values[rows] = state.values[object_id]
+            owner.anchored = object_id in state.anchored
+
     # ---- objects come and go
 
     def add_object(self, object_id: int, *, birth: int) -> None:
         """An object that owns the tokens of frame `birth` and of those after it."""
-        self._owners[object_id] = _Owner(
-            birth, self._zeros(self._rows, self._value_dim)
-        )
+        self._owners[object_id] = _Owner(birth, self._zeros(self._rows, self._value_dim))
 
     def remove_object(self, object_id: int) -> None:
         """Free the object's values, and the tokens that nobody else owns."""
@@ -191,12 +234,8 @@ class Memory:
         if self._working and self._working[0] < oldest:
             for owner in self._owners.values():
                 owner.anchored = False
-        self._keep_long_term(
-            self._born[self._base - self._long_term : self._base] > oldest
-        )
-        self._keep_working(
-            [p for p, index in enumerate(self._working) if index >= oldest]
-        )
+        self._keep_long_term(self._born[self._base - self._long_term : self._base] > oldest)
+        self._keep_working([p for p, index in enumerate(self._working) if index >= oldest])
 
     # ---- reading
 
@@ -210,11 +249,7 @@ class Memory:
         readouts: dict[int, Tensor] = {}
         for birth, ids in self._by_birth():
             # The oldest objects own every token; those of younger ones come after their birth.
-            owned = (
-                _mask(similarity, self._foreign(birth, ids[0]))
-                if readouts
-                else similarity
-            )
+            owned = _mask(similarity, self._foreign(birth, ids[0])) if readouts else similarity
             top = torch.topk(owned, min(self.config.top_k, owned.shape[1]), dim=1)
             weights = torch.softmax(top.values, dim=1)
             if not readouts:
@@ -247,17 +282,13 @@ class Memory:
             foreign[self._long_term : self._long_term + self.tokens_per_frame] = False
         return foreign
 
-    def _similarity(
-        self, rows: slice | Tensor, key: Tensor, selection: Tensor
-    ) -> Tensor:
+    def _similarity(self, rows: slice | Tensor, key: Tensor, selection: Tensor) -> Tensor:
         """Anisotropic L2 similarity [queries, tokens] (XMem, equation 2), its square expanded.
 
         -s_i sum_c e_cj (k_ci - q_cj)^2 / sqrt(C_k), as one product with `_expand`'s columns.
         """
         weighted = selection * key
-        query = torch.cat(
-            [-selection, 2 * weighted, -(weighted * key).sum(1, keepdim=True)], dim=1
-        )
+        query = torch.cat([-selection, 2 * weighted, -(weighted * key).sum(1, keepdim=True)], dim=1)
         return (query / math.sqrt(key.shape[1])) @ self._expanded[rows].T
 
     # ---- writing
@@ -296,9 +327,7 @@ class Memory:
         if start < end:
             for array in self._arrays():
                 moved = array[start:end].clone()
-                array[start + self.tokens_per_frame : end + self.tokens_per_frame] = (
-                    moved
-                )
+                array[start + self.tokens_per_frame : end + self.tokens_per_frame] = moved
         self._working.insert(position, frame_index)
 
     def _set_tokens(
@@ -320,7 +349,7 @@ class Memory:
         self._born[rows] = born
 
     def _arrays(self) -> Iterator[Tensor]:
-        yield from self._columns()
+        yield from self._columns().values()
         for owner in self._owners.values():
             yield owner.values
 

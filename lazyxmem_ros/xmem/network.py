@@ -41,9 +41,7 @@ class EncoderConfig:
     @property
     def channels(self) -> tuple[int, int, int]:
         """Output channels at strides 4, 8 and 16."""
-        expansion = (
-            Bottleneck.expansion if self.block == "bottleneck" else BasicBlock.expansion
-        )
+        expansion = Bottleneck.expansion if self.block == "bottleneck" else BasicBlock.expansion
         a, b, c = self.widths
         return a * expansion, b * expansion, c * expansion
 
@@ -52,9 +50,7 @@ class EncoderConfig:
 class NetworkConfig:
     """Widths of the network; the defaults are the published XMem's."""
 
-    key_encoder: EncoderConfig = EncoderConfig(
-        "bottleneck", 64, (3, 4, 6), (64, 128, 256)
-    )
+    key_encoder: EncoderConfig = EncoderConfig("bottleneck", 64, (3, 4, 6), (64, 128, 256))
     value_encoder: EncoderConfig = EncoderConfig("basic", 64, (2, 2, 2), (64, 128, 256))
     key_dim: int = 64
     value_dim: int = 512
@@ -88,9 +84,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels_in: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(
-            channels_in, width, 3, stride=stride, padding=1, bias=False
-        )
+        self.conv1 = nn.Conv2d(channels_in, width, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
@@ -99,9 +93,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
-        return F.relu(
-            y + (x if self.downsample is None else self.downsample(x)), inplace=True
-        )
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -124,9 +116,7 @@ class Bottleneck(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
-        return F.relu(
-            y + (x if self.downsample is None else self.downsample(x)), inplace=True
-        )
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
 def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
@@ -143,9 +133,7 @@ def _stage(config: EncoderConfig, stage: int) -> nn.Sequential:
     channels_in = config.stem if stage == 0 else config.channels[stage - 1]
     width, stride = config.widths[stage], 1 if stage == 0 else 2
     layers: list[nn.Module] = [block(channels_in, width, stride)]
-    layers += [
-        block(config.channels[stage], width, 1) for _ in range(config.blocks[stage] - 1)
-    ]
+    layers += [block(config.channels[stage], width, 1) for _ in range(config.blocks[stage] - 1)]
     return nn.Sequential(*layers)
 
 
@@ -155,9 +143,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         same = channels_in == channels_out
-        self.downsample = (
-            None if same else nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        )
+        self.downsample = None if same else nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
 
@@ -222,9 +208,7 @@ class Fuser(nn.Module):
     def forward(self, image: Tensor, objects: Tensor) -> Tensor:
         """[B, C_i, h, w], [B, K, C_o, h, w] -> [B*K, C, h, w]."""
         k = objects.shape[1]
-        x = self.block1(
-            torch.cat([_per_object(image, k), objects.flatten(0, 1)], dim=1)
-        )
+        x = self.block1(torch.cat([_per_object(image, k), objects.flatten(0, 1)], dim=1))
         return self.block2(x + self.attention(x))
 
 
@@ -274,9 +258,7 @@ class HiddenReinforcer(nn.Module):
 class HiddenUpdater(nn.Module):
     """The normal update: the hidden state renewed from the decoder's three scales."""
 
-    def __init__(
-        self, dims: tuple[int, int, int], middle: int, hidden_dim: int
-    ) -> None:
+    def __init__(self, dims: tuple[int, int, int], middle: int, hidden_dim: int) -> None:
         super().__init__()
         self.g16_conv = nn.Conv2d(dims[0], middle, 1)
         self.g8_conv = nn.Conv2d(dims[1], middle, 1)
@@ -284,11 +266,7 @@ class HiddenUpdater(nn.Module):
         self.transform = nn.Conv2d(middle + hidden_dim, 3 * hidden_dim, 3, padding=1)
 
     def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, hidden: Tensor) -> Tensor:
-        x = (
-            self.g16_conv(g16)
-            + self.g8_conv(_resize(g8, 1 / 2))
-            + self.g4_conv(_resize(g4, 1 / 4))
-        )
+        x = self.g16_conv(g16) + self.g8_conv(_resize(g8, 1 / 2)) + self.g4_conv(_resize(g4, 1 / 4))
         return _gru(self.transform, x, hidden)
 
 
@@ -342,9 +320,7 @@ class ValueEncoder(nn.Module):
         image_dim = config.key_encoder.channels[2]
         self.fuser = Fuser(image_dim, encoder.channels[2], config.value_dim)
         self.hidden_reinforce = (
-            HiddenReinforcer(config.value_dim, config.hidden_dim)
-            if config.hidden_dim
-            else None
+            HiddenReinforcer(config.value_dim, config.hidden_dim) if config.hidden_dim else None
         )
 
     def forward(
@@ -364,9 +340,7 @@ class ValueEncoder(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         value = self.fuser(f16, x.unflatten(0, (b, k)))
         if deep_update and self.hidden_reinforce is not None and hidden is not None:
-            hidden = self.hidden_reinforce(value, hidden.flatten(0, 1)).unflatten(
-                0, (b, k)
-            )
+            hidden = self.hidden_reinforce(value, hidden.flatten(0, 1)).unflatten(0, (b, k))
         return value.unflatten(0, (b, k)), hidden
 
 
@@ -379,9 +353,7 @@ class Decoder(nn.Module):
         d16, d8, d4 = config.decoder_dims
         self.fuser = Fuser(c16, config.value_dim + config.hidden_dim, d16)
         self.hidden_update = (
-            HiddenUpdater(
-                config.decoder_dims, config.hidden_update_dim, config.hidden_dim
-            )
+            HiddenUpdater(config.decoder_dims, config.hidden_update_dim, config.hidden_dim)
             if config.hidden_dim
             else None
         )
@@ -407,9 +379,7 @@ class Decoder(nn.Module):
         logits = self.pred(F.relu(g4))
         if update_hidden and self.hidden_update is not None and hidden is not None:
             g4 = torch.cat([g4, logits], dim=1)
-            hidden = self.hidden_update(g16, g8, g4, hidden.flatten(0, 1)).unflatten(
-                0, (b, k)
-            )
+            hidden = self.hidden_update(g16, g8, g4, hidden.flatten(0, 1)).unflatten(0, (b, k))
         return _resize(logits, 4).squeeze(1).unflatten(0, (b, k)), hidden
 
 
@@ -420,16 +390,12 @@ class XMem(nn.Module):
         super().__init__()
         self.config = config or NetworkConfig()
         self.key_encoder = KeyEncoder(self.config.key_encoder)
-        self.key_proj = KeyProjection(
-            self.config.key_encoder.channels[2], self.config.key_dim
-        )
+        self.key_proj = KeyProjection(self.config.key_encoder.channels[2], self.config.key_dim)
         self.value_encoder = ValueEncoder(self.config)
         self.decoder = Decoder(self.config)
 
     @classmethod
-    def from_checkpoint(
-        cls, source: str | PathLike[str] | Mapping[str, Tensor]
-    ) -> XMem:
+    def from_checkpoint(cls, source: str | PathLike[str] | Mapping[str, Tensor]) -> XMem:
         """Read a published `.pth`, a `.safetensors` file or a state dict, in evaluation mode.
 
         Widths are read from the shapes. Raises `CheckpointError`, naming the first entry that

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lazyxmem_ros.xmem.errors import FrameError, MaskError, UnknownObjectError
-from lazyxmem_ros.xmem.memory import Memory, MemoryConfig
+from lazyxmem_ros.xmem.frame import Closing, Frame, pad
+from lazyxmem_ros.xmem.memory import Memory, MemoryConfig, MemoryState
 from lazyxmem_ros.xmem.network import (
     IMAGE_MEAN,
     IMAGE_STD,
@@ -30,61 +31,28 @@ MAX_OBJECT_ID = 65_535
 Mask = NDArray[np.bool_]
 
 
-@dataclass
-class Frame:
-    """One image on its way through the tracker, and what a later correction of it needs."""
+@dataclass(frozen=True)
+class TrackerState:
+    """A copy of all that a tracker remembers, between two frames or while one is open."""
 
-    index: int
-    """Counts the images since the start or the last reset."""
-    stamp: int
-    """Nanoseconds since the epoch, as given to `segment`."""
-    size: tuple[int, int]
-    """Height and width of the image as given, pixels."""
-    object_ids: tuple[int, ...]
-    """The objects, in the order of `probabilities`."""
-    image: Tensor
-    """Normalised, scaled and padded image [1, 3, H', W']."""
-    features: KeyFeatures | None
-    """The key encoder's features; None while there has been nothing to track."""
-    distribution: Tensor
-    """Probabilities [K + 1, H', W'] at the padded internal size."""
+    size: tuple[int, int] | None
+    tokens: tuple[int, int] | None
+    """Height and width of a frame in memory tokens."""
+    memory: MemoryState | None
+    births: dict[int, int]
     hidden: dict[int, Tensor]
-    """Hidden state [C_h, h, w] of each object after this frame's decoding."""
+    frame: Frame | None
+    """A copy of the frame that was open, if one was."""
+    frames: int
     clock: int
-    """The memory clock's reading that this frame has if it is not held."""
-    deep_update: bool
-    """Whether the frame is due for a deep update of the hidden state."""
-    given: set[int] = field(default_factory=set)
-    """Objects whose mask was given on this frame."""
-    open: bool = True
-    """Not yet memorized, held or corrected."""
-    _inner: tuple[int, int] = (0, 0)  # the scaled image's size, without its padding
-    _probabilities: Tensor | None = None
+    last_memory: int
+    last_deep_update: int
 
     @property
-    def probabilities(self) -> Tensor:
-        """Float tensor [K + 1, H, W] on the device: background, then the objects in order."""
-        if self._probabilities is None:
-            self._probabilities = self._at_output_size(self.distribution)
-        return self._probabilities
-
-    def labels(self) -> NDArray[np.uint16]:
-        """Label map [H, W]: the most probable object's id, 0 for background."""
-        ids = torch.tensor([0, *self.object_ids], device=self.distribution.device)
-        return ids[self.probabilities.argmax(0)].cpu().numpy().astype(np.uint16)
-
-    def _at_output_size(self, distribution: Tensor) -> Tensor:
-        (top, left), (height, width) = _padding(self._inner), self._inner
-        cropped = distribution[:, top : top + height, left : left + width]
-        if self._inner == self.size:
-            return cropped
-        return F.interpolate(
-            cropped[None], self.size, mode="bilinear", align_corners=False
-        )[0]
-
-    def _set_distribution(self, distribution: Tensor) -> None:
-        self.distribution = distribution
-        self._probabilities = None
+    def nbytes(self) -> int:
+        """Bytes of the copy."""
+        hidden = sum(h.nbytes for h in self.hidden.values())
+        return hidden + (self.memory.nbytes if self.memory else 0)
 
 
 class XMemTracker:
@@ -128,6 +96,7 @@ class XMemTracker:
     def reset(self) -> None:
         """Forget every object, the memory and the image size."""
         self._memory: Memory | None = None
+        self._tokens: tuple[int, int] | None = None
         self._size: tuple[int, int] | None = None
         self._hidden: dict[int, Tensor] = {}
         self._births: dict[int, int] = {}
@@ -143,6 +112,11 @@ class XMemTracker:
     def object_ids(self) -> tuple[int, ...]:
         """The objects followed, in the order in which they were added."""
         return tuple(self._births)
+
+    @property
+    def frame(self) -> Frame | None:
+        """The newest frame."""
+        return self._frame
 
     @property
     def memory_tokens(self) -> tuple[int, int]:
@@ -192,14 +166,11 @@ class XMemTracker:
             hidden=dict(self._hidden),
             clock=clock,
             deep_update=self._deep_update_due(clock, given=bool(given)),
-            _inner=inner,
+            inner_size=inner,
         )
         self._frames += 1
         self._frame = frame
-        if self._births:
-            self._predict(frame, decode=not set(self._births) <= set(given))
-        if given:
-            self._give(frame, given)
+        self._open(frame, given)
         return frame
 
     @torch.inference_mode()
@@ -233,7 +204,7 @@ class XMemTracker:
         self._clock = frame.clock
         if self._births and (frame.given or masks or self._memory_due(frame.clock)):
             self._enter(frame, deep_update=frame.deep_update)
-        frame.open = False
+        frame.closing = Closing.MEMORIZED
 
     @torch.inference_mode()
     def hold(self, frame: Frame) -> None:
@@ -245,7 +216,7 @@ class XMemTracker:
         if frame.given:
             raise FrameError(f"frame {frame.index} has given masks: memorize it")
         self._hidden.update(frame.hidden)
-        frame.open = False
+        frame.closing = Closing.HELD
 
     @torch.inference_mode()
     def correct(self, frame: Frame, masks: Mapping[int, Mask]) -> None:
@@ -261,17 +232,18 @@ class XMemTracker:
         if not corrected:
             raise MaskError("a correction needs the mask of at least one object")
         self._overlay(frame, corrected)
+        frame.corrected.update(corrected)
         if frame.open:
             self._hidden.update(frame.hidden)
             self._clock = frame.clock
         self._enter(frame, deep_update=True)
-        frame.open = False
+        frame.closing = Closing.CORRECTED
 
     @torch.inference_mode()
     def preview(self, frame: Frame, masks: Mapping[int, Mask]) -> Tensor:
         """What `frame.probabilities` would be with these masks; changes nothing."""
         checked = self._check_masks(masks, frame.size, known_only=True)
-        return frame._at_output_size(self._with_masks(frame, checked))
+        return frame.at_output_size(self._with_masks(frame, checked))
 
     @torch.inference_mode()
     def remove_objects(self, object_ids: Iterable[int]) -> None:
@@ -289,12 +261,78 @@ class XMemTracker:
             objects = frame.distribution[1:][keep]
             frame.object_ids = tuple(i for i in frame.object_ids if i not in ids)
             # What the removed objects had of a pixel goes to the background.
-            frame._set_distribution(
-                torch.cat([1 - objects.sum(0, keepdim=True), objects])
-            )
-            frame.given -= set(ids)
+            frame.set_distribution(torch.cat([1 - objects.sum(0, keepdim=True), objects]))
             for object_id in ids:
-                frame.hidden.pop(object_id, None)
+                for kept in (frame.hidden, frame.given, frame.corrected):
+                    kept.pop(object_id, None)
+
+    # ---- going back in time
+
+    def state(self) -> TrackerState:
+        """A copy of memory, hidden states, clocks and, if there is one, the open frame."""
+        frame = self._frame
+        return TrackerState(
+            size=self._size,
+            tokens=self._tokens,
+            memory=self._memory.state() if self._memory else None,
+            births=dict(self._births),
+            hidden=dict(self._hidden),  # tensors are replaced, never written into
+            frame=frame.copy() if frame is not None and frame.open else None,
+            frames=self._frames,
+            clock=self._clock,
+            last_memory=self._last_memory,
+            last_deep_update=self._last_deep_update,
+        )
+
+    @torch.inference_mode()
+    def restore(self, state: TrackerState) -> None:
+        """Remember what the state holds; the frame that was open then is open again."""
+        self.reset()
+        self._size, self._births = state.size, dict(state.births)
+        self._hidden = {i: h.to(self.device) for i, h in state.hidden.items()}
+        self._frames, self._clock = state.frames, state.clock
+        self._last_memory, self._last_deep_update = state.last_memory, state.last_deep_update
+        if state.memory is not None:
+            assert state.tokens is not None
+            self._memory = self._make_memory(state.tokens)
+            self._memory.restore(state.memory)
+        self._frame = state.frame.copy() if state.frame else None
+
+    def fork(self, state: TrackerState) -> XMemTracker:
+        """Another tracker with the same network and settings that remembers the state."""
+        other = XMemTracker(
+            self.network,
+            self.config,
+            device=self.device,
+            max_internal_size=self.max_internal_size,
+            precision=self.precision,
+        )
+        other.restore(state)
+        return other
+
+    @torch.inference_mode()
+    def resegment(self, past: Frame) -> Frame:
+        """Open a past frame anew: its cached features, this tracker's memory and objects.
+
+        Masks that were given on it are given again. `past` itself stays as it is.
+        """
+        given = dict(past.given)
+        frame = replace(
+            past,
+            object_ids=self.object_ids,
+            distribution=past.image.new_ones(1, *past.image.shape[-2:]),
+            hidden=dict(self._hidden),
+            clock=self._clock + 1,
+            deep_update=self._deep_update_due(self._clock + 1, given=bool(given)),
+            given={},
+            corrected={},
+            closing=None,
+            _probabilities=None,
+        )
+        self._frames = frame.index + 1
+        self._frame = frame
+        self._open(frame, given)
+        return frame
 
     # ---- when
 
@@ -308,15 +346,20 @@ class XMemTracker:
 
     # ---- how
 
+    def _open(self, frame: Frame, given: Mapping[int, Tensor]) -> None:
+        if self._births:
+            self._predict(frame, decode=not set(self._births) <= set(given))
+        if given:
+            self._give(frame, given)
+
     def _predict(self, frame: Frame, *, decode: bool) -> None:
         """Read memory and decode the objects' masks and hidden states."""
         self._encode(frame)
         if not decode:
-            frame._set_distribution(
-                frame.distribution.new_zeros(len(frame.object_ids) + 1, 1, 1)
-            )
+            frame.set_distribution(frame.distribution.new_zeros(len(frame.object_ids) + 1, 1, 1))
             return
-        assert frame.features is not None and self._memory is not None
+        assert frame.features is not None
+        assert self._memory is not None
         query = _tokens(frame.features.key[0])
         readout = self._memory.read(query, _tokens(frame.features.selection[0]))
         h, w = frame.features.key.shape[-2:]
@@ -329,7 +372,7 @@ class XMemTracker:
                 self._stack_hidden(frame),
                 update_hidden=not (synchronous and frame.deep_update),
             )
-        frame._set_distribution(aggregate(torch.sigmoid(logits[0].float())))
+        frame.set_distribution(aggregate(torch.sigmoid(logits[0].float())))
         self._unstack_hidden(frame, hidden)
 
     def _give(self, frame: Frame, given: Mapping[int, Tensor]) -> None:
@@ -338,13 +381,7 @@ class XMemTracker:
         assert frame.features is not None
         h, w = frame.features.key.shape[-2:]
         if self._memory is None:
-            self._memory = Memory(
-                self.config,
-                tokens_per_frame=h * w,
-                key_dim=self.network.config.key_dim,
-                value_dim=self.network.config.value_dim,
-                device=self.device,
-            )
+            self._memory = self._make_memory((h, w))
         for object_id in given:
             if object_id not in self._births:
                 self._births[object_id] = frame.index
@@ -354,11 +391,22 @@ class XMemTracker:
                         self.network.config.hidden_dim, h, w
                     )
         self._overlay(frame, given)
-        frame.given |= set(given)
+        frame.given.update(given)
+
+    def _make_memory(self, tokens: tuple[int, int]) -> Memory:
+        self._tokens = tokens
+        return Memory(
+            self.config,
+            tokens_per_frame=tokens[0] * tokens[1],
+            key_dim=self.network.config.key_dim,
+            value_dim=self.network.config.value_dim,
+            device=self.device,
+        )
 
     def _enter(self, frame: Frame, *, deep_update: bool) -> None:
         """The frame's values enter working memory; the memory clock restarts there."""
-        assert frame.features is not None and self._memory is not None
+        assert frame.features is not None
+        assert self._memory is not None
         with self._autocast():
             value, hidden = self.network.encode_value(
                 frame.image,
@@ -372,10 +420,7 @@ class XMemTracker:
             key=_tokens(frame.features.key[0]),
             shrinkage=frame.features.shrinkage.flatten(),
             selection=_tokens(frame.features.selection[0]),
-            values={
-                i: _tokens(v)
-                for i, v in zip(frame.object_ids, value[0].float(), strict=True)
-            },
+            values={i: _tokens(v) for i, v in zip(frame.object_ids, value[0].float(), strict=True)},
         )
         self._last_memory = self._clock
         if deep_update:
@@ -395,7 +440,7 @@ class XMemTracker:
             )
 
     def _overlay(self, frame: Frame, masks: Mapping[int, Tensor]) -> None:
-        frame._set_distribution(self._with_masks(frame, masks))
+        frame.set_distribution(self._with_masks(frame, masks))
         frame.object_ids = self.object_ids
 
     def _with_masks(self, frame: Frame, masks: Mapping[int, Tensor]) -> Tensor:
@@ -407,9 +452,7 @@ class XMemTracker:
         before = dict(zip(frame.object_ids, frame.distribution[1:], strict=True))
         # A new object is followed already; one in a preview is not in `before` only by mistake.
         objects = [
-            masks[i]
-            if i in masks
-            else before[i].expand_as(covered).masked_fill(covered, 0)
+            masks[i] if i in masks else before[i].expand_as(covered).masked_fill(covered, 0)
             for i in self.object_ids
         ]
         return aggregate(torch.stack(objects))
@@ -445,7 +488,7 @@ class XMemTracker:
         inner = self._inner_size(size)
         if inner != size:
             scaled = F.interpolate(scaled[None], inner, mode="area")[0]
-        padded = _pad(scaled)[None]
+        padded = pad(scaled)[None]
         return padded.contiguous(memory_format=torch.channels_last), inner
 
     def _prepare_mask(self, mask: Mask) -> Tensor:
@@ -455,7 +498,7 @@ class XMemTracker:
         inner = self._inner_size(size)
         if inner != size:
             pixels = F.interpolate(pixels[None, None], inner, mode="area")[0, 0]
-        return _pad(pixels)
+        return pad(pixels)
 
     # ---- checks, all of them before anything changes
 
@@ -512,7 +555,7 @@ class XMemTracker:
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
-    """ "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N" -> a device that exists."""
+    """The device of a name: auto (the GPU where there is one), cpu, cuda or cuda:N."""
     if isinstance(name, torch.device):
         return name
     if name == "auto":
@@ -520,9 +563,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(
-            f'device "{name}" is unknown: use auto, cpu, cuda or cuda:N'
-        ) from error
+        raise ValueError(f'device "{name}" is unknown: use auto, cpu, cuda or cuda:N') from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f'device "{name}" is not here ({torch.cuda.device_count()} CUDA devices): use auto'
@@ -533,15 +574,3 @@ def resolve_device(name: str | torch.device) -> torch.device:
 def _tokens(x: Tensor) -> Tensor:
     """[C, h, w] -> [h*w, C]."""
     return x.flatten(1).T
-
-
-def _padding(size: tuple[int, int]) -> tuple[int, int]:
-    """Rows above and columns left of an image that is padded to multiples of the stride."""
-    return (-size[0] % STRIDE) // 2, (-size[1] % STRIDE) // 2
-
-
-def _pad(x: Tensor) -> Tensor:
-    """[..., H, W] -> [..., H', W']: zeros all around, the larger half at the bottom and right."""
-    height, width = x.shape[-2:]
-    top, left = _padding((height, width))
-    return F.pad(x, (left, -width % STRIDE - left, top, -height % STRIDE - top))
