@@ -119,6 +119,9 @@ def generate_launch_description() -> LaunchDescription:
                     "image": "image",
                     "namespace": LaunchConfiguration("namespace"),
                     "use_sim_time": LaunchConfiguration("clock"),
+                    # With best effort the first image, which the first mask is about, may get
+                    # lost while publisher and subscriber still find each other.
+                    "image_reliability": "reliable",
                 }.items(),
                 condition=IfCondition(LaunchConfiguration("track")),
             ),

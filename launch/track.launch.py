@@ -4,6 +4,8 @@
 ros2 launch lazyxmem_ros track.launch.py image:=/camera/image_raw
 """
 
+import os
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
@@ -11,6 +13,12 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+# Fast DDS 2 (ROS 2 Humble and Jazzy) knows the setting by another name than Fast DDS 3.
+PROFILE_VARIABLE = (
+    "FASTRTPS_DEFAULT_PROFILES_FILE"
+    if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
+    else "FASTDDS_DEFAULT_PROFILES_FILE"
+)
 CONFIG = PathJoinSubstitution([FindPackageShare("lazyxmem_ros"), "config"])
 
 ARGUMENTS = [
@@ -58,6 +66,12 @@ ARGUMENTS = [
         description="Whether to start the correction server; false where another host runs it.",
     ),
     DeclareLaunchArgument(
+        "image_reliability",
+        default_value="",
+        choices=["", "best_effort", "reliable"],
+        description="Quality of service of the image topics; empty = as the parameter file says.",
+    ),
+    DeclareLaunchArgument(
         "autostart",
         default_value="true",
         choices=["true", "false"],
@@ -79,7 +93,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "fastdds_profile",
         default_value=EnvironmentVariable(
-            "FASTDDS_DEFAULT_PROFILES_FILE",
+            PROFILE_VARIABLE,
             default_value=PathJoinSubstitution([CONFIG, "fastdds.xml"]),
         ),
         description="Fast DDS profile; the default one makes room in shared memory for images. "
@@ -108,7 +122,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             LaunchConfiguration("params_file"),
-            given("device", "weights"),
+            given("device", "weights", "image_reliability"),
             {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)},
             use_sim_time,
         ],
@@ -135,13 +149,10 @@ def _nodes(context: LaunchContext) -> list[Node]:
 
 def generate_launch_description() -> LaunchDescription:
     """Called by `ros2 launch`."""
-    profile = LaunchConfiguration("fastdds_profile")
     return LaunchDescription(
         [
             *ARGUMENTS,
-            SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
-            # Fast DDS 2 (Humble, Jazzy) knows it by this name.
-            SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),
+            SetEnvironmentVariable(PROFILE_VARIABLE, LaunchConfiguration("fastdds_profile")),
             OpaqueFunction(function=_nodes),
         ]
     )

@@ -3,6 +3,7 @@
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -80,6 +81,14 @@ def executables() -> list[str]:
 def test_every_executable_has_a_main(name: str) -> None:
     module = importlib.import_module(f"lazyxmem_ros.nodes.{name}")
     assert callable(module.main)
+
+
+@pytest.mark.parametrize("name", executables())
+def test_every_executable_is_installed_and_may_run(name: str) -> None:
+    get_package_prefix = pytest.importorskip("ament_index_python").get_package_prefix
+    program = Path(get_package_prefix("lazyxmem_ros")) / "lib" / "lazyxmem_ros" / name
+    assert os.access(program, os.X_OK)
+    assert f"lazyxmem_ros.nodes.{name}" in program.read_text()
 
 
 def test_versions_agree() -> None:
