@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,13 @@ PARAMETERS = (
     ParameterSpec(
         "storage", "mcap", "Storage of the bag.", choices=tuple(STORAGES), changes=Changes.NEVER
     ),
+    ParameterSpec(
+        "report_period",
+        0.0,
+        "Seconds between log lines that say how many messages were recorded; 0 = none.",
+        bounds=(0.0, 3600.0),
+        changes=Changes.NEVER,
+    ),
 )
 
 
@@ -54,7 +62,10 @@ class RecorderNode(Node):
             self._bag.__enter__()
         except BagError as error:
             raise NodeStartError(str(error)) from error
+        self._recorded: Counter[str] = Counter()
         self.create_timer(DISCOVERY_PERIOD_S, self._discover)
+        if self._parameters["report_period"]:
+            self.create_timer(self._parameters["report_period"], self._report)
 
     def close(self) -> None:
         """Complete the bag."""
@@ -92,6 +103,11 @@ class RecorderNode(Node):
 
     def _write(self, topic: str, type_name: str, data: bytes) -> None:
         self._bag.write_raw(topic, type_name, time.time_ns(), data)
+        self._recorded[topic] += 1
+
+    def _report(self) -> None:
+        counts = " ".join(f"{topic}={count}" for topic, count in sorted(self._recorded.items()))
+        self.get_logger().info(f"recorded {counts}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,6 +39,7 @@ QUEUE_DEPTH = 20
 CLOCK_PERIOD_S = 0.01
 POLL_PERIOD_S = 0.02
 FLUSH_TIMEOUT_S = 2.0
+SETTLE_S = 0.5
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 PARAMETERS = (
@@ -232,6 +233,9 @@ class ReplayNode(Node):
                 if publisher.get_subscription_count() < wanted
             ]
             if not short:
+                if wanted:
+                    # Being matched here does not yet mean being matched there.
+                    self._pause(SETTLE_S)
                 return
             if time.monotonic() > deadline:
                 raise BagError(f"no subscribers after {timeout:g} s on {', '.join(short)}")

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sequence as a bag that can be replayed and scored: images, first masks, ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.evaluation.graph import INIT_TOPIC
+from lazyxmem_ros.evaluation.sequences import BagSequence, VideoSequence
+
+IMAGE_TOPIC = "/camera/image_raw"
+COMPRESSED_TOPIC = f"{IMAGE_TOPIC}/compressed"
+TRUTH_TOPIC = "/ground_truth"
+FIRST_STAMP = 1_700_000_000_000_000_000
+"""ns; a stamp of 0 would mean "now" to many a node."""
+
+
+def export_bag(
+    sequence: VideoSequence,
+    path: Path,
+    *,
+    compression: str = "jpeg",
+    storage: str = "mcap",
+    progressed: Callable[[int], None] = lambda frames: None,
+) -> BagSequence:
+    """Write a sequence into a new bag; returns the bag as a sequence, with its ground truth.
+
+    compression: "jpeg", "png" or "none" (raw images). Masks of objects go to the tracker's
+    init-mask topic on the frame on which they begin. Raises DatasetError where no object begins.
+    """
+    topic = IMAGE_TOPIC if compression == "none" else COMPRESSED_TOPIC
+    frames = begun = 0
+    with BagWriter(path, storage=storage) as bag:
+        for sample in sequence.samples():
+            if sample.image is None:
+                continue
+            stamp = FIRST_STAMP + sample.stamp
+            if sample.given and sample.truth is not None:
+                begun += len(sample.given)
+                labels = sample.truth * 0
+                for object_id, mask in sample.given.items():
+                    labels[mask] = object_id
+                bag.write_labels(INIT_TOPIC, StampedLabels(stamp, labels))
+            bag.write_image(topic, StampedImage(stamp, sample.image), compression=compression)
+            if sample.truth is not None:
+                bag.write_labels(TRUTH_TOPIC, StampedLabels(stamp, sample.truth))
+            frames += 1
+            progressed(frames)
+    if not begun:
+        raise DatasetError(f"{sequence.name}: no frame has a mask of an object to track")
+    return BagSequence(sequence.name, path, topic, frames, TRUTH_TOPIC)

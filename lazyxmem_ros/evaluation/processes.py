@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A set of child processes that ends as a whole, whatever happens to the parent.
+
+Every child leads a process group of its own, so that Ctrl-C in the terminal reaches the parent
+alone, which then ends the children in order; and the kernel ends them should the parent die.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from lazyxmem_ros.evaluation.errors import EvaluationError
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
+
+GRACE_S = 8.0
+"""Time that a process has to end after SIGINT before it is killed."""
+POLL_S = 0.05
+LOG_TAIL_LINES = 12
+_PR_SET_PDEATHSIG = 1
+
+
+class ProcessError(EvaluationError):
+    """A process could not be started, or ended when it should not have."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A running process: its name, where its output goes, and the process itself."""
+
+    name: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def log_tail(self) -> str:
+        """The last lines of its output."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+
+
+class ProcessSet:
+    """Starts processes and ends them all when the context is left. SIGTERM counts as Ctrl-C."""
+
+    def __init__(self, log_folder: Path) -> None:
+        self._log_folder = log_folder
+        self._children: list[Child] = []
+
+    def __enter__(self) -> Self:
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with _undisturbed():
+            # The last started depends on the others: end it first.
+            for child in reversed(self._children):
+                _end(child.process)
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> Child:
+        """Start a process with its output in a log file; raises ProcessError."""
+        log = self._log_folder / f"{name}.log"
+        try:
+            # Between the fork and the entry into the list a Ctrl-C would lose the child.
+            with _undisturbed(), log.open("wb") as output:
+                process = subprocess.Popen(
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(environment) if environment is not None else None,
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                )
+                child = Child(name, log, process)
+                self._children.append(child)
+        except OSError as error:
+            raise ProcessError(f"{name} could not be started: {error}") from error
+        return child
+
+    def check(self) -> None:
+        """Raise ProcessError naming a child that has ended with an error, and its last words."""
+        for child in self._children:
+            status = child.process.poll()
+            if status not in (None, 0):
+                raise ProcessError(
+                    f"{child.name} ended with status {status}; {child.log} says:\n"
+                    f"{child.log_tail()}"
+                )
+
+    def wait_for(self, child: Child, timeout: float) -> Iterator[float]:
+        """Yield the seconds passed until `child` has ended well; raises ProcessError if not."""
+        started = time.monotonic()
+        while child.process.poll() is None:
+            self.check()
+            passed = time.monotonic() - started
+            if passed > timeout:
+                raise ProcessError(f"{child.name} did not end within {timeout:.0f} s")
+            yield passed
+            time.sleep(POLL_S)
+        self.check()
+
+    def stop(self, child: Child) -> None:
+        """End one child and wait for it."""
+        with _undisturbed():
+            _end(child.process)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _ENDING[1:]}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals that ask for the end wait until the block is done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """SIGINT, and SIGKILL to the whole group after the grace."""
+    for number, patience in ((signal.SIGINT, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    # What a child has left behind in its group goes too.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    """In the child: signals unblocked again, and SIGKILL from the kernel when the parent dies."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
