@@ -51,8 +51,6 @@ class Frame:
     """Height and width of the scaled image, without its padding."""
     given: dict[int, Tensor] = field(default_factory=dict)
     """Masks given on this frame, float [H', W'] in 0..1."""
-    corrected: dict[int, Tensor] = field(default_factory=dict)
-    """Masks that it was corrected with, likewise."""
     closing: Closing | None = None
     """How it was closed; None while it is open."""
     _probabilities: Tensor | None = None
@@ -66,9 +64,8 @@ class Frame:
     def nbytes(self) -> int:
         """Bytes of the tensors that it keeps for corrections."""
         features = [] if self.features is None else list(self.features)
-        masks = [*self.given.values(), *self.corrected.values()]
-        tensors = [self.image, self.distribution, *features, *masks, *self.hidden.values()]
-        return sum(t.nbytes for t in tensors)
+        parts = [*features, *self.given.values(), *self.hidden.values()]
+        return sum(t.nbytes for t in (self.image, self.distribution, *parts))
 
     @property
     def probabilities(self) -> Tensor:
@@ -79,12 +76,7 @@ class Frame:
 
     def copy(self) -> Frame:
         """The same frame, with a life of its own; tensors are shared, nothing writes into them."""
-        return replace(
-            self,
-            hidden=dict(self.hidden),
-            given=dict(self.given),
-            corrected=dict(self.corrected),
-        )
+        return replace(self, hidden=dict(self.hidden), given=dict(self.given))
 
     def labels(self) -> NDArray[np.uint16]:
         """Label map [H, W]: the most probable object's id, 0 for background."""

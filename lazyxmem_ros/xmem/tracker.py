@@ -232,7 +232,6 @@ class XMemTracker:
         if not corrected:
             raise MaskError("a correction needs the mask of at least one object")
         self._overlay(frame, corrected)
-        frame.corrected.update(corrected)
         if frame.open:
             self._hidden.update(frame.hidden)
             self._clock = frame.clock
@@ -263,8 +262,8 @@ class XMemTracker:
             # What the removed objects had of a pixel goes to the background.
             frame.set_distribution(torch.cat([1 - objects.sum(0, keepdim=True), objects]))
             for object_id in ids:
-                for kept in (frame.hidden, frame.given, frame.corrected):
-                    kept.pop(object_id, None)
+                frame.hidden.pop(object_id, None)
+                frame.given.pop(object_id, None)
 
     # ---- going back in time
 
@@ -310,6 +309,14 @@ class XMemTracker:
         other.restore(state)
         return other
 
+    def adopt(self, other: XMemTracker) -> None:
+        """Take over what a fork remembers, without a copy; the fork is not to be used after."""
+        for name in (
+            *("_memory", "_tokens", "_size", "_hidden", "_births", "_frames", "_frame"),
+            *("_clock", "_last_memory", "_last_deep_update"),
+        ):
+            setattr(self, name, getattr(other, name))
+
     @torch.inference_mode()
     def resegment(self, past: Frame) -> Frame:
         """Open a past frame anew: its cached features, this tracker's memory and objects.
@@ -325,7 +332,6 @@ class XMemTracker:
             clock=self._clock + 1,
             deep_update=self._deep_update_due(self._clock + 1, given=bool(given)),
             given={},
-            corrected={},
             closing=None,
             _probabilities=None,
         )
