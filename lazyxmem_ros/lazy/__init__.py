@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lazy tracking: when to ask for a correction, what to ask, and what memory learns."""
+
+from lazyxmem_ros.lazy.pipeline import LazyTracker
+from lazyxmem_ros.lazy.policy import (
+    OFF,
+    SECOND,
+    ConfigError,
+    HoldRule,
+    LazyConfig,
+    RequestKind,
+    TrackState,
+)
+from lazyxmem_ros.lazy.prompts import box_of_mask, pseudo_click, pseudo_prompt, user_prompt
+from lazyxmem_ros.lazy.types import (
+    Correction,
+    Outcome,
+    Request,
+    Source,
+    StampError,
+    StateChange,
+    StepResult,
+    Track,
+)
+from lazyxmem_ros.lazy.uncertainty import (
+    ObjectUncertainty,
+    Uncertainty,
+    entropy_map,
+    masked_entropy,
+    measure,
+)
+
+__all__ = [
+    "OFF",
+    "SECOND",
+    "ConfigError",
+    "Correction",
+    "HoldRule",
+    "LazyConfig",
+    "LazyTracker",
+    "ObjectUncertainty",
+    "Outcome",
+    "Request",
+    "RequestKind",
+    "Source",
+    "StampError",
+    "StateChange",
+    "StepResult",
+    "Track",
+    "TrackState",
+    "Uncertainty",
+    "box_of_mask",
+    "entropy_map",
+    "masked_entropy",
+    "measure",
+    "pseudo_click",
+    "pseudo_prompt",
+    "user_prompt",
+]

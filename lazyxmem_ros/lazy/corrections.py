@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How corrections reach masks and memory: of the newest frame, and late ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.lazy.history import PastFrame, overlap
+from lazyxmem_ros.lazy.policy import RequestKind
+from lazyxmem_ros.lazy.state import LazyState
+from lazyxmem_ros.lazy.types import Correction, Outcome, Source
+from lazyxmem_ros.xmem import TrackerError
+
+
+class RefusedError(Exception):
+    """A correction cannot be applied; the text says why."""
+
+
+class CorrectionDesk:
+    """Applies corrections to a state, or says why not."""
+
+    def __init__(self, state: LazyState) -> None:
+        self._state = state
+
+    def apply(self, correction: Correction) -> Outcome:
+        """See `LazyTracker.apply`."""
+        try:
+            return self._apply(correction)
+        except (RefusedError, TrackerError) as refusal:
+            self._close_unanswered(correction)
+            return Outcome(False, str(refusal), correction.stamp)
+
+    def _apply(self, correction: Correction) -> Outcome:
+        past = self._frame_named(correction.stamp)
+        masks = {
+            object_id: self._checked_mask(past, object_id, mask, correction.source)
+            for object_id, mask in correction.masks.items()
+        }
+        if not masks:
+            raise RefusedError("the correction has no mask")
+        digests = {i: _digest(mask) for i, mask in masks.items()}
+        source = correction.source
+        if all(past.applied.get((i, source.value)) == digests[i] for i in masks):
+            raise RefusedError("it is a duplicate: the same correction has been applied already")
+        newest = self._state.newest
+        assert newest is not None
+        if past.stamp == newest.frame.stamp:
+            outcome = self._apply_now(correction, masks)
+        else:
+            outcome = self._apply_late(correction, past, masks)
+        past.applied.update({(i, source.value): digest for i, digest in digests.items()})
+        return outcome
+
+    def _apply_now(
+        self, correction: Correction, masks: Mapping[int, BoolMask], note: str = ""
+    ) -> Outcome:
+        """Applies masks to the newest frame, open or not."""
+        newest, source = self._state.newest, correction.source
+        assert newest is not None
+        for object_id, mask in masks.items():
+            if mask.any() and not newest.left_over(mask, source).any():
+                raise RefusedError(
+                    f"what was found of object {object_id} are pixels that an operator gave to "
+                    "other objects"
+                )
+        standing = {i: newest.correct(i, mask, source) for i, mask in masks.items()}
+        if not newest.open and (learnt := self._state.to_learn()) and set(masks) & set(learnt):
+            self._state.tracker.correct(newest.frame, {i: learnt[i] for i in masks})
+        stamp, index = newest.frame.stamp, newest.frame.index
+        for object_id, mask in standing.items():
+            item = self._state.objects[object_id]
+            in_view = int(np.count_nonzero(mask)) > self._state.config.lost_area
+            item.history = item.history.corrected(
+                source.kind, index=index, stamp=stamp, in_view=in_view
+            )
+            item.corrected[source] = max(correction.stamp, item.corrected.get(source, 0))
+        return Outcome(
+            applied=True,
+            reason=note,
+            stamp=correction.stamp,
+            object_ids=tuple(masks),
+            applied_stamp=stamp,
+            labels=self._state.corrected_labels(newest),
+        )
+
+    def _apply_late(
+        self, correction: Correction, past: PastFrame, masks: Mapping[int, BoolMask]
+    ) -> Outcome:
+        """Applies masks of an older frame to the newest one, if their objects have moved little.
+
+        Whether they have is told by the overlap of their published masks on the two frames.
+        """
+        newest = self._state.newest
+        assert newest is not None
+        now = self._state.recent.find(newest.frame.stamp)
+        assert now is not None
+        behind = newest.frame.index - past.index
+        for object_id in masks:
+            self._check_superseded(object_id, correction)
+            iou = overlap(past.mask(object_id), now.mask(object_id))
+            if not iou > self._state.config.late_overlap:
+                raise RefusedError(
+                    f"it came {behind} frames late and object {object_id} has moved or changed "
+                    f"since (its masks overlap by {iou:.2f}, needed: more than "
+                    f"{self._state.config.late_overlap:.2f}); correct the newest frame instead"
+                )
+        note = f"it came {behind} frames late and was applied to the newest frame"
+        return self._apply_now(correction, masks, note)
+
+    def _frame_named(self, stamp: int) -> PastFrame:
+        past = self._state.recent.find(stamp)
+        if past is not None:
+            return past
+        newest, oldest = self._state.recent.newest, self._state.recent.oldest
+        if newest is None or oldest is None:
+            raise RefusedError("no frame has been tracked yet")
+        if stamp > newest.stamp:
+            raise RefusedError(f"no frame of stamp {stamp} ns has been tracked yet")
+        if stamp < oldest.stamp:
+            raise RefusedError(
+                f"the frame of stamp {stamp} ns is forgotten; the oldest one kept is of "
+                f"{oldest.stamp} ns"
+            )
+        raise RefusedError(f"there was no frame of stamp {stamp} ns")
+
+    def _checked_mask(
+        self, past: PastFrame, object_id: int, mask: BoolMask, source: Source
+    ) -> BoolMask:
+        if object_id not in self._state.objects:
+            if object_id in self._state.removed:
+                raise RefusedError(f"object {object_id} has been removed")
+            known = ", ".join(map(str, self._state.objects)) or "none"
+            raise RefusedError(f"no object {object_id} is tracked; there is {known}")
+        if object_id not in past.masks or self._state.objects[object_id].born > past.index:
+            raise RefusedError(f"object {object_id} was not tracked yet on that frame")
+        try:
+            mask = np.asarray(mask)
+        except ValueError as error:
+            raise RefusedError(f"the mask of object {object_id} is no array: {error}") from error
+        if mask.shape != past.size:
+            raise RefusedError(
+                f"the mask of object {object_id} has shape {list(mask.shape)}, the frame "
+                f"{list(past.size)}; send a mask of the frame's height and width"
+            )
+        mask = mask if mask.dtype == np.bool_ else mask != 0
+        if source is Source.PSEUDO:
+            if (object_id, Source.OPERATOR.value) in past.applied:
+                raise RefusedError(f"an operator has corrected object {object_id} on that frame")
+            if not mask.any():
+                raise RefusedError(f"the corrector found nothing of object {object_id}")
+        return mask
+
+    def _check_superseded(self, object_id: int, correction: Correction) -> None:
+        """A late correction must not undo one of a newer frame, nor a guess a person's word."""
+        newest, corrected = self._state.newest, self._state.objects[object_id].corrected
+        assert newest is not None
+        if correction.source is Source.PSEUDO and object_id in newest.masks[Source.OPERATOR]:
+            raise RefusedError(f"an operator has corrected object {object_id} on the newest frame")
+        over = [Source.OPERATOR] if correction.source is Source.OPERATOR else list(Source)
+        if any(corrected.get(source, correction.stamp) > correction.stamp for source in over):
+            raise RefusedError(f"a newer frame's correction of object {object_id} came before it")
+
+    def _close_unanswered(self, correction: Correction) -> None:
+        """A corrector's useless answer ends its request; a person may still try again."""
+        if correction.source is Source.PSEUDO:
+            for object_id in correction.masks:
+                self._state.dismiss(object_id, RequestKind.PSEUDO)
+
+
+def _digest(mask: BoolMask) -> bytes:
+    return hashlib.blake2b(np.packbits(mask).data, digest_size=16).digest()

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lazy tracking: segment, measure, decide, and let corrections reach masks and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.lazy.corrections import CorrectionDesk
+from lazyxmem_ros.lazy.history import RecentFrames
+from lazyxmem_ros.lazy.policy import LazyConfig, RequestKind
+from lazyxmem_ros.lazy.results import FrameJudge
+from lazyxmem_ros.lazy.state import FollowedObject, LazyState, NewestFrame
+from lazyxmem_ros.lazy.types import Correction, Outcome, StampError, StepResult
+from lazyxmem_ros.xmem import FrameError, MaskError, UnknownObjectError, XMemTracker
+
+_MAX_OBJECT_ID = 65_535
+
+
+class LazyTracker:
+    """XMem that knows when it loses an object, and asks.
+
+    For each frame call `step`; its result is final for publishing at once. The frame stays open
+    until `close` or the next `step`: a correction applied before that is instant, and with
+    every correction instant this is the paper's offline evaluation. When the frame is closed
+    it enters memory (if due), is held back, or enters with its corrected masks.
+
+    Memory takes in whole frames, so one decision covers all objects of a frame:
+
+    1. A person's corrections (`update_from_user`) and the tracker's own (`update_from_pseudo`)
+       are learnt with a deep update, and with them the frame; uncorrected objects keep their
+       prediction. A doubtful other object does not keep a person's answer out.
+    2. Else, a frame with given masks is learnt.
+    3. Else, it is held if a correction was applied to it that is not to be learnt (what memory
+       would take in is known to be wrong), or if the tracker is about to correct itself on it,
+       or if `hold_rule` says that its objects are too uncertain.
+    4. Else, it is learnt when it is due.
+
+    One thread may use it at a time. `config` may be replaced at any time between calls.
+    """
+
+    def __init__(self, tracker: XMemTracker, config: LazyConfig | None = None) -> None:
+        config = config or LazyConfig()
+        recent = RecentFrames(max_time=config.history_time, max_frames=config.history_frames)
+        self._state = LazyState(tracker, config, recent)
+        self._judge = FrameJudge(self._state)
+        self._desk = CorrectionDesk(self._state)
+
+    @property
+    def config(self) -> LazyConfig:
+        """The settings; others may be set and hold from then on."""
+        return self._state.config
+
+    @config.setter
+    def config(self, config: LazyConfig) -> None:
+        self._state.config = config
+        self._state.recent.set_bounds(
+            max_time=config.history_time, max_frames=config.history_frames
+        )
+
+    @property
+    def tracker(self) -> XMemTracker:
+        """The tracker underneath; to be looked at, not used."""
+        return self._state.tracker
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The objects followed, in the order of `StepResult.tracks`."""
+        return self._state.tracker.object_ids
+
+    @property
+    def open_requests(self) -> list[tuple[int, RequestKind]]:
+        """Requests that wait for an answer: (object id, kind)."""
+        return self._state.open_requests()
+
+    # ---- frames
+
+    def step(
+        self,
+        image: NDArray[np.uint8],
+        stamp: int,
+        masks: Mapping[int, BoolMask] | None = None,
+        labels: Mapping[int, str] | None = None,
+    ) -> StepResult:
+        """Closes the frame before, tracks this one and leaves it open.
+
+        Args:
+            image: RGB uint8 [H, W, 3]; not copied: requests refer to it.
+            stamp: nanoseconds since the epoch, later than the frame's before.
+            masks: objects known on this frame, id (1..65535) -> bool [H, W]; new ones are added.
+            labels: names of objects, id -> text.
+
+        Raises:
+            StampError: the stamp is not later than the frame's before.
+            FrameError: not an image, or of another size than the frame before.
+            MaskError: a mask of another size or type, an id out of range, a new empty mask.
+            In each case nothing has changed and the frame before is still open.
+        """
+        given = dict(masks or {})
+        self._check_stamp(stamp)
+        self._check_image(image)
+        self._check_masks(given, (image.shape[0], image.shape[1]))
+        self.close()
+        frame = self._state.tracker.segment(image, given or None, stamp=stamp)
+        newest = NewestFrame(frame, image, open=True, given=bool(given), held=False)
+        self._state.newest = newest
+        self._introduce(given, labels or {}, frame.index)
+        return self._judge.conclude(newest, set(given))
+
+    def close(self) -> None:
+        """Closes the newest frame: it enters memory or is held (see the class). Twice is fine."""
+        newest = self._state.newest
+        if newest is None or not newest.open:
+            return
+        learnt = self._state.to_learn()
+        if learnt:
+            self._state.tracker.correct(newest.frame, learnt)
+        elif not newest.given and (newest.held or newest.all_masks()):
+            self._state.tracker.hold(newest.frame)
+        else:
+            self._state.tracker.memorize(newest.frame)
+        newest.open = False
+
+    # ---- corrections
+
+    def apply(self, correction: Correction) -> Outcome:
+        """Applies corrected masks to the frame that they name, or says why not.
+
+        A correction is applied as a whole or not at all. Raises nothing for whatever it holds.
+        """
+        return self._desk.apply(correction)
+
+    def dismiss(self, object_id: int, kind: RequestKind) -> None:
+        """Notes that an open request will not be answered (a service failed, a person waved it
+        off), so that it stops counting as open. Unknown objects and kinds are ignored.
+        """
+        self._state.dismiss(object_id, kind)
+
+    # ---- objects
+
+    def add_objects(
+        self,
+        masks: Mapping[int, BoolMask],
+        stamp: int | None = None,
+        labels: Mapping[int, str] | None = None,
+    ) -> StepResult:
+        """Adds objects on the newest frame, or sets the masks of known ones there.
+
+        Args:
+            masks: id (1..65535) -> bool [H, W].
+            stamp: of the newest frame, nanoseconds; None: whatever it is.
+            labels: names of objects, id -> text.
+
+        Returns:
+            The newest frame's result with these objects.
+
+        Raises:
+            StampError: there is no frame yet, or the stamp is not the newest frame's.
+            MaskError: see `step`. Nothing has changed.
+        """
+        newest = self._state.newest
+        if newest is None:
+            raise StampError("no frame has been tracked yet: track one, then add objects")
+        if stamp is not None and stamp != newest.frame.stamp:
+            raise StampError(
+                f"objects can be added on the newest frame, of stamp {newest.frame.stamp} ns, "
+                f"not on that of {stamp} ns"
+            )
+        if not masks:
+            raise MaskError("no mask of an object to add was given")
+        self._check_masks(masks, newest.frame.size)
+        self._state.tracker.add_objects(newest.frame, masks)
+        newest.given = True
+        self._introduce(masks, labels or {}, newest.frame.index)
+        return self._judge.conclude(newest, set(masks))
+
+    def remove_objects(self, object_ids: Iterable[int]) -> None:
+        """Forgets objects and their open requests. Raises UnknownObjectError, changing nothing."""
+        ids = list(dict.fromkeys(object_ids))
+        unknown = [str(i) for i in ids if i not in self._state.objects]
+        if unknown:
+            known = ", ".join(map(str, self._state.objects)) or "none"
+            raise UnknownObjectError(f"no object {', '.join(unknown)} is tracked; there is {known}")
+        self._state.tracker.remove_objects(ids)
+        for object_id in ids:
+            del self._state.objects[object_id]
+            self._state.removed.add(object_id)
+            if self._state.newest is not None:
+                for masks in self._state.newest.masks.values():
+                    masks.pop(object_id, None)
+
+    def reset(self) -> None:
+        """Forgets every object and frame; any stamp and image size may follow."""
+        self._state.tracker.reset()
+        self._state.recent.clear()
+        self._state.objects.clear()
+        self._state.removed.clear()
+        self._state.newest = None
+
+    def _introduce(
+        self, masks: Mapping[int, BoolMask], labels: Mapping[int, str], index: int
+    ) -> None:
+        objects = self._state.objects
+        for object_id in masks:
+            if object_id not in objects:
+                objects[object_id] = FollowedObject(label="", born=index)
+                self._state.removed.discard(object_id)
+        for object_id, label in labels.items():
+            if object_id in objects:
+                objects[object_id].label = label
+
+    # ---- checks, all of them before anything changes
+
+    def _check_stamp(self, stamp: int) -> None:
+        if self._state.newest is not None and stamp <= self._state.newest.frame.stamp:
+            raise StampError(
+                f"the frame's stamp {stamp} ns is not later than that of the frame before, "
+                f"{self._state.newest.frame.stamp} ns; reset the tracker to start over"
+            )
+
+    def _check_image(self, image: NDArray[np.uint8]) -> None:
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+            raise FrameError("an image must be an RGB array, uint8 [H, W, 3]")
+        height, width, channels = image.shape
+        if channels != 3 or not height or not width:
+            raise FrameError(f"an image must be RGB uint8 [H, W, 3], not {list(image.shape)}")
+        if self._state.newest is None or not self._state.objects:
+            return
+        if self._state.newest.frame.size != (height, width):
+            before = self._state.newest.frame.size
+            raise FrameError(
+                f"the image is {height}x{width} pixels, the frame before {before[0]}x{before[1]}; "
+                "reset the tracker to change the size"
+            )
+
+    def _check_masks(self, masks: Mapping[int, BoolMask], size: tuple[int, int]) -> None:
+        for object_id, mask in masks.items():
+            if not 1 <= object_id <= _MAX_OBJECT_ID:
+                raise MaskError(f"object id {object_id} is not in 1..{_MAX_OBJECT_ID}")
+            dtype, shape = getattr(mask, "dtype", type(mask)), getattr(mask, "shape", ())
+            if dtype != np.bool_ or shape != size:
+                raise MaskError(
+                    f"the mask of object {object_id} must be bool {list(size)} like the image, "
+                    f"not {dtype} {list(shape)}"
+                )
+            if object_id not in self._state.objects and not mask.any():
+                raise MaskError(f"the first mask of object {object_id} is empty")

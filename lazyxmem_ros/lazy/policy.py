@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When to ask for a correction and when to keep a frame out of memory.
+
+Pure functions of settings, an object's short history and what was measured on the newest
+frame. The thresholds are those of Vujasinović et al. (Lazy-XMem), ACCV 2024, section 3: an
+object's masked entropy and its difference to the frame before.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+
+OFF = math.inf
+"""A threshold that nothing exceeds."""
+
+SECOND = 1_000_000_000
+"""Nanoseconds."""
+
+
+class TrackState(enum.IntEnum):
+    """How an object is doing; the values are those of Track.msg."""
+
+    TRACKED = 0
+    UNCERTAIN = 1
+    LOST = 2
+
+
+class RequestKind(enum.Enum):
+    """Who is asked for a correction."""
+
+    PSEUDO = "pseudo"
+    """The correction service, with a click that the tracker suggests itself."""
+    USER = "user"
+    """A person."""
+
+
+class HoldRule(enum.Enum):
+    """Which objects must be too uncertain for a frame to stay out of memory.
+
+    Memory takes in whole frames, all objects at once, while the paper's rule is per object.
+    """
+
+    ANY = "any"
+    """One is enough: nothing doubtful is ever learnt."""
+    ALL = "all"
+    """All in view: one difficult object does not keep the others from being learnt."""
+
+
+class ConfigError(ValueError):
+    """A setting outside its range; the message names the setting, its value and its range."""
+
+
+@dataclass(frozen=True)
+class LazyConfig:
+    """The settings of lazy tracking. Raises ConfigError for a value outside its range.
+
+    Thresholds are exceeded strictly; `OFF` (infinity) turns one off. Entropies are normalised:
+    0 is certain, about 1 is uniform. A rate is the change of an object's masked entropy from
+    one frame to the next.
+    """
+
+    user_corrections: bool = True
+    """Whether persons are asked at all."""
+    user_entropy: float = OFF
+    """tau_u: ask a person above this masked entropy."""
+    user_rate: float = 0.5
+    """delta_u: ask a person above this rate."""
+    pseudo_corrections: bool = True
+    """Whether the tracker corrects itself at all."""
+    pseudo_entropy: float = OFF
+    """tau_p: correct itself above this masked entropy."""
+    pseudo_rate: float = 0.2
+    """delta_p: correct itself above this rate (and up to delta_u)."""
+    hold_entropy: float = 0.8
+    """tau_m: above this masked entropy a frame stays out of memory (uncertainty-driven update)."""
+    hold_rule: HoldRule = HoldRule.ANY
+    """How the objects of a frame share that decision. Lost objects have no say."""
+    update_from_user: bool = True
+    """Whether corrections by persons enter memory (interaction-driven update)."""
+    update_from_pseudo: bool = False
+    """Whether the tracker's own corrections enter memory; it hurt in the paper."""
+    cooldown_frames: int = 30
+    """Frames after a request to a person, or a person's correction, before the same object may
+    ask a person again; 0: none."""
+    pseudo_cooldown_frames: int = 0
+    """The same for the tracker's own corrections."""
+    max_open_requests: int = 3
+    """Requests that may wait for a person at once, over all objects; 0: no limit."""
+    request_timeout: int = 10 * SECOND
+    """Nanoseconds after which an unanswered request counts as given up; 0: never."""
+    lost_area: int = 16
+    """Pixels: an object whose mask is not larger than this is out of view."""
+    lost_after: int = 2 * SECOND
+    """Nanoseconds out of view after which an object is LOST; 0: never."""
+    found_frames: int = 3
+    """Frames in a row, in view and below `uncertain_entropy`, that make a lost object found."""
+    uncertain_entropy: float = 0.8
+    """Above this masked entropy an object is shown as UNCERTAIN."""
+    late_overlap: float = 0.7
+    """A correction of an older frame is used on the newest one if the object's masks on both
+    overlap by more than this (IoU, 0..1)."""
+    history_time: int = 10 * SECOND
+    """Nanoseconds for which masks of past frames are kept for late corrections."""
+    history_frames: int = 600
+    """Frames that are kept for late corrections at most."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, bool):
+                continue
+            if isinstance(value, float | int) and not value >= 0:
+                raise ConfigError(f"{item.name} must not be negative or NaN; it is {value}")
+        if not self.late_overlap <= 1:
+            raise ConfigError(f"late_overlap must be within 0..1; it is {self.late_overlap}")
+        for name in ("found_frames", "history_frames"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1; it is {getattr(self, name)}")
+
+    @classmethod
+    def paper(cls, **changes: object) -> LazyConfig:
+        """The settings of the paper's best run, without what it does not have: cool-downs,
+        limits, timeouts and lost objects. `changes` replaces single settings.
+        """
+        plain = cls(cooldown_frames=0, max_open_requests=0, request_timeout=0, lost_after=0)
+        return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was measured of one object on the newest frame.
+
+    Attributes:
+        index: the frame's number.
+        stamp: nanoseconds since the epoch.
+        area: pixels of the object's mask.
+        entropy: its masked entropy, >= 0.
+        given: whether the object's mask was given on this frame (it was introduced or set).
+    """
+
+    index: int
+    stamp: int
+    area: int
+    entropy: float
+    given: bool = False
+
+
+@dataclass(frozen=True)
+class ObjectHistory:
+    """What the policy remembers of one object: its last frame and when it was last helped.
+
+    Attributes:
+        state: as published with the last frame.
+        entropy: masked entropy on the last frame, as the tracker predicted it (a correction of
+            that frame says nothing about the tracker's own certainty); None before the first.
+        seen_stamp: the last time that it was in view, nanoseconds; None before the first frame.
+        found_streak: frames in a row that a lost object has looked like itself again.
+        user_index: the last frame on which a person was asked or corrected it; None: never.
+        pseudo_index: the same for the tracker's own corrections.
+        open: its requests that are not answered yet: kind -> stamp of the frame, nanoseconds.
+    """
+
+    state: TrackState = TrackState.TRACKED
+    entropy: float | None = None
+    seen_stamp: int | None = None
+    found_streak: int = 0
+    user_index: int | None = None
+    pseudo_index: int | None = None
+    open: tuple[tuple[RequestKind, int], ...] = ()
+
+    def is_open(self, kind: RequestKind) -> bool:
+        """Whether a request of this kind waits for its answer."""
+        return any(kind is other for other, _ in self.open)
+
+    def asked(self, kind: RequestKind, index: int, stamp: int) -> ObjectHistory:
+        """The history after a request on a frame."""
+        changed = replace(self, open=(*self.open, (kind, stamp)))
+        return changed._helped(kind, index)
+
+    def corrected(
+        self, kind: RequestKind, *, index: int, stamp: int, in_view: bool
+    ) -> ObjectHistory:
+        """The history after a correction was applied to the newest frame (`index`, `stamp`).
+
+        A person's correction answers every open request, the tracker's own only its own. One
+        that shows the object (`in_view`) ends its being LOST.
+        """
+        answered = replace(self, open=()) if kind is RequestKind.USER else self.closed(kind)
+        helped = answered._helped(kind, index)
+        if not in_view:
+            return helped
+        return replace(helped, state=TrackState.TRACKED, seen_stamp=stamp, found_streak=0)
+
+    def closed(self, kind: RequestKind) -> ObjectHistory:
+        """The history without open requests of a kind."""
+        return replace(self, open=tuple(item for item in self.open if item[0] is not kind))
+
+    def _helped(self, kind: RequestKind, index: int) -> ObjectHistory:
+        if kind is RequestKind.USER:
+            return replace(self, user_index=index)
+        return replace(self, pseudo_index=index)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do about one object on one frame.
+
+    Attributes:
+        state: to publish.
+        rate: entropy less that of the frame before; None on the object's first frame.
+        request: whom to ask, or None.
+        reason: why, for people; "" where nothing is asked. Where `suppressed`, why it would
+            have been asked and why not.
+        suppressed: a condition was met, but cool-down, limit or an open request forbade asking.
+        doubtful: its masked entropy says that this frame should stay out of memory.
+        in_view: its mask is larger than `lost_area`.
+    """
+
+    state: TrackState
+    rate: float | None
+    request: RequestKind | None
+    reason: str
+    suppressed: bool
+    doubtful: bool
+    in_view: bool
+
+
+def expire(
+    config: LazyConfig, history: ObjectHistory, stamp: int
+) -> tuple[ObjectHistory, list[RequestKind]]:
+    """Gives up requests older than `request_timeout` at time `stamp`; returns those too."""
+    if not config.request_timeout:
+        return history, []
+    late = [kind for kind, asked in history.open if stamp - asked > config.request_timeout]
+    for kind in late:
+        history = history.closed(kind)
+    return history, late
+
+
+def decide(
+    config: LazyConfig, history: ObjectHistory, seen: Observation, *, waiting: int
+) -> tuple[Decision, ObjectHistory]:
+    """One object's decision on the newest frame, and its history with that frame.
+
+    Args:
+        config: thresholds and limits.
+        history: of the object up to the frame before.
+        seen: the newest frame.
+        waiting: requests to persons that are open over all objects.
+    """
+    rate = None if history.entropy is None else seen.entropy - history.entropy
+    in_view = seen.area > config.lost_area
+    state, streak, seen_stamp = _follow(config, history, seen, in_view)
+    wanted, reason = _condition(config, seen, rate, first=history.entropy is None)
+    if state is TrackState.LOST:
+        wanted, reason = None, ""  # it would ask at every flicker, and for ever
+    refusal = "" if wanted is None else _refusal(config, history, wanted, seen, waiting)
+    if refusal:
+        reason = f"{reason}, but {refusal}"
+    elif wanted is not None:
+        history = history.asked(wanted, seen.index, seen.stamp)
+    uncertain = wanted is not None or seen.entropy > config.uncertain_entropy or not in_view
+    if state is not TrackState.LOST:
+        state = TrackState.UNCERTAIN if uncertain else TrackState.TRACKED
+    decision = Decision(
+        state=state,
+        rate=rate,
+        request=None if refusal else wanted,
+        reason=reason,
+        suppressed=bool(refusal),
+        doubtful=seen.entropy > config.hold_entropy and state is not TrackState.LOST,
+        in_view=in_view,
+    )
+    after = replace(
+        history,
+        state=state,
+        entropy=seen.entropy,
+        seen_stamp=seen_stamp,
+        found_streak=streak,
+    )
+    return decision, after
+
+
+def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:
+    """Whether the frame stays out of memory.
+
+    That is so if the uncertainty-driven update withholds it, or if an object is about to correct
+    itself on it and such corrections are not to be learnt.
+    """
+    items = list(decisions)
+    if not config.update_from_pseudo and any(d.request is RequestKind.PSEUDO for d in items):
+        return True
+    present = [d for d in items if d.state is not TrackState.LOST]
+    if config.hold_rule is HoldRule.ALL:
+        # An object out of view has no entropy, and nothing to learn either.
+        visible = [d for d in present if d.in_view]
+        return bool(visible) and all(d.doubtful for d in visible)
+    return any(d.doubtful for d in present)
+
+
+def _follow(
+    config: LazyConfig, history: ObjectHistory, seen: Observation, in_view: bool
+) -> tuple[TrackState, int, int]:
+    """Whether the object is LOST (else TRACKED), the streak towards found, when last in view."""
+    if seen.given:
+        return TrackState.TRACKED, 0, seen.stamp
+    seen_stamp = seen.stamp if history.seen_stamp is None else history.seen_stamp
+    if history.state is TrackState.LOST:
+        credible = in_view and seen.entropy <= config.uncertain_entropy
+        streak = history.found_streak + 1 if credible else 0
+        if streak >= config.found_frames:
+            return TrackState.TRACKED, 0, seen.stamp
+        return TrackState.LOST, streak, seen_stamp
+    if in_view:
+        return TrackState.TRACKED, 0, seen.stamp
+    gone = seen.stamp - seen_stamp
+    if config.lost_after and gone > config.lost_after:
+        return TrackState.LOST, 0, seen_stamp
+    return TrackState.TRACKED, 0, seen_stamp
+
+
+def _condition(
+    config: LazyConfig, seen: Observation, rate: float | None, *, first: bool
+) -> tuple[RequestKind | None, str]:
+    """The correction that the thresholds call for, and why (spec section 4)."""
+    if first or seen.given:
+        return None, ""
+    rate = 0.0 if rate is None else rate
+    entropy_limit, rate_limit = OFF, OFF
+    if config.user_corrections:
+        entropy_limit, rate_limit = config.user_entropy, config.user_rate
+        reason = _exceeded(seen.entropy, entropy_limit, rate, rate_limit)
+        if reason:
+            return RequestKind.USER, reason
+    if config.pseudo_corrections:
+        reason = _exceeded(seen.entropy, config.pseudo_entropy, rate, config.pseudo_rate)
+        if reason:
+            return RequestKind.PSEUDO, reason
+    return None, ""
+
+
+def _exceeded(entropy: float, entropy_limit: float, rate: float, rate_limit: float) -> str:
+    if entropy > entropy_limit:
+        return f"uncertainty {entropy:.2f} is above {entropy_limit:.2f}"
+    if rate > rate_limit:
+        return (
+            f"uncertainty rose by {rate:.2f} to {entropy:.2f} within one frame "
+            f"(limit {rate_limit:.2f})"
+        )
+    return ""
+
+
+def _refusal(
+    config: LazyConfig,
+    history: ObjectHistory,
+    kind: RequestKind,
+    seen: Observation,
+    waiting: int,
+) -> str:
+    """Why a correction that the thresholds call for is not asked for; "" if it is."""
+    user = kind is RequestKind.USER
+    if history.is_open(kind):
+        return "an earlier request is still open"
+    cooldown = config.cooldown_frames if user else config.pseudo_cooldown_frames
+    last = history.user_index if user else history.pseudo_index
+    if last is not None and seen.index - last <= cooldown:
+        return f"the last one was {seen.index - last} frames ago (cool-down {cooldown})"
+    if user and config.max_open_requests and waiting >= config.max_open_requests:
+        return f"{waiting} requests are open already (limit {config.max_open_requests})"
+    return ""

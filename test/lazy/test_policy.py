@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy as a table: an object's entropies in, one decision per frame out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from lazyxmem_ros.lazy.policy import (
+    OFF,
+    SECOND,
+    ConfigError,
+    Decision,
+    HoldRule,
+    LazyConfig,
+    ObjectHistory,
+    Observation,
+    RequestKind,
+    TrackState,
+    decide,
+    expire,
+    hold_frame,
+)
+
+USER, PSEUDO = RequestKind.USER, RequestKind.PSEUDO
+TRACKED, UNCERTAIN, LOST = TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST
+FREE = LazyConfig.paper(lost_after=2 * SECOND)
+"""The paper's thresholds; nothing limits asking, but objects can be lost."""
+BIG = 500
+TICK = SECOND // 10
+
+
+def play(config, entropies, *, areas=None, answer=(), given=(0,), waiting=0, tick=TICK):
+    """Decisions of one object over frames; `answer`: frames answered at once."""
+    history = ObjectHistory()
+    decisions = []
+    for index, entropy in enumerate(entropies):
+        area = BIG if areas is None else areas[index]
+        stamp = index * tick
+        history, _ = expire(config, history, stamp)
+        seen = Observation(index, stamp, area, entropy, given=index in given)
+        decision, history = decide(config, history, seen, waiting=waiting)
+        decisions.append(decision)
+        if index in answer and decision.request is not None:
+            history = history.corrected(decision.request, index=index, stamp=stamp, in_view=True)
+    return decisions
+
+
+def requests(config, entropies, **options):
+    return [decision.request for decision in play(config, entropies, **options)]
+
+
+# ---- the table of spec section 4
+
+TABLE = [
+    # settings, entropy before, entropy now, wanted
+    ({}, 0.1, 0.2, None),
+    ({}, 0.1, 0.31, PSEUDO),  # rate 0.21 > delta_p
+    ({}, 0.1, 0.61, USER),  # rate 0.51 > delta_u
+    ({}, 0.125, 0.625, PSEUDO),  # rate exactly delta_u is not above it
+    ({}, 0.9, 0.1, None),  # falling
+    ({}, 0.95, 0.99, None),  # high but steady: tau_u and tau_p are off
+    ({"user_entropy": 0.8}, 0.85, 0.9, USER),
+    ({"user_entropy": 0.8}, 0.7, 0.8, None),  # exactly tau_u is not above it
+    ({"user_entropy": 0.8}, 0.6, 0.79, None),
+    ({"pseudo_entropy": 0.5}, 0.55, 0.6, PSEUDO),
+    ({"pseudo_entropy": 0.5, "user_entropy": 0.55}, 0.55, 0.6, USER),  # the person goes first
+    ({"user_rate": OFF}, 0.1, 0.9, PSEUDO),  # without delta_u nothing bounds delta_p
+    ({"pseudo_rate": OFF}, 0.1, 0.4, None),
+    ({"pseudo_rate": OFF, "user_rate": OFF}, 0.1, 1.2, None),
+    ({"user_corrections": False}, 0.1, 0.9, PSEUDO),
+    ({"pseudo_corrections": False}, 0.1, 0.4, None),
+    ({"pseudo_corrections": False}, 0.1, 0.9, USER),
+    ({"user_corrections": False, "pseudo_corrections": False}, 0.1, 1.0, None),
+    ({"user_corrections": False, "user_entropy": 0.1}, 0.2, 0.3, None),
+]
+
+
+@pytest.mark.parametrize(("settings", "before", "now", "wanted"), TABLE)
+def test_conditions(settings, before, now, wanted):
+    config = replace(FREE, **settings)
+    fresh = ObjectHistory(entropy=before, seen_stamp=0)
+    decision, after = decide(config, fresh, Observation(2, 2 * TICK, BIG, now), waiting=0)
+    assert decision.request is wanted
+    assert decision.rate == pytest.approx(now - before)
+    assert after.is_open(USER) == (wanted is USER)
+    assert after.is_open(PSEUDO) == (wanted is PSEUDO)
+    assert (decision.reason != "") == (wanted is not None)
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.5, 1.3])
+def test_no_correction_on_the_introducing_frame(entropy):
+    config = replace(FREE, user_entropy=0.1)
+    decision = play(config, [entropy], given=(0,))[0]
+    assert decision.request is None
+    assert decision.rate is None
+    # Not even where the introduction itself is not known as one.
+    assert play(config, [entropy], given=())[0].request is None
+
+
+def test_no_correction_where_a_mask_is_given_again():
+    config = replace(FREE, user_entropy=0.1)
+    assert requests(config, [0.0, 0.05, 0.9, 0.9], given=(0, 2)) == [None, None, None, USER]
+
+
+def test_the_rate_is_the_difference_to_the_frame_before():
+    decisions = play(FREE, [0.1, 0.15, 0.05])
+    assert [d.rate for d in decisions] == [None, pytest.approx(0.05), pytest.approx(-0.1)]
+
+
+def test_reasons_name_value_and_limit():
+    rose = play(FREE, [0.1, 0.7])[1]
+    assert "0.60" in rose.reason
+    assert "0.50" in rose.reason
+    above = play(replace(FREE, user_entropy=0.8, user_rate=OFF), [0.1, 0.9])[1]
+    assert "0.90" in above.reason
+    assert "0.80" in above.reason
+
+
+# ---- nobody is flooded
+
+
+def test_an_open_request_is_not_repeated():
+    config = replace(FREE, user_entropy=0.8)
+    decisions = play(config, [0.1, 0.9, 0.9, 0.9])
+    assert [d.request for d in decisions] == [None, USER, None, None]
+    assert [d.suppressed for d in decisions] == [False, False, True, True]
+    assert "open" in decisions[2].reason
+
+
+def test_without_a_cooldown_an_answered_object_may_ask_at_once():
+    config = replace(FREE, user_entropy=0.8)
+    assert requests(config, [0.1, 0.9, 0.9, 0.9], answer=range(9)) == [None, USER, USER, USER]
+
+
+@pytest.mark.parametrize("cooldown", [1, 2, 5])
+def test_cooldown_counts_frames_from_the_answer(cooldown):
+    config = replace(FREE, user_entropy=0.8, cooldown_frames=cooldown)
+    asked = requests(config, [0.1] + [0.9] * 12, answer=range(99))
+    frames = [index for index, kind in enumerate(asked) if kind]
+    assert frames == list(range(1, 13, cooldown + 1))
+
+
+def test_the_two_kinds_cool_down_apart():
+    config = replace(FREE, pseudo_cooldown_frames=3, pseudo_entropy=0.5, user_entropy=0.8)
+    asked = requests(config, [0.1, 0.6, 0.6, 0.9, 0.6, 0.6], answer=range(9))
+    assert asked == [None, PSEUDO, None, USER, None, PSEUDO]
+
+
+def test_the_limit_counts_requests_to_persons_only():
+    config = replace(FREE, max_open_requests=2, user_entropy=0.8, pseudo_entropy=0.5)
+    assert requests(config, [0.1, 0.9], waiting=1)[1] is USER
+    refused = play(config, [0.1, 0.9], waiting=2)[1]
+    assert refused.request is None
+    assert refused.suppressed
+    assert "2 requests are open" in refused.reason
+    assert refused.state is UNCERTAIN
+    assert requests(config, [0.1, 0.6], waiting=2)[1] is PSEUDO
+    assert requests(replace(config, max_open_requests=0), [0.1, 0.9], waiting=99)[1] is USER
+
+
+def test_a_request_times_out():
+    config = replace(FREE, user_entropy=0.8, request_timeout=3 * TICK)
+    asked = requests(config, [0.1] + [0.9] * 9)
+    assert [index for index, kind in enumerate(asked) if kind] == [1, 5, 9]
+    assert requests(replace(config, request_timeout=0), [0.1] + [0.9] * 9).count(USER) == 1
+
+
+def test_expire_names_what_was_given_up():
+    history = ObjectHistory().asked(USER, 3, 3 * TICK).asked(PSEUDO, 5, 5 * TICK)
+    config = replace(FREE, request_timeout=2 * TICK)
+    same, late = expire(config, history, 5 * TICK)
+    assert (same, late) == (history, [])
+    after, late = expire(config, history, 6 * TICK)
+    assert late == [USER]
+    assert after.open == ((PSEUDO, 5 * TICK),)
+
+
+def test_answers_close_requests():
+    history = ObjectHistory().asked(USER, 1, TICK).asked(PSEUDO, 1, TICK)
+    now = {"index": 2, "stamp": 2 * TICK, "in_view": True}
+    assert history.corrected(USER, **now).open == ()
+    assert history.corrected(PSEUDO, **now).open == ((USER, TICK),)
+    assert history.corrected(PSEUDO, **now).pseudo_index == 2
+    assert history.corrected(PSEUDO, **now).user_index == 1
+
+
+# ---- states
+
+
+@pytest.mark.parametrize(
+    ("entropies", "areas", "states"),
+    [
+        ([0.1, 0.1, 0.1], [BIG] * 3, [TRACKED] * 3),
+        ([0.1, 0.7, 0.7], [BIG] * 3, [TRACKED, UNCERTAIN, TRACKED]),  # asks, then settles
+        ([0.1, 0.2, 0.9, 0.9], [BIG] * 4, [TRACKED, TRACKED, UNCERTAIN, UNCERTAIN]),
+        ([0.1, 0.0, 0.1], [BIG, 0, BIG], [TRACKED, UNCERTAIN, TRACKED]),  # out of view
+        ([0.1, 0.0, 0.0], [BIG, 16, 17], [TRACKED, UNCERTAIN, TRACKED]),  # tiny is out of view
+    ],
+)
+def test_tracked_and_uncertain(entropies, areas, states):
+    assert [d.state for d in play(FREE, entropies, areas=areas)] == states
+
+
+def absent(frames):
+    return [BIG] + [0] * frames
+
+
+def test_lost_after_a_time_out_of_view():
+    decisions = play(FREE, [0.0] * 25, areas=absent(24))
+    states = [d.state for d in decisions]
+    # Last seen at 0; 2 s are 20 frames.
+    assert states == [TRACKED] + [UNCERTAIN] * 20 + [LOST] * 4
+
+
+def test_lost_can_be_turned_off():
+    decisions = play(replace(FREE, lost_after=0), [0.0] * 60, areas=absent(59))
+    assert LOST not in [d.state for d in decisions]
+
+
+def test_a_lost_object_does_not_ask():
+    """Flickering specks would ask at every flicker."""
+    flicker = [0.0, 0.9] * 20
+    areas = [BIG] + [0] * 24 + [0, 5] * 8
+    entropies = [0.1] + [0.0] * 24 + [0.0, 0.9] * 8
+    decisions = play(FREE, entropies, areas=areas, answer=range(99))
+    assert decisions[-1].state is LOST
+    assert all(d.request is None for d in decisions if d.state is LOST)
+    assert not any(d.suppressed for d in decisions if d.state is LOST)
+    # The same flicker in an object that cannot be lost asks again and again.
+    never = replace(FREE, lost_after=0)
+    asked = requests(never, [0.1, *flicker], areas=[BIG, *[0, 5] * 20], answer=range(99))
+    assert asked.count(USER) > 10
+
+
+def test_found_after_some_credible_frames():
+    areas = absent(22) + [BIG] * 5
+    decisions = play(replace(FREE, found_frames=3), [0.0] * 28, areas=areas)
+    assert [d.state for d in decisions[22:]] == [LOST, LOST, LOST, TRACKED, TRACKED, TRACKED]
+
+
+def test_an_incredible_frame_starts_the_count_again():
+    areas = absent(22) + [BIG] * 7
+    entropies = [0.0] * 23 + [0.1, 0.1, 0.95, 0.1, 0.1, 0.1, 0.1]
+    states = [d.state for d in play(FREE, entropies, areas=areas)]
+    assert states[23:] == [LOST] * 5 + [TRACKED] * 2
+
+
+def test_a_found_object_can_be_lost_again_only_after_the_full_time():
+    areas = absent(22) + [BIG] * 3 + [0] * 25
+    states = [d.state for d in play(FREE, [0.0] * len(areas), areas=areas)]
+    assert states[25] is TRACKED
+    assert states[26:46] == [UNCERTAIN] * 20
+    assert states[46] is LOST
+
+
+def test_a_given_mask_finds_a_lost_object():
+    states = [d.state for d in play(FREE, [0.0] * 25, areas=[*absent(22), BIG, BIG], given=(0, 23))]
+    assert states[22:] == [LOST, TRACKED, TRACKED]
+
+
+def test_a_correction_finds_a_lost_object():
+    history = ObjectHistory(state=LOST, entropy=0.0, seen_stamp=0)
+    shown = history.corrected(USER, index=9, stamp=9 * TICK, in_view=True)
+    assert (shown.state, shown.seen_stamp) == (TRACKED, 9 * TICK)
+    denied = history.corrected(USER, index=9, stamp=9 * TICK, in_view=False)
+    assert (denied.state, denied.seen_stamp) == (LOST, 0)
+
+
+# ---- memory
+
+
+def decision_with(**changes) -> Decision:
+    plain = Decision(
+        state=TRACKED,
+        rate=0.0,
+        request=None,
+        reason="",
+        suppressed=False,
+        doubtful=False,
+        in_view=True,
+    )
+    return replace(plain, **changes)
+
+
+SURE, DOUBTFUL = decision_with(), decision_with(doubtful=True, state=UNCERTAIN)
+GONE, ABSENT = decision_with(state=LOST, in_view=False), decision_with(in_view=False)
+SELF = decision_with(request=PSEUDO)
+ASKED = decision_with(request=USER)
+
+
+@pytest.mark.parametrize(
+    ("decisions", "held_by_any", "held_by_all"),
+    [
+        ([], False, False),
+        ([SURE], False, False),
+        ([DOUBTFUL], True, True),
+        ([SURE, DOUBTFUL], True, False),
+        ([DOUBTFUL, DOUBTFUL], True, True),
+        ([DOUBTFUL, ABSENT], True, True),
+        ([DOUBTFUL, GONE], True, True),
+        ([SURE, GONE], False, False),
+        ([GONE], False, False),
+        ([ABSENT], False, False),
+        ([SURE, SELF], True, True),
+        ([ASKED], False, False),  # asking a person alone does not hold the frame
+    ],
+)
+def test_hold_frame(decisions, held_by_any, held_by_all):
+    assert hold_frame(LazyConfig(hold_rule=HoldRule.ANY), decisions) is held_by_any
+    assert hold_frame(LazyConfig(hold_rule=HoldRule.ALL), decisions) is held_by_all
+
+
+def test_own_corrections_may_be_learnt():
+    assert not hold_frame(LazyConfig(update_from_pseudo=True), [SELF])
+
+
+@pytest.mark.parametrize(
+    ("limit", "entropy", "held"), [(0.8, 0.81, True), (0.8, 0.8, False), (OFF, 5.0, False)]
+)
+def test_hold_threshold(limit, entropy, held):
+    config = replace(FREE, hold_entropy=limit, pseudo_rate=OFF)
+    assert play(config, [entropy, entropy])[1].doubtful is held
+
+
+def test_a_lost_object_never_holds_memory_back():
+    areas = [*absent(24), 5, 5]
+    decisions = play(FREE, [0.0] * 25 + [0.95, 0.95], areas=areas)
+    assert decisions[-1].state is LOST
+    assert not decisions[-1].doubtful
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("user_entropy", -0.1),
+        ("user_rate", math.nan),
+        ("cooldown_frames", -1),
+        ("request_timeout", -5),
+        ("late_overlap", 1.5),
+        ("found_frames", 0),
+        ("history_frames", 0),
+    ],
+)
+def test_settings_out_of_range_are_named(name, value):
+    with pytest.raises(ConfigError, match=name):
+        LazyConfig(**{name: value})
+
+
+def test_the_papers_best_run():
+    config = LazyConfig.paper()
+    assert (config.user_entropy, config.user_rate) == (OFF, 0.5)
+    assert (config.pseudo_entropy, config.pseudo_rate, config.hold_entropy) == (OFF, 0.2, 0.8)
+    assert config.update_from_user
+    assert not config.update_from_pseudo
+    assert LazyConfig.paper(user_rate=OFF).user_rate == OFF
