@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The set-up script says what a machine lacks before it begins, and does nothing twice."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# What the script itself calls, besides what it checks for.
+COMMANDS = [
+    "bash",
+    "env",
+    "dirname",
+    "cat",
+    "ls",
+    "mkdir",
+    "flock",
+    "sha256sum",
+    "df",
+    "awk",
+    "uname",
+]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of all that set-up reads, and nothing that it made."""
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    for name in ("tools", "cmake", "msg", "srv", "launch", "config"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [*ROOT.glob("requirements*.txt"), ROOT / "package.xml", ROOT / "CMakeLists.txt"]:
+        shutil.copy(path, copy)
+    return copy
+
+
+def set_up(checkout: Path, commands: list[str], python: str) -> subprocess.CompletedProcess[str]:
+    """Run the script where nothing but these commands can be found."""
+    path = checkout.parent / "bin"
+    path.mkdir()
+    for name in commands:
+        found = shutil.which(name)
+        assert found is not None, f"these tests need {name}"
+        (path / name).symlink_to(found)
+    return subprocess.run(
+        [str(checkout / "tools" / "setup")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": str(path), "PYTHON": python, "HOME": str(checkout)},
+    )
+
+
+def test_a_missing_compiler_and_make_are_named(checkout: Path) -> None:
+    done = set_up(checkout, COMMANDS, sys.executable)
+    assert done.returncode != 0
+    assert "a C and a C++ compiler" in done.stderr
+    assert "  - make" in done.stderr
+    assert "sudo apt install build-essential make" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_an_unsupported_python_is_named(checkout: Path) -> None:
+    old = checkout.parent / "python-old"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" && exit\nexit 1\n')
+    old.chmod(0o755)
+    done = set_up(checkout, [*COMMANDS, "cc", "c++", "make"], str(old))
+    assert done.returncode != 0
+    assert "Python 3.10 to 3.13" in done.stderr
+    assert "Python 3.9.2" in done.stderr
+    assert "sudo apt install python3 python3-venv python3-dev" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_set_up_is_done_once() -> None:
+    if not (ROOT / "install" / ".lazyxmem-interfaces").exists():
+        pytest.skip("needs a checkout that was set up by tools/setup")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    done = subprocess.run(
+        [str(ROOT / "tools" / "setup")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_launcher_says_what_to_do_before_set_up(checkout: Path) -> None:
+    done = subprocess.run(
+        [str(checkout / "tools" / "run"), "true"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "make setup" in done.stderr
