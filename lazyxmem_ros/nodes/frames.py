@@ -20,7 +20,8 @@ class ReceivedFrame:
     """One image message on its way through the node.
 
     stamp: nanoseconds since the epoch. topic: where it came from, for messages. received_at:
-    steady time in seconds. labels: the label map uint16 [H, W] published for it, None until then. published: whether its mask went out.
+    steady time in seconds. labels: the label map uint16 [H, W] published for it, None until
+    then. published: whether its mask went out.
     """
 
     stamp: int

@@ -128,9 +128,12 @@ class ReplayStoppedError(Exception):
 class ReplayNode(Node):
     """Plays a bag in a thread of its own while the node spins; ends when the bag does."""
 
-    def __init__(self) -> None:
-        """Raises ParameterError or NodeStartError where there is nothing that can be played."""
-        super().__init__(NODE_NAME)
+    def __init__(self, **options: Any) -> None:
+        """options: those of rclpy.node.Node.
+
+        Raises ParameterError or NodeStartError where there is nothing that can be played.
+        """
+        super().__init__(NODE_NAME, **options)
         self.exit_code = 0
         self._parameters = Parameters(self, PARAMETERS)
         if not self._parameters["bag"]:
@@ -188,14 +191,17 @@ class ReplayNode(Node):
             raise NodeStartError(f"bag {self._bag.path} has no topic that can be played")
         return publishers
 
-    def _find_paced_topic(self) -> str:
-        if not self._parameters["lockstep_topic"]:
-            return ""
-        images = [
+    def _image_topics(self) -> list[str]:
+        return [
             topic.name
             for topic in self._bag.topics
             if topic.type_name in IMAGE_TYPES and topic.name in self._publishers_by_topic
         ]
+
+    def _find_paced_topic(self) -> str:
+        if not self._parameters["lockstep_topic"]:
+            return ""
+        images = self._image_topics()
         wanted = self._parameters["lockstep_image_topic"]
         if wanted and wanted not in images:
             raise NodeStartError(
@@ -267,6 +273,7 @@ class ReplayNode(Node):
     def _play_once(self, start: int, stop: int, shift: int) -> tuple[int, int]:
         """One round, stamps shifted by `shift` ns; returns messages and the round's ns."""
         count, times = 0, []
+        beat = next(iter(self._image_topics() or self._publishers_by_topic))
         for message in self._bag.messages(start, stop):
             publisher = self._publishers_by_topic.get(message.topic)
             if publisher is None:
@@ -275,8 +282,9 @@ class ReplayNode(Node):
             data = self._shifted(message, shift)
             publisher.publish(data)
             count += 1
-            if message.topic == self._paced_topic:
+            if message.topic == beat:
                 times.append(message.recorded_at)
+            if message.topic == self._paced_topic:
                 self._wait_for_mask(header_stamp(data))
         # The pause between rounds is that between two images, so that the rate stays what it was.
         usual = int(np.median(np.diff(times))) if len(times) > 1 else NANOSECONDS_PER_SECOND // 30

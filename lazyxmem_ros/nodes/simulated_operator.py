@@ -86,7 +86,7 @@ class SimulatedOperatorNode(Node):
                 seed=self._parameters["seed"],
             )
         )
-        self._timers: dict[int, Timer] = {}
+        self._pending: dict[int, Timer] = {}
         quality = QoSProfile(depth=QUEUE_DEPTH)
         self._answers = self.create_publisher(Correction, "operator_correction", quality)
         self.create_subscription(CorrectionRequest, "correction_request", self._on_request, quality)
@@ -108,10 +108,10 @@ class SimulatedOperatorNode(Node):
         delay = (self._operator.answer_time(now) - now) / NANOSECONDS_PER_SECOND
         answer = correction_message(prompt, request.header, request.id)
         number = id(answer)
-        self._timers[number] = self.create_timer(delay, partial(self._answer, answer, number))
+        self._pending[number] = self.create_timer(delay, partial(self._answer, answer, number))
 
     def _answer(self, answer: Correction, number: int) -> None:
-        self.destroy_timer(self._timers.pop(number))
+        self.destroy_timer(self._pending.pop(number))
         self._answers.publish(answer)
         self.get_logger().info(f"answered for object {answer.id}")
 

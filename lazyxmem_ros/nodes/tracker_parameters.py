@@ -70,7 +70,7 @@ _POLICY = (
     ),
     ParameterSpec(
         "cooldown_frames",
-        10,
+        30,
         "Frames after a request to a person, or a person's correction, before the same object "
         "may ask a person again; 0 = none.",
         bounds=(0, 1_000_000),
@@ -172,6 +172,13 @@ _MEMORY = (
         "min_working_frames",
         5,
         "Frames in working memory after a consolidation (T_min); fewer than max_working_frames.",
+        bounds=(1, 1000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "keep_first_frames",
+        4,
+        "First frames of objects that stay in working memory.",
         bounds=(1, 1000),
         changes=Changes.UNCONFIGURED,
     ),

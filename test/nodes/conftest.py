@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real nodes over real DDS, on a domain of their own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOMAIN_COUNT = 100
+
+sys.path.insert(0, str(Path(__file__).parent))  # for node_graph, which the tests here share
+
+# Before any participant is made, and inherited by every node's process.
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % DOMAIN_COUNT)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def ros() -> Iterator[None]:
+    """rclpy, for the nodes that live in the tests' own process."""
+    import rclpy
+
+    rclpy.init(args=[])
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained XMem, small enough to take milliseconds for a frame."""
+    import torch
+
+    from lazyxmem_ros.xmem import EncoderConfig, NetworkConfig, XMem, save_network
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    encoder = EncoderConfig("basic", 8, (1, 1, 1), (8, 8, 16))
+    network = XMem(
+        NetworkConfig(
+            key_encoder=encoder,
+            value_encoder=encoder,
+            key_dim=8,
+            value_dim=16,
+            hidden_dim=8,
+            decoder_dims=(16, 8, 8),
+            hidden_update_dim=8,
+        )
+    )
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_network(network.eval(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def probe(ros: None) -> Iterator[Any]:
+    """The tests' own end of the graph."""
+    from node_graph import Probe
+
+    made = Probe()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts nodes in processes of their own and ends those that are left."""
+    from node_graph import NodeProcess
+
+    started: list[NodeProcess] = []
+
+    def start_one(name: str, parameters: dict[str, Any], *arguments: str) -> NodeProcess:
+        log = tmp_path / f"{len(started)}-{name}.log"
+        started.append(NodeProcess(name, parameters, arguments, log))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        process.kill()

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of the nodes share: a probe in the graph, and nodes in processes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Header
+
+from lazyxmem_ros.nodes.conversions import image_message, stamp_of, time_message
+
+WAIT_S = 20.0
+FIRST_STAMP = 1_700_000_000_000_000_000
+STEP = 100_000_000
+HEIGHT, WIDTH = 64, 96
+
+
+class Probe:
+    """A node that listens, publishes and calls, spun in a thread."""
+
+    def __init__(self) -> None:
+        self.node = Node("probe")
+        self._lock = threading.Lock()
+        self._messages: dict[str, list[Any]] = defaultdict(list)
+        self._subscriptions: dict[str, Any] = {}
+        self._publishers: dict[str, Any] = {}
+        self._clients: dict[str, Any] = {}
+        self.spinner = Spinner(self.node)
+
+    def close(self) -> None:
+        self.spinner.close()
+
+    def listen(self, message_type: Any, topic: str) -> None:
+        """Collect the topic's messages from now on; waits until a publisher is seen."""
+        if topic not in self._subscriptions:
+
+            def keep(message: Any) -> None:
+                with self._lock:
+                    self._messages[topic].append(message)
+
+            quality = QoSProfile(depth=200)
+            self._subscriptions[topic] = self.node.create_subscription(
+                message_type, topic, keep, quality
+            )
+        wait_for(lambda: self.node.count_publishers(topic) > 0, f"a publisher of {topic}")
+
+    def ignore(self, topic: str) -> None:
+        """Unsubscribe."""
+        self.node.destroy_subscription(self._subscriptions.pop(topic))
+
+    def messages(self, topic: str) -> list[Any]:
+        with self._lock:
+            return list(self._messages[topic])
+
+    def forget(self) -> None:
+        with self._lock:
+            self._messages.clear()
+
+    def publish(self, topic: str, message: Any) -> None:
+        """Publish once somebody listens."""
+        if topic not in self._publishers:
+            publisher = self.node.create_publisher(type(message), topic, QoSProfile(depth=200))
+            self._publishers[topic] = publisher
+        publisher = self._publishers[topic]
+        wait_for(lambda: publisher.get_subscription_count() > 0, f"a subscriber of {topic}")
+        publisher.publish(message)
+
+    def call(self, service_type: Any, name: str, request: Any, timeout: float = WAIT_S) -> Any:
+        """Call a service and return its response."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(service_type, name)
+        client = self._clients[name]
+        wait_for(client.service_is_ready, f"service {name}")
+        future = client.call_async(request)
+        wait_for(future.done, f"the answer of {name}", timeout)
+        return future.result()
+
+
+class Spinner:
+    """Spins a node in a thread."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self.executor.spin()
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self._thread.join(WAIT_S)
+        closing = getattr(self.node, "close", None)
+        if closing is not None:
+            closing()
+        self.node.destroy_node()
+
+
+class NodeProcess:
+    """One of the package's nodes in a process of its own."""
+
+    def __init__(
+        self, name: str, parameters: Mapping[str, Any], arguments: Sequence[str], log: Path
+    ) -> None:
+        pairs = [part for k, v in parameters.items() for part in ("-p", f"{k}:={yaml_text(v)}")]
+        command = [sys.executable, "-m", f"lazyxmem_ros.nodes.{name}", "--ros-args"]
+        self._log = log
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                [*command, *pairs, *arguments], stdout=file, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait(self, timeout: float = WAIT_S) -> int:
+        """The exit code, once it has ended by itself."""
+        return self.process.wait(timeout)
+
+    def stop(self, signal_number: int = signal.SIGINT) -> int:
+        """End it as Ctrl-C does; returns the exit code."""
+        self.process.send_signal(signal_number)
+        return self.process.wait(WAIT_S)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(WAIT_S)
+
+
+def yaml_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value == float("inf"):
+        return ".inf"
+    return repr(value) if isinstance(value, (float, list)) else str(value)
+
+
+def parameters(**values: Any) -> list[Parameter]:
+    return [Parameter(name, value=value) for name, value in values.items()]
+
+
+def wait_for(done: Callable[[], Any], what: str, timeout: float = WAIT_S) -> None:
+    deadline = time.monotonic() + timeout
+    while not done():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come within {timeout:g} s")
+        time.sleep(0.005)
+
+
+def header(index: int) -> Header:
+    """Of the scene's frame of that number."""
+    return Header(stamp=time_message(FIRST_STAMP + index * STEP), frame_id="camera")
+
+
+def scene(index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A red square that moves over noise: RGB uint8 [H, W, 3] and its mask bool [H, W]."""
+    image = np.random.default_rng(1).integers(0, 120, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    left = 8 + index % 50
+    mask[20:44, left : left + 24] = True
+    image[mask] = (220, 40, 40)
+    return image, mask
+
+
+def scene_message(index: int, encoding: str = "rgb8") -> Any:
+    image, _ = scene(index)
+    pixels = image if encoding == "rgb8" else image[..., ::-1]
+    return image_message(pixels, encoding, header(index))
+
+
+def labels_of(message: Any) -> NDArray[np.uint16]:
+    from lazyxmem_ros.nodes.conversions import read_labels
+
+    return read_labels(message)
+
+
+def stamps(messages: Sequence[Any]) -> list[int]:
+    return [stamp_of(message.header.stamp) for message in messages]

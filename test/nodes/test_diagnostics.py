@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counters, rates, percentiles and warnings that do not flood."""
+
+from __future__ import annotations
+
+import math
+
+from lazyxmem_ros.nodes.diagnostics import Counts, Latencies, Rate, Refusals, status
+
+
+class FakeClock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_counts() -> None:
+    counts = Counts()
+    counts.add("b")
+    counts.add("a", 3)
+    assert counts["a"] == 3
+    assert counts["never"] == 0
+    assert counts.snapshot() == {"a": 3, "b": 1}
+
+
+def test_latency_percentiles_of_the_last_samples() -> None:
+    latencies = Latencies(samples=100)
+    assert math.isnan(latencies.milliseconds(50))
+    for _ in range(50):
+        latencies.add(99.0)  # these fall out again
+    for n in range(1, 101):
+        latencies.add(n / 1000)
+    assert latencies.milliseconds(50) == 50.5
+    assert 99 <= latencies.milliseconds(99) <= 100
+
+
+def test_rate_counts_the_last_seconds() -> None:
+    clock = FakeClock()
+    rate = Rate(period_s=5.0, clock=clock)
+    assert rate.hertz() == 0.0
+    for _ in range(20):
+        clock.now += 0.1
+        rate.add()
+    assert abs(rate.hertz() - 10.0) < 1e-6  # two seconds since the start
+    for _ in range(100):
+        clock.now += 0.1
+        rate.add()
+    assert abs(rate.hertz() - 10.0) < 0.3
+    clock.now += 20
+    assert rate.hertz() == 0.0
+
+
+def test_refusals_are_counted_all_and_said_at_times() -> None:
+    clock, said = FakeClock(), []
+    refusals = Refusals(said.append, period_s=5.0, clock=clock)
+    for _ in range(10):
+        refusals.refuse("/image", "size", "it is too small")
+    refusals.refuse("/image", "stamp", "it runs backwards")
+    assert said == [
+        "/image: refused: it is too small",
+        "/image: refused: it runs backwards",
+    ]
+    clock.now += 6
+    refusals.refuse("/image", "size", "it is too large")
+    assert said[2] == ("/image: refused: it is too large (9 more like it since the last warning)")
+    assert refusals.snapshot() == {"/image: size": 11, "/image: stamp": 1}
+    assert refusals.total() == 12
+
+
+def test_status_gives_numbers_to_three_places() -> None:
+    made = status("node: part", {"rate": 1 / 3, "count": 7}, hardware_id="cpu")
+    assert {pair.key: pair.value for pair in made.values} == {"rate": "0.333", "count": "7"}
+    assert made.name == "node: part"
+    assert made.hardware_id == "cpu"
