@@ -14,7 +14,8 @@ N = TypeVar("N", bound=nn.Module)
 
 class Average(Generic[N]):
     """Averages parameters AND batch-norm statistics: averaged weights need the statistics of
-    the features that they make, and those of the newest weights alone are not theirs."""
+    the features that they make, and those of the newest weights alone are not theirs.
+    """
 
     def __init__(self, network: N, decay: float) -> None:
         self.network = copy.deepcopy(network).eval()
@@ -25,7 +26,8 @@ class Average(Generic[N]):
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Moves the average towards the network; in the first steps faster, so that the random
-        initial weights are forgotten."""
+        initial weights are forgotten.
+        """
         decay = min(self.decay, (1 + step) / (10 + step))
         new = network.state_dict()
         mine, theirs = [], []

@@ -19,13 +19,14 @@ from training.layers import (
     FloatArray,
     Path,
     random_path,
+    random_window,
     real_base,
     real_cut_out,
     still_base,
     still_cut_out,
     warp,
 )
-from training.material import Material, UInt8Array
+from training.material import Material, UInt8Array, fractal_texture
 
 MIN_TARGET_PIXELS = 48  # of a target on the first frame; fewer say nothing about it
 ATTEMPTS = 12
@@ -53,6 +54,14 @@ class ComposeConfig:
     """Clips in which something passes that hides a target completely."""
     swap_share: float = 0.15
     """Clips in which the order of the layers changes on the way."""
+    bridge_share: float = 0.0
+    """Clips in which a target passes under something that stays where it is."""
+    cousin_share: float = 0.0
+    """Look-alikes that are like their twin but not the same: other spots, another tint."""
+    shadow_share: float = 0.0
+    """Pasted objects that throw a shadow."""
+    moving_light_share: float = 0.0
+    """Clips under light that moves, as through water or leaves."""
     longest: float = 3.0
     """Seconds that a clip may span; the motion between frames grows with it."""
 
@@ -72,6 +81,8 @@ class _Layer:
     label: int
     depth: float
     gain: FloatArray
+    shadow: tuple[int, int] | None = None
+    """Pixels (x, y) from the object to its shadow."""
 
 
 class Composer:
@@ -95,7 +106,7 @@ class Composer:
 
     def _try(self, seed: tuple[int, ...], objects: int) -> Clip:
         rng = np.random.default_rng(seed)
-        config, size = self.config, self.config.size
+        config = self.config
         seconds = float(np.exp(rng.uniform(np.log(0.25), np.log(config.longest))))
         times = np.linspace(0, seconds, config.frames)
         times[1:-1] += rng.uniform(-0.3, 0.3, max(0, config.frames - 2)) * times[1]
@@ -115,12 +126,17 @@ class Composer:
             layers.append(self._pasted(rng, times, energy, 0))
         if rng.random() < config.occluder_share:
             layers.append(self._crossing(rng, times, energy, layers, cover=False))
-        if layers and rng.random() < config.hiding_share:
+        targets = [layer for layer in layers if layer.label]
+        if targets and config.bridge_share and rng.random() < config.bridge_share:
+            layers.append(self._bridge(rng, times, targets[int(rng.integers(len(targets)))]))
+        elif layers and rng.random() < config.hiding_share:
             layers.append(self._crossing(rng, times, energy, layers, cover=True))
         swap = None
         if rng.random() < config.swap_share and config.frames > 2:
             swap = int(rng.integers(1, config.frames))
         clip = self._render(rng, base, layers, swap)
+        if config.moving_light_share and rng.random() < config.moving_light_share:
+            _move_light(rng, clip, times)
         return _camera(rng, clip, times)
 
     def _base(self, rng: np.random.Generator, times: FloatArray, energy: float) -> Base:
@@ -152,7 +168,11 @@ class Composer:
         start = rng.uniform(0.12, 0.88, 2) * size
         path = random_path(rng, times, start, reach=0.5 * size, energy=energy, bend=bend)
         gain = (1 + wobble_gain(rng, times)).astype(np.float32)
-        return _Layer(cut_out, path, label, float(rng.random()), gain)
+        layer = _Layer(cut_out, path, label, float(rng.random()), gain)
+        if config.shadow_share and rng.random() < config.shadow_share:
+            x, y = rng.integers(-int(0.2 * extent) - 1, int(0.2 * extent) + 2, 2)
+            layer.shadow = int(x), int(y)
+        return layer
 
     def _look_alike(
         self, rng: np.random.Generator, times: FloatArray, energy: float, twin: _Layer
@@ -160,6 +180,8 @@ class Composer:
         """The same picture once more, which often comes close to or crosses its twin."""
         copy = self._pasted(rng, times, energy, 0)
         copy.cut_out = twin.cut_out
+        if self.config.cousin_share and rng.random() < self.config.cousin_share:
+            copy.cut_out = _cousin(rng, twin.cut_out)
         if rng.random() < 0.5 and len(times) > 2:
             meet = int(rng.integers(1, len(times)))
             offset = twin.path.centre[meet] - copy.path.centre[meet]
@@ -204,6 +226,34 @@ class Composer:
         layer.depth = 2.0
         return layer
 
+    def _bridge(self, rng: np.random.Generator, times: FloatArray, target: _Layer) -> _Layer:
+        """A strip across the whole view; the target's path is bent to lead under it."""
+        size, extent = self.config.size, target.cut_out.extent
+        width = int(np.clip(extent * rng.uniform(0.7, 1.6), 12, 0.5 * size))
+        start = target.path.centre[0]
+        towards = rng.uniform(0.35, 0.65, 2) * size - start
+        direction = towards / (np.linalg.norm(towards) + 1e-3)
+        length = width + extent * rng.uniform(1.1, 1.6)
+        # Smooth progress that reaches the far side by the last frame or stops under the bridge.
+        progress = np.clip(times / (times[-1] * rng.uniform(0.7, 1.2)), 0, 1)
+        progress = progress * progress * (3 - 2 * progress)
+        target.path = _moved(target.path, start + progress[:, None] * length * direction)
+        middle = start + 0.5 * length * direction
+        strip = np.full((3 * size, width, 4), 255, np.uint8)
+        surface = (
+            fractal_texture(rng, 3 * size, width)
+            if rng.random() < 0.4
+            else cv2.resize(random_window(rng, self.material, size), (width, 3 * size))
+        )
+        strip[..., :3] = surface
+        strip[:, [0, -1], 3] = 0
+        count = len(times)
+        still = np.zeros(count, np.float32)
+        angle = np.full(count, np.arctan2(direction[1], direction[0]), np.float32)
+        centre = np.repeat(middle[None].astype(np.float32), count, axis=0)
+        path = Path(centre, still, angle, still, None)
+        return _Layer(CutOut([strip]), path, 0, 1.5, np.ones(count, np.float32))
+
     def _render(
         self, rng: np.random.Generator, base: Base, layers: list[_Layer], swap: int | None
     ) -> Clip:
@@ -232,9 +282,45 @@ def wobble_gain(rng: np.random.Generator, times: FloatArray) -> FloatArray:
 
 
 def _moved(path: Path, centre: FloatArray) -> Path:
-    return Path(
-        centre.astype(np.float32), path.log_scale, path.angle, path.shear, path.bend
-    )
+    return Path(centre.astype(np.float32), path.log_scale, path.angle, path.shear, path.bend)
+
+
+def _cousin(rng: np.random.Generator, cut_out: CutOut) -> CutOut:
+    """Like the cut-out, but mirrored, tinted and spotted another way."""
+    tint = rng.normal(1, 0.1, 3)
+    height, width = cut_out.pictures[0].shape[:2]
+    grid = rng.standard_normal((6, 6)).astype(np.float32)
+    spots = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+    spotted = spots > rng.uniform(0.3, 1.5)
+    ink = rng.uniform(0, 255, 3)
+    mirrored = rng.random() < 0.5
+    pictures = []
+    for picture in cut_out.pictures:
+        colour = picture[..., :3].astype(np.float32) * tint
+        colour[spotted] = 0.3 * colour[spotted] + 0.7 * ink
+        cousin = np.dstack([np.clip(colour, 0, 255).astype(np.uint8), picture[..., 3]])
+        pictures.append(np.ascontiguousarray(cousin[::-1] if mirrored else cousin))
+    return CutOut(pictures)
+
+
+def _move_light(rng: np.random.Generator, clip: Clip, times: FloatArray) -> None:
+    """Multiplies the frames, in place, by a net of light that drifts over them."""
+    size = clip.frames.shape[1]
+    cells = int(rng.integers(5, 14))
+    strength, sharpness = rng.uniform(0.1, 0.4), rng.uniform(1.5, 4)
+    layers, drifts = [], []
+    for _ in range(2):
+        grid = rng.standard_normal((2 * cells, 2 * cells)).astype(np.float32)
+        layers.append(cv2.resize(grid, (2 * size, 2 * size), interpolation=cv2.INTER_CUBIC))
+        drifts.append(rng.uniform(-0.4, 0.4, 2) * size)
+    for t, time in enumerate(times):
+        total = np.zeros((size, size), np.float32)
+        for layer, drift in zip(layers, drifts, strict=True):
+            x, y = (int(np.clip(size / 2 + d * time / 3, 0, size)) for d in drift)
+            total += layer[y : y + size, x : x + size]
+        light = 1 - 0.3 * strength + strength * np.exp(-sharpness * np.abs(total))
+        lit = clip.frames[t] * light[..., None].astype(np.float32)
+        clip.frames[t] = np.clip(lit, 0, 255).astype(np.uint8)
 
 
 def _filled(alpha: UInt8Array) -> UInt8Array:
@@ -251,6 +337,8 @@ def _filled(alpha: UInt8Array) -> UInt8Array:
 def _paste(canvas: UInt8Array, labels: UInt8Array, layer: _Layer, t: int) -> None:
     picture = layer.cut_out.at(t)
     size = canvas.shape[0]
+    if layer.shadow is not None:
+        _throw_shadow(canvas, layer, t)
     reach = 0.8 * max(picture.shape[:2]) * float(np.exp(layer.path.log_scale[t])) + 4
     cx, cy = layer.path.centre[t]
     x0, x1 = max(0, int(cx - reach)), min(size, int(cx + reach) + 1)
@@ -266,6 +354,15 @@ def _paste(canvas: UInt8Array, labels: UInt8Array, layer: _Layer, t: int) -> Non
     window = canvas[y0:y1, x0:x1]
     window[:] = (window + alpha * (colour - window)).astype(np.uint8)
     labels[y0:y1, x0:x1][warped[..., 3] > MASK_THRESHOLD] = layer.label
+
+
+def _throw_shadow(canvas: UInt8Array, layer: _Layer, t: int) -> None:
+    alpha = np.ascontiguousarray(layer.cut_out.at(t)[..., 3])
+    assert layer.shadow is not None
+    moved = _moved(layer.path, layer.path.centre + np.array(layer.shadow, np.float32))
+    shade = warp(alpha, moved, t, canvas.shape[0], border=cv2.BORDER_CONSTANT)
+    soft = cv2.GaussianBlur(shade, (0, 0), 2.0).astype(np.float32)
+    canvas[:] = (canvas * (1 - soft[..., None] * (0.45 / 255))).astype(np.uint8)
 
 
 def _camera(rng: np.random.Generator, clip: Clip, times: FloatArray) -> Clip:

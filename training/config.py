@@ -65,6 +65,7 @@ class TrackerTraining:
 
     @property
     def steps(self) -> int:
+        """Optimiser steps of the whole run."""
         return sum(stage.steps for stage in self.stages)
 
     def stage_at(self, step: int) -> tuple[int, Stage]:

@@ -8,10 +8,7 @@ import json
 import os
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
-from lazyxmem_ros.xmem.network import XMem
+from lazyxmem_ros.xmem import XMem, save_network
 
 LICENCE = "Apache-2.0"
 TRAINING_DATA = (
@@ -22,17 +19,12 @@ TRAINING_DATA = (
 
 def save_weights(network: XMem, path: Path, *, steps: int) -> None:
     """Writes the network as float16 safetensors; an interruption leaves an old file whole."""
-    tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for name, value in network.state_dict().items()
-    }
     metadata = {
         "config": json.dumps(dataclasses.asdict(network.config)),
         "steps": str(steps),
         "licence": LICENCE,
         "training_data": TRAINING_DATA,
-        "format": "pt",
     }
     partial = path.with_suffix(".partial")
-    save_file({k: torch.clone(v) for k, v in tensors.items()}, partial, metadata)
+    save_network(network, partial, metadata=metadata)
     os.replace(partial, path)

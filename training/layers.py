@@ -37,7 +37,8 @@ def wobble(rng: np.random.Generator, times: FloatArray, amplitude: float) -> Flo
 @dataclass(frozen=True)
 class Path:
     """Pose over the T frames of a clip: centre [T, 2] (x, y) pixels, log scale [T], angle [T]
-    rad, shear [T]; bend [T, 2, 4, 4]: a coarse displacement field in units of the layer."""
+    rad, shear [T]; bend [T, 2, 4, 4]: a coarse displacement field in units of the layer.
+    """
 
     centre: FloatArray
     log_scale: FloatArray
@@ -63,7 +64,8 @@ def random_path(
     bend: float,
 ) -> Path:
     """A path from `start` (x, y) that travels about reach·energy pixels a second and turns,
-    shears, grows and (where bend > 0) bends with it."""
+    shears, grows and (where bend > 0) bends with it.
+    """
     heading = rng.uniform(0, 2 * np.pi)
     speed = reach * energy * rng.exponential(0.6)
     drift = speed * times[:, None] * np.array([np.cos(heading), np.sin(heading)])
@@ -128,6 +130,7 @@ class CutOut:
     pictures: list[UInt8Array]
 
     def at(self, t: int) -> UInt8Array:
+        """The picture of frame t."""
         return self.pictures[min(t, len(self.pictures) - 1)]
 
     @property
@@ -237,10 +240,9 @@ class Base:
     has_object: bool
 
     def render(self, t: int, size: int) -> UInt8Array:
+        """What the camera sees at frame t, RGBA [size, size, 4]."""
         picture = self.pictures[min(t, len(self.pictures) - 1)]
-        return warp(
-            picture, self.path, t, size, scale=self.scale, border=cv2.BORDER_REFLECT_101
-        )
+        return warp(picture, self.path, t, size, scale=self.scale, border=cv2.BORDER_REFLECT_101)
 
 
 def _view(

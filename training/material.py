@@ -66,6 +66,7 @@ class Material:
 
     @property
     def with_regions(self) -> list[Photograph]:
+        """Those that can be cut along their regions."""
         return [p for p in self.photographs if p.regions is not None]
 
 
@@ -193,7 +194,8 @@ def blob_mask(rng: np.random.Generator, size: int) -> UInt8Array:
 
 def choose_region(rng: np.random.Generator, regions: UInt8Array) -> UInt8Array | None:
     """The union of one to three neighbouring regions, uint8 [H, W] with 0 or 255; None if
-    the photograph has no region of a useful size."""
+    the photograph has no region of a useful size.
+    """
     share = np.bincount(regions.ravel(), minlength=256) / regions.size
     useful = np.flatnonzero((share > MIN_REGION_SHARE) & (share < MAX_REGION_SHARE))
     if len(useful) == 0:

@@ -40,8 +40,10 @@ def random_plan(
     memory: list[tuple[int, ...]] = [()]
     for t in range(1, frames):
         extra = min(t - 1, memory_frames - 1)
-        chosen = rng.choice(np.arange(1, t), extra, replace=False) if extra else []
-        memory.append((0, *sorted(int(i) for i in chosen)))
+        chosen: set[int] = set()
+        if extra:
+            chosen = {int(i) for i in rng.choice(np.arange(1, t), extra, replace=False)}
+        memory.append((0, *sorted(chosen)))
     return Plan(tuple(memory), tuple(bool(d) for d in rng.random(frames) < deep_share))
 
 
