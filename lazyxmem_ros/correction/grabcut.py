@@ -26,7 +26,9 @@ from lazyxmem_ros.correction.trimap import (
     Labels,
     Scene,
     component_of,
+    grow,
     make_trimap,
+    outer_rim,
     parts_touching,
     usable_prior,
 )
@@ -39,6 +41,8 @@ _WORKING_SIDE = 224
 """Longest side in pixels of the crop that GrabCut sees; larger crops are reduced to it."""
 _CLICK_WINDOW = 0.3
 """Half side of the crop around a lone click, as a share of the image's short side."""
+_WIDE_CLICK_WINDOW = 0.5
+"""The same, for a second look at an object that the first crop cut off."""
 _MIN_MARGIN = 16
 """Pixels of surroundings that GrabCut is always given to learn the background from."""
 _MARGIN = 0.6
@@ -91,18 +95,31 @@ def _refine_one(image: NDArray[np.uint8], prompt: Prompt) -> Refinement:
     if not located and (prior is None or not prior.any()):
         # Negative clicks have taken the whole prior: the object is not in view.
         return Refinement(np.zeros(size, bool), 0.5)
-    labels = make_trimap(scene, prior)
-    cut, score = _cut(scene.image, labels)
-    cut = _keep_parts(cut, scene, prior)
-    start = _keep_parts(_foreground(labels), scene, prior)
-    if cut.sum() < _COLLAPSED * start.sum():
-        cut, score = start, 0.0
+    cut, score = _segment(scene, prior)
+    if scene.prior is None and scene.box is None and (cut & grow(outer_rim(scene), 1)).any():
+        # Nothing told the object's size, and it is larger than was looked at.
+        crop = _crop_around(prompt, size, click_window=_WIDE_CLICK_WINDOW)
+        scene = _make_scene(image, prompt, crop)
+        cut, score = _segment(scene, None)
     mask = _paste(cut, crop, size)
     _obey_clicks(mask, prompt)
     return Refinement(mask, score)
 
 
-def _crop_around(prompt: Prompt, size: tuple[int, int]) -> Crop:
+def _segment(scene: Scene, prior: BoolMask | None) -> tuple[BoolMask, float]:
+    """The object bool [H, W] at working resolution, and a confidence 0..1."""
+    labels = make_trimap(scene, prior)
+    cut, score = _cut(scene.image, labels)
+    cut = _keep_parts(cut, scene, prior)
+    start = _keep_parts(_foreground(labels), scene, prior)
+    if cut.sum() < _COLLAPSED * start.sum():
+        return start, 0.0
+    return cut, score
+
+
+def _crop_around(
+    prompt: Prompt, size: tuple[int, int], *, click_window: float = _CLICK_WINDOW
+) -> Crop:
     """The part of the image (x0, y0, x1, y1) that GrabCut is to see."""
     height, width = size
     boxes: list[tuple[float, float, float, float]] = []
@@ -119,7 +136,7 @@ def _crop_around(prompt: Prompt, size: tuple[int, int]) -> Crop:
     x0, y0 = min(box[0] for box in boxes), min(box[1] for box in boxes)
     x1, y1 = max(box[2] for box in boxes), max(box[3] for box in boxes)
     only_points = len(boxes) == 1 and len(points) > 0
-    window = _CLICK_WINDOW * min(size) if only_points else 0.0
+    window = click_window * min(size) if only_points else 0.0
     margin = max(_MIN_MARGIN, _MARGIN * max(x1 - x0, y1 - y0), window)
     return (
         max(int(x0 - margin), 0),

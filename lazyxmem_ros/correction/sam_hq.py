@@ -203,9 +203,8 @@ def load_weights(
             "or set model_type to the size that the file is of"
         )
     model.load_state_dict(state, strict=False)
-    # In evaluation mode the tiny encoder computes with a copy of its attention biases that is
-    # made when that mode is entered: leave and enter it, or the copy stays the untrained one.
-    model.train()
+    # The tiny encoder computes with a copy of its attention biases that is made on entering
+    # evaluation mode: enter it again, or the copy stays the untrained one.
     model.eval()
 
 

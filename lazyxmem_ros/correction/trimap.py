@@ -143,7 +143,7 @@ def usable_prior(scene: Scene) -> BoolMask | None:
     return prior
 
 
-def _rim(scene: Scene) -> BoolMask:
+def outer_rim(scene: Scene) -> BoolMask:
     """The outermost pixels on those sides where the crop, not the image, ends."""
     height, width = scene.size
     rim = np.zeros((height, width), bool)
@@ -174,12 +174,12 @@ def make_trimap(scene: Scene, prior: BoolMask | None) -> Labels:
         if not len(scene.positive):
             probable |= possible
     else:
-        possible |= ~_rim(scene)
+        possible |= ~outer_rim(scene)
     for point in scene.positive:
         if not probable[point[1], point[0]]:
             around = disc(scene.size, point[None], round(_CLICK_DISC * max(scene.size)))
             probable |= around | similar_region(scene.image, point, radius)
-            possible |= ~_rim(scene)
+            possible |= ~outer_rim(scene)
     if scene.box is not None:
         possible &= _inside(scene.box, scene.size)
     labels = np.full(scene.size, cv2.GC_BGD, np.uint8)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts and what is refused of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lazyxmem_ros.correction import CorrectorError, Prompt, PromptError, make_corrector
+from lazyxmem_ros.correction.base import Corrector, pixels_of, validate_image, validate_prompt
+
+SIZE = (40, 60)
+MASK = np.zeros(SIZE, bool)
+MASK[10:20, 10:30] = True
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        Prompt([(0, 0)]),
+        Prompt([(59, 39)]),
+        Prompt([(-0.5, 39.4)]),
+        Prompt(box=(0, 0, 60, 40)),
+        Prompt(mask=MASK),
+        Prompt(negative=[(12, 12)], mask=MASK),
+        Prompt([(5, 5)], [(7, 7)], (0.5, 0.5, 9, 9), MASK),
+        Prompt((5, 6)),  # one point without its list
+        Prompt([(5, 5)], mask=np.zeros(SIZE, bool)),
+    ],
+)
+def test_good_prompts(prompt):
+    validate_prompt(prompt, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        (Prompt(), "the prompt is empty; send a positive point"),
+        (Prompt(mask=np.zeros(SIZE, bool)), "the prompt is empty"),
+        (Prompt(negative=[(5, 5)]), "only negative points; send a positive"),
+        (Prompt([(60, 5)]), r"positive point \(60, 5\) lies outside the 60x40 image; send x"),
+        (Prompt([(5, 5), (5, 40)]), r"positive point \(5, 40\) lies outside"),
+        (Prompt([(5, 5)], [(-1, 5)]), r"negative point \(-1, 5\) lies outside"),
+        (Prompt([(np.nan, 5)]), "outside"),
+        (Prompt([(np.inf, 5)]), "outside"),
+        (Prompt(box=(10, 10, 10, 20)), "not a box within the 60x40 image; send"),
+        (Prompt(box=(20, 10, 10, 20)), "not a box"),
+        (Prompt(box=(0, 0, 61, 20)), "not a box"),
+        (Prompt(box=(-1, 0, 6, 20)), "not a box"),
+        (Prompt(box=(0, 0, np.nan, 20)), "not a box"),
+        (Prompt(mask=np.ones((60, 40), bool)), "the prior mask is 40x60 but the image 60x40; send"),
+    ],
+)
+def test_bad_prompts_say_what_to_do(prompt, says):
+    with pytest.raises(PromptError, match=says):
+        validate_prompt(prompt, SIZE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"positive": [(1, 2, 3)]},
+        {"positive": "here"},
+        {"negative": [[[1, 2]]]},
+        {"box": (1, 2, 3)},
+        {"box": "box"},
+        {"box": 5},
+        {"mask": np.ones((4, 4, 1), bool)},
+    ],
+)
+def test_what_is_no_prompt_at_all(arguments):
+    with pytest.raises(PromptError):
+        Prompt(**arguments)
+
+
+def test_a_prompt_converts_what_it_is_given():
+    prompt = Prompt([(1, 2)], mask=np.array([[0, 255]], np.uint8), box=[0, 0, 1, 1])
+    assert prompt.positive.dtype == np.float32
+    assert prompt.negative.shape == (0, 2)
+    assert prompt.mask.dtype == np.bool_
+    assert prompt.mask.tolist() == [[False, True]]
+    assert prompt.box == (0.0, 0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 5), np.uint8),
+        np.zeros((4, 5, 4), np.uint8),
+        np.zeros((4, 5, 3), np.float32),
+        np.zeros((0, 5, 3), np.uint8),
+        [[1, 2, 3]],
+    ],
+)
+def test_bad_images(image):
+    with pytest.raises(PromptError):
+        validate_image(image)
+
+
+def test_pixels_of_points_at_the_edge():
+    points = Prompt([(-0.5, -0.4), (59.49, 39.4), (3.5, 3.6)]).positive
+    assert pixels_of(points, SIZE).tolist() == [[0, 0], [59, 39], [4, 4]]
+
+
+def test_make_corrector():
+    corrector = make_corrector("grabcut")
+    assert isinstance(corrector, Corrector)
+    assert corrector.name == "grabcut"
+    with pytest.raises(CorrectorError, match="grabcut, sam_hq"):
+        make_corrector("magic")
