@@ -28,7 +28,8 @@ class GraphRecord:
 
     masks: PNG-coded label maps; `labels_at` decodes. received: when the recorder got a frame's
     image. latency: ms from there until it got the mask. tracks: decoded TrackArray messages.
-    requests, corrected, answers: decoded messages in order. diagnostics: last values by name.
+    requests, answers: decoded messages in order; corrected: the same with the
+    stamp (ns) of the newest frame when each came. diagnostics: last values by name.
     """
 
     masks: dict[int, bytes] = field(default_factory=dict)
@@ -36,7 +37,7 @@ class GraphRecord:
     latency: dict[int, float] = field(default_factory=dict)
     tracks: dict[int, Any] = field(default_factory=dict)
     requests: list[Any] = field(default_factory=list)
-    corrected: list[Any] = field(default_factory=list)
+    corrected: list[tuple[int, Any]] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
     diagnostics: dict[str, str] = field(default_factory=dict)
 
@@ -129,7 +130,8 @@ def _take(record: GraphRecord, topic: str, content: Any, received: int, image_to
     elif topic == graph.ANSWER_TOPIC:
         record.answers.append(content)
     elif topic == graph.CORRECTED_TOPIC:
-        record.corrected.append(content)
+        newest = max(record.received, key=record.received.__getitem__, default=stamp_of(content))
+        record.corrected.append((newest, content))
     elif topic == graph.DIAGNOSTICS_TOPIC:
         for status in content.status:
             for value in status.values:
@@ -148,7 +150,7 @@ def _events(
     rows = []
     reasons = {(stamp_of(entry), int(entry.id)): entry.reason for entry in record.requests}
     done = set()
-    for entry in record.corrected:
+    for newest, entry in record.corrected:
         stamp, object_id = stamp_of(entry), int(entry.id)
         if stamp not in index_of:
             continue
@@ -163,6 +165,7 @@ def _events(
                 reasons.get((stamp, object_id), "") if entry.source == "operator" else "",
                 applied=bool(entry.applied),
                 outcome=entry.message,
+                delay=(newest - stamp) / 1e9,
             )
         )
     for (stamp, object_id), reason in reasons.items():
@@ -192,6 +195,7 @@ def _event(
     *,
     applied: bool,
     outcome: str,
+    delay: float = float("nan"),
 ) -> dict[str, Any]:
     return {
         **run,
@@ -203,7 +207,7 @@ def _event(
         "reason": reason,
         "applied": applied,
         "outcome": outcome,
-        "delay": np.nan,
+        "delay": delay,
         "j_before": np.nan,
         "j_after": np.nan,
     }

@@ -45,8 +45,8 @@ def davis_palette() -> NDArray[np.uint8]:
 
 
 def object_colour(object_id: int) -> Colour:
-    """A bright colour for overlays: the golden angle around the hue circle, from amber on."""
-    hue = int((24 + (object_id - 1) * 68.75) % 180)
+    """A bright colour for overlays: the golden angle around the hue circle, from cyan on."""
+    hue = int((94 + (object_id - 1) * 68.75) % 180)
     pixel = cv2.cvtColor(np.array([[[hue, 225, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
     return int(pixel[0]), int(pixel[1]), int(pixel[2])
 

@@ -36,6 +36,9 @@ TARGET_INK = 0.16
 """How much of the target's skin is black."""
 MAX_DURATION = 15.0
 
+FAILURE_SPAN = (3.8, 8.2)
+"""Seconds of the scripted failure: from half under the bridge to fully back in view."""
+
 # Time (s), column, row of the fish's middle in the pond.
 TARGET_PATH = (
     (-0.5, 95, 130),
@@ -298,16 +301,16 @@ def _draw_fish(
     swing = 0.028 + 0.085 * np.clip(along, 0, 1) ** 2
     bend = -max(-1.4, min(1.4, turning)) * 0.30 * (along - 0.35) ** 2
     wave = swing * np.sin(4.6 * along - beat) + bend
-    aside = np.asarray(aside - length * wave, dtype=np.float32)
+    off_spine: NDArray[np.float32] = np.asarray(aside - length * wave, np.float32)
     # The tail is forked: its middle ends sooner.
-    fork = 0.06 * (1 - np.clip(np.abs(aside) / (0.75 * half_width), 0, 1))
+    fork = 0.06 * (1 - np.clip(np.abs(off_spine) / (0.75 * half_width), 0, 1))
     width = _half_width(along + np.where(along > 0.85, fork, 0)) * half_width
-    body = np.clip(width - np.abs(aside) + 0.5, 0, 1)
-    fins = _pectoral_fins(length * along, aside, length, half_width, beat)
+    body = np.clip(width - np.abs(off_spine) + 0.5, 0, 1)
+    fins = _pectoral_fins(length * along, off_spine, length, half_width, beat)
     alpha = np.maximum(body, fins)
     skin_rows, skin_columns = fish.skin.shape[:2]
     map_x = np.clip(along, 0, 1) * (skin_columns - 1)
-    across = aside / np.maximum(width, 1.0)
+    across = off_spine / np.maximum(width, 1.0)
     map_y = (np.clip(across, -1, 1) * 0.5 + 0.5) * (skin_rows - 1)
     colour = cv2.remap(fish.skin, map_x, map_y, cv2.INTER_LINEAR)
     roundness = 1.04 - 0.34 * np.clip(np.abs(across), 0, 1) ** 3

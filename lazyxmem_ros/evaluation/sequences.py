@@ -178,6 +178,26 @@ class SceneSequence:
             yield sample
 
 
+@dataclass(frozen=True)
+class SelectedFrames:
+    """The frames of a sequence that have one of the given stamps (ns)."""
+
+    whole: VideoSequence
+    stamps: frozenset[int]
+
+    @property
+    def name(self) -> str:
+        """That of the whole sequence."""
+        return self.whole.name
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def samples(self) -> Iterator[Sample]:
+        """The selected samples, numbered as in the whole sequence."""
+        return (sample for sample in self.whole.samples() if sample.stamp in self.stamps)
+
+
 def read_label_map(path: Path, *, binary: bool = False) -> NDArray[np.uint16]:
     """A label map from an indexed, grey or 16-bit PNG; binary: every non-zero pixel becomes 1.
 

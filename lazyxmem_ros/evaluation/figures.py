@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a run: its timeline, the balance of quality and help, the robustness curve."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+NANOSECONDS_PER_SECOND = 1e9
+INK = "#1f2933"
+MUTED = "#9aa5b1"
+BLUE = "#2b6cb0"
+AMBER = "#d97706"
+GREEN = "#15803d"
+RED = "#b91c1c"
+HIDDEN = "#e4e7eb"
+METHOD_COLOURS = (
+    *("#64748b", "#0e7490", "#6d28d9", "#b45309"),
+    *("#15803d", "#9aa5b1", "#be185d", "#1d4ed8"),
+)
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "figure.facecolor": "white",
+}
+ROBUSTNESS_STEPS = 101
+
+
+def timeline_figure(
+    frames: pd.DataFrame,
+    events: pd.DataFrame,
+    *,
+    title: str,
+    compared: pd.DataFrame | None = None,
+    compared_label: str = "without corrections",
+    size: tuple[float, float] = (9.0, 4.4),
+) -> Figure:
+    """IoU and uncertainty of one object over time, with every request and correction.
+
+    frames, events: rows of one run and object (see `tables`). compared: frames of another run,
+    drawn behind. Where the ground truth says that the object is hidden, the background is grey.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        seconds = _seconds(frames, frames)
+        for axes in (upper, lower):
+            _shade_hidden(axes, frames, seconds)
+            axes.margins(x=0.01)
+        if compared is not None and len(compared):
+            upper.plot(
+                _seconds(compared, frames),
+                _visible_scores(compared),
+                color=MUTED,
+                linewidth=1.2,
+                linestyle=(0, (4, 2)),
+                label=compared_label,
+            )
+        upper.plot(seconds, _visible_scores(frames), color=BLUE, linewidth=1.6, label="IoU")
+        lower.plot(seconds, frames["uncertainty"], color=INK, linewidth=1.2, label="uncertainty")
+        _mark_events(upper, lower, events, frames)
+        upper.set(ylabel="IoU", ylim=(-0.03, 1.06), title=title)
+        lower.set(ylabel="uncertainty", xlabel="time (s)")
+        lower.set_ylim(bottom=0)
+        handles = {
+            label: handle
+            for axes in (upper, lower)
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside lower center",
+            ncols=min(7, len(handles)),
+            frameon=False,
+            fontsize=8,
+        )
+    return figure
+
+
+def strip_figure(
+    frames: pd.DataFrame, events: pd.DataFrame, *, pixels: tuple[int, int]
+) -> tuple[NDArray[np.uint8], list[int]]:
+    """A timeline small enough for the foot of a video.
+
+    Returns the picture, uint8 [height, width, 3] for pixels = (width, height), and the column of
+    each row of `frames`.
+    """
+    resolution = 100
+    with mpl.rc_context({**STYLE, "font.size": 7}):
+        figure = Figure(figsize=(pixels[0] / resolution, pixels[1] / resolution), dpi=resolution)
+        axes = figure.add_axes((0.055, 0.2, 0.93, 0.74))
+        seconds = _seconds(frames, frames)
+        _shade_hidden(axes, frames, seconds)
+        axes.fill_between(seconds, frames["uncertainty"], color=INK, alpha=0.18, linewidth=0)
+        axes.plot(seconds, frames["uncertainty"], color=INK, linewidth=0.9)
+        axes.plot(seconds, _visible_scores(frames), color=BLUE, linewidth=1.4)
+        _mark_events(axes, axes, events, frames)
+        top = max(1.08, float(frames["uncertainty"].max(skipna=True)) * 1.05)
+        axes.set_ylim(0, min(top, 2.0))
+        axes.margins(x=0.005)
+        picture = to_array(figure)
+        points = axes.transData.transform(np.column_stack([seconds, np.zeros(len(seconds))]))
+    return picture, [round(float(x)) for x in points[:, 0]]
+
+
+def balance_figure(dataset: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.2)) -> Figure:
+    """J&F against the corrections given per 1000 frames, one point per method."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        axes.grid(color=HIDDEN, linewidth=0.8)
+        axes.set_axisbelow(True)
+        for number, row in enumerate(dataset.itertuples(index=False)):
+            colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
+            axes.scatter(row.per_1000_frames, 100 * row.jf, s=60, color=colour, zorder=3)
+            axes.annotate(
+                row.method,
+                (row.per_1000_frames, 100 * row.jf),
+                (6, 5),
+                textcoords="offset points",
+                color=colour,
+                fontweight="bold",
+            )
+        axes.margins(0.16)
+        axes.set(
+            xlabel="corrections by the operator per 1000 frames",
+            ylabel="J&F (%)",
+            title="What a correction buys",
+        )
+    return figure
+
+
+def robustness_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.2)) -> Figure:
+    """R@τ over τ: the share of frames with at least that IoU, averaged over objects."""
+    thresholds = np.linspace(0, 1, ROBUSTNESS_STEPS)
+    scored = frames[frames["scored"].astype(bool)]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        axes.grid(color=HIDDEN, linewidth=0.8)
+        for number, (method, rows) in enumerate(scored.groupby("method", sort=False)):
+            curves = [
+                (group["j"].to_numpy()[None, :] >= thresholds[:, None]).mean(axis=1)
+                for _, group in rows.groupby(["repeat", "sequence", "object"], sort=False)
+            ]
+            colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
+            mean = 100 * np.mean(curves, axis=0)
+            axes.plot(thresholds, mean, color=colour, linewidth=1.5, label=str(method))
+        axes.set(xlabel="IoU threshold τ", ylabel="R@τ (%)", title="Robustness", xlim=(0, 1))
+        axes.set_ylim(0, 101)
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def honesty_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.2)) -> Figure:
+    """Mean IoU in bins of uncertainty, per method: an honest uncertainty falls steadily."""
+    scored = frames[frames["scored"].astype(bool) & frames["uncertainty"].notna()]
+    edges = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, np.inf])
+    names = ["<.05", ".05-.1", ".1-.2", ".2-.3", ".3-.5", ".5-.8", ".8-1.2", ">1.2"]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        axes.grid(color=HIDDEN, linewidth=0.8, axis="y")
+        for number, (method, rows) in enumerate(scored.groupby("method", sort=False)):
+            bins = np.digitize(rows["uncertainty"], edges) - 1
+            means = [
+                rows["j"].to_numpy()[bins == place].mean() if (bins == place).any() else np.nan
+                for place in range(len(names))
+            ]
+            colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
+            axes.plot(names, means, "o-", color=colour, markersize=4, label=str(method))
+        axes.set(
+            xlabel="uncertainty (masked entropy)",
+            ylabel="mean IoU",
+            title="Is the uncertainty honest?",
+            ylim=(0, 1),
+        )
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def to_array(figure: Figure) -> NDArray[np.uint8]:
+    """The figure's pixels, uint8 RGB [H, W, 3]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba(), dtype=np.uint8)[..., :3].copy()
+
+
+def save_figure(path: Path, figure: Figure, *, resolution: int = 140) -> None:
+    """Write a figure; the suffix decides the format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=resolution)
+
+
+def to_png(figure: Figure, *, resolution: int = 110) -> bytes:
+    """The figure as PNG bytes."""
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=resolution)
+    return target.getvalue()
+
+
+def _seconds(frames: pd.DataFrame, origin: pd.DataFrame) -> NDArray[np.float64]:
+    """Times since the first row of `origin`."""
+    start = int(origin["stamp"].iloc[0]) if len(origin) else 0
+    return (frames["stamp"].to_numpy(np.int64) - start) / NANOSECONDS_PER_SECOND
+
+
+def _visible_scores(frames: pd.DataFrame) -> NDArray[np.float64]:
+    """IoU while the object is visible; NaN interrupts the line while it is hidden."""
+    hidden = frames["visible"].map(lambda value: value is not None and value is False)
+    scores = frames["j"].to_numpy(float).copy()
+    scores[hidden.to_numpy(bool)] = np.nan
+    return scores
+
+
+def _shade_hidden(axes: Axes, frames: pd.DataFrame, seconds: NDArray[np.float64]) -> None:
+    hidden = frames["visible"].map(lambda value: value is False or value == 0).to_numpy(bool)
+    if len(seconds) < 2:
+        return
+    step = float(np.median(np.diff(seconds)))
+    starts = np.flatnonzero(hidden & ~np.r_[False, hidden[:-1]])
+    stops = np.flatnonzero(hidden & ~np.r_[hidden[1:], False])
+    for start, stop in zip(starts, stops, strict=True):
+        axes.axvspan(
+            seconds[start] - step / 2,
+            seconds[stop] + step / 2,
+            color=HIDDEN,
+            linewidth=0,
+            label="object hidden",
+        )
+
+
+def _mark_events(upper: Axes, lower: Axes, events: pd.DataFrame, frames: pd.DataFrame) -> None:
+    """Requests as amber lines; corrections as triangles at the time they took effect."""
+    if not len(events) or not len(frames):
+        return
+    asked = events[events["source"] == "operator"]
+    for second in _seconds(asked, frames):
+        for axes in {upper, lower}:
+            axes.axvline(second, color=AMBER, linewidth=1, label="asked a person", zorder=1)
+    kinds: Sequence[tuple[str, bool, str, str, str]] = (
+        ("operator", True, "^", GREEN, "corrected by the person"),
+        ("operator", False, "x", RED, "answer not used"),
+        ("pseudo", True, "v", "#6d28d9", "corrected itself"),
+    )
+    for source, applied, marker, colour, label in kinds:
+        rows = events[(events["source"] == source) & (events["applied"].astype(bool) == applied)]
+        if len(rows):
+            times = _seconds(rows, frames) + rows["delay"].fillna(0).to_numpy(float)
+            lower.plot(
+                times,
+                np.full(len(times), 0.04),
+                marker,
+                color=colour,
+                markersize=6,
+                label=label,
+                clip_on=False,
+                zorder=4,
+            )
