@@ -30,7 +30,11 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["lazyxmem_ros", "lazyxmem_ros.*"]),
-    package_data={"lazyxmem_ros": ["py.typed"], "lazyxmem_ros.weights": ["*"]},
+    package_data={
+        "lazyxmem_ros": ["py.typed"],
+        "lazyxmem_ros.evaluation": ["*.j2"],
+        "lazyxmem_ros.weights": ["*"],
+    },
     install_requires=[
         "imageio-ffmpeg>=0.5",
         "jinja2>=3.1",
