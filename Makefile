@@ -46,7 +46,7 @@ train-smoke: setup ## Train a tiny tracker for a few steps, to see that training
 	@$(RUN) python -m training.smoke
 
 bench: setup ## Run every benchmark; each is runnable alone too
-	@set -e; for benchmark in bench/bench_*.py; do echo "== $$benchmark"; $(RUN) python "$$benchmark"; done
+	@set -e; for benchmark in bench/*.py; do echo "== $$benchmark"; $(RUN) python "$$benchmark"; done
 
 lock: ## Resolve requirements-lock.txt anew (needs uv)
 	tools/lock

@@ -3,7 +3,7 @@
 
 Sensor-data quality of service (best effort), as cameras publish and the tracker subscribes.
 
-tools/run python bench/bench_transport.py [--frames 150] [--rate 30]
+tools/run python bench/transport.py [--frames 150] [--rate 30]
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LAST_FRAME_GRACE_S = 1.0
 def publish(height: int, width: int, frames: int, rate: float) -> None:
     """Publish `frames` rgb8 images stamped with the monotonic clock."""
     rclpy.init()
-    node = Node("bench_transport_publisher")
+    node = Node("transport_publisher")
     publisher = node.create_publisher(Image, "bench_image", qos_profile_sensor_data)
     message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
     message.data = array.array("B", bytes(height * width * 3))
@@ -49,9 +49,7 @@ def publish(height: int, width: int, frames: int, rate: float) -> None:
         due += 1 / rate
         time.sleep(max(0.0, due - time.monotonic()))
         now = time.monotonic_ns()
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(
-            now, NANOSECONDS_PER_SECOND
-        )
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, NANOSECONDS_PER_SECOND)
         publisher.publish(message)
     time.sleep(LAST_FRAME_GRACE_S)
     rclpy.shutdown()
@@ -60,7 +58,7 @@ def publish(height: int, width: int, frames: int, rate: float) -> None:
 def receive(height: int, width: int, frames: int, rate: float) -> None:
     """Print the latencies, seconds, of the images that a publisher process sends."""
     rclpy.init()
-    node = Node("bench_transport_subscriber")
+    node = Node("transport_subscriber")
     latencies: list[float] = []
 
     def on_image(message: Image) -> None:
