@@ -39,6 +39,9 @@ same mask."""
 _ITERATIONS = 4
 _WORKING_SIDE = 224
 """Longest side in pixels of the crop that GrabCut sees; larger crops are reduced to it."""
+_CLICK_WORKING_SIDE = 160
+"""The same where nothing but clicks is known: all of the crop is in question then, and the cut
+takes several times as long."""
 _CLICK_WINDOW = 0.3
 """Half side of the crop around a lone click, as a share of the image's short side."""
 _WIDE_CLICK_WINDOW = 0.5
@@ -149,7 +152,9 @@ def _crop_around(
 def _make_scene(image: NDArray[np.uint8], prompt: Prompt, crop: Crop) -> Scene:
     x0, y0, x1, y1 = crop
     height, width = image.shape[:2]
-    scale = min(1.0, _WORKING_SIDE / max(x1 - x0, y1 - y0))
+    only_clicks = prompt.box is None and (prompt.mask is None or not prompt.mask.any())
+    working_side = _CLICK_WORKING_SIDE if only_clicks else _WORKING_SIDE
+    scale = min(1.0, working_side / max(x1 - x0, y1 - y0))
     columns, rows = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
     view = cv2.resize(image[y0:y1, x0:x1], (columns, rows), interpolation=cv2.INTER_AREA)
     ratio = np.array([columns / (x1 - x0), rows / (y1 - y0)])
