@@ -11,7 +11,7 @@ import numpy as np
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.history import PastFrame, overlap
 from lazyxmem_ros.lazy.policy import RequestKind
-from lazyxmem_ros.lazy.state import LazyState
+from lazyxmem_ros.lazy.state import LazyState, label_map
 from lazyxmem_ros.lazy.types import Correction, Outcome, Source
 from lazyxmem_ros.xmem import TrackerError
 
@@ -69,15 +69,9 @@ class CorrectionDesk:
                 )
         standing = {i: newest.correct(i, mask, source) for i, mask in masks.items()}
         if not newest.open and (learnt := self._state.to_learn()) and set(masks) & set(learnt):
-            self._state.tracker.correct(newest.frame, {i: learnt[i] for i in masks})
-        stamp, index = newest.frame.stamp, newest.frame.index
-        for object_id, mask in standing.items():
-            item = self._state.objects[object_id]
-            in_view = int(np.count_nonzero(mask)) > self._state.config.lost_area
-            item.history = item.history.corrected(
-                source.kind, index=index, stamp=stamp, in_view=in_view
-            )
-            item.corrected[source] = max(correction.stamp, item.corrected.get(source, 0))
+            self._learn_after_closing({i: learnt[i] for i in masks})
+        stamp = newest.frame.stamp
+        self._note(correction, standing)
         return Outcome(
             applied=True,
             reason=note,
@@ -87,8 +81,56 @@ class CorrectionDesk:
             labels=self._state.corrected_labels(newest),
         )
 
+    def _learn_after_closing(self, masks: dict[int, BoolMask]) -> None:
+        """Memory takes in masks of the newest frame although that is closed."""
+        newest = self._state.newest
+        assert newest is not None
+        self._state.tracker.correct(newest.frame, masks)
+        moment = self._state.timeline.find(newest.frame.stamp)
+        if moment is not None:
+            moment.learn(masks)
+            if self._state.catch_up is not None:  # its fork has gone through the frame without
+                self._state.go_back(newest.frame.stamp)
+
+    def _note(self, correction: Correction, masks: Mapping[int, BoolMask]) -> None:
+        """The objects have been corrected, now."""
+        newest, source = self._state.newest, correction.source
+        assert newest is not None
+        for object_id, mask in masks.items():
+            item = self._state.objects[object_id]
+            in_view = int(np.count_nonzero(mask)) > self._state.config.lost_area
+            item.history = item.history.corrected(
+                source.kind, index=newest.frame.index, stamp=newest.frame.stamp, in_view=in_view
+            )
+            item.corrected[source] = max(correction.stamp, item.corrected.get(source, 0))
+
     def _apply_late(
-        self, correction: Correction, past: PastFrame, masks: Mapping[int, BoolMask]
+        self, correction: Correction, past: PastFrame, masks: dict[int, BoolMask]
+    ) -> Outcome:
+        """Applies masks of an older frame to that frame where it is kept, else to the newest."""
+        moment = self._state.timeline.find(past.stamp)
+        if moment is None or self._state.timeline.rewind(past.stamp) is None:
+            return self._apply_to_newest(correction, past, masks)
+        newest, state = self._state.newest, self._state
+        assert newest is not None
+        note = f"it came {newest.frame.index - past.index} frames late and is the frame's own"
+        if state.config.learns_from(correction.source.kind):
+            moment.learn(masks)
+            frames = state.go_back(past.stamp)
+            note += f"; {frames} frames are gone through again"
+        self._note(correction, masks)
+        probabilities = state.tracker.preview(moment.frame, masks)
+        return Outcome(
+            applied=True,
+            reason=note,
+            stamp=correction.stamp,
+            object_ids=tuple(masks),
+            applied_stamp=past.stamp,
+            labels=label_map(probabilities.argmax(0), moment.frame.object_ids),
+        )
+
+    def _apply_to_newest(
+        self, correction: Correction, past: PastFrame, masks: dict[int, BoolMask]
     ) -> Outcome:
         """Applies masks of an older frame to the newest one, if their objects have moved little.
 

@@ -99,14 +99,19 @@ class Timeline:
         self._trim()
 
     def rewind(self, stamp: int) -> list[Moment] | None:
-        """The moments from the last copy at or before a stamp to now; None: not kept that long."""
+        """The closed moments from the last copy at or before a stamp on; None: not kept so long.
+
+        A frame that is still open follows when it is closed.
+        """
         start = None
         for position, moment in enumerate(self._moments):
             if moment.frame.stamp > stamp:
                 break
             if moment.state is not None:
                 start = position
-        return None if start is None else list(self._moments)[start:]
+        if start is None:
+            return None
+        return [m for m in list(self._moments)[start:] if not m.frame.open]
 
     def find(self, stamp: int) -> Moment | None:
         """The moment of that stamp, if it is kept."""
@@ -183,6 +188,7 @@ class CatchUp:
         else:
             assert fork.frame is not None  # the copy was made while its frame was open
             frame = fork.frame
+            fork.give_again(moment.frame)
         again = Moment(frame, dict(moment.learnt), fork.state() if moment.state else None)
         learnt = {i: mask for i, mask in moment.learnt.items() if i in fork.object_ids}
         if learnt:

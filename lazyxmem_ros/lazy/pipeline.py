@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.corrections import CorrectionDesk
 from lazyxmem_ros.lazy.history import RecentFrames
+from lazyxmem_ros.lazy.late import Timeline
 from lazyxmem_ros.lazy.policy import LazyConfig, RequestKind
 from lazyxmem_ros.lazy.results import FrameJudge
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState, NewestFrame
@@ -45,7 +47,8 @@ class LazyTracker:
     def __init__(self, tracker: XMemTracker, config: LazyConfig | None = None) -> None:
         config = config or LazyConfig()
         recent = RecentFrames(max_time=config.history_time, max_frames=config.history_frames)
-        self._state = LazyState(tracker, config, recent)
+        timeline = Timeline(**_timeline_bounds(config))
+        self._state = LazyState(tracker, config, recent, timeline)
         self._judge = FrameJudge(self._state)
         self._desk = CorrectionDesk(self._state)
 
@@ -60,6 +63,7 @@ class LazyTracker:
         self._state.recent.set_bounds(
             max_time=config.history_time, max_frames=config.history_frames
         )
+        self._state.timeline.set_bounds(**_timeline_bounds(config))
 
     @property
     def tracker(self) -> XMemTracker:
@@ -75,6 +79,16 @@ class LazyTracker:
     def open_requests(self) -> list[tuple[int, RequestKind]]:
         """Requests that wait for an answer: (object id, kind)."""
         return self._state.open_requests()
+
+    @property
+    def frames_behind(self) -> int:
+        """Past frames still to go through after a late correction."""
+        return self._state.catch_up.frames_left if self._state.catch_up else 0
+
+    @property
+    def history_bytes(self) -> int:
+        """Bytes kept for late corrections."""
+        return self._state.timeline.nbytes + self._state.recent.nbytes
 
     # ---- frames
 
@@ -104,11 +118,15 @@ class LazyTracker:
         self._check_image(image)
         self._check_masks(given, (image.shape[0], image.shape[1]))
         self.close()
+        caught_up = self._state.catch_up_a_little()
         frame = self._state.tracker.segment(image, given or None, stamp=stamp)
         newest = NewestFrame(frame, image, open=True, given=bool(given), held=False)
         self._state.newest = newest
         self._introduce(given, labels or {}, frame.index)
-        return self._judge.conclude(newest, set(given))
+        result = self._judge.conclude(newest, set(given))
+        asked = any(request.kind is RequestKind.USER for request in result.requests)
+        self._state.timeline.add(self._state.tracker, frame, asked=asked)
+        return replace(result, caught_up=caught_up, catching_up=self.frames_behind)
 
     def close(self) -> None:
         """Closes the newest frame: it enters memory or is held (see the class). Twice is fine."""
@@ -123,6 +141,11 @@ class LazyTracker:
         else:
             self._state.tracker.memorize(newest.frame)
         newest.open = False
+        moment = self._state.timeline.find(newest.frame.stamp)
+        if moment is not None and learnt:
+            moment.learn(learnt)
+        if moment is not None and self._state.catch_up is not None:
+            self._state.catch_up.follow(moment)
 
     # ---- corrections
 
@@ -196,6 +219,8 @@ class LazyTracker:
         """Forgets every object and frame; any stamp and image size may follow."""
         self._state.tracker.reset()
         self._state.recent.clear()
+        self._state.timeline.clear()
+        self._state.catch_up = None
         self._state.objects.clear()
         self._state.removed.clear()
         self._state.newest = None
@@ -248,3 +273,11 @@ class LazyTracker:
                 )
             if object_id not in self._state.objects and not mask.any():
                 raise MaskError(f"the first mask of object {object_id} is empty")
+
+
+def _timeline_bounds(config: LazyConfig) -> dict[str, int]:
+    return {
+        "max_time": config.correction_horizon,
+        "max_bytes": config.correction_bytes,
+        "state_period": config.state_period,
+    }

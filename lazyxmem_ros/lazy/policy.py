@@ -102,6 +102,15 @@ class LazyConfig:
     late_overlap: float = 0.7
     """A correction of an older frame is used on the newest one if the object's masks on both
     overlap by more than this (IoU, 0..1)."""
+    correction_horizon: int = 5 * SECOND
+    """Nanoseconds for which frames are kept with their features, so that a correction of one is
+    applied to it exactly; 0: never."""
+    correction_bytes: int = 1 << 30
+    """Bytes of frames and memory copies that are kept for that at most; the oldest go first."""
+    state_period: int = SECOND
+    """Nanoseconds between copies of memory; one is made for every frame with a request, too."""
+    catch_up_budget: float = 0.05
+    """Seconds per new frame for going through past frames again after a late correction."""
     history_time: int = 10 * SECOND
     """Nanoseconds for which masks of past frames are kept for late corrections."""
     history_frames: int = 600
@@ -120,12 +129,22 @@ class LazyConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; it is {getattr(self, name)}")
 
+    def learns_from(self, kind: RequestKind) -> bool:
+        """Whether memory takes in corrections that answer such requests."""
+        return self.update_from_user if kind is RequestKind.USER else self.update_from_pseudo
+
     @classmethod
     def paper(cls, **changes: object) -> LazyConfig:
         """The settings of the paper's best run, without what it does not have: cool-downs,
-        limits, timeouts and lost objects. `changes` replaces single settings.
+        limits, timeouts, lost objects and corrections of past frames. `changes` replaces single settings.
         """
-        plain = cls(cooldown_frames=0, max_open_requests=0, request_timeout=0, lost_after=0)
+        plain = cls(
+            cooldown_frames=0,
+            max_open_requests=0,
+            request_timeout=0,
+            lost_after=0,
+            correction_horizon=0,
+        )
         return replace(plain, **changes)  # type: ignore[arg-type]
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.history import RecentFrames
-from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind, TrackState
+from lazyxmem_ros.lazy.late import CatchUp, Timeline
+from lazyxmem_ros.lazy.policy import HoldRule, LazyConfig, ObjectHistory, RequestKind, TrackState
 from lazyxmem_ros.lazy.types import Labels, Source
+from lazyxmem_ros.lazy.uncertainty import measure
 from lazyxmem_ros.xmem import Frame, XMemTracker
 
 
@@ -95,14 +98,18 @@ class LazyState:
         objects: by id.
         removed: ids of objects that were removed and are not followed now.
         newest: the newest frame; None before the first.
+        timeline: the last seconds' frames, with what a late correction needs.
+        catch_up: the going through them again that is under way.
     """
 
     tracker: XMemTracker
     config: LazyConfig
     recent: RecentFrames
+    timeline: Timeline
     objects: dict[int, FollowedObject] = field(default_factory=dict)
     removed: set[int] = field(default_factory=set)
     newest: NewestFrame | None = None
+    catch_up: CatchUp | None = None
 
     def open_requests(self) -> list[tuple[int, RequestKind]]:
         """Requests that wait for an answer: (object id, kind)."""
@@ -124,6 +131,36 @@ class LazyState:
         if self.config.update_from_user:
             learnt |= self.newest.masks[Source.OPERATOR]
         return learnt
+
+    def go_back(self, stamp: int) -> int | None:
+        """Starts to go through the frames again from the one of a stamp, or from an earlier one
+        where that is under way; returns how many there are, None if they are not kept.
+        """
+        start = stamp if self.catch_up is None else min(stamp, self.catch_up.start)
+        moments = self.timeline.rewind(start)
+        if moments is None:
+            return None
+        self.catch_up = CatchUp(self.tracker, moments, self._hold_again)
+        return len(moments)
+
+    def catch_up_a_little(self) -> int:
+        """Goes on with that within its budget; returns the frames once all are done, else 0.
+
+        Every frame must be closed.
+        """
+        if self.catch_up is None or not self.catch_up.run(self.config.catch_up_budget):
+            return 0
+        frames = self.catch_up.take_over(self.tracker, self.timeline)
+        self.catch_up = None
+        return frames
+
+    def _hold_again(self, frame: Frame) -> bool:
+        """The uncertainty-driven update of a frame that is gone through again."""
+        if math.isinf(self.config.hold_entropy):
+            return False
+        seen = [o for o in measure(frame.probabilities).objects if o.area > 0]
+        doubtful = [o.entropy > self.config.hold_entropy for o in seen]
+        return any(doubtful) if self.config.hold_rule is HoldRule.ANY else all(doubtful or [False])
 
     def corrected_labels(self, newest: NewestFrame) -> Labels:
         """The newest frame's label map with its corrections."""

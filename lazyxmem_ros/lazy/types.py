@@ -112,6 +112,9 @@ class StepResult:
         suppressed: object id -> why a correction was called for and why it is not asked for.
         expired: requests given up for want of an answer: (object id, kind).
         held: the frame will stay out of memory, unless a correction is applied to it.
+        caught_up: frames gone through again for late corrections that take effect with this
+            frame; 0: none do.
+        catching_up: past frames still to go through for them.
     """
 
     stamp: int
@@ -124,6 +127,8 @@ class StepResult:
     expired: list[tuple[int, RequestKind]]
     held: bool
     _entropy: Tensor = field(repr=False)
+    caught_up: int = 0
+    catching_up: int = 0
 
     def uncertainty_map(self) -> NDArray[np.float32]:
         """Normalised entropy of each pixel, float32 [H, W], 0..1; fetched from the device."""

@@ -318,6 +318,16 @@ class XMemTracker:
             setattr(self, name, getattr(other, name))
 
     @torch.inference_mode()
+    def give_again(self, past: Frame) -> None:
+        """Give the open frame what its past self was given after the copy was made."""
+        frame = self._frame
+        assert frame is not None
+        missing = {i: mask for i, mask in past.given.items() if i not in frame.given}
+        if missing:
+            frame.deep_update = self._deep_update_due(frame.clock, given=True)
+            self._give(frame, missing)
+
+    @torch.inference_mode()
     def resegment(self, past: Frame) -> Frame:
         """Open a past frame anew: its cached features, this tracker's memory and objects.
 
@@ -456,10 +466,10 @@ class XMemTracker:
         """
         covered = torch.stack(list(masks.values())).sum(0) > 0.5
         before = dict(zip(frame.object_ids, frame.distribution[1:], strict=True))
-        # A new object is followed already; one in a preview is not in `before` only by mistake.
+        ids = dict.fromkeys((*frame.object_ids, *masks))
         objects = [
             masks[i] if i in masks else before[i].expand_as(covered).masked_fill(covered, 0)
-            for i in self.object_ids
+            for i in ids
         ]
         return aggregate(torch.stack(objects))
 

@@ -86,7 +86,7 @@ def test_the_rate_is_unknown_on_the_first_frame():
 
 
 def test_frames_without_objects_pass_through():
-    lazy = LazyTracker(ScriptedTracker([{}]))
+    lazy = LazyTracker(ScriptedTracker([{}]), QUIET)
     for index in range(3):
         result = advance(lazy, index)
         assert not result.labels.any()
@@ -435,7 +435,7 @@ def test_refusals(correction, reason):
 
 
 def test_before_the_first_frame_everything_is_refused():
-    lazy = LazyTracker(ScriptedTracker(one(0.0)))
+    lazy = LazyTracker(ScriptedTracker(one(0.0)), QUIET)
     assert "no frame" in lazy.apply(Correction(1, {1: HERE})).reason
     with pytest.raises(StampError, match="no frame"):
         lazy.add_objects({1: HERE})

@@ -18,6 +18,7 @@ from lazyxmem_ros.lazy.uncertainty import (
     kernel_side,
     masked_entropy,
     measure,
+    winning_class,
 )
 
 GOLDEN = Path(__file__).parents[1] / "data" / "entropy.npz"
@@ -126,6 +127,14 @@ def test_no_objects_is_certain():
     result = measure(torch.ones(1, 12, 16))
     assert result.objects == ()
     assert not result.entropy.any()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 256, 257])
+def test_winning_class_is_the_first_arg_max(classes):
+    generator = np.random.default_rng(classes)
+    values = generator.integers(0, 4, (classes, 6, 7)).astype(np.float32)  # with ties
+    winner = winning_class(torch.from_numpy(values))
+    assert np.array_equal(winner.numpy(), values.argmax(0))
 
 
 def test_extremes():

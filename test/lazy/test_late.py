@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Late corrections: exactly what an instant answer would have led to, once caught up."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Source
+from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
+
+SIZE = (48, 64)
+FRAME_TIME = SECOND // 10
+MEMORY = MemoryConfig(
+    memory_every=2,
+    max_working_frames=5,
+    min_working_frames=3,
+    keep_first_frames=2,
+    prototypes=6,
+    max_long_term_tokens=20,
+    top_k=5,
+)
+CONFIG = LazyConfig(
+    user_corrections=False,
+    pseudo_corrections=False,
+    hold_entropy=math.inf,
+    lost_after=0,
+    state_period=SECOND // 2,
+    catch_up_budget=0.0,
+)
+
+
+def image(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+def mask(top: int, left: int) -> np.ndarray:
+    m = np.zeros(SIZE, dtype=bool)
+    m[top : top + 16, left : left + 16] = True
+    return m
+
+
+def start(network: XMem, config: LazyConfig = CONFIG) -> LazyTracker:
+    lazy = LazyTracker(XMemTracker(network, MEMORY), config)
+    lazy.step(image(0), 0, masks={1: mask(0, 0), 2: mask(20, 30)})
+    return lazy
+
+
+def step(lazy: LazyTracker, index: int, **kwargs):
+    return lazy.step(image(index), index * FRAME_TIME, **kwargs)
+
+
+def correction(index: int, masks, source=Source.OPERATOR) -> Correction:
+    return Correction(index * FRAME_TIME, masks, source)
+
+
+def run(lazy: LazyTracker, answers, last: int, **given):
+    """Steps to frame `last`; `answers`: after which frame -> correction."""
+    results = {}
+    for index in range(1, last + 1):
+        results[index] = step(lazy, index, **given.get(f"at{index}", {}))
+        for outcome in [lazy.apply(a) for a in answers.get(index, [])]:
+            assert outcome.applied, outcome.reason
+    return results
+
+
+def probabilities(lazy: LazyTracker) -> torch.Tensor:
+    assert lazy.tracker.frame is not None
+    return lazy.tracker.frame.probabilities
+
+
+def same(a: LazyTracker, b: LazyTracker) -> bool:
+    return torch.equal(probabilities(a), probabilities(b))
+
+
+FIRST = {1: mask(30, 10)}
+SECOND_ONE = {2: mask(2, 44)}
+
+
+@pytest.mark.parametrize("delay", [1, 3, 12, 25])
+@pytest.mark.parametrize("index", [5, 7])  # with a copy of memory of its own, and between two
+def test_once_caught_up_it_is_as_if_the_answer_had_been_instant(
+    delay: int, index: int, small_network: XMem
+) -> None:
+    instant, late = start(small_network), start(small_network)
+    answer = correction(index, FIRST)
+    run(instant, {index: [answer]}, 60)
+    results = run(late, {index + delay: [answer]}, 60)
+    caught_up = [i for i, result in results.items() if result.caught_up]
+    assert len(caught_up) == 1
+    # Two past frames are gone through with every new one.
+    assert index + delay < caught_up[0] <= index + 2 * delay + 15
+    assert late.frames_behind == 0
+    assert same(instant, late)
+
+
+def test_until_then_tracking_goes_on_as_before(small_network: XMem) -> None:
+    plain, late = start(small_network), start(small_network)
+    run(plain, {}, 21)
+    results = run(late, {20: [correction(5, FIRST)]}, 21)
+    assert not any(r.caught_up for r in results.values())
+    assert results[21].catching_up > 0
+    assert same(plain, late)
+
+
+def test_a_larger_budget_catches_up_at_once(small_network: XMem) -> None:
+    late = start(small_network, replace(CONFIG, catch_up_budget=60.0))
+    results = run(late, {20: [correction(5, FIRST)]}, 21)
+    assert results[21].caught_up == 16
+    assert results[21].catching_up == 0
+
+
+def test_the_outcome_shows_the_corrected_frame_itself(small_network: XMem) -> None:
+    late = start(small_network)
+    run(late, {}, 15)
+    outcome = late.apply(correction(5, FIRST))
+    assert outcome.applied
+    assert outcome.stamp == outcome.applied_stamp == 5 * FRAME_TIME
+    assert outcome.labels is not None
+    assert np.array_equal(outcome.labels == 1, FIRST[1])
+    assert "10 frames late" in outcome.reason
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("together", [True, False])
+def test_several_corrections_in_any_order(
+    order: tuple[int, int], together: bool, small_network: XMem
+) -> None:
+    answers = [correction(5, FIRST), correction(9, SECOND_ONE)]
+    instant, late = start(small_network), start(small_network)
+    run(instant, {5: [answers[0]], 9: [answers[1]]}, 90)
+    first, second = (answers[i] for i in order)
+    if together:  # the second while the first is still being caught up with
+        run(late, {20: [first], 22: [second]}, 90)
+    else:
+        run(late, {14: [first], 40: [second]}, 90)
+    assert late.frames_behind == 0
+    assert same(instant, late)
+
+
+def test_two_objects_of_one_frame_answered_apart(small_network: XMem) -> None:
+    instant, late = start(small_network), start(small_network)
+    run(instant, {5: [correction(5, FIRST | SECOND_ONE)]}, 60)
+    run(late, {12: [correction(5, FIRST)], 20: [correction(5, SECOND_ONE)]}, 60)
+    assert same(instant, late)
+
+
+def test_objects_that_come_meanwhile_are_kept(small_network: XMem) -> None:
+    instant, late = start(small_network), start(small_network)
+    given = {"at8": {"masks": {3: mask(30, 40)}}}
+    run(instant, {5: [correction(5, FIRST)]}, 60, **given)
+    run(late, {12: [correction(5, FIRST)]}, 60, **given)
+    assert late.object_ids == (1, 2, 3)
+    assert same(instant, late)
+
+
+@pytest.mark.parametrize("when", [8, 14, 17])
+def test_objects_that_go_meanwhile_are_gone(when: int, small_network: XMem) -> None:
+    instant, late = start(small_network), start(small_network)
+    for lazy, answered in ((instant, 5), (late, 12)):
+        for index in range(1, 61):
+            step(lazy, index)
+            if index == answered:
+                assert lazy.apply(correction(5, FIRST)).applied
+            if index == when:
+                lazy.remove_objects([2])
+    assert late.object_ids == (1,)
+    torch.testing.assert_close(probabilities(instant), probabilities(late), rtol=0, atol=1e-4)
+
+
+def test_a_correction_of_the_closed_newest_frame_during_a_catch_up(small_network: XMem) -> None:
+    instant, late = start(small_network), start(small_network)
+    run(instant, {5: [correction(5, FIRST)], 21: [correction(21, SECOND_ONE)]}, 80)
+    for index in range(1, 81):
+        step(late, index)
+        if index == 20:
+            assert late.apply(correction(5, FIRST)).applied
+        if index == 21:
+            late.close()
+            assert late.apply(correction(21, SECOND_ONE)).applied
+    assert same(instant, late)
+
+
+def test_an_object_added_on_the_frame_whose_memory_was_copied(small_network: XMem) -> None:
+    instant, late = start(small_network), start(small_network)
+    for lazy, answered in ((instant, 5), (late, 12)):
+        for index in range(1, 61):
+            step(lazy, index)
+            if index == 5:  # a copy was made of it
+                lazy.add_objects({4: mask(30, 40)})
+            if index == answered:
+                assert lazy.apply(correction(5, FIRST)).applied
+    assert late.object_ids == instant.object_ids == (1, 2, 4)
+    assert same(instant, late)
+
+
+def test_duplicates_and_removed_objects_are_refused(small_network: XMem) -> None:
+    late = start(small_network)
+    run(late, {}, 12)
+    assert late.apply(correction(5, FIRST)).applied
+    again = late.apply(correction(5, FIRST))
+    assert not again.applied
+    assert "duplicate" in again.reason
+    late.remove_objects([1])
+    gone = late.apply(correction(6, {1: mask(3, 3)}))
+    assert not gone.applied
+    assert "removed" in gone.reason
+
+
+def test_beyond_the_horizon_it_says_so(small_network: XMem) -> None:
+    config = replace(CONFIG, correction_horizon=SECOND, history_time=SECOND)
+    late = start(small_network, config)
+    run(late, {}, 40)
+    outcome = late.apply(correction(5, FIRST))
+    assert not outcome.applied
+    assert "forgotten" in outcome.reason
+
+
+def test_the_kept_past_is_bounded_in_bytes(small_network: XMem) -> None:
+    free, bounded = start(small_network), start(small_network)
+    run(free, {}, 40)
+    limit = free.history_bytes // 3
+    bounded.config = replace(CONFIG, correction_bytes=limit)
+    run(bounded, {}, 40)
+    assert bounded._state.timeline.nbytes <= limit
+    assert bounded._state.timeline.evicted > 0
+    assert bounded.apply(correction(38, FIRST)).applied
+
+
+def test_without_idu_only_the_mask_is_refined(small_network: XMem) -> None:
+    plain, late = (
+        start(small_network),
+        start(small_network, replace(CONFIG, update_from_user=False)),
+    )
+    run(plain, {}, 40)
+    results = run(late, {12: [correction(5, FIRST)]}, 40)
+    assert not any(r.caught_up or r.catching_up for r in results.values())
+    assert same(plain, late)
+
+
+def test_reset_forgets_a_catch_up(small_network: XMem) -> None:
+    late = start(small_network)
+    run(late, {20: [correction(5, FIRST)]}, 21)
+    late.reset()
+    assert late.frames_behind == 0
+    assert late.history_bytes == 0
+    late.step(image(0), 0, masks={1: mask(0, 0)})
