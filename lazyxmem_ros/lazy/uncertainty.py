@@ -157,7 +157,8 @@ class Uncertainty:
 
     Attributes:
         entropy: float [H, W] on the device, 0..1.
-        winner: uint8 or int16 [H, W] on the device, each pixel's most probable class (0 = background).
+        winner: uint8 or int16 [H, W] on the device, the pixels' most probable classes
+            (0 = background).
         objects: one entry per object, in the order of the probabilities.
     """
 
