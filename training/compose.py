@@ -29,7 +29,7 @@ from training.layers import (
 from training.material import Material, UInt8Array, fractal_texture
 
 MIN_TARGET_PIXELS = 48  # of a target on the first frame; fewer say nothing about it
-ATTEMPTS = 12
+ATTEMPTS = 30
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class ComposeConfig:
     """Clips in which something passes that hides a target completely."""
     swap_share: float = 0.15
     """Clips in which the order of the layers changes on the way."""
+    min_target_share: float = 0.0
+    """Least area of a target on the first frame, as a share of the frame's."""
     bridge_share: float = 0.0
     """Clips in which a target passes under something that stays where it is."""
     cousin_share: float = 0.0
@@ -97,10 +99,11 @@ class Composer:
 
         Raises RuntimeError if no such clip came of many tries (material without contrast).
         """
+        least = max(MIN_TARGET_PIXELS, self.config.min_target_share * self.config.size**2)
         for attempt in range(ATTEMPTS):
             clip = self._try((*seed, attempt), objects)
             areas = [np.count_nonzero(clip.labels[0] == k) for k in range(1, objects + 1)]
-            if min(areas) >= MIN_TARGET_PIXELS:
+            if min(areas) >= least:
                 return clip
         raise RuntimeError(f"no clip with {objects} visible targets in {ATTEMPTS} attempts")
 

@@ -210,8 +210,9 @@ def real_cut_out(
     rng: np.random.Generator, sequence: Sequence, frames: int, extent: float
 ) -> CutOut | None:
     """A real object with its real deformation, centred on its own centroid."""
-    indices = frame_indices(rng, len(sequence.frames), frames)
-    boxes = [cv2.boundingRect(sequence.masks[i]) for i in indices]
+    indices = frame_indices(rng, len(sequence.pictures), frames)
+    masks = [np.ascontiguousarray(sequence.pictures[i][..., 3]) for i in indices]
+    boxes = [cv2.boundingRect(mask) for mask in masks]
     side = max(max(w, h) for _, _, w, h in boxes)
     if side < 12 or min(min(w, h) for _, _, w, h in boxes) < 4:
         return None
@@ -221,8 +222,7 @@ def real_cut_out(
     for i, (x, y, w, h) in zip(indices, boxes, strict=True):
         window = np.zeros((side, side, 4), np.uint8)
         oy, ox = (side - h) // 2, (side - w) // 2
-        window[oy : oy + h, ox : ox + w, :3] = sequence.frames[i][y : y + h, x : x + w]
-        window[oy : oy + h, ox : ox + w, 3] = sequence.masks[i][y : y + h, x : x + w]
+        window[oy : oy + h, ox : ox + w] = sequence.pictures[i][y : y + h, x : x + w]
         picture = cv2.resize(window, (target, target), interpolation=cv2.INTER_AREA)
         m = CUT_MARGIN
         picture = cv2.copyMakeBorder(picture, m, m, m, m, cv2.BORDER_CONSTANT)
@@ -306,8 +306,8 @@ def real_base(
     energy: float,
 ) -> Base:
     """Real frames of a training sequence, its object being the mask in alpha."""
-    indices = frame_indices(rng, len(sequence.frames), len(times))
-    pictures = [np.dstack([sequence.frames[i], sequence.masks[i]]) for i in indices]
+    indices = frame_indices(rng, len(sequence.pictures), len(times))
+    pictures = [sequence.pictures[i] for i in indices]
     zoom = float(np.exp(rng.uniform(np.log(0.4), np.log(1.0))))
     start, scale = _view(rng, pictures[0], size, zoom, aim=True)
     path = random_path(rng, times, start, reach=0.15 * size, energy=0.4 * energy, bend=0.0)

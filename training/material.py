@@ -50,11 +50,10 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Sequence:
-    """frames: RGB uint8 [T, H, W, 3]; masks: uint8 [T, H, W] with 0 or 255."""
+    """pictures: RGBA uint8 [T, H, W, 4], alpha being the object's mask, 0 or 255."""
 
     name: str
-    frames: UInt8Array
-    masks: UInt8Array
+    pictures: UInt8Array
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def read_grey(path: Path) -> UInt8Array:
 
 def load_sequence(root: Path, name: str, *, height: int = SEQUENCE_HEIGHT) -> Sequence:
     """Loads one sequence of a DAVIS-like folder at the given height (pixels)."""
-    frames, masks = [], []
+    pictures = []
     paths = sorted((root / "JPEGImages" / "480p" / name).glob("*.jpg"))
     if not paths:
         raise MaterialError(f"no frames of {name!r} under {root}; expected JPEGImages/480p/{name}")
@@ -96,10 +95,10 @@ def load_sequence(root: Path, name: str, *, height: int = SEQUENCE_HEIGHT) -> Se
         image = read_rgb(path)
         mask = read_grey(root / "Annotations" / "480p" / name / f"{path.stem}.png")
         width = round(image.shape[1] * height / image.shape[0])
-        frames.append(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-        masks.append(np.where(mask > 127, 255, 0).astype(np.uint8))
-    return Sequence(name, np.stack(frames), np.stack(masks))
+        pictures.append(np.dstack([image, np.where(mask > 127, 255, 0).astype(np.uint8)]))
+    return Sequence(name, np.stack(pictures))
 
 
 def load_samples() -> list[Photograph]:
