@@ -81,7 +81,7 @@ class Frame:
     def labels(self) -> NDArray[np.uint16]:
         """Label map [H, W]: the most probable object's id, 0 for background."""
         ids = torch.tensor([0, *self.object_ids], device=self.distribution.device)
-        return ids[self.probabilities.argmax(0)].cpu().numpy().astype(np.uint16)
+        return ids[self.probabilities.max(0).indices].cpu().numpy().astype(np.uint16)
 
     def at_output_size(self, distribution: Tensor) -> Tensor:
         """[K, H', W'] -> [K, H, W]."""
