@@ -12,6 +12,12 @@ from lazyxmem_ros.lazy.policy import (
     TrackState,
 )
 from lazyxmem_ros.lazy.prompts import box_of_mask, pseudo_click, pseudo_prompt, user_prompt
+from lazyxmem_ros.lazy.snapshot import (
+    Snapshot,
+    SnapshotError,
+    read_snapshot,
+    write_snapshot,
+)
 from lazyxmem_ros.lazy.types import (
     Correction,
     Outcome,
@@ -42,6 +48,8 @@ __all__ = [
     "Outcome",
     "Request",
     "RequestKind",
+    "Snapshot",
+    "SnapshotError",
     "Source",
     "StampError",
     "StateChange",
@@ -55,5 +63,7 @@ __all__ = [
     "measure",
     "pseudo_click",
     "pseudo_prompt",
+    "read_snapshot",
     "user_prompt",
+    "write_snapshot",
 ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from lazyxmem_ros.lazy.history import RecentFrames
 from lazyxmem_ros.lazy.late import Timeline
 from lazyxmem_ros.lazy.policy import LazyConfig, RequestKind
 from lazyxmem_ros.lazy.results import FrameJudge
+from lazyxmem_ros.lazy.snapshot import Snapshot, describe
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState, NewestFrame
 from lazyxmem_ros.lazy.types import Correction, Outcome, StampError, StepResult
 from lazyxmem_ros.xmem import FrameError, MaskError, UnknownObjectError, XMemTracker
@@ -224,6 +226,24 @@ class LazyTracker:
         self._state.objects.clear()
         self._state.removed.clear()
         self._state.newest = None
+
+    # ---- snapshots
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything as of the last closed frame, for `write_snapshot`."""
+        return Snapshot(
+            tracker=replace(self._state.tracker.state(), frame=None),
+            objects={i: copy(item) for i, item in self._state.objects.items()},
+            removed=frozenset(self._state.removed),
+            made_by=describe(self._state.tracker),
+        )
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Goes on from a snapshot: the same objects and memory. Any stamp may come next."""
+        self.reset()
+        self._state.tracker.restore(snapshot.tracker)
+        self._state.objects |= {i: copy(item) for i, item in snapshot.objects.items()}
+        self._state.removed |= snapshot.removed
 
     def _introduce(
         self, masks: Mapping[int, BoolMask], labels: Mapping[int, str], index: int

@@ -136,7 +136,8 @@ class LazyConfig:
     @classmethod
     def paper(cls, **changes: object) -> LazyConfig:
         """The settings of the paper's best run, without what it does not have: cool-downs,
-        limits, timeouts, lost objects and corrections of past frames. `changes` replaces single settings.
+        limits, timeouts, lost objects and corrections of past frames. `changes` replaces single
+        settings.
         """
         plain = cls(
             cooldown_frames=0,

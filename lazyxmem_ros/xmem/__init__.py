@@ -10,7 +10,7 @@ from lazyxmem_ros.xmem.errors import (
     UnknownObjectError,
 )
 from lazyxmem_ros.xmem.frame import Closing, Frame
-from lazyxmem_ros.xmem.memory import Memory, MemoryConfig
+from lazyxmem_ros.xmem.memory import Memory, MemoryConfig, MemoryState
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
 from lazyxmem_ros.xmem.tracker import TrackerState, XMemTracker, resolve_device
 
@@ -23,6 +23,7 @@ __all__ = [
     "MaskError",
     "Memory",
     "MemoryConfig",
+    "MemoryState",
     "NetworkConfig",
     "TrackerError",
     "TrackerState",
