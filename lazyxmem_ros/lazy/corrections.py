@@ -13,6 +13,7 @@ from lazyxmem_ros.lazy.history import PastFrame, overlap
 from lazyxmem_ros.lazy.policy import RequestKind
 from lazyxmem_ros.lazy.state import LazyState, label_map
 from lazyxmem_ros.lazy.types import Correction, Outcome, Source
+from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import TrackerError
 
 
@@ -126,7 +127,7 @@ class CorrectionDesk:
             stamp=correction.stamp,
             object_ids=tuple(masks),
             applied_stamp=past.stamp,
-            labels=label_map(probabilities.argmax(0), moment.frame.object_ids),
+            labels=label_map(winning_class(probabilities), moment.frame.object_ids),
         )
 
     def _apply_to_newest(

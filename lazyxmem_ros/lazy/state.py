@@ -15,7 +15,7 @@ from lazyxmem_ros.lazy.history import RecentFrames
 from lazyxmem_ros.lazy.late import CatchUp, Timeline
 from lazyxmem_ros.lazy.policy import HoldRule, LazyConfig, ObjectHistory, RequestKind, TrackState
 from lazyxmem_ros.lazy.types import Labels, Source
-from lazyxmem_ros.lazy.uncertainty import measure
+from lazyxmem_ros.lazy.uncertainty import measure, winning_class
 from lazyxmem_ros.xmem import Frame, XMemTracker
 
 
@@ -165,7 +165,7 @@ class LazyState:
     def corrected_labels(self, newest: NewestFrame) -> Labels:
         """The newest frame's label map with its corrections."""
         probabilities = self.tracker.preview(newest.frame, newest.all_masks())
-        return label_map(probabilities.argmax(0), newest.frame.object_ids)
+        return label_map(winning_class(probabilities), newest.frame.object_ids)
 
 
 def label_map(winner: Tensor, object_ids: tuple[int, ...]) -> Labels:
