@@ -38,6 +38,7 @@ BoolMask = NDArray[np.bool_]
 Schedule = Mapping[int, frozenset[int]]
 """Object id -> numbers of the frames on which the operator is asked (Trigger.RANDOM)."""
 
+NANOSECONDS_PER_SECOND = 1e9
 USABLE_SCORE = 0.0
 """A refinement with this score is the corrector's way of saying that it failed."""
 
@@ -106,6 +107,7 @@ class SequenceRunner:
         # A queue by the time of the answer; the counter keeps requests of one moment in order.
         self._answers: list[tuple[int, int, Ask]] = []
         self._questions = 0
+        self._newest_stamp = 0
 
     def run(self, sequence: VideoSequence) -> Iterator[FrameOutcome]:
         """Track, correct and score; yields each tracked frame once it is final."""
@@ -135,6 +137,7 @@ class SequenceRunner:
         started = time.perf_counter()
         self._give_answers(before=sample.stamp)
         result = self._tracker.step(sample.image, sample.stamp, masks=sample.given or None)
+        self._newest_stamp = sample.stamp
         for object_id in sample.given:
             self._first_index.setdefault(object_id, sample.index)
         labels = self._correct_itself(sample, result, result.labels)
@@ -233,9 +236,7 @@ class SequenceRunner:
             outcome = self._tracker.apply(Correction(batch[0].stamp, masks, Source.OPERATOR))
             for ask in batch:
                 if ask.object_id in masks:
-                    self._answered(
-                        ask, outcome.applied, outcome.reason, outcome.applied_stamp, masks
-                    )
+                    self._answered(ask, outcome.applied, outcome.reason, masks)
             if outcome.labels is not None:
                 newest = outcome.labels
         return newest
@@ -255,18 +256,18 @@ class SequenceRunner:
     def _answer(self, ask: Ask) -> BoolMask | None:
         """The mask that the operator's answer leads to; None where there is no answer."""
         if ask.truth is None:
-            self._answered(ask, False, "the frame is not annotated", None, {})
+            self._answered(ask, False, "the frame is not annotated", {})
             return None
         prompt = self._operator.click(ask.truth, ask.mask)
         if prompt is None:
-            self._answered(ask, False, "the operator saw nothing to correct", None, {})
+            self._answered(ask, False, "the operator saw nothing to correct", {})
             return None
         if prompt.mask is not None:
             return prompt.mask
         with_prior = Prompt(prompt.positive, prompt.negative, prompt.box, ask.mask)
         mask = self._refine(ask.image, with_prior, ask.stamp)
         if mask is None:
-            self._answered(ask, False, "the corrector found nothing", None, {})
+            self._answered(ask, False, "the corrector found nothing", {})
         return mask
 
     def _refine(self, image: NDArray[np.uint8], prompt: Prompt, stamp: int) -> BoolMask | None:
@@ -310,7 +311,6 @@ class SequenceRunner:
         ask: Ask,
         applied: bool,
         outcome: str,
-        applied_stamp: int | None,
         masks: Mapping[int, BoolMask],
     ) -> None:
         self.log.events.append(
@@ -323,7 +323,7 @@ class SequenceRunner:
                 ask.reason,
                 applied=applied,
                 outcome=outcome,
-                delay=0.0 if applied_stamp is None else (applied_stamp - ask.stamp) / 1e9,
+                delay=(self._newest_stamp - ask.stamp) / NANOSECONDS_PER_SECOND,
                 before=_score_of(ask.mask, ask.truth),
                 after=_score_of(masks.get(ask.object_id), ask.truth),
             )

@@ -129,7 +129,7 @@ def save_indexed_png(path: Path, labels: Labels) -> None:
         raise EvaluationError(
             f"object id {highest} does not fit DAVIS's 8-bit indexed PNG; use ids up to 255"
         )
-    picture = Image.fromarray(labels.astype(np.uint8), mode="P")
+    picture = Image.fromarray(labels.astype(np.uint8))
     picture.putpalette(davis_palette().reshape(-1).tolist())
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)

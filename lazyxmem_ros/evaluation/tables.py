@@ -7,8 +7,8 @@ A frame's row: `sequence, method, repeat` say the run; `index, key, stamp` the f
 `uncertainty`, `uncertainty_rate`, `state` as published; `held`: withheld from memory; `seconds`.
 
 An event's row: the run, the frame that it is about, `object`; `source`: operator or pseudo;
-`reason` for asking; `applied` and `outcome`; `delay` in s from the frame to the one it was applied
-to; `j_before`, `j_after`: IoU of the prediction and of the corrected mask.
+`reason` for asking; `applied` and `outcome`; `delay` in s from the frame to the newest one when
+the answer came; `j_before`, `j_after`: IoU of the prediction and of the corrected mask.
 """
 
 from __future__ import annotations

@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lazyxmem evaluate`: arguments, progress display, results and report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+import lazyxmem_ros
+from lazyxmem_ros import weights
+from lazyxmem_ros.correction import CORRECTOR_NAMES
+from lazyxmem_ros.evaluation.datasets import DatasetOptions, Layout, open_dataset
+from lazyxmem_ros.evaluation.errors import DatasetError, MethodError
+from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
+from lazyxmem_ros.evaluation.methods import (
+    EVERY_N_DEFAULT,
+    ORACLE_IOU_DEFAULT,
+    Method,
+    MethodOptions,
+    all_methods,
+    choose_methods,
+)
+from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig
+from lazyxmem_ros.evaluation.processes import interruptible
+from lazyxmem_ros.evaluation.report import write_report
+from lazyxmem_ros.evaluation.run import (
+    RANDOM_REPEATS_DEFAULT,
+    EvaluationPlan,
+    Results,
+    evaluate,
+)
+from lazyxmem_ros.evaluation.sequences import VideoSequence
+from lazyxmem_ros.lazy import LazyConfig
+
+DEFAULT_OUT = Path("out") / "evaluation"
+SHOWN_FAULTS = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "dataset",
+        type=Path,
+        help="DAVIS or LVOS tree, folder of frames, bag, or the word `scene`",
+    )
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="results and report")
+    _add_dataset_arguments(parser.add_argument_group("dataset"))
+    _add_method_arguments(parser.add_argument_group("methods"))
+    _add_operator_arguments(parser.add_argument_group("simulated operator"))
+    _add_tracker_arguments(parser.add_argument_group("tracker"))
+    _add_run_arguments(parser.add_argument_group("running"))
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Evaluate, write tables and report, print the summary. Returns the exit code.
+
+    Raises EvaluationError and its kin for bad input; 1 where faults were skipped.
+    """
+    sequences = open_dataset(arguments.dataset, _dataset_options(arguments))
+    options = _method_options(arguments)
+    methods = choose_methods(_names(arguments.methods) or _default_methods(sequences), options)
+    plan = EvaluationPlan(
+        tuple(sequences),
+        tuple(methods),
+        _tracker_settings(arguments),
+        OperatorConfig(
+            Gesture(arguments.gesture),
+            arguments.reaction_delay,
+            arguments.click_noise,
+            arguments.seed,
+        ),
+        arguments.workers,
+        arguments.repeats,
+        arguments.strict,
+        arguments.save_masks,
+    )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with interruptible(), _Display(console) as display:
+        results = evaluate(plan, arguments.out, display)
+    results.save(arguments.out, kind=arguments.format)
+    report = arguments.out / "report.html"
+    write_report(
+        report,
+        results,
+        methods,
+        folder=arguments.out,
+        title=f"Evaluation on {arguments.dataset.resolve().name}",
+        subtitle=_subtitle(plan),
+        settings=_described(arguments, plan),
+    )
+    console.print(_summary(results))
+    _print_faults(results.reports, console)
+    console.print(f"tables and report in [bold]{arguments.out}/[/]; open {report}")
+    return 1 if any(entry.error for entry in results.reports) else 0
+
+
+# ---- arguments
+
+
+def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--layout", choices=[layout.value for layout in Layout], default=Layout.AUTO.value
+    )
+    group.add_argument("--sequences", help="only these, separated by commas")
+    group.add_argument("--masks", type=Path, help="folder of label maps (folder, or bag: by stamp)")
+    group.add_argument("--first-mask", type=Path, help="label map of the first frame")
+    group.add_argument("--image-topic", help="of a bag; needed where it has several")
+    group.add_argument("--truth-topic", help="of a bag: ground-truth label maps")
+    group.add_argument("--rate", type=float, help="frames per second of frames on disk")
+
+
+def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
+    known = ", ".join(all_methods())
+    group.add_argument("--methods", help=f"separated by commas; known are {known}; default: all")
+    group.add_argument("--every", type=int, default=EVERY_N_DEFAULT, help="n of `every`")
+    group.add_argument("--oracle-iou", type=float, default=ORACLE_IOU_DEFAULT)
+    group.add_argument("--repeats", type=int, default=RANDOM_REPEATS_DEFAULT, help="of `random`")
+    for name, text in (
+        ("user-entropy", "tau_u"),
+        ("user-rate", "delta_u"),
+        ("pseudo-entropy", "tau_p"),
+        ("pseudo-rate", "delta_p"),
+        ("hold-entropy", "tau_m"),
+    ):
+        group.add_argument(f"--{name}", type=float, help=f"{text}; inf = off")
+    group.add_argument("--cooldown", type=int, help="frames before an object may ask again")
+    group.add_argument(
+        "--paper", action="store_true", help="the paper's settings: no cool-down, no limits"
+    )
+
+
+def _add_operator_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--gesture",
+        choices=[gesture.value for gesture in Gesture],
+        default=Gesture.CLICK.value,
+        help="what an answer is",
+    )
+    group.add_argument("--reaction-delay", type=float, default=0.0, help="seconds")
+    group.add_argument("--click-noise", type=float, default=0.0, help="pixels, standard deviation")
+    group.add_argument("--seed", type=int, default=0, help="of noise and random times")
+
+
+def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--weights", default="", help="a known name or a path; default: embedded")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    group.add_argument(
+        "--max-internal-size", type=int, default=0, help="short side in the tracker; 0 = off"
+    )
+    group.add_argument("--corrector", choices=CORRECTOR_NAMES, default="grabcut")
+    group.add_argument("--corrector-checkpoint", type=Path)
+    group.add_argument("--corrector-model", default="vit_tiny", help="SAM-HQ's size")
+
+
+def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    group.add_argument("--strict", action="store_true", help="stop at the first fault in the input")
+    group.add_argument("--save-masks", action="store_true", help="as DAVIS's indexed PNGs")
+    group.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="of tables")
+
+
+def _dataset_options(arguments: argparse.Namespace) -> DatasetOptions:
+    if arguments.rate is not None and arguments.rate <= 0:
+        raise DatasetError(f"--rate must be above 0, got {arguments.rate}")
+    return DatasetOptions(
+        Layout(arguments.layout),
+        arguments.masks,
+        arguments.first_mask,
+        arguments.image_topic,
+        arguments.truth_topic,
+        arguments.rate,
+        tuple(_names(arguments.sequences)),
+    )
+
+
+def _method_options(arguments: argparse.Namespace) -> MethodOptions:
+    base = LazyConfig.paper() if arguments.paper else LazyConfig()
+    named = {
+        "user_entropy": arguments.user_entropy,
+        "user_rate": arguments.user_rate,
+        "pseudo_entropy": arguments.pseudo_entropy,
+        "pseudo_rate": arguments.pseudo_rate,
+        "hold_entropy": arguments.hold_entropy,
+        "cooldown_frames": arguments.cooldown,
+    }
+    changes = {name: value for name, value in named.items() if value is not None}
+    return MethodOptions(replace(base, **changes), arguments.every, arguments.oracle_iou)
+
+
+def _default_methods(sequences: Sequence[VideoSequence]) -> list[str]:
+    """All; without ground truth those that need no simulated operator."""
+    if any(_has_truth(sequence) for sequence in sequences):
+        return list(all_methods())
+    return [name for name, method in all_methods().items() if not method.needs_truth]
+
+
+def _has_truth(sequence: VideoSequence) -> bool:
+    return bool(getattr(sequence, "scored", True)) and (
+        not hasattr(sequence, "truth_topic")
+        or sequence.truth_topic is not None
+        or getattr(sequence, "truth_folder", None) is not None
+    )
+
+
+def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:
+    if arguments.corrector == "sam_hq" and arguments.corrector_checkpoint is None:
+        raise MethodError("--corrector sam_hq needs --corrector-checkpoint")
+    return TrackerSettings(
+        weights.locate(arguments.weights),
+        arguments.device,
+        arguments.max_internal_size,
+        corrector=arguments.corrector,
+        corrector_checkpoint=arguments.corrector_checkpoint,
+        corrector_model=arguments.corrector_model,
+        threads=max(1, (os.cpu_count() or 1) // arguments.workers),
+    )
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+
+
+# ---- what a person sees
+
+
+class _Display:
+    """One bar per running job and one for all; an Observer."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._frames: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._total: TaskID | None = None
+
+    def __enter__(self) -> _Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def planned(self, names: Sequence[str], frames: Sequence[int]) -> None:
+        """See Observer."""
+        self._frames = dict(zip(names, frames, strict=True))
+        self._total = self._progress.add_task("[bold]all frames", total=sum(frames))
+
+    def progressed(self, name: str, frames: int) -> None:
+        """See Observer."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=self._frames.get(name))
+        self._progress.update(self._tasks[name], completed=frames)
+        self._done[name] = frames
+        self._update_total()
+
+    def finished(self, report: JobReport, *, kept: bool) -> None:
+        """See Observer."""
+        task = self._tasks.pop(report.name, None)
+        if task is not None:
+            self._progress.remove_task(task)
+        self._done[report.name] = self._frames.get(report.name, 0)
+        self._update_total()
+        if report.error:
+            self._progress.console.print(f"[red]{report.name}:[/] {report.error}")
+        elif kept:
+            self._progress.console.print(f"[dim]{report.name}: kept from an earlier run[/]")
+
+    def _update_total(self) -> None:
+        if self._total is not None:
+            self._progress.update(self._total, completed=sum(self._done.values()))
+
+
+def _summary(results: Results) -> Table:
+    scored = bool(results.frames["scored"].any())
+    shown = ["jf", "j_mean", "f_mean", "r_0.1", "r_0.25", "r_0.5"] if scored else []
+    headings = {
+        "jf": "J&F",
+        "j_mean": "J",
+        "f_mean": "F",
+        "r_0.1": "R@0.1",
+        "r_0.25": "R@0.25",
+        "r_0.5": "R@0.5",
+        "coverage": "coverage",
+        "stability": "stability",
+    }
+    shown += [] if scored else ["coverage", "stability"]
+    table = Table(title="All sequences (%)" if scored else "All sequences (%), no ground truth")
+    table.add_column("method")
+    for key in shown:
+        table.add_column(headings[key], justify="right")
+    for heading in ("NoC", "per 1000", "ACI", "uncertainty"):
+        table.add_column(heading, justify="right")
+    for _, row in results.dataset.iterrows():
+        table.add_row(
+            row["method"],
+            *(f"{100 * row[key]:.1f}" for key in shown),
+            f"{row['corrections']:.1f}",
+            f"{row['per_1000_frames']:.1f}",
+            f"{row['aci_mean']:.2f}",
+            f"{row['uncertainty']:.3f}",
+        )
+    return table
+
+
+def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
+    faults = list(
+        dict.fromkeys(
+            f"{report.name.partition('/')[0]}: {fault}"
+            for report in reports
+            for fault in report.faults
+        )
+    )
+    if not faults:
+        return
+    console.print(f"[yellow]{len(faults)} fault(s) in the input were skipped:[/]")
+    for fault in faults[:SHOWN_FAULTS]:
+        console.print(f"  {fault}", soft_wrap=True)
+    if len(faults) > SHOWN_FAULTS:
+        console.print("  … all of them are in the report")
+
+
+def _subtitle(plan: EvaluationPlan) -> str:
+    frames = sum(len(sequence) for sequence in plan.sequences)
+    return (
+        f"{len(plan.sequences)} sequence(s), {frames} frames, weights "
+        f"{plan.tracker.weights.name}, corrector {plan.tracker.corrector}"
+    )
+
+
+def _described(arguments: argparse.Namespace, plan: EvaluationPlan) -> dict[str, str]:
+    """Everything that one needs to repeat it."""
+    kept = {"command", "dataset"}
+    settings = {
+        name.replace("_", " "): str(value)
+        for name, value in sorted(vars(arguments).items())
+        if name not in kept and value not in (None, False)
+    }
+    thresholds = _first_lazy(plan.methods)
+    return {
+        "lazyxmem_ros": lazyxmem_ros.__version__,
+        "torch": torch.__version__,
+        "Python": platform.python_version(),
+        "weights SHA-256": weights.sha256(plan.tracker.weights),
+        **settings,
+        **({} if thresholds is None else {"thresholds": str(thresholds)}),
+    }
+
+
+def _first_lazy(methods: Sequence[Method]) -> LazyConfig | None:
+    asking = [method.lazy for method in methods if method.asks_operator]
+    return asking[0] if asking else None

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The evaluation's report: one HTML file with every picture inside."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from lazyxmem_ros.evaluation.figures import (
+    METHOD_COLOURS,
+    balance_figure,
+    honesty_figure,
+    robustness_figure,
+    timeline_figure,
+    to_png,
+)
+from lazyxmem_ros.evaluation.jobs import JobReport
+from lazyxmem_ros.evaluation.methods import REFERENCE, Method
+from lazyxmem_ros.evaluation.run import JOBS_FOLDER, Results
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+MISSING = "-"
+SHOWN_EVENTS = 400
+SHOWN_FAULTS = 200
+PREFERRED = (REFERENCE, "user", "oracle", "pseudo", "udu", "xmem")
+"""Whose timeline is shown: the first of these that was run."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the dataset's table: key in the table, heading, explanation, scale, decimals."""
+
+    key: str
+    title: str
+    about: str
+    scale: float = 1.0
+    decimals: int = 1
+
+
+COLUMNS = (
+    Column("jf", "J&F", "mean of J and F, %", 100),
+    Column("j_mean", "J", "region IoU, %", 100),
+    Column("f_mean", "F", "boundary F-measure, %", 100),
+    Column("j_recall", "J recall", "share of frames with J above 0.5, %", 100),
+    Column("j_decay", "J decay", "J of the first quarter minus J of the last, %", 100),
+    Column("r_0.1", "R@0.1", "share of frames with IoU of at least 0.1, %", 100),
+    Column("r_0.25", "R@0.25", "the same for 0.25, %", 100),
+    Column("r_0.5", "R@0.5", "the same for 0.5, %", 100),
+    Column("corrections", "NoC", "corrections by the operator", 1, 1),
+    Column("per_1000_frames", "per 1000", "corrections per 1000 frames"),
+    Column("interval_mean", "interval", "mean frames between an object's corrections"),
+    Column("aci_mean", "ACI", "average cumulative interactions, mean over objects", 1, 2),
+    Column("aci_sum", "ACI sum", "the same, sum over objects", 1, 2),
+    Column("pseudo_corrections", "self", "corrections that the tracker made itself", 1, 0),
+    Column("honesty", "honesty", "area under the ROC curve of uncertainty against IoU < 0.5", 1, 2),
+    Column("coverage", "coverage", "share of frames with a non-empty mask, %", 100),
+    Column("stability", "stability", "IoU of successive masks, %", 100),
+    Column("seconds_per_frame", "s/frame", "tracker and corrector, one process", 1, 3),
+)
+
+
+def write_report(
+    path: Path,
+    results: Results,
+    methods: Sequence[Method],
+    *,
+    folder: Path,
+    title: str,
+    subtitle: str,
+    settings: Mapping[str, str],
+) -> None:
+    """Write the report of an evaluation kept in `folder` to `path`."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    scored = bool(results.frames["scored"].any())
+    names = [method.name for method in methods if method.name in set(results.dataset["method"])]
+    html = template.render(
+        title=title,
+        subtitle=subtitle,
+        columns=[column for column in COLUMNS if results.dataset[column.key].notna().any()],
+        dataset=_dataset_rows(results.dataset, methods),
+        figures=_figures(results, scored=scored),
+        method_names=names,
+        by_sequence=_sequence_rows(results.sequences, names, scored=scored),
+        by_sequence_about=(
+            "J&F in %, and in brackets the operator's corrections"
+            if scored
+            else "stability in %: IoU of successive masks (there is no ground truth)"
+        ),
+        sequences=_sequence_sections(results, names, folder / JOBS_FOLDER),
+        faults=_faults(results.reports),
+        settings=dict(settings),
+    )
+    path.write_text(html, encoding="utf-8")
+
+
+def _dataset_rows(dataset: pd.DataFrame, methods: Sequence[Method]) -> list[dict[str, Any]]:
+    about = {method.name: method.description for method in methods}
+    columns = [column for column in COLUMNS if dataset[column.key].notna().any()]
+    best = dataset["jf"].max(skipna=True)
+    return [
+        {
+            "name": row["method"],
+            "about": about.get(row["method"], ""),
+            "colour": METHOD_COLOURS[number % len(METHOD_COLOURS)],
+            "best": row["jf"] == best,
+            "cells": [_number(row[c.key], c.scale, c.decimals) for c in columns],
+        }
+        for number, (_, row) in enumerate(dataset.iterrows())
+    ]
+
+
+def _figures(results: Results, *, scored: bool) -> list[dict[str, str]]:
+    if not scored:
+        return []
+    made = [
+        (balance_figure(results.dataset), "J&F against the help that it took"),
+        (robustness_figure(results.frames), "Share of frames with at least this IoU"),
+        (honesty_figure(results.frames), "Mean IoU where the uncertainty is so high"),
+    ]
+    return [{"about": about, "data": _encode(to_png(figure))} for figure, about in made]
+
+
+def _sequence_rows(
+    sequences: pd.DataFrame, names: Sequence[str], *, scored: bool
+) -> list[dict[str, Any]]:
+    averaged = sequences.groupby(["sequence", "method"], sort=False).mean(numeric_only=True)
+    rows = []
+    for sequence in sequences["sequence"].unique():
+        cells = []
+        for name in names:
+            if (sequence, name) not in averaged.index:
+                cells.append(MISSING)
+                continue
+            figures = averaged.loc[(sequence, name)]
+            quality = _number(figures["jf"] if scored else figures["stability"], 100, 1)
+            asked = figures["corrections"]
+            cells.append(f"{quality} ({asked:.3g})" if asked else quality)
+        rows.append({"name": sequence, "cells": cells})
+    return rows
+
+
+def _sequence_sections(results: Results, names: Sequence[str], jobs: Path) -> list[dict[str, Any]]:
+    shown = next((name for name in PREFERRED if name in names), names[0])
+    behind = "xmem" if "xmem" in names and shown != "xmem" else None
+    sections = []
+    for sequence in results.sequences["sequence"].unique():
+        frames = results.frames[results.frames["sequence"] == sequence]
+        events = results.events[results.events["sequence"] == sequence]
+        own = frames[(frames["method"] == shown) & (frames["repeat"] == 0)]
+        sections.append(
+            {
+                "name": sequence,
+                "about": f"{frames['index'].nunique()} frames, "
+                f"{frames['object'].nunique()} object(s); timeline and worst frames of {shown}"
+                + (f", dashed: {behind}" if behind else ""),
+                "timelines": _timelines(own, frames, events, shown, behind),
+                "worst": _worst(jobs / str(sequence) / shown / "worst"),
+                "events": _event_rows(events),
+            }
+        )
+    return sections
+
+
+def _timelines(
+    own: pd.DataFrame, frames: pd.DataFrame, events: pd.DataFrame, shown: str, behind: str | None
+) -> list[dict[str, str]]:
+    timelines = []
+    mine = events[(events["method"] == shown) & (events["repeat"] == 0)]
+    for object_id, rows in own.groupby("object", sort=True):
+        compared = frames[(frames["method"] == behind) & (frames["object"] == object_id)]
+        figure = timeline_figure(
+            rows,
+            mine[mine["object"] == object_id],
+            title=f"object {object_id}",
+            compared=compared if behind else None,
+            compared_label=behind or "",
+            size=(9.0, 3.6),
+        )
+        timelines.append({"about": f"{shown}, object {object_id}", "data": _encode(to_png(figure))})
+    return timelines
+
+
+def _worst(folder: Path) -> list[dict[str, str]]:
+    return [
+        {"about": f"frame {file.stem.partition('-')[2]}", "data": _encode(file.read_bytes())}
+        for file in sorted(folder.glob("*.jpg"))
+    ]
+
+
+def _event_rows(events: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "method": row.method if row.repeat == 0 else f"{row.method} ({row.repeat})",
+            "key": row.key,
+            "object": row.object,
+            "source": row.source,
+            "reason": row.reason,
+            "outcome": ("applied" if row.applied else "not applied")
+            + (f": {row.outcome}" if row.outcome else ""),
+            "before": _number(row.j_before, 1, 2),
+            "after": _number(row.j_after, 1, 2),
+        }
+        for row in events.head(SHOWN_EVENTS).itertuples(index=False)
+    ]
+
+
+def _faults(reports: Sequence[JobReport]) -> list[str]:
+    """Each fault once, with the sequence it was found in."""
+    found: dict[str, None] = {}
+    for report in reports:
+        sequence = report.name.partition("/")[0]
+        for fault in (*report.faults, *((report.error,) if report.error else ())):
+            found[f"{sequence}: {fault}"] = None
+    listed = list(found)
+    if len(listed) > SHOWN_FAULTS:
+        listed = [*listed[:SHOWN_FAULTS], f"and {len(listed) - SHOWN_FAULTS} more"]
+    return listed
+
+
+def _number(value: float, scale: float, decimals: int) -> str:
+    if value is None or math.isnan(value):
+        return MISSING
+    return f"{value * scale:.{decimals}f}"
+
+
+def _encode(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

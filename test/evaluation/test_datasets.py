@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.evaluation.datasets import DatasetOptions, Layout, open_dataset
+from lazyxmem_ros.evaluation.errors import BagError, DatasetError
+from lazyxmem_ros.evaluation.sequences import BagSequence, FolderSequence, read_label_map
+
+MakeTree = Callable[..., Path]
+EVERY_FRAME = {index: (1, 2) for index in range(5)}
+
+
+def only(path: Path, options: DatasetOptions | None = None) -> FolderSequence:
+    (sequence,) = open_dataset(path, options or DatasetOptions())
+    assert isinstance(sequence, FolderSequence)
+    return sequence
+
+
+def test_davis_2016_is_binary(make_tree: MakeTree) -> None:
+    sequence = only(make_tree("cow", 5, EVERY_FRAME, binary=True))
+    samples = list(sequence.samples())
+    assert sequence.name == "cow"
+    assert [sample.key for sample in samples] == [f"{index:05d}" for index in range(5)]
+    assert set(np.unique(samples[0].truth)) == {0, 1}
+    assert list(samples[0].given) == [1]
+    assert samples[1].given == {}
+    assert samples[1].stamp == round(1e9 / 24)
+
+
+def test_davis_2017_is_indexed(make_tree: MakeTree) -> None:
+    samples = list(only(make_tree("cows", 5, EVERY_FRAME)).samples())
+    assert list(samples[0].given) == [1, 2]
+    assert samples[0].image is not None
+    assert samples[0].image.shape == (64, 96, 3)
+    assert samples[0].image[samples[0].given[1]].mean(axis=0)[0] > 120  # red comes first
+
+
+def test_lvos_objects_begin_later_and_masks_have_gaps(make_tree: MakeTree) -> None:
+    root = make_tree("road", 6, {0: (1,), 2: (1, 2), 5: (1, 2)}, resolution=".", start=1)
+    (root / "valid_meta.json").write_text("{}")
+    sequence = only(root)
+    assert sequence.scored
+    samples = list(sequence.samples())
+    assert [sorted(sample.given) for sample in samples] == [[1], [], [2], [], [], []]
+    annotated = [sample.index for sample in samples if sample.truth is not None]
+    assert annotated == [0, 2, 5]
+    assert samples[1].stamp == round(1e9 / 6)
+
+
+def test_lvos_masks_that_only_introduce_are_not_scored(make_tree: MakeTree) -> None:
+    root = make_tree("road", 6, {0: (1,), 2: (2,)}, resolution=".")
+    (root / "test_meta.json").write_text("{}")
+    sequence = only(root)
+    assert not sequence.scored
+    samples = list(sequence.samples())
+    assert [sorted(sample.given) for sample in samples] == [[1], [], [2], [], [], []]
+    assert all(sample.truth is None for sample in samples)
+
+
+def test_plain_folder_in_natural_order(tmp_path: Path) -> None:
+    folder = tmp_path / "video"
+    (folder / "frames").mkdir(parents=True)
+    for number in (1, 2, 10):
+        Image.fromarray(np.full((8, 9, 3), number, np.uint8)).save(folder / f"frames/f{number}.png")
+    mask = np.zeros((8, 9), np.uint8)
+    mask[2:5, 2:5] = 7
+    Image.fromarray(mask).save(tmp_path / "first.png")
+    sequence = only(folder, DatasetOptions(first_mask=tmp_path / "first.png", rate=10))
+    samples = list(sequence.samples())
+    assert [sample.key for sample in samples] == ["f1", "f2", "f10"]
+    assert list(samples[0].given) == [7]
+    assert not sequence.scored
+    assert samples[2].stamp == 200_000_000
+
+
+def test_faults_are_named_and_cost_one_frame(make_tree: MakeTree) -> None:
+    root = make_tree("cow", 6, {index: (1,) for index in range(6)})
+    images, masks = root / "JPEGImages/480p/cow", root / "Annotations/480p/cow"
+    (images / "00001.jpg").unlink()
+    (images / "00002.jpg").write_bytes(b"no picture")
+    Image.fromarray(np.ones((10, 10), np.uint8)).save(masks / "00003.png")
+    (masks / "00004.png").write_bytes((masks / "00005.png").read_bytes()[:40])
+    samples = list(only(root).samples())
+    said = [" ".join(sample.faults) for sample in samples]
+    assert "frame 00001: the image is missing" in said[1]
+    assert "00002.jpg: the image cannot be read" in said[2]
+    assert "frame 00003: the mask is 10x10, the image 96x64" in said[3]
+    assert "00004.png: the mask cannot be read" in said[4]
+    assert said[0] == said[5] == ""
+    assert [sample.index for sample in samples if sample.image is not None] == [0, 3, 4, 5]
+    assert [sample.truth is not None for sample in samples[3:]] == [False, False, True]
+
+
+def test_label_maps_of_every_kind(tmp_path: Path) -> None:
+    wide = np.array([[0, 300], [65535, 2]], np.uint16)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "wide.png"), wide)
+    Image.fromarray(np.array([[0, 255], [3, 0]], np.uint8)).save(tmp_path / "void.png")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "void.png"), [[0, 0], [3, 0]])
+    np.testing.assert_array_equal(
+        read_label_map(tmp_path / "void.png", binary=True), [[0, 1], [1, 0]]
+    )
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "colour.png")
+    with pytest.raises(DatasetError, match="RGB picture is no label map"):
+        read_label_map(tmp_path / "colour.png")
+
+
+def test_names_and_paths_are_checked(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree("cow", 2, {0: (1,)})
+    with pytest.raises(DatasetError, match="no sequence horse; it has cow"):
+        open_dataset(root, DatasetOptions(sequences=("horse",)))
+    with pytest.raises(DatasetError, match="no such file or folder"):
+        open_dataset(tmp_path / "nowhere")
+    (tmp_path / "half" / "JPEGImages" / "cow").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="Annotations: this folder of the layout is missing"):
+        open_dataset(tmp_path / "half", DatasetOptions(layout=Layout.DAVIS2017))
+
+
+def test_scene_by_its_name() -> None:
+    (sequence,) = open_dataset(Path("scene"))
+    assert (sequence.name, len(sequence)) == ("pond", 150)
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    path = tmp_path / "drive"
+    with BagWriter(path) as writer:
+        for index in range(4):
+            stamp = 1_000_000_000 + index * 100_000_000
+            image = np.full((48, 64, 3), 10 + index, np.uint8)
+            writer.write_image("/camera", StampedImage(stamp, image))
+            labels = np.zeros((48, 64), np.uint16)
+            labels[5:15, 5:15] = 4
+            if index != 1:
+                writer.write_labels("/truth", StampedLabels(stamp, labels))
+    return path
+
+
+def test_bag_with_a_truth_topic(bag: Path) -> None:
+    (sequence,) = open_dataset(bag, DatasetOptions(truth_topic="/truth"))
+    assert isinstance(sequence, BagSequence)
+    assert (sequence.name, sequence.image_topic, len(sequence)) == ("drive", "/camera", 4)
+    samples = list(pickle.loads(pickle.dumps(sequence)).samples())
+    assert [sample.stamp for sample in samples] == [1_000_000_000 + i * 10**8 for i in range(4)]
+    assert [sample.truth is not None for sample in samples] == [True, False, True, True]
+    assert list(samples[0].given) == [4]
+    with pytest.raises(BagError, match="no truth topic '/masks'"):
+        open_dataset(bag, DatasetOptions(truth_topic="/masks"))
+
+
+def test_bag_with_a_folder_of_masks_by_stamp(bag: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    labels = np.zeros((48, 64), np.uint8)
+    labels[:9, :9] = 3
+    for stamp in (1_000_000_000, 1_200_000_000):
+        Image.fromarray(labels).save(masks / f"{stamp}.png")
+    (sequence,) = open_dataset(bag, DatasetOptions(masks=masks))
+    samples = list(sequence.samples())
+    assert [sample.truth is not None for sample in samples] == [True, False, True, False]
+    assert list(samples[0].given) == [3]
+    Image.fromarray(labels).save(masks / "first.png")
+    with pytest.raises(DatasetError, match=r"named by stamp in nanoseconds, not first\.png"):
+        list(sequence.samples())
+
+
+def test_bag_with_nothing_but_a_first_mask(bag: Path, tmp_path: Path) -> None:
+    labels = np.zeros((48, 64), np.uint8)
+    labels[:9, :9] = 3
+    Image.fromarray(labels).save(tmp_path / "first.png")
+    (sequence,) = open_dataset(bag, DatasetOptions(first_mask=tmp_path / "first.png"))
+    samples = list(sequence.samples())
+    assert list(samples[0].given) == [3]
+    assert all(sample.truth is None for sample in samples)

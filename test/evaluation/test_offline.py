@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lazyxmem_ros.correction import make_corrector
+from lazyxmem_ros.evaluation.datasets import open_dataset
+from lazyxmem_ros.evaluation.errors import DatasetError, MethodError
+from lazyxmem_ros.evaluation.methods import (
+    MethodOptions,
+    Trigger,
+    all_methods,
+    choose_methods,
+)
+from lazyxmem_ros.evaluation.offline import SequenceRunner
+from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
+from lazyxmem_ros.evaluation.sequences import VideoSequence
+from lazyxmem_ros.lazy import OFF, LazyConfig, LazyTracker
+from lazyxmem_ros.xmem import XMem, XMemTracker
+
+MakeTree = Callable[..., Path]
+FRAMES = 12
+ALONE = LazyConfig(pseudo_rate=OFF)
+"""The tracker does not correct itself."""
+ALL = {index: (1, 2) for index in range(FRAMES)}
+
+
+@pytest.fixture
+def sequence(make_tree: MakeTree) -> VideoSequence:
+    return open_dataset(make_tree("walk", FRAMES, ALL))[0]
+
+
+def runner(
+    weights: Path,
+    method: str,
+    options: MethodOptions | None = None,
+    *,
+    delay: float = 0.0,
+    schedule: dict[int, frozenset[int]] | None = None,
+    strict: bool = False,
+) -> SequenceRunner:
+    chosen = all_methods(options or MethodOptions())[method]
+    tracker = XMemTracker(XMem.from_checkpoint(weights), device="cpu")
+    return SequenceRunner(
+        LazyTracker(tracker, chosen.lazy),
+        make_corrector("grabcut"),
+        SimulatedOperator(OperatorConfig(Gesture.MASK, reaction_delay=delay)),
+        chosen,
+        schedule=schedule,
+        strict=strict,
+    )
+
+
+def test_instant_answers_change_the_frame_they_are_about(
+    tiny_weights: Path, sequence: VideoSequence
+) -> None:
+    run = runner(tiny_weights, "every", MethodOptions(ALONE, every=4))
+    outcomes = list(run.run(sequence))
+    assert [outcome.sample.index for outcome in outcomes] == list(range(FRAMES))
+    corrected = {(event["index"], event["object"]) for event in run.log.events if event["applied"]}
+    assert corrected == {(4, 1), (4, 2), (8, 1), (8, 2)}
+    scores = {(row["index"], row["object"]): row for row in run.log.frames}
+    assert all(scores[place]["j"] == 1.0 == scores[place]["f"] for place in corrected)
+    assert all(event["delay"] == 0 and event["j_after"] == 1.0 for event in run.log.events)
+    assert [scores[0, 1]["scored"], scores[1, 1]["scored"]] == [False, True]
+
+
+def test_a_slow_operator_answers_later_and_one_by_one(
+    tiny_weights: Path, sequence: VideoSequence
+) -> None:
+    run = runner(tiny_weights, "every", MethodOptions(ALONE, every=4), delay=1.5 / 24)
+    list(run.run(sequence))
+    # Both objects are asked about at frame 4; the second answer waits for the first.
+    first, second = (event for event in run.log.events if event["index"] == 4)
+    assert not first["applied"] or first["delay"] >= 1 / 24
+    rows = {(row["index"], row["object"]): row["j"] for row in run.log.frames}
+    assert rows[4, 1] < 1.0
+    assert {first["object"], second["object"]} == {1, 2}
+
+
+def test_random_times_are_those_of_the_schedule(
+    tiny_weights: Path, sequence: VideoSequence
+) -> None:
+    run = runner(
+        tiny_weights,
+        "random",
+        MethodOptions(ALONE),
+        schedule={1: frozenset({3, 7}), 2: frozenset()},
+    )
+    list(run.run(sequence))
+    assert [(event["index"], event["object"]) for event in run.log.events] == [(3, 1), (7, 1)]
+
+
+def test_the_oracle_asks_when_the_overlap_is_low_and_then_cools_down(
+    tiny_weights: Path, sequence: VideoSequence
+) -> None:
+    options = MethodOptions(replace(ALONE, cooldown_frames=4), below=1.0)
+    run = runner(tiny_weights, "oracle", options)
+    list(run.run(sequence))
+    asked = [event["index"] for event in run.log.events if event["object"] == 1]
+    assert asked[0] == 1
+    assert min(np.diff(asked)) == 5
+    assert all(event["j_before"] < 1.0 for event in run.log.events)
+
+
+def test_the_policy_is_the_trackers_own(tiny_weights: Path, sequence: VideoSequence) -> None:
+    options = MethodOptions(replace(ALONE, user_entropy=0.0, user_rate=0.0, cooldown_frames=0))
+    assert all_methods(options)["lazy"].trigger is Trigger.POLICY
+    run = runner(tiny_weights, "lazy", options)
+    list(run.run(sequence))
+    assert run.log.events
+    assert {event["source"] for event in run.log.events} == {"operator"}
+    assert all("above" in event["reason"] or "rose" in event["reason"] for event in run.log.events)
+    quiet = runner(tiny_weights, "xmem", options)
+    list(quiet.run(sequence))
+    assert quiet.log.events == []
+    assert not any(row["held"] for row in quiet.log.frames)
+
+
+def test_faults_are_counted_or_stop_it(tiny_weights: Path, make_tree: MakeTree) -> None:
+    root = make_tree("walk", 6, {index: (1,) for index in range(6)})
+    (root / "JPEGImages/480p/walk/00003.jpg").write_bytes(b"")
+    (sequence,) = open_dataset(root)
+    run = runner(tiny_weights, "xmem")
+    assert [outcome.sample.index for outcome in run.run(sequence)] == [0, 1, 2, 4, 5]
+    assert len(run.log.faults) == 1
+    strict = runner(tiny_weights, "xmem", strict=True)
+    with pytest.raises(DatasetError, match=r"walk: .*00003.jpg: the image cannot be read"):
+        list(strict.run(sequence))
+    assert len(strict.log.frames) == 3, "what was done before the fault is kept"
+
+
+def test_nothing_to_track_is_an_error(tiny_weights: Path, make_tree: MakeTree) -> None:
+    (sequence,) = open_dataset(make_tree("walk", 3, {}))
+    with pytest.raises(DatasetError, match="no frame with both an image and a mask"):
+        list(runner(tiny_weights, "xmem").run(sequence))
+
+
+def test_methods_bring_what_they_need() -> None:
+    assert [method.name for method in choose_methods(["random"])] == ["lazy", "random"]
+    assert [method.name for method in choose_methods(["lazy", "xmem"])] == ["xmem", "lazy"]
+    with pytest.raises(MethodError, match="unknown method best; known are xmem, udu"):
+        choose_methods(["best"])
+    for bad in ({"every": 0}, {"below": 0.0}):
+        with pytest.raises(MethodError):
+            MethodOptions(**bad)
+
+
+def test_switches_of_the_methods() -> None:
+    methods = all_methods()
+    switches = {
+        name: (
+            np.isfinite(method.lazy.hold_entropy),
+            method.lazy.pseudo_corrections,
+            method.lazy.user_corrections,
+            method.lazy.update_from_user,
+        )
+        for name, method in methods.items()
+    }
+    assert switches["xmem"] == (False, False, False, False)
+    assert switches["udu"] == (True, False, False, False)
+    assert switches["pseudo"] == (True, True, False, False)
+    assert switches["user"] == (True, True, True, False)
+    assert switches["lazy"] == (True, True, True, True)
+    for name in ("random", "every", "oracle"):
+        assert switches[name] == (True, True, False, True)
