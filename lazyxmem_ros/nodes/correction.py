@@ -82,7 +82,7 @@ class CorrectionNode(Node):
         Raises ParameterError or NodeStartError where the corrector cannot be made.
         """
         super().__init__(NODE_NAME, **options)
-        self._parameters = Parameters(self, PARAMETERS)
+        self._settings = Parameters(self, PARAMETERS)
         self._corrector = self._make_corrector()
         self._last_image: tuple[ImageKey, NDArray[np.uint8]] | None = None
         self._counts = diagnostics.Counts()
@@ -99,14 +99,14 @@ class CorrectionNode(Node):
         # Imported late: Ctrl-C while PyTorch loads is then an ordinary end.
         from lazyxmem_ros.correction import CorrectorError, make_corrector
 
-        name, model_type = self._parameters["corrector"], self._parameters["model_type"]
-        checkpoint = self._parameters["checkpoint"]
+        name, model_type = self._settings["corrector"], self._settings["model_type"]
+        checkpoint = self._settings["checkpoint"]
         try:
             if name == "sam_hq":
                 checkpoint = weights.locate(checkpoint or f"sam-hq-{model_type[len('vit_') :]}")
             return make_corrector(
                 name,
-                device=self._parameters["device"],
+                device=self._settings["device"],
                 checkpoint=checkpoint or None,
                 model_type=model_type,
             )
@@ -156,7 +156,7 @@ class CorrectionNode(Node):
         status = diagnostics.status(
             f"{self.get_name()}: {self._corrector.name}",
             values,
-            hardware_id=self._parameters["device"],
+            hardware_id=self._settings["device"],
         )
         now = self.get_clock().now()
         self._publisher.publish(diagnostics.diagnostic_array(now, [status]))

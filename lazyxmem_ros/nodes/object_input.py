@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import Future as WorkerFuture
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
@@ -64,10 +65,16 @@ class ObjectInput:
         self._subscription = node.create_subscription(
             Image, "~/init_mask", self._on_init_mask, QoSProfile(depth=QUEUE_DEPTH)
         )
+        # A group of their own: one request at a time, and while it waits for the worker or the
+        # correction service everything else of the node goes on.
+        group = MutuallyExclusiveCallbackGroup()
         self._services = [
-            node.create_service(AddObjects, "~/add_objects", self._on_add_objects),
-            node.create_service(RemoveObjects, "~/remove_objects", self._on_remove_objects),
-            node.create_service(Trigger, "~/reset", self._on_reset_request),
+            node.create_service(service_type, name, callback, callback_group=group)
+            for service_type, name, callback in (
+                (AddObjects, "~/add_objects", self._on_add_objects),
+                (RemoveObjects, "~/remove_objects", self._on_remove_objects),
+                (Trigger, "~/reset", self._on_reset_request),
+            )
         ]
 
     def close(self) -> None:
@@ -206,9 +213,21 @@ class ObjectInput:
 
     async def _in_worker(self, command: Callable[[], ResultT]) -> ResultT:
         """The result of a command in the worker's thread, or what it raised."""
-        done: Future[Any] = Future(executor=self._node.executor)
-        self._worker.submit(command).add_done_callback(done.set_result)
+        executor = self._node.executor
+        done: Future[Any] = Future(executor=executor)
+
+        def finish(finished: WorkerFuture[ResultT]) -> None:
+            done.set_result(finished)
+            # The executor looks at coroutines when it wakes, and another thread's result is no
+            # reason for it to.
+            executor.create_task(_nothing)
+
+        self._worker.submit(command).add_done_callback(finish)
         finished = await done
         assert finished is not None
         result: ResultT = finished.result()
         return result
+
+
+def _nothing() -> None:
+    """A task that is there to wake the executor."""

@@ -49,23 +49,21 @@ class RecorderNode(Node):
     def __init__(self) -> None:
         """Raises NodeStartError where there is nothing to record or the bag cannot be written."""
         super().__init__(NODE_NAME)
-        self._parameters = Parameters(self, PARAMETERS)
-        self._waiting = {self.resolve_topic_name(name) for name in self._parameters["topics"]}
-        if not self._parameters["bag"] or not self._waiting:
+        self._settings = Parameters(self, PARAMETERS)
+        self._waiting = {self.resolve_topic_name(name) for name in self._settings["topics"]}
+        if not self._settings["bag"] or not self._waiting:
             raise NodeStartError(
                 "give the new bag and its topics: --ros-args -p bag:=FOLDER -p topics:=[/a,/b]"
             )
         try:
-            self._bag = BagWriter(
-                Path(self._parameters["bag"]), storage=self._parameters["storage"]
-            )
+            self._bag = BagWriter(Path(self._settings["bag"]), storage=self._settings["storage"])
             self._bag.__enter__()
         except BagError as error:
             raise NodeStartError(str(error)) from error
         self._recorded: Counter[str] = Counter()
         self.create_timer(DISCOVERY_PERIOD_S, self._discover)
-        if self._parameters["report_period"]:
-            self.create_timer(self._parameters["report_period"], self._report)
+        if self._settings["report_period"]:
+            self.create_timer(self._settings["report_period"], self._report)
 
     def close(self) -> None:
         """Complete the bag."""

@@ -135,11 +135,11 @@ class ReplayNode(Node):
         """
         super().__init__(NODE_NAME, **options)
         self.exit_code = 0
-        self._parameters = Parameters(self, PARAMETERS)
-        if not self._parameters["bag"]:
+        self._settings = Parameters(self, PARAMETERS)
+        if not self._settings["bag"]:
             raise NodeStartError("give the bag to play: --ros-args -p bag:=FOLDER")
         try:
-            self._bag = BagSource(self._parameters["bag"], self._parameters["topics"])
+            self._bag = BagSource(self._settings["bag"], self._settings["topics"])
         except BagError as error:
             raise NodeStartError(str(error)) from error
         self._publishers_by_topic = self._make_publishers()
@@ -148,13 +148,13 @@ class ReplayNode(Node):
         self._stopping = threading.Event()
         self._mask_seen = threading.Condition()
         self._seen_stamp, self._seen_object = -1, False
-        if self._parameters["lockstep_topic"]:
+        if self._settings["lockstep_topic"]:
             self.create_subscription(
-                Image, self._parameters["lockstep_topic"], self._on_mask, QUEUE_DEPTH
+                Image, self._settings["lockstep_topic"], self._on_mask, QUEUE_DEPTH
             )
         self._clock_publisher = (
             self.create_publisher(ClockMessage, "/clock", QUEUE_DEPTH)
-            if self._parameters["clock"]
+            if self._settings["clock"]
             else None
         )
         self.missed_masks = 0
@@ -176,7 +176,7 @@ class ReplayNode(Node):
         for topic in self._bag.topics:
             message_type = find_message_type(topic.type_name)
             if message_type is None:
-                if topic.name in self._parameters["topics"]:
+                if topic.name in self._settings["topics"]:
                     raise NodeStartError(
                         f"topic {topic.name} has type {topic.type_name}, which is not installed"
                     )
@@ -199,10 +199,10 @@ class ReplayNode(Node):
         ]
 
     def _find_paced_topic(self) -> str:
-        if not self._parameters["lockstep_topic"]:
+        if not self._settings["lockstep_topic"]:
             return ""
         images = self._image_topics()
-        wanted = self._parameters["lockstep_image_topic"]
+        wanted = self._settings["lockstep_image_topic"]
         if wanted and wanted not in images:
             raise NodeStartError(
                 f"lockstep_image_topic {wanted} is not an image topic that is played; those are "
@@ -229,8 +229,8 @@ class ReplayNode(Node):
                 self.context.try_shutdown()
 
     def _wait_for_subscribers(self) -> None:
-        wanted = self._parameters["wait_for_subscribers"]
-        timeout = self._parameters["wait_timeout"] or float("inf")
+        wanted = self._settings["wait_for_subscribers"]
+        timeout = self._settings["wait_timeout"] or float("inf")
         deadline = time.monotonic() + timeout
         while True:
             short = [
@@ -248,23 +248,23 @@ class ReplayNode(Node):
             self._pause(POLL_PERIOD_S)
 
     def _play(self) -> None:
-        offset = round(self._parameters["start_offset"] * NANOSECONDS_PER_SECOND)
-        length = round(self._parameters["duration"] * NANOSECONDS_PER_SECOND)
+        offset = round(self._settings["start_offset"] * NANOSECONDS_PER_SECOND)
+        length = round(self._settings["duration"] * NANOSECONDS_PER_SECOND)
         start = self._bag.start + offset
         stop = min(self._bag.end, start + length) if length else self._bag.end
         if start > stop:
             seconds = (self._bag.end - self._bag.start) / NANOSECONDS_PER_SECOND
             raise BagError(
-                f"start_offset {self._parameters['start_offset']:g} s lies beyond the bag's "
+                f"start_offset {self._settings['start_offset']:g} s lies beyond the bag's "
                 f"{seconds:.3f} s"
             )
         self._held_first = False
         shift, played = 0, 0
-        self._pacer = Pacer(self._parameters["rate"], start)
+        self._pacer = Pacer(self._settings["rate"], start)
         while True:
             count, period = self._play_once(start, stop, shift)
             played += count
-            if not self._parameters["loop"] or count == 0:
+            if not self._settings["loop"] or count == 0:
                 break
             shift += period
         missed = f", {self.missed_masks} masks did not come in time" if self.missed_masks else ""
@@ -309,7 +309,7 @@ class ReplayNode(Node):
             self._pause(min(remaining, CLOCK_PERIOD_S if self._clock_publisher else remaining))
 
     def _wait_for_mask(self, stamp: int) -> None:
-        need_object = self._parameters["lockstep_wait_for_object"] and not self._held_first
+        need_object = self._settings["lockstep_wait_for_object"] and not self._held_first
         self._held_first = True
         started = time.monotonic()
 
@@ -319,13 +319,13 @@ class ReplayNode(Node):
             return self._seen_stamp >= stamp and (self._seen_object or not need_object)
 
         with self._mask_seen:
-            in_time = self._mask_seen.wait_for(seen, self._parameters["lockstep_timeout"])
+            in_time = self._mask_seen.wait_for(seen, self._settings["lockstep_timeout"])
         self._pacer.postpone(time.monotonic() - started)
         if not in_time:
             self.missed_masks += 1
             self.get_logger().warning(
-                f"no mask of stamp {stamp} on {self._parameters['lockstep_topic']} within "
-                f"{self._parameters['lockstep_timeout']:g} s; going on"
+                f"no mask of stamp {stamp} on {self._settings['lockstep_topic']} within "
+                f"{self._settings['lockstep_timeout']:g} s; going on"
             )
 
     def _pause(self, seconds: float) -> None:

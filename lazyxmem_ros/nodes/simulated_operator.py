@@ -71,19 +71,19 @@ class SimulatedOperatorNode(Node):
     def __init__(self) -> None:
         """Raises NodeStartError where the ground truth cannot be read."""
         super().__init__(NODE_NAME)
-        self._parameters = Parameters(self, PARAMETERS)
-        topic = self._parameters["truth_topic"]
+        self._settings = Parameters(self, PARAMETERS)
+        topic = self._settings["truth_topic"]
         try:
-            with BagReader(Path(self._parameters["bag"])) as bag:
+            with BagReader(Path(self._settings["bag"])) as bag:
                 self._truth = {frame.stamp: frame.labels for frame in bag.labels(topic)}
         except BagError as error:
             raise NodeStartError(str(error)) from error
         self._operator = SimulatedOperator(
             OperatorConfig(
-                gesture=Gesture(self._parameters["gesture"]),
-                reaction_delay=self._parameters["reaction_delay"],
-                click_noise=self._parameters["click_noise"],
-                seed=self._parameters["seed"],
+                gesture=Gesture(self._settings["gesture"]),
+                reaction_delay=self._settings["reaction_delay"],
+                click_noise=self._settings["click_noise"],
+                seed=self._settings["seed"],
             )
         )
         self._pending: dict[int, Timer] = {}

@@ -74,7 +74,7 @@ class TrackerNode(LifecycleNode):
         self._fault = ""
         self._measures = TrackerMeasures()
         self._refusals = diagnostics.Refusals(self.get_logger().warning)
-        self._parameters = Parameters(
+        self._settings = Parameters(
             self,
             tracker_parameters.TABLE,
             validate=tracker_parameters.fault,
@@ -85,7 +85,7 @@ class TrackerNode(LifecycleNode):
 
     def autostart(self) -> None:
         """Configure and activate, unless `autostart` is false; raises NodeStartError."""
-        if not self._parameters["autostart"]:
+        if not self._settings["autostart"]:
             self.get_logger().info("waiting for a lifecycle manager (autostart is false)")
             return
         if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
@@ -125,7 +125,7 @@ class TrackerNode(LifecycleNode):
             parts.history,
             self._measures.counts,
             self._refusals,
-            reliable=self._parameters["image_reliability"] == "reliable",
+            reliable=self._settings["image_reliability"] == "reliable",
         )
         self.get_logger().info(f"tracking {self.resolve_topic_name('image')}")
         return returned
@@ -163,7 +163,7 @@ class TrackerNode(LifecycleNode):
         from lazyxmem_ros.nodes.session import TrackingSession
         from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, resolve_device
 
-        values = self._parameters.values()
+        values = self._settings.values()
         device = resolve_device(values["device"])
         path = tracker_parameters.weights_path(values)
         network = XMem.from_checkpoint(path)
@@ -177,7 +177,7 @@ class TrackerNode(LifecycleNode):
             tracker_parameters.lazy_config(values),
         )
         history = FrameHistory(values["history_megabytes"] * MEBIBYTE)
-        outputs = TrackerOutputs(self, self._parameters.__getitem__)
+        outputs = TrackerOutputs(self, self._settings.__getitem__)
         client = CorrectionClient(self)
         worker: Worker[ReceivedFrame] = Worker(self._track, on_failure=self._on_failure)
         corrections = Corrections(
@@ -188,7 +188,7 @@ class TrackerNode(LifecycleNode):
             outputs=outputs,
             counts=self._measures.counts,
             refusals=self._refusals,
-            setting=self._parameters.__getitem__,
+            setting=self._settings.__getitem__,
             post=self._post,
         )
         session = TrackingSession(
