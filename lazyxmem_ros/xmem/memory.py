@@ -53,6 +53,9 @@ class MemoryConfig:
     """P: tokens that one consolidation makes."""
     max_long_term_tokens: int = 10_000
     """LT_max."""
+    object_quota: int = 64
+    """So many long-term tokens that show an object are kept from being forgotten, however little
+    they are used while it is out of view. 0: the published behaviour."""
     top_k: int = 30
     """Tokens that a query reads."""
 
@@ -72,6 +75,8 @@ class MemoryConfig:
                 "keep_first_frames must lie between 1 and max_working_frames - "
                 f"min_working_frames = {most}, not {self.keep_first_frames}"
             )
+        if self.object_quota < 0:
+            raise ValueError(f"object_quota must not be negative, not {self.object_quota}")
         if self.long_term and not 1 <= self.prototypes <= self.max_long_term_tokens:
             raise ValueError(
                 "prototypes must lie between 1 and max_long_term_tokens, not "
@@ -137,6 +142,7 @@ class Memory:
         self._use = zeros(rows)
         self._life = zeros(rows)
         self._born = zeros(rows, dtype=torch.int64)
+        self._shows = zeros(rows, dtype=torch.int64)  # the object that a token shows, or 0
         self._row_numbers = torch.arange(rows, device=device)
         self._owners: dict[int, _Owner] = {}
         self._working: list[int] = []  # the frame index of each block of working memory
@@ -181,6 +187,7 @@ class Memory:
             "use": self._use,
             "life": self._life,
             "born": self._born,
+            "shows": self._shows,
         }
 
     def _used_rows(self) -> slice:
@@ -301,9 +308,11 @@ class Memory:
         shrinkage: Tensor,
         selection: Tensor,
         values: Mapping[int, Tensor],
+        shows: Tensor,
     ) -> None:
         """Enter a frame: key and selection [hw, C_k], shrinkage [hw], values {id: [hw, C_v]}.
 
+        `shows` [hw]: the id of the object that a token shows, 0 for background.
         A frame that is in working memory already is overwritten. Frames stay in the order of
         their indices, whenever they are written.
         """
@@ -313,7 +322,7 @@ class Memory:
                 self._keep_working(self._without(self._leaving()[:1]))
             self._open_block(frame_index)
         rows = self._block(self._working.index(frame_index))
-        self._set_tokens(rows, key, shrinkage, selection, born=frame_index)
+        self._set_tokens(rows, key, shrinkage, selection, born=frame_index, shows=shows)
         for object_id, value in values.items():
             self._owners[object_id].values[rows] = value
         if self.config.long_term and len(self._working) == full:
@@ -338,6 +347,7 @@ class Memory:
         selection: Tensor,
         *,
         born: int | Tensor,
+        shows: Tensor,
     ) -> None:
         s = shrinkage[:, None]
         self._key[rows] = key
@@ -347,6 +357,7 @@ class Memory:
         self._use[rows] = 0
         self._life[rows] = LIFE_AT_BIRTH
         self._born[rows] = born
+        self._shows[rows] = shows
 
     def _arrays(self) -> Iterator[Tensor]:
         yield from self._columns().values()
@@ -391,7 +402,8 @@ class Memory:
 
         stop = self._base - self._long_term
         target = slice(stop - count, stop)
-        self._set_tokens(target, key, shrinkage, selection, born=born)
+        shows = self._shows[chosen]
+        self._set_tokens(target, key, shrinkage, selection, born=born, shows=shows)
         newest_leaving = self._working[leaving[-1]]
         for birth, ids in self._by_birth():
             if birth >= newest_leaving:
@@ -404,11 +416,20 @@ class Memory:
         self._keep_working(self._without(leaving))
 
     def _forget(self, tokens: int) -> None:
-        """Keep at most `tokens` of long-term memory, the most used."""
+        """Keep at most `tokens` of long-term memory: every object's quota, then the most used.
+
+        Tokens of an object out of view are used by nobody; without its quota a crowd of newer
+        objects would push them out, and it could not be found again.
+        """
         if self._long_term <= tokens:
             return
         rows = slice(self._base - self._long_term, self._base)
         usage = self._use[rows] / self._life[rows]
+        quota = min(self.config.object_quota, tokens // max(len(self._owners), 1))
+        for object_id in self._owners if quota else ():
+            theirs = torch.where(self._shows[rows] == object_id, usage, -math.inf)
+            best = torch.topk(theirs, min(quota, len(theirs)))
+            usage[best.indices[best.values >= 0]] = math.inf
         keep = torch.zeros_like(usage, dtype=torch.bool)
         keep[torch.topk(usage, tokens).indices] = True
         self._keep_long_term(keep)

@@ -437,12 +437,19 @@ class XMemTracker:
             shrinkage=frame.features.shrinkage.flatten(),
             selection=_tokens(frame.features.selection[0]),
             values={i: _tokens(v) for i, v in zip(frame.object_ids, value[0].float(), strict=True)},
+            shows=self._shown(frame),
         )
         self._last_memory = self._clock
         if deep_update:
             self._unstack_hidden(frame, hidden)
             self._hidden.update(frame.hidden)
             self._last_deep_update = self._clock
+
+    def _shown(self, frame: Frame) -> Tensor:
+        """The id of the object that each memory token [hw] shows, 0 for background."""
+        share = F.avg_pool2d(frame.distribution[None], STRIDE)[0]
+        ids = torch.tensor([0, *frame.object_ids], device=self.device)
+        return ids[share.max(0).indices].flatten()
 
     def _encode(self, frame: Frame) -> None:
         if frame.features is None:

@@ -167,7 +167,7 @@ def test_objects_that_go_meanwhile_are_gone(when: int, small_network: XMem) -> N
             if index == when:
                 lazy.remove_objects([2])
     assert late.object_ids == (1,)
-    torch.testing.assert_close(probabilities(instant), probabilities(late), rtol=0, atol=1e-4)
+    torch.testing.assert_close(probabilities(instant), probabilities(late), rtol=0, atol=1e-3)
 
 
 def test_a_correction_of_the_closed_newest_frame_during_a_catch_up(small_network: XMem) -> None:

@@ -181,6 +181,33 @@ def test_later_objects_keep_their_first_frame(tracker: XMemTracker) -> None:
     assert {0, born.index} <= set(tracker._memory.working_frames)
 
 
+@pytest.mark.parametrize("quota", [0, 5])
+def test_a_crowd_of_newer_objects_cannot_push_an_absent_one_out(
+    quota: int, small_network: XMem
+) -> None:
+    tracker = XMemTracker(small_network, replace(TINY, object_quota=quota, max_long_term_tokens=40))
+
+    def shown(object_id: int) -> int:
+        """Long-term tokens that show the object."""
+        assert tracker._memory is not None
+        memory = tracker._memory
+        rows = slice(memory._base - memory.long_term_tokens, memory._base)
+        return int((memory._shows[rows] == object_id).sum())
+
+    everything = np.ones(SIZE, dtype=bool)
+    tracker.memorize(tracker.segment(image(0), {9: mask(0, 0)}))
+    for seed in range(1, 20):  # object 1 fills the view and long-term memory
+        tracker.memorize(tracker.segment(image(seed), {1: everything}))
+    assert shown(1) > 4
+    for seed in range(20, 220):  # then it is gone, and others come
+        nobody = np.zeros(SIZE, dtype=bool)
+        given = {1: nobody, 9: everything}
+        if seed % 80 == 0:
+            given[seed] = mask(seed % 30, seed % 40)
+        tracker.memorize(tracker.segment(image(seed), given))
+    assert shown(1) >= quota if quota else shown(1) < 5
+
+
 def test_hold_stops_the_memory_clock(tracker: XMemTracker) -> None:
     tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
     before = tracker.memory_tokens
