@@ -200,11 +200,13 @@ class TrackingSession:
     def apply(self, correction: SessionCorrection) -> Outcome:
         """Hand a corrected mask to the tracker and publish what became of it."""
         self._waiting_for.discard((correction.stamp, correction.object_id))
-        frame = self._frame_of(correction.stamp)
         masks = {correction.object_id: correction.mask}
         outcome = self._lazy.apply(Correction(correction.stamp, masks, correction.source))
-        if outcome.applied and outcome.labels is not None and self._newest is not None:
-            self._newest.labels = outcome.labels
+        frame = self._frame_of(correction.stamp)
+        if outcome.applied_stamp is not None:
+            corrected = self._frame_of(outcome.applied_stamp)
+            if corrected is not None:
+                corrected.labels = outcome.labels
         self._outputs.publish_correction(frame, correction, outcome)
         return outcome
 

@@ -118,10 +118,35 @@ _POLICY = (
         bounds=(0.0, INF),
     ),
     ParameterSpec(
+        "correction_horizon",
+        5.0,
+        "Seconds for which frames are kept with their features, so that a late correction is "
+        "applied to its own frame, exactly; 0 = never.",
+        bounds=(0.0, 86_400.0),
+    ),
+    ParameterSpec(
+        "correction_bytes",
+        1 << 30,
+        "Bytes of frames and memory copies kept for that at most; the oldest go first.",
+        bounds=(0, 1 << 50),
+    ),
+    ParameterSpec(
+        "state_period",
+        1.0,
+        "Seconds between the copies of memory that late corrections start from.",
+        bounds=(0.0, 86_400.0),
+    ),
+    ParameterSpec(
+        "catch_up_budget",
+        0.05,
+        "Seconds per new frame for going through past frames again after a late correction.",
+        bounds=(0.0, 3600.0),
+    ),
+    ParameterSpec(
         "late_overlap",
         0.7,
-        "A correction of an older frame is used on the newest one if the object's masks on both "
-        "overlap by more than this (IoU).",
+        "A correction of a frame that is not kept is used on the newest one if the object's masks "
+        "on both overlap by more than this (IoU).",
         bounds=(0.0, 1.0),
     ),
     ParameterSpec(
@@ -137,7 +162,13 @@ _POLICY = (
         bounds=(1, 1_000_000),
     ),
 )
-_IN_NANOSECONDS = ("request_timeout", "lost_after", "history_time")
+_IN_NANOSECONDS = (
+    "request_timeout",
+    "lost_after",
+    "correction_horizon",
+    "state_period",
+    "history_time",
+)
 """Given in seconds as everything in ROS is; the core counts in nanoseconds."""
 
 _MEMORY = (
@@ -194,6 +225,13 @@ _MEMORY = (
         10_000,
         "Long-term tokens before the least used are forgotten (LT_max).",
         bounds=(1, 1_000_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "object_quota",
+        64,
+        "Long-term tokens of each object that are never forgotten, however long it is out of view.",
+        bounds=(0, 1_000_000),
         changes=Changes.UNCONFIGURED,
     ),
     ParameterSpec(

@@ -109,7 +109,6 @@ class Tracker:
         self.node = node
         self.probe = probe
         self.service = service
-        self.next_index = 0
         for name, kind in OUTPUTS.items():
             probe.listen(kind, f"{NODE}/{name}")
 
@@ -124,7 +123,6 @@ class Tracker:
         self.service.mode = "truth"
         self.service.requests.clear()
         self.probe.forget()
-        self.next_index = 0
 
     def out(self, name: str) -> list[Any]:
         return self.probe.messages(f"{NODE}/{name}")
@@ -140,10 +138,13 @@ class Tracker:
         return found[-1] if found else None
 
     def send(self, index: int, message: Any | None = None) -> Any:
-        """Publish a frame and wait for its mask."""
+        """Publish a frame and wait for its mask and tracks."""
         self.probe.publish(f"{NS}/image", scene_message(index) if message is None else message)
-        wait_for(lambda: self.mask_of(index) is not None, f"the mask of frame {index}")
-        self.next_index = index + 1
+        stamp = FIRST_STAMP + index * STEP
+        wait_for(
+            lambda: self.mask_of(index) is not None and stamp in stamps(self.out("tracks")),
+            f"the mask and tracks of frame {index}",
+        )
         return self.mask_of(index)
 
     def show_object(self, index: int = 0, object_id: int = 1) -> None:
