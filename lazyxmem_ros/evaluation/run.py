@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ from lazyxmem_ros.evaluation.sequences import VideoSequence
 JOBS_FOLDER = "jobs"
 LEVELS = ("frames", "events", "objects", "sequences", "dataset")
 RANDOM_REPEATS_DEFAULT = 3
+POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,7 @@ def random_schedule(reference: Path, *, seed: int) -> dict[int, frozenset[int]]:
 
 
 class ProcessExecutor:
-    """Runs jobs in processes of this machine."""
+    """Runs jobs in processes of this machine; one worker is this very process."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
@@ -252,40 +254,66 @@ class ProcessExecutor:
         finished: Callable[[Job, JobReport], list[Job]],
     ) -> None:
         """See Executor. Ctrl-C ends the workers; complete jobs stay complete."""
-        # Forked processes would share the state of PyTorch's and OpenCV's threads.
-        context = multiprocessing.get_context("spawn")
-        with context.Manager() as manager:
-            messages = manager.Queue()
-            pool = ProcessPoolExecutor(self._workers, context, initializer=_ignore_interrupts)
-            running: dict[Future[JobReport], Job] = {}
-            try:
-                for job in jobs:
-                    running[pool.submit(_run_reporting, job, folder, messages)] = job
-                while running:
-                    done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                    while not messages.empty():
-                        progressed(*messages.get())
-                    for future in done:
-                        job = running.pop(future)
-                        for follower in finished(job, future.result()):
-                            task = pool.submit(_run_reporting, follower, folder, messages)
-                            running[task] = follower
-            except BaseException:
-                _stop(pool)
-                raise
-            pool.shutdown()
+        if self._workers == 1:
+            waiting = list(jobs)
+            while waiting:
+                job = waiting.pop(0)
+                report = run_job(job, folder, partial(progressed, job.name))
+                waiting = finished(job, report) + waiting
+            return
+        self._run_in_pool(jobs, folder, progressed, finished)
+
+    def _run_in_pool(
+        self,
+        jobs: Iterable[Job],
+        folder: Path,
+        progressed: Callable[[str, int], None],
+        finished: Callable[[Job, JobReport], list[Job]],
+    ) -> None:
+        # Workers forked from here would share the state of PyTorch's and OpenCV's threads; those
+        # forked from a server that has only imported them start as quickly and share nothing.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["lazyxmem_ros.evaluation.jobs"])
+        messages = context.Queue()
+        pool = ProcessPoolExecutor(
+            self._workers, context, initializer=_begin_worker, initargs=(messages,)
+        )
+        running: dict[Future[JobReport], Job] = {}
+        try:
+            for job in jobs:
+                running[pool.submit(_run_reporting, job, folder)] = job
+            while running:
+                done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                while not messages.empty():
+                    progressed(*messages.get())
+                for future in done:
+                    job = running.pop(future)
+                    for follower in finished(job, future.result()):
+                        running[pool.submit(_run_reporting, follower, folder)] = follower
+        except BaseException:
+            _stop(pool)
+            raise
+        pool.shutdown()
 
 
-def _run_reporting(job: Job, folder: Path, messages: Any) -> JobReport:
+_messages: Any = None
+"""In a worker: the queue on which it tells how far it is."""
+
+
+def _begin_worker(messages: Any) -> None:
+    """Ctrl-C reaches the whole process group; the parent alone decides what it means."""
+    global _messages
+    _messages = messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Inherited from a parent that turns it into Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _run_reporting(job: Job, folder: Path) -> JobReport:
     def progress(frames: int) -> None:
-        messages.put((job.name, frames))
+        _messages.put((job.name, frames))
 
     return run_job(job, folder, progress)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:

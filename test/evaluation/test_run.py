@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole evaluations on tiny sequences, in worker processes, stopped and gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lazyxmem_ros.cli import main
+from lazyxmem_ros.evaluation.datasets import open_dataset
+from lazyxmem_ros.evaluation.errors import DatasetError, EvaluationError, MethodError
+from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
+from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
+from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig
+from lazyxmem_ros.evaluation.run import EvaluationPlan, evaluate
+from lazyxmem_ros.lazy import OFF, LazyConfig
+
+MakeTree = Callable[..., Path]
+OFTEN = LazyConfig(user_rate=0.0, user_entropy=0.0, pseudo_rate=OFF, cooldown_frames=3)
+"""Asks whenever it may, so that a tiny untrained network has something to show."""
+
+
+class Watcher:
+    """An Observer that takes notes."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.kept: list[str] = []
+        self.run: list[str] = []
+
+    def planned(self, names: Sequence[str], frames: Sequence[int]) -> None:
+        self.names = list(names)
+
+    def progressed(self, name: str, frames: int) -> None:
+        pass
+
+    def finished(self, report: JobReport, *, kept: bool) -> None:
+        (self.kept if kept else self.run).append(report.name)
+
+
+def plan_of(root: Path, weights: Path, methods: list[str], **changes: object) -> EvaluationPlan:
+    plan = EvaluationPlan(
+        tuple(open_dataset(root)),
+        tuple(choose_methods(methods, MethodOptions(OFTEN))),
+        TrackerSettings(weights, device="cpu"),
+        OperatorConfig(Gesture.MASK),
+        workers=2,
+        random_repeats=2,
+    )
+    return replace(plan, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def two_walks(make_tree: MakeTree) -> Path:
+    make_tree("walk", 10, {index: (1, 2) for index in range(10)})
+    return make_tree("run", 8, {index: (1,) for index in range(8)})
+
+
+def test_parallel_run_then_everything_is_kept(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["xmem", "lazy", "random"], save_masks=True)
+    watcher = Watcher()
+    results = evaluate(plan, tmp_path / "out", watcher)
+    assert len(watcher.names) == 8  # two sequences, xmem + lazy + random twice
+    assert sorted(watcher.run) == sorted(watcher.names)
+    dataset = results.dataset.set_index("method")
+    assert dataset.loc["lazy", "corrections"] > 0
+    assert dataset.loc["random", "corrections"] == dataset.loc["lazy", "corrections"]
+    assert dataset.loc["xmem", "corrections"] == 0
+    assert dataset.loc["lazy", "j_mean"] > dataset.loc["xmem", "j_mean"]
+    assert len(results.frames) == 4 * (10 * 2 + 8)
+    with Image.open(tmp_path / "out/jobs/walk/lazy/masks/00004.png") as mask:
+        assert mask.mode == "P"
+        assert mask.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+        assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
+
+    again = Watcher()
+    repeated = evaluate(plan, tmp_path / "out", again)
+    assert again.run == []
+    pd.testing.assert_frame_equal(
+        repeated.dataset.set_index("method").sort_index(), dataset.sort_index()
+    )
+    other = Watcher()
+    evaluate(replace(plan, operator=OperatorConfig(Gesture.BOX)), tmp_path / "out", other)
+    assert sorted(other.run) == sorted(watcher.names), "other settings, other results"
+
+
+def test_what_is_missing_is_run_again_and_nothing_twice(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["xmem", "lazy"], workers=1)
+    whole = evaluate(plan, tmp_path / "out", Watcher())
+    (tmp_path / "out/jobs/walk/lazy/job.json").unlink()
+    (tmp_path / "out/jobs/run/xmem/job.json").write_text("{ cut sho")
+    watcher = Watcher()
+    results = evaluate(plan, tmp_path / "out", watcher)
+    assert sorted(watcher.run) == ["run/xmem", "walk/lazy"]
+    columns = ["sequence", "method", "index", "object", "j"]
+    order = columns[:4]
+    pd.testing.assert_frame_equal(
+        results.frames[columns].sort_values(order, ignore_index=True),
+        whole.frames[columns].sort_values(order, ignore_index=True),
+    )
+
+
+def test_one_bad_sequence_does_not_spoil_the_rest(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    for mask in (two_walks / "Annotations/480p/run").glob("*.png"):
+        mask.unlink()
+    plan = plan_of(two_walks, tiny_weights, ["xmem"], workers=1)
+    results = evaluate(plan, tmp_path / "out", Watcher())
+    errors = {report.name: report.error for report in results.reports}
+    assert errors["walk/xmem"] is None
+    assert "no frame with both an image and a mask" in str(errors["run/xmem"])
+    assert set(results.frames["sequence"]) == {"walk"}
+    with pytest.raises(DatasetError, match="no frame with both an image and a mask"):
+        evaluate(replace(plan, strict=True), tmp_path / "strict", Watcher())
+    alone = replace(plan, sequences=tuple(s for s in plan.sequences if s.name == "run"))
+    with pytest.raises(EvaluationError, match="nothing could be evaluated: run: no frame"):
+        evaluate(alone, tmp_path / "nothing", Watcher())
+
+
+def test_plans_are_checked(two_walks: Path, tiny_weights: Path) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["random"])
+    with pytest.raises(MethodError, match="random needs lazy, which is not run"):
+        replace(plan, methods=(plan.methods[-1],))
+    with pytest.raises(EvaluationError, match="at least 1"):
+        replace(plan, workers=0)
+
+
+class PageReader(HTMLParser):
+    """Collects images, links and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[str] = []
+        self.references: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "img":
+            self.images.append(str(values["src"]))
+        self.references += [str(values[name]) for name in ("href", "src") if name in values]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def command(root: Path, weights: Path, out: Path, *more: str) -> list[str]:
+    program = "import sys; from lazyxmem_ros.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["evaluate", str(root), "--weights", str(weights), "--out", str(out)]
+    thresholds = ["--user-rate", "0", "--pseudo-rate", "inf", "--cooldown", "3"]
+    return [sys.executable, "-c", program, *arguments, *thresholds, "--device", "cpu", *more]
+
+
+def test_command_writes_tables_and_a_self_contained_report(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    (two_walks / "JPEGImages/480p/walk/00004.jpg").write_bytes(b"")
+    out = tmp_path / "out"
+    done = subprocess.run(
+        command(two_walks, tiny_weights, out, "--methods", "xmem,lazy", "--format", "csv"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 fault(s) in the input were skipped" in done.stdout
+    for level in ("frames", "events", "objects", "sequences", "dataset"):
+        assert len(pd.read_csv(out / f"{level}.csv"))
+    page = PageReader()
+    page.feed((out / "report.html").read_text(encoding="utf-8"))
+    assert len(page.images) >= 6  # three figures, a timeline per object, worst frames
+    assert all(reference.startswith(("data:image/", "#")) for reference in page.references)
+    for word in ("xmem", "lazy", "J&F", "walk", "run", "00004.jpg: the image cannot be read"):
+        assert word in page.text
+
+
+def test_command_explains_bad_input(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(tmp_path / "nowhere"), "--weights", str(tiny_weights)]) == 1
+    assert "nowhere: there is no such file or folder" in capsys.readouterr().err.replace("\n", "")
+
+
+def group_ends(group: int, *, within: float) -> bool:
+    """Whether a process group is empty before so many seconds have passed."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.slow
+def test_interrupted_it_goes_on_from_what_is_finished(
+    make_tree: MakeTree, tiny_weights: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "two", "three", "four"):
+        root = make_tree(name, 30, {index: (1,) for index in range(30)})
+    out = tmp_path / "out"
+    call = command(root, tiny_weights, out, "--methods", "xmem,lazy,every", "--workers", "2")
+    started = subprocess.Popen(
+        call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 90
+    while len(list(out.glob("jobs/*/*/job.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(started.pid, signal.SIGINT)  # as the terminal does
+    assert started.wait(timeout=30) == 130
+    finished = len(list(out.glob("jobs/*/*/job.json")))
+    assert 2 <= finished < 12
+    assert "interrupted; what was finished is kept" in started.stderr.read()
+    assert group_ends(started.pid, within=10), "a process was left behind"
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("kept from an earlier run") == finished
+    assert len(pd.read_parquet(out / "frames.parquet")) == 4 * 3 * 30

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lazyxmem_ros.evaluation import tables
+
+
+def frame_rows(method: str, repeat: int, scores: dict[int, list[float]]) -> list[dict[str, object]]:
+    return [
+        {
+            "sequence": "walk",
+            "method": method,
+            "repeat": repeat,
+            "index": index + 3,
+            "key": str(index),
+            "stamp": index,
+            "object": object_id,
+            "scored": index > 0,
+            "visible": True,
+            "j": score,
+            "f": score / 2,
+            "area": 0 if score == 0 else 10,
+            "stability": np.nan if index == 0 else 0.5,
+            "uncertainty": 1 - score,
+            "uncertainty_rate": 0.0,
+            "state": "tracked",
+            "held": index == 1,
+            "seconds": 0.1,
+        }
+        for object_id, values in scores.items()
+        for index, score in enumerate(values)
+    ]
+
+
+def event_row(method: str, index: int, object_id: int, **changes: object) -> dict[str, object]:
+    row: dict[str, object] = dict.fromkeys(tables.EVENT_COLUMNS, "")
+    row.update(sequence="walk", method=method, repeat=0, index=index, object=object_id)
+    row.update(source="operator", applied=True, delay=0.0, j_before=0.1, j_after=0.9)
+    return {**row, **changes}
+
+
+@pytest.fixture
+def frames() -> pd.DataFrame:
+    return pd.DataFrame(
+        frame_rows("lazy", 0, {1: [1, 0.8, 0.0, 0.4], 2: [1, 1.0, 1.0, 1.0]})
+        + frame_rows("random", 0, {1: [1, 0.2, 0.2, 0.2]})
+        + frame_rows("random", 1, {1: [1, 0.6, 0.6, 0.6]})
+    )
+
+
+@pytest.fixture
+def events() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            event_row("lazy", 4, 1),
+            event_row("lazy", 6, 1),
+            event_row("lazy", 6, 2),
+            event_row("lazy", 5, 1, applied=False),
+            event_row("lazy", 5, 2, source="pseudo"),
+        ]
+    )
+
+
+def test_objects(frames: pd.DataFrame, events: pd.DataFrame) -> None:
+    table = tables.object_table(frames, events).set_index(["method", "repeat", "object"])
+    first = table.loc[("lazy", 0, 1)]
+    assert (first["frames"], first["scored"]) == (4, 3)
+    assert first["j_mean"] == pytest.approx(0.4)
+    assert first["jf"] == pytest.approx(0.3)
+    assert first["r_0.25"] == pytest.approx(2 / 3)
+    assert (first["asked"], first["corrections"], first["pseudo_corrections"]) == (3, 2, 0)
+    # Its corrections came on its second and fourth frame: (0 + 1 + 1 + 2) / 4.
+    assert first["aci"] == pytest.approx(1.0)
+    assert first["interval_mean"] == 2
+    assert first["coverage"] == 0.75
+    assert first["honesty"] == 1.0
+    assert table.loc[("lazy", 0, 2), "pseudo_corrections"] == 1
+    assert np.isnan(table.loc[("lazy", 0, 2), "honesty"])
+
+
+def test_sequences_and_dataset(frames: pd.DataFrame, events: pd.DataFrame) -> None:
+    objects = tables.object_table(frames, events)
+    sequences = tables.sequence_table(objects, frames, events)
+    lazy = sequences[sequences["method"] == "lazy"].iloc[0]
+    assert lazy["j_mean"] == pytest.approx((0.4 + 1.0) / 2)
+    assert lazy["frames"] == 4, "a frame counts once, however many objects"
+    assert lazy["corrections"] == 3
+    assert lazy["corrected_share"] == 0.5
+    assert lazy["per_1000_frames"] == 750
+    assert lazy["aci_sum"] == pytest.approx(1.0 + 0.25)
+    dataset = tables.dataset_table(objects, frames, events).set_index("method")
+    assert dataset.loc["random", "repeats"] == 2
+    assert dataset.loc["random", "j_mean"] == pytest.approx(0.4)
+    assert dataset.loc["random", "corrections"] == 0
+    assert dataset.loc["lazy", "j_mean"] == pytest.approx(0.7)
+
+
+def test_honesty_is_the_share_of_well_ordered_pairs() -> None:
+    uncertainty = pd.Series([0.9, 0.2, 0.5, 0.1, np.nan])
+    score = pd.Series([0.1, 0.3, 0.8, 0.9, 0.0])
+    # Lost: 0.9 and 0.2; kept: 0.5 and 0.1. Of four pairs, three are ordered right.
+    assert tables.honesty(uncertainty, score) == pytest.approx(0.75)
+    assert np.isnan(tables.honesty(uncertainty, pd.Series([0.9] * 5)))
