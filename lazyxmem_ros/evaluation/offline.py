@@ -237,7 +237,8 @@ class SequenceRunner:
             for ask in batch:
                 if ask.object_id in masks:
                     self._answered(ask, outcome.applied, outcome.reason, masks)
-            if outcome.labels is not None:
+            # A late correction shows its own frame, not the newest one.
+            if outcome.labels is not None and outcome.applied_stamp == self._newest_stamp:
                 newest = outcome.labels
         return newest
 
