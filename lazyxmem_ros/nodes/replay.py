@@ -274,10 +274,15 @@ class ReplayNode(Node):
         """One round, stamps shifted by `shift` ns; returns messages and the round's ns."""
         count, times = 0, []
         beat = next(iter(self._image_topics() or self._publishers_by_topic))
+        awaited: tuple[int, int] | None = None  # an image's time and its stamp
         for message in self._bag.messages(start, stop):
             publisher = self._publishers_by_topic.get(message.topic)
             if publisher is None:
                 continue
+            # What was recorded at the image's own time may be what its mask depends on.
+            if awaited is not None and message.recorded_at > awaited[0]:
+                self._wait_for_mask(awaited[1])
+                awaited = None
             self._wait_until(message.recorded_at + shift)
             data = self._shifted(message, shift)
             publisher.publish(data)
@@ -285,7 +290,9 @@ class ReplayNode(Node):
             if message.topic == beat:
                 times.append(message.recorded_at)
             if message.topic == self._paced_topic:
-                self._wait_for_mask(header_stamp(data))
+                awaited = (message.recorded_at, header_stamp(data))
+        if awaited is not None:
+            self._wait_for_mask(awaited[1])
         # The pause between rounds is that between two images, so that the rate stays what it was.
         usual = int(np.median(np.diff(times))) if len(times) > 1 else NANOSECONDS_PER_SECOND // 30
         return count, stop - start + usual

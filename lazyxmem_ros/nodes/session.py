@@ -95,6 +95,14 @@ class GivenMasks:
     topic: str = ""
 
 
+@dataclass(frozen=True)
+class Upkeep:
+    """What is kept for late corrections: bytes; past frames still to go through for one."""
+
+    history_bytes: int = 0
+    frames_behind: int = 0
+
+
 ServeCommands = Callable[[Callable[[], bool], float], None]
 
 
@@ -127,8 +135,9 @@ class TrackingSession:
         self._waiting_for: set[tuple[int, int]] = set()
         self._processed = -1
         self._newest: ReceivedFrame | None = None
-        # Replaced as a whole, so that other threads may read it at any time.
+        # Replaced as wholes, so that other threads may read them at any time.
         self.object_ids: tuple[int, ...] = ()
+        self.upkeep = Upkeep()
 
     # ---- frames
 
@@ -178,6 +187,7 @@ class TrackingSession:
         self._newest = frame
         self._processed = max(self._processed, frame.stamp)
         self._outputs.publish_frame(frame, image, labels, result)
+        self.upkeep = Upkeep(self._lazy.history_bytes, self._lazy.frames_behind)
 
     def _ask(self, frame: ReceivedFrame, result: StepResult) -> None:
         self._waiting_for = {(frame.stamp, request.object_id) for request in result.requests}

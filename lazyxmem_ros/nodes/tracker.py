@@ -308,7 +308,8 @@ class TrackerNode(LifecycleNode):
             received_rate=self._images.rate.hertz() if self._images is not None else 0.0,
             object_ids=parts.session.object_ids,
             open_requests=parts.corrections.open_requests(),
-            history_frames=len(parts.history),
+            images_kept=len(parts.history),
+            upkeep=parts.session.upkeep,
         )
         now = self.get_clock().now()
         self._diagnostics.publish(diagnostics.diagnostic_array(now, statuses))
@@ -335,8 +336,15 @@ class _Outputs:
         labels: LabelArray,
         result: StepResult | None,
     ) -> None:
+        from lazyxmem_ros.lazy import TrackState
+
         self._outputs.publish_frame(frame, image, labels, result)
         self._node.count_frame(frame)
+        for change in result.changes if result is not None else ():
+            if TrackState.LOST in (change.before, change.after):
+                name = f"object {change.object_id}" + (change.label and f" ({change.label})")
+                what = "is lost" if change.after is TrackState.LOST else "was found again"
+                self._node.get_logger().info(f"{name} {what}")
 
 
 def make_node(**options: Any) -> TrackerNode:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from lazyxmem_ros.nodes.correction_client import CorrectionClient
 from lazyxmem_ros.nodes.diagnostics import OK, WARN, Counts, Latencies, Rate, Refusals, status
+
+if TYPE_CHECKING:
+    from lazyxmem_ros.nodes.session import Upkeep
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE
@@ -49,13 +53,14 @@ class TrackerReport:
         received_rate: float,
         object_ids: tuple[int, ...],
         open_requests: int,
-        history_frames: int,
+        images_kept: int,
+        upkeep: Upkeep,
     ) -> list[DiagnosticStatus]:
         """One status each for frames, corrections, memory and refusals."""
         return [
             self._frames(device, received_rate, object_ids),
             self._corrections(open_requests),
-            self._memory(device, history_frames),
+            self._memory(device, images_kept, upkeep),
             self._refused(),
         ]
 
@@ -95,12 +100,14 @@ class TrackerReport:
         level, message = (WARN, client.last_fault) if client.last_fault else (OK, "ok")
         return status(f"{self._name}: corrections", values, level=level, message=message)
 
-    def _memory(self, device: str, history_frames: int) -> DiagnosticStatus:
+    def _memory(self, device: str, images_kept: int, upkeep: Upkeep) -> DiagnosticStatus:
         # Linux gives the peak in KiB, which is what a robot must have room for.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
         values: dict[str, object] = {
             "peak resident memory (MiB)": peak / MEBIBYTE,
-            "recent frames kept": history_frames,
+            "recent images kept": images_kept,
+            "kept for late corrections (MiB)": upkeep.history_bytes / MEBIBYTE,
+            "frames to go through again": upkeep.frames_behind,
         }
         if device.startswith("cuda"):
             import torch

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole graph in processes of its own: a bag in, masks out, helpers that die and return."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from node_graph import (
+    FIRST_STAMP,
+    STEP,
+    NodeProcess,
+    Probe,
+    labels_of,
+    scene,
+    stamps,
+    wait_for,
+)
+from sensor_msgs.msg import Image
+
+from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.msg import Correction, TrackArray
+
+FRAMES = 12
+NS = "/graph_test"
+NODE = f"{NS}/lazyxmem_tracker"
+NAMESPACE = ("-r", f"__ns:={NS}")
+Start = Callable[..., NodeProcess]
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    """Frames, and the first one's label map for the tracker."""
+    path = tmp_path / "bag"
+    with BagWriter(path) as writer:
+        for index in range(FRAMES):
+            stamp = FIRST_STAMP + index * STEP
+            writer.write_image(f"{NS}/image", StampedImage(stamp, scene(index)[0]))
+            if index == 0:
+                labels = scene(0)[1].astype(np.uint16)
+                writer.write_labels(f"{NODE}/init_mask", StampedLabels(stamp, labels))
+    return path
+
+
+def start_tracker(start: Start, weights: Path, **parameters: Any) -> NodeProcess:
+    values = {"weights": weights, "device": "cpu", "diagnostics_period": 0.1, **parameters}
+    return start("tracker", values, *NAMESPACE)
+
+
+def test_a_bag_in_masks_out(bag: Path, weights: Path, probe: Probe, start: Start) -> None:
+    """Every frame's mask with the frame's own stamp; the correction server helps."""
+    tracker = start_tracker(
+        start,
+        weights,
+        user_corrections=False,
+        pseudo_entropy=0.0,
+        correction_wait=20.0,
+        correction_timeout=20.0,
+    )
+    start("correction", {}, *NAMESPACE)
+    for kind, name in ((Image, "mask"), (TrackArray, "tracks"), (Correction, "corrected")):
+        probe.listen(kind, f"{NODE}/{name}")
+    wait_for(
+        lambda: (
+            probe.node.get_service_names_and_types()
+            and any(n == f"{NS}/correct_mask" for n, _ in probe.node.get_service_names_and_types())
+        ),
+        "the correction service",
+    )
+    replay = start(
+        "replay",
+        {
+            "bag": bag,
+            "rate": 0.0,
+            "wait_for_subscribers": 1,
+            "lockstep_topic": f"{NODE}/mask",
+            "lockstep_wait_for_object": True,
+        },
+    )
+    assert replay.wait(60) == 0, replay.log + tracker.log
+    assert "did not come in time" not in replay.log
+    expected = [FIRST_STAMP + i * STEP for i in range(FRAMES)]
+    wait_for(lambda: expected[-1] in stamps(probe.messages(f"{NODE}/tracks")), "the last tracks")
+    masks = probe.messages(f"{NODE}/mask")
+    assert sorted(set(stamps(masks))) == expected
+    assert all(message.header.frame_id == "camera" for message in masks)
+    first = [m for m in masks if stamps([m]) == expected[:1]][-1]
+    np.testing.assert_array_equal(labels_of(first), scene(0)[1])
+    tracks = probe.messages(f"{NODE}/tracks")
+    assert [track.id for track in tracks[-1].tracks] == [1]
+    # No frame but the first, which shows the object, is certain to an untrained network.
+    corrections = probe.messages(f"{NODE}/corrected")
+    assert len(corrections) >= FRAMES // 2
+    assert {c.source for c in corrections} == {"pseudo"}
+    assert {s for s in stamps(corrections)} <= set(expected[1:])
+    assert any(c.applied for c in corrections), [c.message for c in corrections]
+    for corrected in (c for c in corrections if c.applied):
+        mask = [m for m in masks if m.header == corrected.header][-1]
+        # The frame waited for it, so the published mask is the corrected one.
+        np.testing.assert_array_equal(labels_of(mask) == 1, labels_of(corrected.mask) > 0)
+
+
+def test_a_service_that_dies_and_returns(
+    bag: Path, weights: Path, probe: Probe, start: Start
+) -> None:
+    """Killed without a word and started again, while frames go on."""
+    start_tracker(
+        start, weights, user_corrections=False, pseudo_entropy=0.0, correction_timeout=0.5
+    )
+    probe.listen(Correction, f"{NODE}/corrected")
+    probe.listen(Image, f"{NODE}/mask")
+    probe.listen(DiagnosticArray, "/diagnostics")
+    probe.forget()
+    server = start("correction", {}, *NAMESPACE)
+    start(
+        "replay",
+        {"bag": bag, "loop": True, "rate": 1.0, "wait_for_subscribers": 1},
+    )
+
+    def answered(count: int, since: int) -> bool:
+        """Answers of the service, applied or found useless; failures to answer are no answers."""
+        tail = probe.messages(f"{NODE}/corrected")[since:]
+        return sum(message.mask.height > 0 for message in tail) >= count
+
+    wait_for(lambda: answered(2, 0), "corrections", 30)
+    server.process.send_signal(signal.SIGKILL)
+    server.process.wait()
+    before = len(probe.messages(f"{NODE}/corrected"))
+    wait_for(
+        lambda: any(
+            message.mask.height == 0 and message.message
+            for message in probe.messages(f"{NODE}/corrected")[before:]
+        ),
+        "the report of a correction that did not come",
+        30,
+    )
+    frames = len(probe.messages(f"{NODE}/mask"))
+    wait_for(lambda: len(probe.messages(f"{NODE}/mask")) > frames + 5, "frames without help")
+
+    def warnings() -> list[str]:
+        return [
+            status.message
+            for array in probe.messages("/diagnostics")
+            for status in array.status
+            if status.name == "lazyxmem_tracker: corrections" and status.level != b"\0"
+        ]
+
+    assert any("did not answer" in text or "is not there" in text for text in warnings())
+    before = len(probe.messages(f"{NODE}/corrected"))
+    start("correction", {}, *NAMESPACE)
+    wait_for(lambda: answered(2, before), "corrections by the service's return", 30)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_every_node_cleanly(
+    signal_number: int, bag: Path, weights: Path, probe: Probe, start: Start
+) -> None:
+    tracker = start_tracker(start, weights)
+    correction = start("correction", {}, *NAMESPACE)
+    probe.listen(Image, f"{NODE}/mask")
+    probe.forget()
+    replay = start("replay", {"bag": bag, "loop": True, "wait_for_subscribers": 1})
+    wait_for(lambda: len(probe.messages(f"{NODE}/mask")) > 3, "masks", 30)
+    wait_for(lambda: "serves" in correction.log, "the correction server")
+    nodes = (tracker, correction, replay)
+    for node in nodes:  # as a terminal does: all at once
+        node.process.send_signal(signal_number)
+    started = time.monotonic()
+    for node in nodes:
+        assert node.process.wait(10) == 0, node.log
+        assert "Traceback" not in node.log
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("delay", [0.3, 1.2])
+def test_an_interrupt_while_it_starts_ends_it(delay: float, weights: Path, start: Start) -> None:
+    tracker = start_tracker(start, weights)
+    time.sleep(delay)
+    tracker.process.send_signal(signal.SIGINT)
+    assert tracker.process.wait(10) is not None
+
+
+def test_what_cannot_start_says_so_in_a_line(start: Start) -> None:
+    tracker = start("tracker", {"weights": "/nowhere/xmem.pth", "device": "cpu"}, *NAMESPACE)
+    assert tracker.wait() == 1
+    assert "error: the tracker cannot be configured: there is no weights file" in tracker.log
+    assert "Traceback" not in tracker.log
