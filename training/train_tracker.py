@@ -14,10 +14,12 @@ import copy
 import csv
 import math
 import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -245,6 +247,12 @@ def _freeze_batch_norm(network: XMem) -> None:
             module.eval()
 
 
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A worker ends when the loader ends it: Ctrl-C first lets the run save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _keep_rows(path: Path, before: int) -> None:
     """Drops the rows of steps that a resumed run does again."""
     if not path.is_file():
@@ -268,12 +276,14 @@ def run(
     log_every: int = 20,
     save_every: float = 120.0,
     stop_at: int | None = None,
+    interruption: Event | None = None,
 ) -> Trainer:
     """Trains to the end (or step `stop_at`), resuming from `folder` where it holds a run.
 
-    save_every: seconds between checkpoints.
+    save_every: seconds between checkpoints. interruption: once set, saves and ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    interruption = interruption or Event()
     trainer = Trainer(config, material, device, parts=parts)
     if (folder / "last.pt").is_file():
         trainer.load(folder / "last.pt")
@@ -286,6 +296,7 @@ def run(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_the_parent,
         # A forked worker inherits OpenCV's and OpenMP's thread pools without their threads, and
         # the first call that needs them never returns.
         multiprocessing_context="spawn" if workers else None,
@@ -323,10 +334,15 @@ def run(
             _append(folder / "curve.csv", row)
             print(" ".join(f"{k}={v}" for k, v in row.items() if v), flush=True)
             losses, scores, waited, began = [], [], 0.0, now
-        if time.monotonic() - saved > save_every or step == stop:
+        stopped = interruption.is_set()
+        if time.monotonic() - saved > save_every or step == stop or stopped:
             trainer.save(folder)
-            plot_curve(folder / "curve.csv", folder / "curve.png")
+            if (folder / "curve.csv").is_file():
+                plot_curve(folder / "curve.csv", folder / "curve.png")
             saved = time.monotonic()
+        if stopped:
+            print(f"stopped at step {step}; the same command goes on from there", flush=True)
+            break
     return trainer
 
 
@@ -353,6 +369,9 @@ def main() -> None:
     if arguments.parts > 1:
         torch.set_num_threads(1)  # the parts are the parallelism
     config = load_tracker_training(arguments.config)
+    interruption = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: interruption.set())
     material = load_material(arguments.data)
     print(
         f"{len(material.photographs)} photographs, {len(material.sequences)} real sequences, "
@@ -367,6 +386,7 @@ def main() -> None:
         workers=arguments.workers,
         parts=arguments.parts,
         stop_at=arguments.stop_at,
+        interruption=interruption,
     )
 
 

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Broken masks and simulated clicks: what a corrector is asked to put right."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+BoolMask = NDArray[np.bool_]
+
+
+def largest_error(truth: BoolMask, predicted: BoolMask) -> tuple[float, float, bool] | None:
+    """The click of a simulated user: (x, y, positive) at the centre of the largest error.
+
+    The centre is the maximum of the distance transform of the larger kind of error. None where
+    there is no error.
+    """
+    best: tuple[float, float, bool] | None = None
+    deepest = 0.0
+    for wrong, positive in ((truth & ~predicted, True), (predicted & ~truth, False)):
+        padded = np.pad(wrong, 1).astype(np.uint8)
+        distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+        peak = float(distance.max())
+        if peak > deepest:
+            y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+            best, deepest = (float(x), float(y), positive), peak
+    return best
+
+
+def break_mask(rng: np.random.Generator, truth: BoolMask) -> BoolMask:
+    """A mask as tracking might have left it: a part missing, shifted, leaked, grown or shrunk."""
+    height, width = truth.shape
+    rows, columns = np.nonzero(truth)
+    if rows.size == 0:
+        return truth.copy()
+    extent = max(int(np.ptp(rows)), int(np.ptp(columns)), 4)
+    kind = rng.choice(["half", "shift", "leak", "grow", "shrink", "good"])
+    broken = truth.copy()
+    ys, xs = np.mgrid[0:height, 0:width]
+    if kind == "half":
+        angle = rng.uniform(0, 2 * np.pi)
+        along = (xs - columns.mean()) * np.cos(angle) + (ys - rows.mean()) * np.sin(angle)
+        broken &= along < rng.uniform(-0.2, 0.3) * extent
+    elif kind == "shift":
+        dx, dy = rng.uniform(-0.4, 0.4, 2) * extent
+        move = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
+        broken = cv2.warpAffine(truth.astype(np.uint8), move, (width, height)) > 0
+    elif kind == "leak":
+        spot = int(rng.integers(rows.size))
+        radius = int(max(3, extent * rng.uniform(0.2, 0.5)))
+        centre = (
+            int(columns[spot] + rng.uniform(-0.5, 0.5) * extent),
+            int(rows[spot] + rng.uniform(-0.5, 0.5) * extent),
+        )
+        axes = (radius, max(2, int(radius * rng.uniform(0.4, 1))))
+        leak = np.zeros((height, width), np.uint8)
+        cv2.ellipse(leak, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
+        broken |= leak > 0
+    elif kind in ("grow", "shrink"):
+        side = 1 + 2 * int(max(1, extent * rng.uniform(0.03, 0.1)))
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+        operation = cv2.dilate if kind == "grow" else cv2.erode
+        broken = operation(truth.astype(np.uint8), kernel) > 0
+    return np.asarray(broken, dtype=np.bool_)

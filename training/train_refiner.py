@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the embedded corrector: `python -m training.train_refiner training/configs/refiner.yaml`.
+
+Material and resuming as for the tracker. A sample is a frame of a composed clip, one of its
+targets, a broken mask or none, and the clicks of a simulated user; half of the samples then get
+the network's own answer as their prior, and a click on its largest error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lazyxmem_ros.correction.base import Prompt
+from lazyxmem_ros.correction.refiner import (
+    CROP,
+    RefinerNetwork,
+    Window,
+    choose_window,
+    draw_clicks,
+    network_input,
+)
+from training.average import Average
+from training.compose import ComposeConfig, Composer
+from training.config import ConfigError, build
+from training.curve import plot_curve
+from training.degrade import break_mask, largest_error
+from training.export import LICENCE, TRAINING_DATA
+from training.material import Material, load_material
+
+PICTURE = 224  # pixels of the composed frames' side
+FRAMES = 2  # frames used of each clip
+MORE_CLICKS_SHARE = 0.5
+LOG_EVERY = 50
+SAVE_EVERY = 120.0  # seconds
+FIELDS = ("step", "loss", "j", "rate", "validation_j", "seconds")
+
+
+@dataclass(frozen=True)
+class RefinerTraining:
+    """Everything that decides a refiner's training run."""
+
+    steps: int
+    batch: int = 16
+    seed: int = 0
+    learning_rate: float = 1e-3
+    warm_up: int = 100
+    weight_decay: float = 0.02
+    gradient_clip: float = 3.0
+    ema: float = 0.998
+
+
+def load_refiner_training(path: Path) -> RefinerTraining:
+    """Reads a run's YAML file. Raises ConfigError when it is malformed."""
+    try:
+        return build(RefinerTraining, yaml.safe_load(path.read_text("utf-8")), str(path))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def make_sample(
+    rng: np.random.Generator, image: NDArray[np.uint8], truth: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """One input [7, 160, 160] and its true mask [160, 160] from a frame and a target in it."""
+    size = truth.shape[0], truth.shape[1]
+    prior: NDArray[np.bool_] | None = break_mask(rng, truth) if rng.random() < 0.65 else None
+    if prior is not None and not prior.any():
+        prior = None
+    believed = np.zeros_like(truth) if prior is None else prior
+    positive: list[tuple[float, float]] = []
+    negative: list[tuple[float, float]] = []
+    box = None
+    rows, columns = np.nonzero(truth)
+    if prior is None and rng.random() < 0.35:
+        jitter = rng.normal(0, 0.05, 4) * np.ptp(columns).clip(4)
+        tight = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + jitter
+        x0, y0, x1, y1 = (float(v) for v in np.clip(tight, 0, truth.shape[0]))
+        box = (x0, y0, max(x1, x0 + 2), max(y1, y0 + 2))
+    else:
+        click = largest_error(truth, believed)
+        if click is None or rng.random() < 0.15:
+            spot = int(rng.integers(rows.size))
+            click = (float(columns[spot]), float(rows[spot]), True)
+        (positive if click[2] else negative).append(click[:2])
+        while rng.random() < 0.25:
+            on = rng.random() < 0.6
+            ys, xs = np.nonzero(truth if on else ~truth)
+            if not len(ys):
+                break
+            spot = int(rng.integers(len(ys)))
+            (positive if on else negative).append((float(xs[spot]), float(ys[spot])))
+    known = Prompt(positive=np.array(positive), box=box, mask=prior)
+    if not positive and box is None and prior is None:
+        known = Prompt(mask=truth)
+    window = choose_window(known, size)
+    if prior is None and box is None and rng.random() < 0.5:
+        window = choose_window(Prompt(mask=truth), size)  # the second, closer look
+    window = _jittered(rng, window)
+    scale, corner = CROP / window.side, np.array([window.x, window.y])
+
+    def in_crop(points: list[tuple[float, float]]) -> NDArray[np.float32]:
+        return ((np.array(points).reshape(-1, 2) - corner) * scale).astype(np.float32)
+
+    crop_box = None
+    if box is not None:
+        a, b = (np.array(box[:2]) - corner) * scale, (np.array(box[2:]) - corner) * scale
+        crop_box = (float(a[0]), float(a[1]), float(b[0]), float(b[1]))
+    channels = network_input(
+        window.take(image),
+        None if prior is None else window.take(np.where(prior, 255, 0).astype(np.uint8)) > 127,
+        in_crop(positive),
+        in_crop(negative),
+        crop_box,
+    )
+    return channels, window.take(np.where(truth, 255, 0).astype(np.uint8)) > 127
+
+
+def _jittered(rng: np.random.Generator, window: Window) -> Window:
+    side = round(window.side * rng.uniform(0.85, 1.3))
+    dx, dy = rng.normal(0, 0.06, 2) * side
+    middle_x, middle_y = window.x + window.side / 2 + dx, window.y + window.side / 2 + dy
+    return Window(round(middle_x - side / 2), round(middle_y - side / 2), side)
+
+
+def make_batch(config: RefinerTraining, material: Material, step: int) -> tuple[Tensor, Tensor]:
+    """The batch of one step, a function of (seed, step)."""
+    settings = ComposeConfig(
+        size=PICTURE, frames=FRAMES, smallest=0.12, min_target_share=0.005, hiding_share=0.0
+    )
+    composer = Composer(material, settings)
+    inputs: list[NDArray[np.float32]] = []
+    truths: list[NDArray[np.bool_]] = []
+    clip_number = 0
+    while len(inputs) < config.batch:
+        seed = (config.seed, step, clip_number)
+        rng = np.random.default_rng((*seed, 1))
+        clip = composer.compose(seed, objects=2)
+        clip_number += 1
+        for t in range(FRAMES):
+            target = clip.labels[t] == int(rng.integers(1, 3))
+            if np.count_nonzero(target) >= 60 and len(inputs) < config.batch:
+                channels, truth = make_sample(rng, clip.frames[t], target)
+                inputs.append(channels)
+                truths.append(truth)
+    return torch.from_numpy(np.stack(inputs)), torch.from_numpy(np.stack(truths)).float()
+
+
+class Batches(IterableDataset[tuple[Tensor, Tensor]]):
+    """The batches of steps `start` ... end."""
+
+    def __init__(self, config: RefinerTraining, material: Material, start: int) -> None:
+        self.config, self.material, self.start = config, material, start
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(self.start, self.config.steps):
+            yield make_batch(self.config, self.material, step)
+
+
+def iou(predicted: Tensor, truth: Tensor) -> Tensor:
+    """IoU of masks [B, H, W], 1 where both are empty; [B]."""
+    both = (predicted & truth).sum((1, 2)).float()
+    either = (predicted | truth).sum((1, 2)).float()
+    return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(either))
+
+
+def refiner_loss(logits: Tensor, quality: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy and Dice of the mask, and cross-entropy of the predicted IoU."""
+    probability = torch.sigmoid(logits)
+    overlap = (probability * truth).sum((1, 2))
+    dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2)) + truth.sum((1, 2)) + 1)
+    reached = iou(logits.detach() > 0, truth > 0.5)
+    mask = F.binary_cross_entropy_with_logits(logits, truth)
+    return mask + dice.mean() + 0.2 * F.binary_cross_entropy_with_logits(quality, reached)
+
+
+@torch.no_grad()
+def ask_again(
+    rng: np.random.Generator, network: RefinerNetwork, inputs: Tensor, truths: Tensor
+) -> Tensor:
+    """Inputs in which some samples have the network's answer as prior and one more click."""
+    chosen = np.flatnonzero(rng.random(len(inputs)) < MORE_CLICKS_SHARE)
+    if not len(chosen):
+        return inputs
+    network.eval()
+    with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+        answers = network(inputs[chosen])[0].float() > 0
+    network.train()
+    out = inputs.clone()
+    for i, answer in zip(chosen, answers.cpu().numpy(), strict=True):
+        click = largest_error(truths[i].cpu().numpy() > 0.5, answer)
+        if click is None or not answer.any():
+            continue
+        drawn = torch.from_numpy(draw_clicks(np.array([click[:2]], np.float32))).to(out)
+        channel = 4 if click[2] else 5
+        out[i, 3] = torch.from_numpy(answer).to(out)
+        out[i, channel] = torch.maximum(out[i, channel], drawn)
+    return out
+
+
+class Trainer:
+    """One run: network, averaged weights, optimiser, and the step they stand at."""
+
+    def __init__(self, config: RefinerTraining, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.device, self.step = config, device, 0
+        self.network = RefinerNetwork().to(device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = Average(self.network, config.ema)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of this step: linear warm-up, then a cosine to a fiftieth."""
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warm_up))
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.config.steps)))
+        return self.config.learning_rate * warm * (0.02 + 0.98 * fall)
+
+    def train_step(self, inputs: Tensor, truths: Tensor) -> tuple[float, float]:
+        """One optimiser step; its loss and mean J on the crops."""
+        rng = np.random.default_rng((self.config.seed, self.step, 2))
+        inputs, truths = inputs.to(self.device), truths.to(self.device)
+        self.network.train()
+        inputs = ask_again(rng, self.network, inputs, truths)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            logits, quality = self.network(inputs)
+        loss = refiner_loss(logits.float(), quality.float(), truths)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        self.optimiser.step()
+        self.average.update(self.network, self.step)
+        self.step += 1
+        with torch.no_grad():
+            return float(loss), float(iou(logits > 0, truths > 0.5).mean())
+
+    def save(self, folder: Path) -> None:
+        """Writes last.pt and refiner.safetensors; an interruption leaves the old ones whole."""
+        state = {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        torch.save(state, folder / "last.pt.partial")
+        os.replace(folder / "last.pt.partial", folder / "last.pt")
+        weights = {
+            name: (v.half() if v.is_floating_point() else v).contiguous().cpu().clone()
+            for name, v in self.average.network.state_dict().items()
+        }
+        metadata = {"steps": str(self.step), "licence": LICENCE, "training_data": TRAINING_DATA}
+        save_file(weights, folder / "refiner.partial", metadata)
+        os.replace(folder / "refiner.partial", folder / "refiner.safetensors")
+
+    def load(self, path: Path) -> None:
+        """Goes on from a last.pt."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.network.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = int(state["step"])
+
+
+def run(
+    config: RefinerTraining,
+    material: Material,
+    folder: Path,
+    *,
+    device: torch.device,
+    workers: int = 1,
+    interruption: Event | None = None,
+) -> Trainer:
+    """Trains to the end, resuming from `folder` where it holds a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    interruption = interruption or Event()
+    trainer = Trainer(config, device)
+    if (folder / "last.pt").is_file():
+        trainer.load(folder / "last.pt")
+        print(f"resuming at step {trainer.step}", flush=True)
+    loader = DataLoader(
+        Batches(config, material, trainer.step), batch_size=None, num_workers=workers
+    )
+    losses: list[float] = []
+    scores: list[float] = []
+    began = saved = time.monotonic()
+    for inputs, truths in loader:
+        loss, score = trainer.train_step(inputs, truths)
+        losses.append(loss)
+        scores.append(score)
+        done = trainer.step == config.steps or interruption.is_set()
+        if trainer.step % LOG_EVERY == 0 or done:
+            now = time.monotonic()
+            row = {
+                "step": trainer.step,
+                "loss": f"{np.mean(losses):.4f}",
+                "j": f"{np.mean(scores):.4f}",
+                "rate": f"{trainer.rate:.3e}",
+                "validation_j": "",
+                "seconds": f"{now - began:.1f}",
+            }
+            _append(folder / "curve.csv", row)
+            print(" ".join(f"{k}={v}" for k, v in row.items() if v), flush=True)
+            losses, scores, began = [], [], now
+        if time.monotonic() - saved > SAVE_EVERY or done:
+            trainer.save(folder)
+            plot_curve(folder / "curve.csv", folder / "curve.png")
+            saved = time.monotonic()
+        if done:
+            break
+    return trainer
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, help="the run's YAML file")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("out/training/refiner"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    interruption = Event()
+    signal.signal(signal.SIGTERM, lambda *_: interruption.set())
+    run(
+        load_refiner_training(arguments.config),
+        load_material(arguments.data),
+        arguments.out,
+        device=torch.device(arguments.device),
+        interruption=interruption,
+    )
+
+
+if __name__ == "__main__":
+    main()
