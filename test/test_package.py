@@ -108,7 +108,7 @@ def test_licences_are_stated() -> None:
     assert MANIFEST.findtext("license") == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     tracked = subprocess.run(
-        ["git", "ls-files", "*.py", "*.msg", "*.srv", "config/*.yaml", "Makefile", "CMakeLists.txt"],
+        ["git", "ls-files", "*.py", "*.msg", "*.srv", "config/*", "Makefile", "CMakeLists.txt"],
         capture_output=True,
         text=True,
         cwd=ROOT,
