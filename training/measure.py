@@ -91,7 +91,9 @@ def _scene() -> Iterator[tuple[str, Iterator[Frame]]]:
 
 
 def _trials(data: Path, kind: str) -> Iterator[tuple[str, Iterator[Frame]]]:
-    """Clips of one target: `hidden` passes under a bridge, `twins` has a look-alike to cross."""
+    """Clips of one target: `hidden` passes under a bridge, `twins` has a look-alike to cross;
+    `several` has three targets.
+    """
     material = load_material(data if data.is_dir() else None, sequences=())
     config = ComposeConfig(
         size=240,
@@ -105,24 +107,25 @@ def _trials(data: Path, kind: str) -> Iterator[tuple[str, Iterator[Frame]]]:
         hiding_share=0,
         swap_share=0,
         look_alike_share=float(kind == "twins"),
+        min_target_share=0.008,
         bridge_share=float(kind == "hidden"),
     )
     composer = Composer(material, config)
     for trial in range(TRIALS):
-        clip = composer.compose((TRIAL_SEED, trial), objects=1)
+        clip = composer.compose((TRIAL_SEED, trial), objects=3 if kind == "several" else 1)
         yield f"{kind} {trial}", zip(clip.frames, clip.labels, strict=True)
 
 
 def sets_of(data: Path) -> dict[str, Callable[[], Iterator[tuple[str, Iterator[Frame]]]]]:
     """The sets that can be measured, by name."""
-    davis, multi = data / "davis2016-dev", data / "multi-object"
+    davis = data / "davis2016-dev"
     return {
         "held-out": lambda: _real(davis, HELD_OUT_SEQUENCES),
         "trained-on": lambda: _real(davis, TRAINING_SEQUENCES),
-        "multi-object": lambda: _real(multi),
         "scene": _scene,
         "hidden": lambda: _trials(data, "hidden"),
         "twins": lambda: _trials(data, "twins"),
+        "several": lambda: _trials(data, "several"),
     }
 
 
@@ -131,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--sets", nargs="+", default=["held-out", "multi-object", "scene"])
+    parser.add_argument("--sets", nargs="+", default=["held-out", "scene"])
     parser.add_argument("--every", type=int, default=1, help="track every n-th frame only")
     parser.add_argument("--internal-size", type=int, default=240, help="short side inside, pixels")
     parser.add_argument("--device", default="cpu")
