@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded corrector: windows, prompts, loading. Its quality is measured elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lazyxmem_ros.correction.base import Corrector, CorrectorError, Prompt, PromptError
+from lazyxmem_ros.correction.refiner import (
+    CROP,
+    RefinerCorrector,
+    RefinerNetwork,
+    Window,
+    choose_window,
+    draw_clicks,
+    load_refiner,
+    network_input,
+)
+
+SIZE = (120, 200)
+
+
+@pytest.fixture(scope="module")
+def corrector() -> RefinerCorrector:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    return RefinerCorrector(RefinerNetwork())
+
+
+def mask_of(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_a_window_goes_there_and_back() -> None:
+    mask = mask_of(40, 30, 90, 80)
+    for window in (Window(20, 10, 90), Window(-30, -20, 200), Window(30, 20, 70)):
+        crop = window.take(np.where(mask, 255, 0).astype(np.uint8))
+        assert crop.shape == (CROP, CROP)
+        back = window.put_back((crop > 127).astype(np.float32), SIZE) > 0.5
+        assert (back & mask).sum() / (back | mask).sum() > 0.93
+
+
+def test_the_window_holds_all_that_the_prompt_knows() -> None:
+    prompt = Prompt(positive=[(150, 60)], box=(20, 20, 60, 60), mask=mask_of(30, 30, 80, 90))
+    window = choose_window(prompt, SIZE)
+    assert window.x <= 20
+    assert window.y <= 20
+    assert window.x + window.side >= 150
+    assert window.y + window.side >= 90
+
+
+def test_clicks_are_drawn_where_they_are() -> None:
+    drawn = draw_clicks(np.array([[30, 50], [100, 20]], np.float32))
+    assert drawn[50, 30] == drawn[20, 100] == 1
+    assert drawn[100, 100] < 1e-3
+    assert not draw_clicks(np.zeros((0, 2), np.float32)).any()
+
+
+def test_no_prior_is_not_an_empty_prior() -> None:
+    image = np.zeros((CROP, CROP, 3), np.uint8)
+    none = np.zeros((0, 2), np.float32)
+    without = network_input(image, None, none, none, None)
+    empty = network_input(image, np.zeros((CROP, CROP), bool), none, none, (0, 0, 10, 10))
+    assert (without[3] == -1).all()
+    assert (empty[3] == 0).all()
+    assert empty[6].sum() == 100
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        Prompt(positive=[(60, 50)]),
+        Prompt(positive=[(0, 0)], negative=[(199, 119)]),
+        Prompt(box=(10, 10, 190, 110)),
+        Prompt(mask=mask_of(0, 0, 200, 120), negative=[(5, 5)]),
+    ],
+)
+def test_every_prompt_gets_a_mask_of_the_images_size(
+    corrector: RefinerCorrector, prompt: Prompt
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    (answer,) = corrector.refine(image, [prompt])
+    assert answer.mask.shape == SIZE
+    assert answer.mask.dtype == np.bool_
+    assert 0 <= answer.score <= 1
+    (again,) = corrector.refine(image, [prompt])
+    np.testing.assert_array_equal(answer.mask, again.mask)
+
+
+def test_a_prompt_outside_is_refused(corrector: RefinerCorrector) -> None:
+    assert isinstance(corrector, Corrector)
+    with pytest.raises(PromptError, match="outside"):
+        corrector.refine(np.zeros((*SIZE, 3), np.uint8), [Prompt(positive=[(500, 5)])])
+
+
+def test_weights_load_and_strange_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CorrectorError, match="no refiner weights"):
+        load_refiner(tmp_path / "none.safetensors")
+    path = tmp_path / "r.safetensors"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(CorrectorError, match="cannot be read"):
+        load_refiner(path)
+    network = RefinerNetwork()
+    save_file(
+        {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}, path
+    )
+    loaded = load_refiner(path)
+    torch.testing.assert_close(loaded.mask.weight, network.mask.weight, rtol=1e-3, atol=1e-3)
