@@ -202,7 +202,7 @@ class Corrections:
         session = self._session
         assert session is not None
         correction = SessionCorrection(stamp, object_id, mask, source)
-        self._worker.submit(lambda: session.apply(correction))
+        self._worker.post(lambda: session.apply(correction))
 
     def _fail(self, frame: ReceivedFrame, object_id: int, source: Source, fault: str) -> None:
         """The service gave no mask: the correction is lost, nothing else."""
@@ -210,7 +210,7 @@ class Corrections:
 
         session = self._session
         assert session is not None
-        self._worker.submit(lambda: session.give_up(frame.stamp, object_id, source))
+        self._worker.post(lambda: session.give_up(frame.stamp, object_id, source))
         name = "operator" if source is Source.OPERATOR else "pseudo"
         self._counts.add(f"{name} failed")
         self._refusals.refuse(self._client.service_name, "no mask", fault)

@@ -53,24 +53,35 @@ class ReceivedFrame:
 
 
 class FrameHistory:
-    """The newest frames by stamp, up to a limit in bytes.
+    """The newest frames by stamp, up to a limit in bytes and in age.
 
     The receiving thread and the worker both use it, so it locks.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_age: int) -> None:
+        """max_age: nanoseconds before the newest frame's stamp."""
         self._max_bytes = max_bytes
+        self._max_age = max_age
         self._lock = threading.Lock()
         self._frames: OrderedDict[int, ReceivedFrame] = OrderedDict()
 
     def add(self, frame: ReceivedFrame) -> None:
-        """Keep a frame; the oldest go where the limit is passed, but never this one."""
+        """Keep a frame; the oldest go where a limit is passed, but never this one."""
         with self._lock:
             self._frames[frame.stamp] = frame
             total = sum(kept.nbytes for kept in self._frames.values())
-            while total > self._max_bytes and len(self._frames) > 1:
-                _, oldest = self._frames.popitem(last=False)
+            while len(self._frames) > 1:
+                oldest = next(iter(self._frames.values()))
+                young = frame.stamp - oldest.stamp <= self._max_age
+                if young and total <= self._max_bytes:
+                    return
+                del self._frames[oldest.stamp]
                 total -= oldest.nbytes
+
+    def set_max_age(self, max_age: int) -> None:
+        """Another limit, in nanoseconds, from the next frame on."""
+        with self._lock:
+            self._max_age = max_age
 
     def find(self, stamp: int) -> ReceivedFrame | None:
         """The frame of exactly this stamp, if it is still there."""

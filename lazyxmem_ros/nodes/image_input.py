@@ -103,6 +103,7 @@ class ImageInput:
                 )
                 return False
             # Nothing is tracked, so a recording that begins again costs nothing.
-            self._worker.submit(self._session.reset)
+            self._history.clear()
+            self._worker.post(partial(self._session.reset, images=False))
         self._last_stamp = stamp
         return True

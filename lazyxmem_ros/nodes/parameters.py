@@ -171,3 +171,30 @@ class Parameters:
         self._values = values
         self._apply(values)
         return SetParametersResult(successful=True)
+
+
+def markdown_table(table: Sequence[ParameterSpec]) -> str:
+    """The table for people, as in docs/topics_and_parameters.md."""
+    lines = ["| parameter | default | | may be | changes |", "| --- | --- | --- | --- | --- |"]
+    for spec in table:
+        allowed = ", ".join(spec.choices)
+        if spec.bounds is not None:
+            low, high = (_number(bound) for bound in spec.bounds)
+            allowed = f">= {low}" if high == ".inf" else f"{low} .. {high}"
+        cells = (f"`{spec.name}`", _default(spec.default), spec.text, allowed, spec.changes.value)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _default(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return _number(value)
+    return str(value) if isinstance(value, str) and value else "empty"
+
+
+def _number(value: float) -> str:
+    if isinstance(value, float) and math.isinf(value):
+        return ".inf"
+    return str(int(value)) if value == int(value) and abs(value) >= 1 else f"{value:g}"

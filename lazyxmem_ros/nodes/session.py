@@ -293,10 +293,14 @@ class TrackingSession:
         self._see_objects()
         return ids
 
-    def reset(self) -> None:
-        """Forget every object, held mask and frame; any stamp and size may follow."""
+    def reset(self, *, images: bool = True) -> None:
+        """Forget every object, held mask and frame; any stamp and size may follow.
+
+        images: whether recent images are forgotten too.
+        """
         self._lazy.reset()
-        self._history.clear()
+        if images:
+            self._history.clear()
         self._held.clear()
         self._waiting_for = set()
         self._processed, self._newest = -1, None
@@ -305,6 +309,7 @@ class TrackingSession:
     def configure(self, config: LazyConfig, correction_wait: float) -> None:
         """Use other thresholds from the next frame on."""
         self._lazy.config = config
+        self._history.set_max_age(config.history_time)
         self.correction_wait = correction_wait
 
     def pause(self) -> None:

@@ -136,7 +136,7 @@ class TrackerNode(LifecycleNode):
         assert parts is not None
         self._close_images()
         parts.worker.clear_frame()
-        parts.worker.submit(parts.session.pause)
+        parts.worker.post(parts.session.pause)
         parts.corrections.forget_requests()
         return super().on_deactivate(state)
 
@@ -176,7 +176,7 @@ class TrackerNode(LifecycleNode):
             make_tracker(tracker_parameters.memory_config(values)),
             tracker_parameters.lazy_config(values),
         )
-        history = FrameHistory(values["history_megabytes"] * MEBIBYTE)
+        history = FrameHistory(values["history_megabytes"] * MEBIBYTE, lazy.config.history_time)
         outputs = TrackerOutputs(self, self._settings.__getitem__)
         client = CorrectionClient(self)
         worker: Worker[ReceivedFrame] = Worker(self._track, on_failure=self._on_failure)
@@ -276,7 +276,7 @@ class TrackerNode(LifecycleNode):
             return  # the middleware went away under a frame that was being published
         self._measures.counts.add("failed")
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self.get_logger().error(f"a frame failed and was left out: {error}\n{trace}")
+        self.get_logger().error(f"left out, because it failed: {error}\n{trace}")
 
     # ---- the executor's thread
 
@@ -297,7 +297,7 @@ class TrackerNode(LifecycleNode):
         if parts is None:
             return
         config, wait = tracker_parameters.lazy_config(values), values["correction_wait"]
-        parts.worker.submit(lambda: parts.session.configure(config, wait))
+        parts.worker.post(lambda: parts.session.configure(config, wait))
 
     def _report(self) -> None:
         parts = self._parts

@@ -152,7 +152,7 @@ _POLICY = (
     ParameterSpec(
         "history_time",
         10.0,
-        "Seconds for which masks of past frames are kept for late corrections.",
+        "Seconds for which images and masks of past frames are kept for late corrections.",
         bounds=(0.0, 86_400.0),
     ),
     ParameterSpec(
@@ -281,7 +281,7 @@ TABLE = (
     ParameterSpec(
         "history_megabytes",
         256,
-        "Memory for recent images, so that masks and clicks may name a frame that has passed.",
+        "MiB of recent images kept at most, so that masks and clicks may name a past frame.",
         bounds=(1, 1_000_000),
         changes=Changes.UNCONFIGURED,
     ),

@@ -83,6 +83,15 @@ class Worker(Generic[FrameT]):
         future.cancel()
         return future
 
+    def post(self, command: Callable[[], object]) -> None:
+        """Queue a command whose result nobody waits for; what it raises goes to on_failure."""
+        self.submit(command).add_done_callback(self._after_post)
+
+    def _after_post(self, future: Future[Any]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            self._on_failure(error)
+
     def clear_frame(self) -> None:
         """Forget the frame that waits, if any."""
         with self._changed:

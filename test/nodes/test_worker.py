@@ -120,3 +120,9 @@ def test_stopping_cancels_what_waits(recorder: Recorder) -> None:
     assert recorder.done == [1]
     assert worker.submit(lambda: None).cancelled()
     assert not worker.offer(3)
+
+
+def test_posted_commands_fail_aloud(worker: Worker[int], recorder: Recorder) -> None:
+    worker.post(lambda: 1 // 0)
+    wait_for(lambda: recorder.failures, "the failure")
+    assert isinstance(recorder.failures[0], ZeroDivisionError)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation names everything that the nodes have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from node_graph import parameters
+from rclpy.node import Node
+
+from lazyxmem_ros.nodes import (
+    correction,
+    recorder,
+    replay,
+    simulated_operator,
+    tracker_parameters,
+)
+from lazyxmem_ros.nodes.parameters import ParameterSpec, markdown_table
+from lazyxmem_ros.nodes.tracker import TrackerNode, make_node
+
+TABLES = {
+    "tracker": tracker_parameters.TABLE,
+    "correction": correction.PARAMETERS,
+    "replay": replay.PARAMETERS,
+    "recorder": recorder.PARAMETERS,
+    "simulated_operator": simulated_operator.PARAMETERS,
+}
+# What every ROS node has.
+COMMON = {"/rosout", "/parameter_events"}
+
+
+@pytest.fixture(scope="module")
+def page(root: Path) -> str:
+    return (root / "docs" / "topics_and_parameters.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_parameter_is_documented_as_it_is(name: str, page: str) -> None:
+    table: Sequence[ParameterSpec] = TABLES[name]
+    section = page.split(f"## `{name}`: node")[1].split("\n## ")[0]
+    rows = markdown_table(table).splitlines()
+    missing = [row for row in rows if row not in section]
+    assert not missing, "the page lacks these rows:\n" + "\n".join(missing)
+    documented = re.findall(r"^\| `(\w+)` \| [^|]*\|[^|]*\|[^|]*\|[^|]*\|$", section, re.M)
+    assert documented == [spec.name for spec in table]
+
+
+def test_every_topic_and_service_is_documented(ros: None, weights: Path, page: str) -> None:
+    node: TrackerNode = make_node(
+        cli_args=["--ros-args", "-r", "__ns:=/documentation_test"],
+        parameter_overrides=parameters(weights=str(weights), device="cpu"),
+    )
+    try:
+        names = _names(node)
+    finally:
+        node.close()
+        node.destroy_node()
+    assert len(names) > 12
+    missing = [name for name in sorted(names) if f"`{name}`" not in page]
+    assert not missing, f"the page lacks {', '.join(missing)}"
+
+
+def _names(node: Node) -> set[str]:
+    """The node's own topics and services as the page writes them."""
+    own = f"/documentation_test/{node.get_name()}/"
+    subscriptions = [subscription.topic_name for subscription in node.subscriptions]
+    publishers = [publisher.topic_name for publisher in node.publishers]
+    services = [service.srv_name for service in node.services]
+    clients = [client.srv_name for client in node.clients]
+    names = {*subscriptions, *publishers, *services, *clients} - COMMON
+    ours = set()
+    for name in names:
+        # Parameter, logger and lifecycle services are those of any managed node.
+        if any(word in name for word in ("parameter", "state", "transition", "type_description")):
+            continue
+        if name.startswith(own):
+            ours.add("~/" + name.removeprefix(own))
+        else:
+            ours.add(name.removeprefix("/documentation_test/"))
+    return ours
