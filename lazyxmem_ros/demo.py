@@ -46,7 +46,7 @@ from lazyxmem_ros.evaluation.methods import Method, MethodOptions, all_methods
 from lazyxmem_ros.evaluation.offline import SequenceRunner
 from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
 from lazyxmem_ros.evaluation.processes import interruptible
-from lazyxmem_ros.evaluation.scene import FAILURE_SPAN
+from lazyxmem_ros.evaluation.scene import FAILURE_SPAN, MAX_DURATION, SceneConfig
 from lazyxmem_ros.evaluation.sequences import (
     BagSequence,
     SceneSequence,
@@ -74,6 +74,7 @@ class DemoOptions:
     """What the command line says; None leaves a choice to the kind of sequence."""
 
     sequence: str | None
+    duration: float
     rate: float | None
     out: Path
     weights: str
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def demonstrate(options: DemoOptions, console: Console) -> Outcome:
     """Bag, graph, comparison, pictures, table. Raises EvaluationError or WeightsError."""
     weights_file = weights.locate(options.weights)
-    source = _source(options.sequence)
+    source = _source(options)
     rate = options.rate or (REAL_SEQUENCE_RATE if options.sequence else 1.0)
     _clear(options.out)
     columns = (
@@ -257,10 +258,11 @@ def _without_corrections(
     return pd.DataFrame(runner.log.frames)
 
 
-def _source(name: str | None) -> VideoSequence:
+def _source(options: DemoOptions) -> VideoSequence:
     """The generated pond, or a sequence of the data beside the project."""
+    name = options.sequence
     if name is None:
-        return SceneSequence()
+        return SceneSequence(SceneConfig(duration=options.duration))
     known: dict[str, Path] = {}
     for folder in (DATA / entry for entry in DATA_FOLDERS):
         if (folder / "JPEGImages").is_dir():
@@ -306,6 +308,9 @@ def _points(points: Sequence[Any]) -> NDArray[np.float32]:
 def _parse(arguments: Sequence[str] | None) -> DemoOptions:
     parser = argparse.ArgumentParser(prog="lazyxmem demo", description=__doc__.splitlines()[0])
     parser.add_argument("--sequence", help=f"a real sequence of {DATA} instead of the pond")
+    parser.add_argument(
+        "--duration", type=float, default=MAX_DURATION, help="of the pond, seconds (at most 15)"
+    )
     parser.add_argument("--rate", type=float, help="speed of the replay; 1 = as recorded")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="output folder")
     parser.add_argument("--weights", default="", help="a known name or a path; empty = embedded")
@@ -327,6 +332,7 @@ def _parse(arguments: Sequence[str] | None) -> DemoOptions:
         parser.error("--rate must be above 0")
     return DemoOptions(
         parsed.sequence,
+        parsed.duration,
         parsed.rate,
         parsed.out,
         parsed.weights,

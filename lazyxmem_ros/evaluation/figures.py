@@ -186,8 +186,10 @@ def honesty_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.
                 for place in range(len(names))
             ]
             colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
-            axes.plot(names, means, "o-", color=colour, markersize=4, label=str(method))
+            axes.plot(means, "o-", color=colour, markersize=4, label=str(method))
         axes.set(
+            xticks=range(len(names)),
+            xticklabels=names,
             xlabel="uncertainty (masked entropy)",
             ylabel="mean IoU",
             title="Is the uncertainty honest?",

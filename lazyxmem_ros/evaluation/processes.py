@@ -167,6 +167,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _die_with_parent() -> None:
-    """In the child: signals unblocked again, and SIGKILL from the kernel when the parent dies."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    """In the child: SIGKILL from the kernel when the parent dies; signals as in a new process.
+
+    A Ctrl-C between fork and exec still reached the child, as a member of the parent's group: it is
+    dropped here, for the parent has got it too.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_DFL)

@@ -44,7 +44,7 @@ class Column:
     decimals: int = 1
 
 
-COLUMNS = (
+QUALITY = (
     Column("jf", "J&F", "mean of J and F, %", 100),
     Column("j_mean", "J", "region IoU, %", 100),
     Column("f_mean", "F", "boundary F-measure, %", 100),
@@ -53,6 +53,8 @@ COLUMNS = (
     Column("r_0.1", "R@0.1", "share of frames with IoU of at least 0.1, %", 100),
     Column("r_0.25", "R@0.25", "the same for 0.25, %", 100),
     Column("r_0.5", "R@0.5", "the same for 0.5, %", 100),
+)
+HELP = (
     Column("corrections", "NoC", "corrections by the operator", 1, 1),
     Column("per_1000_frames", "per 1000", "corrections per 1000 frames"),
     Column("interval_mean", "interval", "mean frames between an object's corrections"),
@@ -86,8 +88,11 @@ def write_report(
     html = template.render(
         title=title,
         subtitle=subtitle,
-        columns=[column for column in COLUMNS if results.dataset[column.key].notna().any()],
-        dataset=_dataset_rows(results.dataset, methods),
+        tables=[
+            _dataset_part("quality", QUALITY, results.dataset, methods),
+            _dataset_part("help and honesty", HELP, results.dataset, methods),
+        ],
+        methods=[method for method in methods if method.name in names],
         figures=_figures(results, scored=scored),
         method_names=names,
         by_sequence=_sequence_rows(results.sequences, names, scored=scored),
@@ -103,20 +108,24 @@ def write_report(
     path.write_text(html, encoding="utf-8")
 
 
-def _dataset_rows(dataset: pd.DataFrame, methods: Sequence[Method]) -> list[dict[str, Any]]:
+def _dataset_part(
+    heading: str, columns: Sequence[Column], dataset: pd.DataFrame, methods: Sequence[Method]
+) -> dict[str, Any]:
+    """One table over all sequences: columns that say something, a row per method."""
     about = {method.name: method.description for method in methods}
-    columns = [column for column in COLUMNS if dataset[column.key].notna().any()]
+    shown = [column for column in columns if dataset[column.key].notna().any()]
     best = dataset["jf"].max(skipna=True)
-    return [
+    rows = [
         {
             "name": row["method"],
             "about": about.get(row["method"], ""),
             "colour": METHOD_COLOURS[number % len(METHOD_COLOURS)],
             "best": row["jf"] == best,
-            "cells": [_number(row[c.key], c.scale, c.decimals) for c in columns],
+            "cells": [_number(row[c.key], c.scale, c.decimals) for c in shown],
         }
         for number, (_, row) in enumerate(dataset.iterrows())
     ]
+    return {"heading": heading, "columns": shown, "rows": rows}
 
 
 def _figures(results: Results, *, scored: bool) -> list[dict[str, str]]:

@@ -125,11 +125,14 @@ def evaluate(
     progress = _Progress(plan, jobs_folder, observer)
     runner = executor or ProcessExecutor(plan.workers)
     runner.run(progress.first_jobs(), jobs_folder, observer.progressed, progress.finished)
-    return collect(jobs_folder, progress.reports)
+    return collect(jobs_folder, progress.reports, [method.name for method in plan.methods])
 
 
-def collect(jobs_folder: Path, reports: Sequence[JobReport]) -> Results:
-    """The tables of complete jobs; each job counts once, however often it was started."""
+def collect(jobs_folder: Path, reports: Sequence[JobReport], order: Sequence[str]) -> Results:
+    """The tables of complete jobs; each job counts once, however often it was started.
+
+    order: the methods' names as tables and report list them.
+    """
     by_name = {report.name: report for report in reports}
     folders = [
         jobs_folder / name
@@ -140,7 +143,7 @@ def collect(jobs_folder: Path, reports: Sequence[JobReport]) -> Results:
         errors = {report.error for report in reports if report.error}
         reasons = "; ".join(sorted(errors)) or "there were no jobs"
         raise EvaluationError(f"nothing could be evaluated: {reasons}")
-    frames, events = load_tables(folders)
+    frames, events = (_sorted(table, order) for table in load_tables(folders))
     objects = tables.object_table(frames, events)
     return Results(
         frames,
@@ -149,6 +152,17 @@ def collect(jobs_folder: Path, reports: Sequence[JobReport]) -> Results:
         tables.sequence_table(objects, frames, events),
         tables.dataset_table(objects, frames, events),
         tuple(by_name.values()),
+    )
+
+
+def _sorted(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """By method in the given order, repeat, sequence, object and frame."""
+    if table.empty:
+        return table
+    places = table["method"].map({name: place for place, name in enumerate(order)})
+    keys = table.assign(place=places)[["place", "repeat", "sequence", "object", "index"]]
+    return table.loc[keys.sort_values(list(keys.columns), kind="stable").index].reset_index(
+        drop=True
     )
 
 
