@@ -31,6 +31,7 @@ from lazyxmem_ros.nodes.bag_source import (
     with_header_stamp,
 )
 from lazyxmem_ros.nodes.conversions import NANOSECONDS_PER_SECOND, stamp_of, time_message
+from lazyxmem_ros.nodes.pacer import Pacer
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 
@@ -355,32 +356,6 @@ class ReplayNode(Node):
             if stamp >= self._seen_stamp:
                 self._seen_stamp, self._seen_object = stamp, shows_object
             self._mask_seen.notify_all()
-
-
-class Pacer:
-    """Maps the recording's time to steady time."""
-
-    def __init__(self, rate: float, start: int) -> None:
-        """rate: recorded seconds per second, 0 = no waiting; start: recorded time (ns) of now."""
-        self._rate = rate
-        self._start = start
-        self._began = time.monotonic()
-
-    def remaining(self, moment: int) -> float:
-        """Seconds of steady time until the recorded time `moment` (ns)."""
-        if self._rate == 0:
-            return 0.0
-        due = (moment - self._start) / NANOSECONDS_PER_SECOND / self._rate
-        return self._began + due - time.monotonic()
-
-    def now(self) -> int:
-        """The recorded time (ns) of this moment."""
-        elapsed = (time.monotonic() - self._began) * self._rate
-        return self._start + round(elapsed * NANOSECONDS_PER_SECOND)
-
-    def postpone(self, seconds: float) -> None:
-        """Take `seconds` of waiting out of the count, so that no burst follows."""
-        self._began += seconds
 
 
 def find_message_type(type_name: str) -> Any | None:

@@ -82,3 +82,31 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     yield start_one
     for process in started:
         process.kill()
+
+
+@pytest.fixture(scope="module")
+def shared_tracker(ros: None, weights: Path, probe: Any) -> Iterator[Any]:
+    """A tracker node and its correction service, for all tests of a module."""
+    from node_graph import Spinner, parameters
+    from tracker_harness import NS, QUIET, Service, Tracker
+
+    from lazyxmem_ros.nodes.tracker import make_node
+
+    service = Service(probe)
+    node = make_node(
+        cli_args=["--ros-args", "-r", f"__ns:={NS}"],
+        parameter_overrides=parameters(
+            weights=str(weights), device="cpu", diagnostics_period=0.1, **QUIET
+        ),
+    )
+    spinner = Spinner(node)
+    yield Tracker(node, probe, service)
+    spinner.close()
+    service.stop()
+
+
+@pytest.fixture
+def tracker(shared_tracker: Any) -> Any:
+    """The same, as if it had just started."""
+    shared_tracker.reset()
+    return shared_tracker

@@ -18,8 +18,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.nodes.bag_source import BagError, BagSource, header_stamp, with_header_stamp
 from lazyxmem_ros.nodes.conversions import labels_message, read_image, read_labels, stamp_of
+from lazyxmem_ros.nodes.pacer import Pacer
 from lazyxmem_ros.nodes.parameters import ParameterError
-from lazyxmem_ros.nodes.replay import Pacer, ReplayNode
+from lazyxmem_ros.nodes.replay import ReplayNode
 from lazyxmem_ros.nodes.running import NodeStartError
 
 FRAMES = 10

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker node over DDS: corrections asked of the service and of a person."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from node_graph import (
+    HEIGHT,
+    WIDTH,
+    header,
+    labels_of,
+    scene,
+    wait_for,
+)
+from tracker_harness import NODE, Tracker, click
+
+from lazyxmem_ros.msg import Correction, CorrectionRequest
+from lazyxmem_ros.nodes.conversions import mask_message
+
+
+def test_an_uncertainty_spike_calls_the_service(tracker: Tracker) -> None:
+    tracker.show_object(0)
+    assert tracker.set(pseudo_corrections=True, pseudo_entropy=0.0) == ""
+    tracker.service.truth = scene(1)[1]
+    tracker.send(1)
+    wait_for(lambda: tracker.out("corrected"), "the correction")
+    [asked] = tracker.service.requests
+    assert asked.image.header == header(1)
+    assert asked.positive
+    corrected = tracker.out("corrected")[0]
+    assert corrected.header == header(1)
+    assert (corrected.id, corrected.source, corrected.applied) == (1, "pseudo", True)
+    np.testing.assert_array_equal(labels_of(corrected.mask) > 0, scene(1)[1])
+
+
+def test_a_frame_may_wait_for_its_correction(tracker: Tracker) -> None:
+    """The published mask is then the corrected one."""
+    tracker.show_object(0)
+    values = {"pseudo_corrections": True, "pseudo_entropy": 0.0, "correction_wait": 5.0}
+    assert tracker.set(**values) == ""
+    tracker.service.truth = scene(1)[1]
+    np.testing.assert_array_equal(labels_of(tracker.send(1)), scene(1)[1])
+
+
+@pytest.mark.parametrize(
+    ("mode", "fault"),
+    [
+        ("silent", "did not answer within 0.2 s"),
+        ("fail", "truth: no idea"),
+        ("small", f"sent a mask of {WIDTH}x{HEIGHT - 1}"),
+        ("dead", "is not there"),
+    ],
+)
+def test_a_service_without_an_answer_costs_its_correction_alone(
+    tracker: Tracker, mode: str, fault: str
+) -> None:
+    probe = tracker.probe
+    probe.listen(DiagnosticArray, "/diagnostics")
+    tracker.show_object(0)
+    client = tracker.node._parts.client
+    if mode == "dead":
+        tracker.service.stop()
+        wait_for(lambda: not client.is_available(), "the service's end")
+    tracker.service.mode = mode
+    tracker.set(pseudo_corrections=True, pseudo_entropy=0.0, correction_timeout=0.2)
+    tracker.send(1)
+    wait_for(lambda: tracker.out("corrected"), "the failure's report")
+    failed = tracker.out("corrected")[0]
+    assert not failed.applied
+    assert fault in failed.message
+
+    def report() -> str:
+        return " ".join(
+            status.message
+            for array_ in probe.messages("/diagnostics")
+            for status in array_.status
+            if status.name == "lazyxmem_tracker: corrections"
+        )
+
+    wait_for(lambda: fault in report(), "the diagnostics")
+    tracker.send(2)  # tracking goes on, and asks again
+    wait_for(lambda: len(tracker.out("corrected")) == 2, "the second failure")
+    if mode == "dead":
+        tracker.service.start()
+        wait_for(client.is_available, "the service's return")
+    tracker.service.mode = "truth"
+    tracker.service.truth = scene(3)[1]
+    tracker.send(3)
+    wait_for(lambda: tracker.out("corrected")[-1].applied, "a correction by the service's return")
+
+
+def ask_a_person(tracker: Tracker) -> CorrectionRequest:
+    """A request to a person about frame 1."""
+    tracker.show_object(0)
+    assert tracker.set(user_corrections=True, user_entropy=0.0) == ""
+    tracker.send(1)
+    wait_for(lambda: tracker.out("correction_request"), "the request")
+    return tracker.out("correction_request")[0]
+
+
+def test_a_person_is_asked_with_all_that_is_needed(tracker: Tracker) -> None:
+    request = ask_a_person(tracker)
+    assert request.header == header(1)
+    assert request.id == 1
+    assert "uncertainty" in request.reason
+    assert request.uncertainty > 0
+    np.testing.assert_array_equal(
+        np.frombuffer(request.image.data, np.uint8).reshape(HEIGHT, WIDTH, 3), scene(1)[0]
+    )
+    np.testing.assert_array_equal(labels_of(request.mask) > 0, labels_of(tracker.mask_of(1)) == 1)
+    assert request.deadline.sec > 0
+
+
+def test_a_persons_click_goes_through_the_service_and_changes_the_mask(tracker: Tracker) -> None:
+    request = ask_a_person(tracker)
+    tracker.set(user_corrections=False)
+    tracker.service.truth = scene(1)[1]
+    answer = Correction(header=request.header, id=1, positive=[click(1)])
+    tracker.probe.publish(f"{NODE}/operator_correction", answer)
+    wait_for(lambda: tracker.out("corrected"), "the correction")
+    corrected = tracker.out("corrected")[0]
+    assert corrected.applied, corrected.message
+    assert corrected.source == "operator"
+    assert corrected.header == header(1)
+    [asked] = tracker.service.requests
+    assert list(asked.positive) == [click(1)]
+    assert asked.prior.height == HEIGHT  # what was tracked is the prior
+    np.testing.assert_array_equal(labels_of(corrected.mask) > 0, scene(1)[1])
+    # The next frame is tracked from a memory that has taken the correction in.
+    without = labels_of(tracker.mask_of(1))
+    newest = tracker.node._parts.session._newest
+    np.testing.assert_array_equal(newest.labels == 1, scene(1)[1])
+    assert (newest.labels != without).any()
+
+
+def test_a_persons_mask_is_applied_as_it_is(tracker: Tracker) -> None:
+    request = ask_a_person(tracker)
+    mask = scene(1)[1]
+    answer = Correction(header=request.header, id=1, mask=mask_message(mask, request.header))
+    tracker.probe.publish(f"{NODE}/operator_correction", answer)
+    wait_for(lambda: tracker.out("corrected"), "the correction")
+    assert tracker.out("corrected")[0].applied
+    assert not tracker.service.requests
+    np.testing.assert_array_equal(tracker.node._parts.session._newest.labels == 1, mask)
+
+
+def test_an_answer_after_its_deadline_is_refused(tracker: Tracker) -> None:
+    assert tracker.set(request_timeout=0.05) == ""
+    request = ask_a_person(tracker)
+    tracker.set(user_corrections=False)
+    now = tracker.node.get_clock().now
+    due = request.deadline.sec * 10**9 + request.deadline.nanosec
+    wait_for(lambda: now().nanoseconds > due, "the deadline")
+    answer = Correction(header=request.header, id=1, positive=[click(1)])
+    tracker.probe.publish(f"{NODE}/operator_correction", answer)
+    wait_for(lambda: tracker.out("corrected"), "the refusal")
+    assert not tracker.out("corrected")[0].applied
+    assert "too late" in tracker.out("corrected")[0].message
+    assert not tracker.service.requests

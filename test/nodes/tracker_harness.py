@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker node under test, a correction service that obeys, and how tests talk to both.
+
+The node runs in the tests' process, spun in a thread, on an untrained network: what it finds is of
+no account there, what it does with it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import Point
+from node_graph import (
+    FIRST_STAMP,
+    HEIGHT,
+    STEP,
+    WIDTH,
+    Probe,
+    header,
+    parameters,
+    scene,
+    scene_message,
+    stamps,
+    wait_for,
+)
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.task import Future
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from lazyxmem_ros.msg import Correction, CorrectionRequest, TrackArray
+from lazyxmem_ros.nodes.conversions import labels_message, mask_message
+from lazyxmem_ros.nodes.tracker import TrackerNode
+from lazyxmem_ros.srv import CorrectMask
+
+NS = "/tracker_test"
+NODE = f"{NS}/lazyxmem_tracker"
+QUIET = {
+    "user_corrections": False,
+    "pseudo_corrections": False,
+    "correction_wait": 0.0,
+    "correction_timeout": 5.0,
+    "request_timeout": 10.0,
+    "pseudo_entropy": float("inf"),
+    "user_entropy": float("inf"),
+    "cooldown_frames": 30,
+}
+OUTPUTS = {
+    "mask": Image,
+    "tracks": TrackArray,
+    "corrected": Correction,
+    "correction_request": CorrectionRequest,
+}
+
+
+class Service:
+    """A `correct_mask` server of the tests' own: answers with the truth, fails, or keeps silent."""
+
+    def __init__(self, probe: Probe) -> None:
+        self.requests: list[CorrectMask.Request] = []
+        self.mode = "truth"
+        self.truth = np.zeros((HEIGHT, WIDTH), bool)
+        self._probe = probe
+        self._service: Any = None
+        self.start()
+
+    def start(self) -> None:
+        node = self._probe.node
+        self._service = node.create_service(
+            CorrectMask,
+            f"{NS}/correct_mask",
+            self._answer,
+            callback_group=ReentrantCallbackGroup(),
+        )
+
+    def stop(self) -> None:
+        if self._service is not None:
+            self._probe.node.destroy_service(self._service)
+            self._service = None
+
+    async def _answer(
+        self, request: CorrectMask.Request, response: CorrectMask.Response
+    ) -> CorrectMask.Response:
+        self.requests.append(request)
+        response.corrector = "truth"
+        if self.mode == "silent":
+            await Future(executor=self._probe.node.executor)
+        if self.mode == "fail":
+            response.message = "no idea"
+            return response
+        response.success = True
+        response.score = 1.0
+        mask = self.truth if self.mode == "truth" else self.truth[:-1]
+        response.mask = mask_message(mask, request.image.header)
+        return response
+
+
+class Tracker:
+    """The node under test and how the tests talk to it."""
+
+    def __init__(self, node: TrackerNode, probe: Probe, service: Service) -> None:
+        self.node = node
+        self.probe = probe
+        self.service = service
+        for name, kind in OUTPUTS.items():
+            probe.listen(kind, f"{NODE}/{name}")
+
+    def set(self, **values: Any) -> str:
+        result = self.node.set_parameters_atomically(parameters(**values))
+        return "" if result.successful else str(result.reason)
+
+    def reset(self) -> None:
+        response = self.probe.call(Trigger, f"{NODE}/reset", Trigger.Request())
+        assert response.success
+        assert self.set(**QUIET) == ""
+        self.service.mode = "truth"
+        self.service.requests.clear()
+        self.probe.forget()
+
+    def out(self, name: str) -> list[Any]:
+        return self.probe.messages(f"{NODE}/{name}")
+
+    def mask_of(self, index: int) -> Any | None:
+        """The newest mask published for the scene's frame of that number."""
+        wanted = FIRST_STAMP + index * STEP
+        found = [
+            m
+            for m, s in zip(self.out("mask"), stamps(self.out("mask")), strict=True)
+            if s == wanted
+        ]
+        return found[-1] if found else None
+
+    def send(self, index: int, message: Any | None = None) -> Any:
+        """Publish a frame and wait for its mask and tracks."""
+        self.probe.publish(f"{NS}/image", scene_message(index) if message is None else message)
+        stamp = FIRST_STAMP + index * STEP
+        wait_for(
+            lambda: self.mask_of(index) is not None and stamp in stamps(self.out("tracks")),
+            f"the mask and tracks of frame {index}",
+        )
+        return self.mask_of(index)
+
+    def show_object(self, index: int = 0, object_id: int = 1) -> None:
+        """Frame `index`, then its label map."""
+        self.send(index)
+        labels = scene(index)[1].astype(np.uint16) * object_id
+        self.probe.publish(f"{NODE}/init_mask", labels_message(labels, header(index)))
+        wait_for(lambda: object_id in self.objects(), f"object {object_id}")
+
+    def objects(self) -> list[int]:
+        """The objects on the newest tracks."""
+        tracks = self.out("tracks")
+        return [track.id for track in tracks[-1].tracks] if tracks else []
+
+    def refusals(self) -> dict[str, int]:
+        return self.node._refusals.snapshot()
+
+    def count(self, name: str) -> int:
+        return self.node._measures.counts[name]
+
+
+def click(index: int) -> Point:
+    rows, columns = np.nonzero(scene(index)[1])
+    return Point(x=float(columns.mean()), y=float(rows.mean()))
+
+
+def with_fields(message: Any, **fields: Any) -> Any:
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
