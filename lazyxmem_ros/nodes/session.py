@@ -25,7 +25,7 @@ from lazyxmem_ros.lazy import (
     Source,
     StepResult,
 )
-from lazyxmem_ros.nodes.conversions import ImageError, LabelArray, MaskArray
+from lazyxmem_ros.nodes.conversions import ImageError, LabelArray, MaskArray, masks_of_labels
 from lazyxmem_ros.nodes.frames import FrameHistory, ReceivedFrame
 from lazyxmem_ros.xmem import TrackerError, XMemTracker
 
@@ -332,7 +332,9 @@ class TrackingSession:
         objects keep their memory, at the price of two more frames' work.
         """
         tracker = self._make_tracker()
-        tracker.memorize(tracker.segment(frame.rgb(), given.masks, stamp=frame.stamp))
+        # What else was there keeps the new objects from spreading over it.
+        others = {} if frame.labels is None else masks_of_labels(frame.labels)
+        tracker.memorize(tracker.segment(frame.rgb(), {**others, **given.masks}, stamp=frame.stamp))
         labels = tracker.segment(newest.rgb(), stamp=newest.stamp).labels()
         masks = {object_id: labels == object_id for object_id in given.masks}
         gone = [str(object_id) for object_id, mask in masks.items() if not mask.any()]

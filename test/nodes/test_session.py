@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The session on the network that comes with the package: what it tracks is of account here."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from node_graph import FIRST_STAMP, STEP, header
+from numpy.typing import NDArray
+
+from lazyxmem_ros import weights
+from lazyxmem_ros.lazy import LazyConfig, LazyTracker, Source
+from lazyxmem_ros.nodes.conversions import image_message
+from lazyxmem_ros.nodes.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.nodes.session import (
+    GivenMasks,
+    RefusedError,
+    SessionCorrection,
+    TrackingSession,
+)
+from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
+
+HEIGHT, WIDTH, RADIUS = 192, 320, 36
+GOOD = 0.55
+SECOND = 1_000_000_000
+
+
+class Outputs:
+    """Keeps what a session gives out."""
+
+    def __init__(self) -> None:
+        self.labels: dict[int, NDArray[np.uint16]] = {}
+        self.order: list[int] = []
+        self.outcomes: list[Any] = []
+        self.asked: list[Any] = []
+        self.refused: list[str] = []
+
+    def publish_frame(self, frame: Any, image: Any, labels: Any, result: Any) -> None:
+        self.labels[frame.stamp] = labels
+        self.order.append(frame.stamp)
+
+    def ask_corrector(self, frame: Any, request: Any) -> None:
+        self.asked.append(request)
+
+    def ask_operator(self, frame: Any, request: Any) -> None:
+        self.asked.append(request)
+
+    def publish_correction(self, frame: Any, correction: Any, outcome: Any) -> None:
+        self.outcomes.append(outcome)
+
+    def refuse(self, topic: str, kind: str, fault: str) -> None:
+        self.refused.append(f"{topic}: {kind}: {fault}")
+
+
+class Scene:
+    """Two textured discs that move over a blurred background."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(4)
+        noise = random.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        clouds = cv2.GaussianBlur(noise, (0, 0), 9).astype(float)
+        self.background = np.clip((clouds - clouds.mean()) * 4 + 110, 0, 255).astype(np.uint8)
+        self.textures = [
+            np.clip(np.array(color) + self._grain(random), 0, 255).astype(np.uint8)
+            for color in ((210, 60, 40), (50, 170, 60))
+        ]
+
+    @staticmethod
+    def _grain(random: np.random.Generator) -> NDArray[np.float64]:
+        return cv2.GaussianBlur(random.normal(0, 60, (HEIGHT, WIDTH)), (0, 0), 2)[..., None]
+
+    def masks(self, index: int) -> dict[int, NDArray[np.bool_]]:
+        rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+        step = 8 * index
+        centres = {1: (61, 70 + step), 2: (130, 240 - step)}
+        return {
+            i: (rows - y) ** 2 + (columns - x) ** 2 < RADIUS**2 for i, (y, x) in centres.items()
+        }
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        image = self.background.copy()
+        for texture, mask in zip(self.textures, self.masks(index).values(), strict=True):
+            image[mask] = texture[mask]
+        return image
+
+
+class Rig:
+    """A session with its history, fed with frames of the scene by their number."""
+
+    def __init__(self, **settings: Any) -> None:
+        network = XMem.from_checkpoint(weights.locate(""))
+        config = LazyConfig(user_corrections=False, pseudo_corrections=False, **settings)
+        self.lazy = LazyTracker(XMemTracker(network, MemoryConfig()), config)
+        self.history = FrameHistory(1 << 30, 60 * SECOND)
+        self.outputs = Outputs()
+        self.scene = Scene()
+        self.session = TrackingSession(
+            self.lazy,
+            self.history,
+            self.outputs,
+            make_tracker=lambda: XMemTracker(network, MemoryConfig(long_term=False)),
+            serve_commands=lambda done, deadline: None,
+        )
+
+    def frame(self, index: int) -> ReceivedFrame:
+        message = image_message(self.scene.image(index), "rgb8", header(index))
+        return ReceivedFrame(FIRST_STAMP + index * STEP, "image", message, time.monotonic())
+
+    def receive(self, index: int) -> ReceivedFrame:
+        """Received, and dropped for a newer one."""
+        frame = self.frame(index)
+        self.history.add(frame)
+        return frame
+
+    def track(self, *indices: int) -> None:
+        for index in indices:
+            self.session.process(self.receive(index))
+
+    def give(self, index: int, *object_ids: int) -> None:
+        masks = {i: self.scene.masks(index)[i] for i in object_ids}
+        self.session.give_masks(GivenMasks(FIRST_STAMP + index * STEP, masks, topic="init"))
+
+    def overlap(self, index: int, object_id: int) -> float:
+        labels = self.outputs.labels[FIRST_STAMP + index * STEP] == object_id
+        truth = self.scene.masks(index)[object_id]
+        return float((labels & truth).sum() / (labels | truth).sum())
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_an_object_shown_late_is_found_on_the_newest_frame(rig: Rig) -> None:
+    """Another is tracked, so time cannot be turned back: it is carried forward."""
+    rig.track(0)
+    rig.give(0, 1)
+    rig.track(1, 2, 3, 4)
+    stale = rig.scene.masks(1)[2]
+    truth = rig.scene.masks(4)[2]
+    rig.give(1, 2)
+    assert rig.session.object_ids == (1, 2)
+    assert rig.outputs.order[-1] == FIRST_STAMP + 4 * STEP  # the newest frame, published again
+    unmoved = float((stale & truth).sum() / (stale | truth).sum())
+    assert rig.overlap(4, 2) > GOOD > unmoved
+    assert rig.overlap(4, 1) > GOOD
+    rig.track(5)
+    assert rig.overlap(5, 2) > GOOD
+    assert rig.overlap(5, 1) > GOOD
+
+
+def test_an_object_that_is_gone_by_now_is_refused(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1)
+    rig.track(1)
+    rig.scene.textures[1] = rig.scene.background  # the second disc is nowhere to be seen
+    ghost = rig.frame(2)
+    rig.history.add(ghost)
+    rig.session.process(ghost)
+    with pytest.raises(RefusedError, match="object 2 was not found again"):
+        rig.give(1, 2)
+    assert rig.session.object_ids == (1,)
+
+
+def test_the_first_object_may_be_shown_on_a_past_frame(rig: Rig) -> None:
+    """Nothing is tracked yet, so tracking begins there."""
+    rig.track(0, 1, 2)
+    rig.give(1, 1)
+    assert rig.outputs.order[-1] == FIRST_STAMP + STEP
+    rig.track(3)
+    assert rig.overlap(3, 1) > GOOD
+
+
+def test_a_dropped_frame_that_a_mask_names_is_tracked_after_all(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(2, 1)  # held until it comes
+    rig.receive(1)
+    rig.receive(2)  # dropped for frame 3
+    rig.track(3)
+    assert rig.outputs.order == [FIRST_STAMP + i * STEP for i in (0, 2, 3)]
+    assert rig.overlap(2, 1) == 1.0
+    assert rig.overlap(3, 1) > GOOD
+
+
+def test_masks_may_come_before_the_worker_reaches_their_frame(rig: Rig) -> None:
+    rig.track(0)
+    slow = rig.receive(1)
+    rig.give(1, 1)  # frame 1 was received, and waits
+    assert rig.outputs.order[-1] == slow.stamp
+    rig.session.process(slow)  # it is not tracked twice
+    assert rig.outputs.order == [FIRST_STAMP, slow.stamp]
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_a_correction_is_its_own_frames(rig: Rig, late: int) -> None:
+    """The wrong object was shown; a person corrects it, at once or frames later."""
+    rig.track(0)
+    wrong = {1: rig.scene.masks(0)[2]}
+    rig.session.give_masks(GivenMasks(FIRST_STAMP, wrong))
+    rig.track(1)
+    rig.track(*range(2, 2 + late))
+    stamp = FIRST_STAMP + STEP
+    correction = SessionCorrection(stamp, 1, rig.scene.masks(1)[1], Source.OPERATOR)
+    outcome = rig.session.apply(correction)
+    assert outcome.applied, outcome.reason
+    corrected = rig.history.find(stamp)
+    assert corrected is not None
+    assert corrected.labels is not None
+    np.testing.assert_array_equal(corrected.labels == 1, rig.scene.masks(1)[1])
+    assert rig.outputs.outcomes == [outcome]
+
+
+def test_a_correction_that_cannot_be_applied_changes_nothing(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1)
+    before = rig.history.find(FIRST_STAMP)
+    assert before is not None
+    labels = before.labels
+    mask = rig.scene.masks(0)[2]
+    outcome = rig.session.apply(SessionCorrection(FIRST_STAMP + 5, 1, mask, Source.OPERATOR))
+    assert not outcome.applied
+    outcome = rig.session.apply(SessionCorrection(FIRST_STAMP, 9, mask, Source.OPERATOR))
+    assert not outcome.applied
+    assert before.labels is labels
+
+
+def test_the_tracker_may_ask_again_after_the_service_failed(rig: Rig) -> None:
+    rig.session.configure(
+        LazyConfig(user_corrections=False, pseudo_entropy=0.0, pseudo_rate=float("inf")), 0.0
+    )
+    rig.track(0)
+    rig.give(0, 1)
+    rig.track(1, 2)
+    assert [request.stamp for request in rig.outputs.asked] == [FIRST_STAMP + STEP]
+    rig.session.give_up(FIRST_STAMP + STEP, 1, Source.PSEUDO)
+    rig.track(3)
+    assert [request.stamp for request in rig.outputs.asked][1:] == [FIRST_STAMP + 3 * STEP]
+
+
+def test_free_ids_are_the_lowest(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 2)
+    assert rig.session.free_ids(3, taken=[3]) == [1, 4, 5]
