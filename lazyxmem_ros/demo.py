@@ -40,7 +40,7 @@ from lazyxmem_ros.evaluation.bag_export import FIRST_STAMP, TRUTH_TOPIC, export_
 from lazyxmem_ros.evaluation.bags import stamp_of
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.errors import DatasetError, EvaluationError
-from lazyxmem_ros.evaluation.graph import GraphSettings, run_graph
+from lazyxmem_ros.evaluation.graph import GraphSettings, run_graph, tracker_parameters
 from lazyxmem_ros.evaluation.graph_record import GraphRecord, read_record, score_record
 from lazyxmem_ros.evaluation.methods import Method, MethodOptions, all_methods
 from lazyxmem_ros.evaluation.offline import SequenceRunner
@@ -56,7 +56,7 @@ from lazyxmem_ros.evaluation.sequences import (
 from lazyxmem_ros.evaluation.story import Clicks, Story
 from lazyxmem_ros.evaluation.tables import given_corrections
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker
-from lazyxmem_ros.xmem import XMem, XMemTracker
+from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 
 DATA = Path("..") / "shared" / "data"
 DATA_FOLDERS = ("davis2016-dev", "multi-object")
@@ -65,7 +65,7 @@ INTERNAL_SIZE = 240
 """Short side inside the tracker, pixels: what two CPU cores follow at the pond's 10 Hz."""
 REAL_SEQUENCE_RATE = 0.4
 """Real sequences have 24 frames per second; played at about 10."""
-REACTION_DELAY_S = 0.3
+REACTION_DELAY_S = 1.0
 EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
 
 
@@ -225,12 +225,9 @@ def _graph_settings(
     options: DemoOptions, bag: BagSequence, lazy: LazyConfig, weights_file: Path, rate: float
 ) -> GraphSettings:
     operator = OperatorConfig(gesture=options.gesture, reaction_delay=options.reaction_delay)
-    parameters = {
-        "weights": weights_file.resolve(),
-        "device": options.device,
-        "max_internal_size": options.internal_size,
-        "cooldown_frames": lazy.cooldown_frames,
-    }
+    parameters = tracker_parameters(
+        weights_file, options.device, options.internal_size, MemoryConfig(), lazy
+    )
     duration = len(bag) / 10.0
     return GraphSettings(
         bag.path, bag.image_topic, True, TRUTH_TOPIC, duration, rate, parameters, {}, operator

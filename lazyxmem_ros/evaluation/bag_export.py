@@ -25,16 +25,20 @@ def export_bag(
     compression: str = "jpeg",
     storage: str = "mcap",
     progressed: Callable[[int], None] = lambda frames: None,
+    faulty: Callable[[str], None] = lambda fault: None,
 ) -> BagSequence:
     """Write a sequence into a new bag; returns the bag as a sequence, with its ground truth.
 
     compression: "jpeg", "png" or "none" (raw images). Masks of objects go to the tracker's
-    init-mask topic on the frame on which they begin. Raises DatasetError where no object begins.
+    init-mask topic on the frame on which they begin. faulty: is told what is wrong with a frame.
+    Raises DatasetError where no object begins.
     """
     topic = IMAGE_TOPIC if compression == "none" else COMPRESSED_TOPIC
     frames = begun = 0
     with BagWriter(path, storage=storage) as bag:
         for sample in sequence.samples():
+            for fault in sample.faults:
+                faulty(fault)
             if sample.image is None:
                 continue
             stamp = FIRST_STAMP + sample.stamp

@@ -28,6 +28,7 @@ from lazyxmem_ros import weights
 from lazyxmem_ros.correction import CORRECTOR_NAMES
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.evaluation.errors import DatasetError, MethodError
+from lazyxmem_ros.evaluation.graph_jobs import TRIGGERS, GraphMode
 from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
 from lazyxmem_ros.evaluation.methods import (
     EVERY_N_DEFAULT,
@@ -75,7 +76,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """
     sequences = open_dataset(arguments.dataset, _dataset_options(arguments))
     options = _method_options(arguments)
-    methods = choose_methods(_names(arguments.methods) or _default_methods(sequences), options)
+    chosen = _names(arguments.methods) or _default_methods(sequences, graph=arguments.graph)
+    methods = choose_methods(chosen, options)
+    if arguments.workers is None:
+        arguments.workers = 1 if arguments.graph else os.cpu_count() or 1
     plan = EvaluationPlan(
         tuple(sequences),
         tuple(methods),
@@ -90,6 +94,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         arguments.repeats,
         arguments.strict,
         arguments.save_masks,
+        _graph_mode(arguments),
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     with interruptible(), _Display(console) as display:
@@ -170,10 +175,25 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    group.add_argument("--workers", type=int, help="processes; default: one per core")
+    group.add_argument(
+        "--graph", action="store_true", help="through the ROS graph in real time, not offline"
+    )
+    group.add_argument("--replay-rate", type=float, default=1.0, help="of --graph")
+    group.add_argument(
+        "--lockstep", action="store_true", help="of --graph: drop no frame, wait for each mask"
+    )
     group.add_argument("--strict", action="store_true", help="stop at the first fault in the input")
     group.add_argument("--save-masks", action="store_true", help="as DAVIS's indexed PNGs")
     group.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="of tables")
+
+
+def _graph_mode(arguments: argparse.Namespace) -> GraphMode | None:
+    if not arguments.graph:
+        if arguments.lockstep or arguments.replay_rate != 1.0:
+            raise MethodError("--lockstep and --replay-rate belong to --graph")
+        return None
+    return GraphMode(arguments.replay_rate, arguments.lockstep)
 
 
 def _dataset_options(arguments: argparse.Namespace) -> DatasetOptions:
@@ -204,11 +224,14 @@ def _method_options(arguments: argparse.Namespace) -> MethodOptions:
     return MethodOptions(replace(base, **changes), arguments.every, arguments.oracle_iou)
 
 
-def _default_methods(sequences: Sequence[VideoSequence]) -> list[str]:
-    """All; without ground truth those that need no simulated operator."""
-    if any(_has_truth(sequence) for sequence in sequences):
-        return list(all_methods())
-    return [name for name, method in all_methods().items() if not method.needs_truth]
+def _default_methods(sequences: Sequence[VideoSequence], *, graph: bool) -> list[str]:
+    """All that can be run: without ground truth there is no operator, in the graph no schedule."""
+    truth = any(_has_truth(sequence) for sequence in sequences)
+    return [
+        name
+        for name, method in all_methods().items()
+        if (truth or not method.needs_truth) and (not graph or method.trigger in TRIGGERS)
+    ]
 
 
 def _has_truth(sequence: VideoSequence) -> bool:

@@ -8,6 +8,8 @@ published is recorded into a bag, which `graph_record` reads. Needs no rclpy its
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import enum
 import os
 import random
 import sys
@@ -18,6 +20,8 @@ from pathlib import Path
 
 from lazyxmem_ros.evaluation.operator import OperatorConfig
 from lazyxmem_ros.evaluation.processes import Child, ProcessError, ProcessSet
+from lazyxmem_ros.lazy import LazyConfig
+from lazyxmem_ros.xmem import MemoryConfig
 
 TRACKER = "/lazyxmem_tracker"
 MASK_TOPIC = f"{TRACKER}/mask"
@@ -43,6 +47,11 @@ DRAIN_S = 1.5
 """After the last image: time for its mask and for corrections under way."""
 REPORT_PERIOD_S = 0.25
 STOPPED_AFTER_S = 3.0
+NANOSECONDS_PER_SECOND = 1e9
+NANOSECOND_SETTINGS = frozenset(
+    ("request_timeout", "lost_after", "correction_horizon", "state_period", "history_time")
+)
+"""Settings of LazyConfig that are durations."""
 LARGEST_DOMAIN = 101
 """Domains above collide with the ports of ordinary programs on Linux."""
 
@@ -124,6 +133,28 @@ def run_graph(
         raise ProcessError(
             f"the recording is incomplete; {recorder.log} says:\n{recorder.log_tail()}"
         )
+
+
+def tracker_parameters(
+    weights: Path,
+    device: str,
+    max_internal_size: int,
+    memory: MemoryConfig,
+    lazy: LazyConfig,
+) -> dict[str, object]:
+    """The tracker node's parameters for the core's settings; times become seconds."""
+    parameters: dict[str, object] = {
+        "weights": weights.resolve(),
+        "device": device,
+        "max_internal_size": max_internal_size,
+    }
+    for config in (memory, lazy):
+        for entry in dataclasses.fields(config):
+            value = getattr(config, entry.name)
+            if entry.name in NANOSECOND_SETTINGS:
+                value = value / NANOSECONDS_PER_SECOND
+            parameters[entry.name] = value.value if isinstance(value, enum.Enum) else value
+    return parameters
 
 
 def node_command(

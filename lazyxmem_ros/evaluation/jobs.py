@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -24,15 +25,17 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 import lazyxmem_ros
 from lazyxmem_ros.correction import Corrector, make_corrector
 from lazyxmem_ros.evaluation.errors import EvaluationError
+from lazyxmem_ros.evaluation.graph_jobs import GraphMode, run_through_graph
 from lazyxmem_ros.evaluation.methods import Method
-from lazyxmem_ros.evaluation.offline import FrameOutcome, RunLog, Schedule, SequenceRunner
+from lazyxmem_ros.evaluation.offline import RunLog, Schedule, SequenceRunner
 from lazyxmem_ros.evaluation.operator import OperatorConfig, SimulatedOperator
 from lazyxmem_ros.evaluation.pictures import caption, overlay, save_image, save_indexed_png
-from lazyxmem_ros.evaluation.sequences import VideoSequence
+from lazyxmem_ros.evaluation.sequences import Sample, VideoSequence
 from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
 from lazyxmem_ros.lazy import LazyTracker
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
@@ -66,7 +69,11 @@ class TrackerSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """A method on a sequence. repeat, seed: of methods that draw lots and of the click noise."""
+    """A method on a sequence.
+
+    repeat: numbers the runs of a method that draws lots. graph: through the ROS graph instead of
+    offline.
+    """
 
     sequence: VideoSequence
     method: Method
@@ -76,6 +83,7 @@ class Job:
     schedule: Schedule | None = None
     strict: bool = False
     save_masks: bool = False
+    graph: GraphMode | None = None
 
     @property
     def name(self) -> str:
@@ -134,35 +142,81 @@ def run_job(
     torch.set_num_threads(job.tracker.threads)
     cv2.setNumThreads(job.tracker.threads)
     started = time.perf_counter()
-    runner = SequenceRunner(
-        _lazy_tracker(job),
-        _corrector(job.tracker),
-        SimulatedOperator(dataclasses.replace(job.operator, seed=job.operator.seed + job.repeat)),
-        job.method,
-        schedule=job.schedule,
-        strict=job.strict,
-    )
-    worst = WorstFrames(len(job.sequence))
+    work = _GraphWork(job, target) if job.graph is not None else _OfflineWork(job, target)
     error = None
-    count = 0
     try:
-        for outcome in runner.run(job.sequence):
-            count += 1
-            worst.add(outcome, _mean_score(runner.log))
-            if job.save_masks:
-                save_indexed_png(target / "masks" / f"{outcome.sample.key}.png", outcome.labels)
-            progress(outcome.sample.index + 1)
+        work.run(progress)
     except EvaluationError as fault:
         if job.strict:
             raise
         error = str(fault)
-    _keep_tables(job, runner.log, target)
-    worst.save(target / "worst")
+    _keep_tables(job, work.log, target)
+    work.worst.save(target / "worst")
+    frames = len({row["index"] for row in work.log.frames})
     report = JobReport(
-        job.name, count, time.perf_counter() - started, tuple(runner.log.faults), error
+        job.name, frames, time.perf_counter() - started, tuple(work.log.faults), error
     )
     _write_last(target / JOB_FILE, {**asdict(report), "fingerprint": job.fingerprint()})
     return report
+
+
+class _Work:
+    """A job under way: its rows so far, and its worst frames."""
+
+    def __init__(self, job: Job, target: Path) -> None:
+        self.job = job
+        self.target = target
+        self.log = RunLog()
+        self.worst = WorstFrames(len(job.sequence))
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        """Do the work; raises EvaluationError where it cannot go on."""
+        raise NotImplementedError
+
+    def _keep(self, sample: Sample, labels: NDArray[np.uint16], scores: list[float]) -> None:
+        """Note a frame's picture and, if asked for, its masks."""
+        if scores and sample.image is not None:
+            self.worst.add(sample, labels, float(np.mean(scores)))
+        if self.job.save_masks:
+            save_indexed_png(self.target / "masks" / f"{sample.key}.png", labels)
+
+
+class _OfflineWork(_Work):
+    """Frames straight from their source."""
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        """See _Work."""
+        job = self.job
+        operator = dataclasses.replace(job.operator, seed=job.operator.seed + job.repeat)
+        runner = SequenceRunner(
+            _lazy_tracker(job),
+            _corrector(job.tracker),
+            SimulatedOperator(operator),
+            job.method,
+            schedule=job.schedule,
+            strict=job.strict,
+        )
+        self.log = runner.log
+        for outcome in runner.run(job.sequence):
+            self._keep(outcome.sample, outcome.labels, _newest_scores(self.log))
+            progress(outcome.sample.index + 1)
+
+
+class _GraphWork(_Work):
+    """Frames through the ROS graph."""
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        """See _Work."""
+        assert self.job.graph is not None
+        run = run_through_graph(self.job, self.job.graph, self.target, progress)
+        self.log.faults.extend(run.faults)
+        self.log.events = run.events.to_dict("records")
+        self.log.frames = run.frames.to_dict("records")
+        for sample in run.bag.samples():
+            labels = run.record.labels_at(sample.stamp)
+            if labels is not None:
+                rows = run.frames[(run.frames["index"] == sample.index) & run.frames["scored"]]
+                self._keep(sample, labels, rows["j"].to_list())
 
 
 def load_tables(folders: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -181,25 +235,25 @@ class WorstFrames:
 
     def __init__(self, length: int) -> None:
         self._segment = max(1, -(-length // WORST_SEGMENTS))
-        self._worst: dict[int, tuple[float, FrameOutcome]] = {}
+        self._worst: dict[int, tuple[float, Sample, NDArray[np.uint16]]] = {}
 
-    def add(self, outcome: FrameOutcome, score: float) -> None:
-        """Consider a frame; score: mean J of its objects, NaN where it is not scored."""
-        segment = outcome.sample.index // self._segment
-        if not np.isnan(score) and score < self._worst.get(segment, (np.inf, outcome))[0]:
-            self._worst[segment] = (score, outcome)
+    def add(self, sample: Sample, labels: NDArray[np.uint16], score: float) -> None:
+        """Consider a frame; score: mean J of its objects."""
+        segment = sample.index // self._segment
+        if segment not in self._worst or score < self._worst[segment][0]:
+            self._worst[segment] = (score, sample, labels)
 
     def save(self, folder: Path) -> None:
         """Write the overlays of the worst few as JPEG."""
         ranked = sorted(self._worst.values(), key=lambda entry: entry[0])[:WORST_FRAMES]
-        for number, (score, outcome) in enumerate(ranked):
-            assert outcome.sample.image is not None
-            picture = overlay(outcome.sample.image, outcome.labels, outcome.sample.truth)
+        for number, (score, sample, labels) in enumerate(ranked):
+            assert sample.image is not None
+            picture = overlay(sample.image, labels, sample.truth)
             height = round(PICTURE_WIDTH * picture.shape[0] / picture.shape[1])
             picture = cv2.resize(picture, (PICTURE_WIDTH, height), interpolation=cv2.INTER_AREA)
-            text = f"frame {outcome.sample.key}   J {score:.2f}"
+            text = f"frame {sample.key}   J {score:.2f}"
             save_image(
-                folder / f"{number}-{outcome.sample.key}.jpg",
+                folder / f"{number}-{sample.key}.jpg",
                 caption(np.asarray(picture, np.uint8), text, (10, 8)),
             )
 
@@ -230,16 +284,11 @@ def _lazy_tracker(job: Job) -> LazyTracker:
     return LazyTracker(tracker, job.method.lazy)
 
 
-def _mean_score(log: RunLog) -> float:
-    """Mean J of the newest frame's scored objects."""
+def _newest_scores(log: RunLog) -> list[float]:
+    """J of the newest frame's scored objects."""
     newest = log.frames[-1]["index"] if log.frames else None
-    scores = []
-    for row in reversed(log.frames):
-        if row["index"] != newest:
-            break
-        if row["scored"]:
-            scores.append(row["j"])
-    return float(np.mean(scores)) if scores else float("nan")
+    rows = itertools.takewhile(lambda row: row["index"] == newest, reversed(log.frames))
+    return [row["j"] for row in rows if row["scored"]]
 
 
 def _keep_tables(job: Job, log: RunLog, target: Path) -> None:

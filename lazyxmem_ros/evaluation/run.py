@@ -17,6 +17,7 @@ import pandas as pd
 
 from lazyxmem_ros.evaluation import tables
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
+from lazyxmem_ros.evaluation.graph_jobs import GraphMode, check_method
 from lazyxmem_ros.evaluation.jobs import (
     FRAMES_FILE,
     Job,
@@ -42,6 +43,7 @@ class EvaluationPlan:
 
     methods: in the report's order, references of random methods included. workers: processes.
     random_repeats: how often a method that draws lots is run, with other lots each time.
+    graph: through the ROS graph instead of offline.
     """
 
     sequences: tuple[VideoSequence, ...]
@@ -52,6 +54,7 @@ class EvaluationPlan:
     random_repeats: int = RANDOM_REPEATS_DEFAULT
     strict: bool = False
     save_masks: bool = False
+    graph: GraphMode | None = None
 
     def __post_init__(self) -> None:
         names = [method.name for method in self.methods]
@@ -60,6 +63,11 @@ class EvaluationPlan:
                 raise MethodError(f"{method.name} needs {method.budget_of}, which is not run")
         if self.workers < 1 or self.random_repeats < 1:
             raise EvaluationError("workers and repeats must be at least 1")
+        if self.graph is not None:
+            for method in self.methods:
+                check_method(method)
+            if self.workers > 1:
+                raise EvaluationError("through the graph, in real time, it is one run at a time")
 
 
 class Observer(Protocol):
@@ -210,6 +218,7 @@ class _Progress:
                         None,
                         plan.strict,
                         plan.save_masks,
+                        plan.graph,
                     )
                 )
         return jobs

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +18,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lazyxmem_ros.correction import make_corrector
-from lazyxmem_ros.evaluation.bag_export import TRUTH_TOPIC, export_bag
 from lazyxmem_ros.evaluation.bags import BagReader
-from lazyxmem_ros.evaluation.graph import MASK_TOPIC, GraphSettings, run_graph
-from lazyxmem_ros.evaluation.graph_record import read_record, score_record
-from lazyxmem_ros.evaluation.methods import all_methods
-from lazyxmem_ros.evaluation.offline import SequenceRunner
-from lazyxmem_ros.evaluation.operator import SimulatedOperator
+from lazyxmem_ros.evaluation.errors import MethodError
+from lazyxmem_ros.evaluation.graph import MASK_TOPIC, tracker_parameters
+from lazyxmem_ros.evaluation.graph_jobs import GraphMode
+from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
+from lazyxmem_ros.evaluation.methods import choose_methods
+from lazyxmem_ros.evaluation.run import EvaluationPlan, evaluate
 from lazyxmem_ros.evaluation.scene import SceneConfig
 from lazyxmem_ros.evaluation.sequences import SceneSequence
-from lazyxmem_ros.lazy import LazyTracker
-from lazyxmem_ros.xmem import XMem, XMemTracker
+from lazyxmem_ros.lazy import HoldRule, LazyConfig
+from lazyxmem_ros.nodes import tracker_parameters as node_parameters
+from lazyxmem_ros.xmem import MemoryConfig
 
 pytestmark = pytest.mark.slow
 MARKER = "LAZYXMEM_TEST_RUN"
@@ -119,38 +121,57 @@ def test_ctrl_c_leaves_no_process(moment: str, tiny_weights: Path, tmp_path: Pat
 def test_slow_enough_the_graph_agrees_with_the_offline_run(
     tiny_weights: Path, tmp_path: Path
 ) -> None:
-    """Replay in lockstep, corrections off: the same masks, frame by frame."""
-    scene = SceneSequence(SceneConfig(duration=2.0))
-    bag = export_bag(scene, tmp_path / "bag")
-    parameters = {
-        "weights": tiny_weights,
-        "device": "cpu",
-        "max_internal_size": SIZE,
-        "user_corrections": False,
-        "pseudo_corrections": False,
-        "image_reliability": "reliable",
-    }
-    settings = GraphSettings(
-        bag.path, bag.image_topic, True, TRUTH_TOPIC, 2.0, tracker=parameters, lockstep=True
+    """Replay in lockstep, corrections off: the same rows, frame by frame."""
+    plan = EvaluationPlan(
+        (SceneSequence(SceneConfig(duration=2.0)),),
+        tuple(choose_methods(["udu"])),
+        TrackerSettings(tiny_weights, device="cpu", max_internal_size=SIZE),
+        save_masks=True,
     )
-    run_graph(settings, tmp_path / "published", tmp_path / "logs")
-    record = read_record(tmp_path / "published", bag.image_topic)
-    assert len(record.masks) == len(bag) == 20
-    frames, events = score_record(record, bag, method="graph")
-    assert events.empty
+    offline = evaluate(plan, tmp_path / "offline", Watcher())
+    graph = evaluate(replace(plan, graph=GraphMode(lockstep=True)), tmp_path / "graph", Watcher())
+    assert len(graph.frames) == len(offline.frames) == 20
+    for column in ("index", "object", "j", "f", "area", "scored", "state"):
+        assert graph.frames[column].to_list() == offline.frames[column].to_list()
+    uncertainty = graph.frames["uncertainty"], offline.frames["uncertainty"]
+    np.testing.assert_allclose(*uncertainty, atol=1e-4)
+    for index in range(20):
+        first, second = (
+            sorted((tmp_path / way / "jobs/pond/udu/masks").glob("*.png"))[index]
+            for way in ("offline", "graph")
+        )
+        with Image.open(first) as one, Image.open(second) as other:
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
-    method = all_methods()["udu"]
-    network = XMem.from_checkpoint(tiny_weights)
-    tracker = LazyTracker(XMemTracker(network, device="cpu", max_internal_size=SIZE), method.lazy)
-    runner = SequenceRunner(tracker, make_corrector("grabcut"), SimulatedOperator(), method)
-    for outcome in runner.run(bag):
-        published = record.labels_at(outcome.sample.stamp)
-        assert published is not None
-        np.testing.assert_array_equal(published, outcome.labels)
-    offline = pd.DataFrame(runner.log.frames)
-    for column in ("index", "object", "j", "f", "area"):
-        np.testing.assert_allclose(frames[column], offline[column])
-    np.testing.assert_allclose(frames["uncertainty"], offline["uncertainty"], atol=1e-4)
+
+def test_only_the_tracker_asks_in_the_graph(tiny_weights: Path) -> None:
+    settings = TrackerSettings(tiny_weights)
+    with pytest.raises(MethodError, match="oracle cannot run through the graph"):
+        EvaluationPlan(
+            (SceneSequence(),), tuple(choose_methods(["oracle"])), settings, graph=GraphMode()
+        )
+
+
+def test_settings_reach_the_node_as_they_are(tiny_weights: Path) -> None:
+    lazy = LazyConfig(user_rate=0.3, hold_rule=HoldRule.ALL, lost_after=1_500_000_000)
+    memory = MemoryConfig(memory_every=3)
+    parameters = tracker_parameters(tiny_weights, "cpu", 96, memory, lazy)
+    defaults = {spec.name: spec.default for spec in node_parameters.TABLE}
+    assert set(parameters) <= set(defaults)
+    values = {**defaults, **parameters}
+    assert node_parameters.lazy_config(values) == lazy
+    assert node_parameters.memory_config(values) == memory
+
+
+class Watcher:
+    """An Observer that looks away."""
+
+    def planned(self, names: Sequence[str], frames: Sequence[int]) -> None: ...
+
+    def progressed(self, name: str, frames: int) -> None: ...
+
+    def finished(self, report: JobReport, *, kept: bool) -> None:
+        assert report.error is None
 
 
 def text_of(path: Path) -> str:
