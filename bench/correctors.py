@@ -67,7 +67,7 @@ def prompts_of(mask: Mask) -> dict[str, Prompt]:
     """One prompt of each kind, from the true mask."""
     distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    click = [(float(x), float(y))]
+    click = np.array([(x, y)], np.float32)
     side = max(3, int(ROUGHNESS * np.sqrt(mask.sum())))
     brush = np.ones((side, side), np.uint8)
     grown = cv2.dilate(mask.astype(np.uint8), brush) > 0

@@ -15,6 +15,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -85,8 +86,8 @@ def main() -> None:
         np.testing.assert_allclose(ours(probabilities), plain(probabilities), atol=1e-3)
         times: dict[str, list[float]] = {"plain": [], "ours": []}
         for _ in range(arguments.repeat):
-            times["plain"].append(milliseconds(lambda p=probabilities: plain(p)))
-            times["ours"].append(milliseconds(lambda p=probabilities: ours(p)))
+            times["plain"].append(milliseconds(partial(plain, probabilities)))
+            times["ours"].append(milliseconds(partial(ours, probabilities)))
         before, after = (statistics.median(times[name]) for name in ("plain", "ours"))
         table.add_row(
             f"{size[0]}x{size[1]}",

@@ -43,7 +43,7 @@ class GrowingMemory(Memory):
     def _leaving(self) -> list[int]:
         return []
 
-    def write(self, frame_index: int, **tokens: object) -> None:  # type: ignore[override]
+    def write(self, frame_index: int, **tokens: object) -> None:
         """Grow every array by a frame, then write."""
         extra = self.tokens_per_frame
         if len(self._working) + 1 > self._rows // extra:

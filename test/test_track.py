@@ -66,7 +66,7 @@ def test_pseudo_corrections_run(clip: Path, tmp_path: Path) -> None:
     ("video", "mask", "fault"),
     [
         ("nowhere", "first.png", "no such video or folder"),
-        ("first.png", "first.png", "OpenCV"),
+        ("torn.mp4", "first.png", "OpenCV"),
         ("empty", "first.png", "no images"),
         ("frames", "black.png", "mask is empty"),
         ("frames", "small.png", "must be bool"),
@@ -82,6 +82,7 @@ def test_faults_end_as_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (clip / "empty").mkdir(exist_ok=True)
+    (clip / "torn.mp4").write_bytes(b"no video")
     save_indexed_png(clip / "black.png", np.zeros((480, 640), np.uint16))
     save_indexed_png(clip / "small.png", np.ones((48, 64), np.uint16))
     command = ["track", str(clip / video), "--mask", str(clip / mask), "--out", str(tmp_path)]
