@@ -55,6 +55,9 @@ setup(
         "torch>=2.4",
         "torchvision>=0.19",
     ],
-    extras_require={"sam-hq": ["segment-anything-hq==0.3", "timm>=1.0"]},
+    extras_require={
+        "ray": ["ray>=2.9"],
+        "sam-hq": ["segment-anything-hq==0.3", "timm>=1.0"],
+    },
     entry_points={"console_scripts": ["lazyxmem = lazyxmem_ros.cli:main"]},
 )

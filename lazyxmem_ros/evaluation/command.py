@@ -44,6 +44,7 @@ from lazyxmem_ros.evaluation.report import write_report
 from lazyxmem_ros.evaluation.run import (
     RANDOM_REPEATS_DEFAULT,
     EvaluationPlan,
+    Executor,
     Results,
     evaluate,
 )
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     with interruptible(), _Display(console) as display:
-        results = evaluate(plan, arguments.out, display)
+        results = evaluate(plan, arguments.out, display, _executor(arguments.ray))
     results.save(arguments.out, kind=arguments.format)
     report = arguments.out / "report.html"
     write_report(
@@ -179,6 +180,7 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--graph", action="store_true", help="through the ROS graph in real time, not offline"
     )
+    group.add_argument("--ray", help="address of a Ray cluster to run on; `local` starts one")
     group.add_argument("--replay-rate", type=float, default=1.0, help="of --graph")
     group.add_argument(
         "--lockstep", action="store_true", help="of --graph: drop no frame, wait for each mask"
@@ -193,7 +195,18 @@ def _graph_mode(arguments: argparse.Namespace) -> GraphMode | None:
         if arguments.lockstep or arguments.replay_rate != 1.0:
             raise MethodError("--lockstep and --replay-rate belong to --graph")
         return None
+    if arguments.ray is not None:
+        raise MethodError("--graph runs on this machine, not on a cluster: leave --ray out")
     return GraphMode(arguments.replay_rate, arguments.lockstep)
+
+
+def _executor(address: str | None) -> Executor | None:
+    """The cluster, or None for processes of this machine."""
+    if address is None:
+        return None
+    from lazyxmem_ros.evaluation.ray_executor import RayExecutor
+
+    return RayExecutor(address)
 
 
 def _dataset_options(arguments: argparse.Namespace) -> DatasetOptions:
@@ -252,7 +265,7 @@ def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:
         corrector=arguments.corrector,
         corrector_checkpoint=arguments.corrector_checkpoint,
         corrector_model=arguments.corrector_model,
-        threads=max(1, (os.cpu_count() or 1) // arguments.workers),
+        threads=1 if arguments.ray else max(1, (os.cpu_count() or 1) // arguments.workers),
     )
 
 

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs on a Ray cluster (`--ray ADDRESS`); needs the optional extra `ray`.
+
+A job runs in a temporary folder of whatever machine is free; its results travel back as an archive
+that only this process unpacks, under the job's name. A worker that dies takes one attempt with it:
+Ray runs the job again elsewhere, and however many attempts there were, one result is kept. Data
+and weights must lie at the same paths on every machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from lazyxmem_ros.evaluation.errors import EvaluationError
+from lazyxmem_ros.evaluation.jobs import Job, JobReport, run_job
+
+ATTEMPTS = 4
+"""How often a job is begun before it is given up, where workers die under it."""
+POLL_S = 0.5
+
+
+class ClusterError(EvaluationError):
+    """Ray is not installed, or the cluster cannot be reached."""
+
+
+class RayExecutor:
+    """Runs jobs on a Ray cluster; an Executor."""
+
+    def __init__(self, address: str) -> None:
+        """address: as Ray takes it, `host:6379`, `auto`, or `local` for one on this machine.
+
+        Raises ClusterError.
+        """
+        try:
+            ray: Any = importlib.import_module("ray")
+        except ImportError as error:
+            raise ClusterError(
+                "--ray needs Ray: pip install 'lazyxmem_ros[ray]' on every machine"
+            ) from error
+        self._ray = ray
+        try:
+            ray.init(
+                address=None if address == "local" else address,
+                ignore_reinit_error=True,
+                log_to_driver=False,
+                configure_logging=False,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
+
+    def run(
+        self,
+        jobs: Iterable[Job],
+        folder: Path,
+        progressed: Callable[[str, int], None],
+        finished: Callable[[Job, JobReport], list[Job]],
+    ) -> None:
+        """See Executor. Progress comes job by job."""
+        running: dict[Any, Job] = {self._submit(job): job for job in jobs}
+        try:
+            while running:
+                done, _ = self._ray.wait(list(running), num_returns=1, timeout=POLL_S)
+                for task in done:
+                    job = running.pop(task)
+                    report = self._collect(task, job, folder)
+                    for follower in finished(job, report):
+                        running[self._submit(follower)] = follower
+        except BaseException:
+            for task in running:
+                self._ray.cancel(task, force=True)
+            raise
+
+    def _submit(self, job: Job) -> Any:
+        gpus = 1 if job.tracker.device.startswith("cuda") else 0
+        remote = self._ray.remote(
+            num_cpus=job.tracker.threads, num_gpus=gpus, max_retries=ATTEMPTS - 1
+        )(run_packed)
+        return remote.remote(job)
+
+    def _collect(self, task: Any, job: Job, folder: Path) -> JobReport:
+        """Unpack a finished job's results; a job given up becomes a report with the reason."""
+        exceptions = self._ray.exceptions
+        try:
+            report, archive = self._ray.get(task)
+        except exceptions.RayTaskError as error:
+            if isinstance(error.cause, EvaluationError):  # a strict job has met a fault
+                raise error.cause from error
+            raise
+        except exceptions.RayError as error:
+            return _given_up(job, error)
+        unpack(archive, folder / job.name)
+        assert isinstance(report, JobReport)
+        return report
+
+
+def run_packed(job: Job) -> tuple[JobReport, bytes]:
+    """Run a job in a temporary folder; returns its report and its folder as a ZIP archive."""
+    with tempfile.TemporaryDirectory(prefix="lazyxmem-") as place:
+        report = run_job(job, Path(place))
+        root = Path(place) / job.name
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(root.rglob("*")):
+                archive.write(file, file.relative_to(root))
+        return report, buffer.getvalue()
+
+
+def unpack(data: bytes, target: Path) -> None:
+    """Put a job's folder in its place in one step, instead of what may be there."""
+    draft = target.with_name(f".{target.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        archive.extractall(draft)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(draft, target)
+
+
+def _given_up(job: Job, error: Exception) -> JobReport:
+    reason = f"{job.sequence.name}: given up after {ATTEMPTS} attempts: {error}"
+    return JobReport(job.name, 0, 0.0, (), reason)

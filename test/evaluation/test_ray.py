@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An evaluation on a real local Ray cluster of two workers, one of which dies on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lazyxmem_ros.evaluation.datasets import open_dataset
+from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
+from lazyxmem_ros.evaluation.methods import choose_methods
+from lazyxmem_ros.evaluation.run import EvaluationPlan, evaluate
+
+ray = pytest.importorskip("ray", reason="needs Ray, the optional extra `ray`")
+pytestmark = pytest.mark.slow
+FRAMES = 40
+NAMES = ("one", "two", "three")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head that runs nothing and two workers with a processor each."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    made.workers = [made.add_node(num_cpus=1) for _ in range(2)]
+    made.wait_for_nodes()
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+class Killer:
+    """An Observer that kills a worker when the first job is done, and counts reports."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self.reports: Counter[str] = Counter()
+        self.killed_with_work_left = False
+
+    def planned(self, names: Sequence[str], frames: Sequence[int]) -> None:
+        self._total = len(names)
+
+    def progressed(self, name: str, frames: int) -> None: ...
+
+    def finished(self, report: JobReport, *, kept: bool) -> None:
+        self.reports[report.name] += 1
+        if len(self.reports) == 1:
+            self._cluster.remove_node(self._cluster.workers[0], allow_graceful=False)
+            self.killed_with_work_left = self._total > 1
+
+
+def test_a_worker_dies_and_nothing_is_lost_or_counted_twice(
+    cluster: Any, make_tree: Callable[..., Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    from lazyxmem_ros.evaluation.ray_executor import RayExecutor
+
+    for name in NAMES:
+        root = make_tree(name, FRAMES, {index: (1,) for index in range(FRAMES)})
+    plan = EvaluationPlan(
+        tuple(open_dataset(root)),
+        tuple(choose_methods(["xmem", "lazy"])),
+        TrackerSettings(tiny_weights, device="cpu"),
+    )
+    killer = Killer(cluster)
+    results = evaluate(plan, tmp_path / "out", killer, RayExecutor(cluster.address))
+    assert killer.killed_with_work_left
+    assert killer.reports == {
+        f"{name}/{method}": 1 for name in NAMES for method in ("xmem", "lazy")
+    }
+    assert all(report.error is None for report in results.reports)
+    assert len(results.frames) == FRAMES * 6
+    assert not results.frames.duplicated(["sequence", "method", "index"]).any()
+    here = evaluate(plan, tmp_path / "here", killer)
+    columns = ["sequence", "method", "index", "j", "uncertainty"]
+    assert results.frames[columns].equals(here.frames[columns])
+
+    (root / "JPEGImages/480p/one/00003.jpg").write_bytes(b"")
+    strict = EvaluationPlan(plan.sequences, plan.methods, plan.tracker, strict=True)
+    with pytest.raises(DatasetError, match="00003.jpg: the image cannot be read"):
+        evaluate(strict, tmp_path / "strict", killer, RayExecutor(cluster.address))
