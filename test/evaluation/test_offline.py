@@ -133,7 +133,7 @@ def test_faults_are_counted_or_stop_it(tiny_weights: Path, make_tree: MakeTree) 
     assert [outcome.sample.index for outcome in run.run(sequence)] == [0, 1, 2, 4, 5]
     assert len(run.log.faults) == 1
     strict = runner(tiny_weights, "xmem", strict=True)
-    with pytest.raises(DatasetError, match=r"walk: .*00003.jpg: the image cannot be read"):
+    with pytest.raises(DatasetError, match=r"walk: .*00003\.jpg: the image cannot be read"):
         list(strict.run(sequence))
     assert len(strict.log.frames) == 3, "what was done before the fault is kept"
 

@@ -82,5 +82,5 @@ def test_a_worker_dies_and_nothing_is_lost_or_counted_twice(
 
     (root / "JPEGImages/480p/one/00003.jpg").write_bytes(b"")
     strict = EvaluationPlan(plan.sequences, plan.methods, plan.tracker, strict=True)
-    with pytest.raises(DatasetError, match="00003.jpg: the image cannot be read"):
+    with pytest.raises(DatasetError, match=r"00003\.jpg: the image cannot be read"):
         evaluate(strict, tmp_path / "strict", killer, RayExecutor(cluster.address))
