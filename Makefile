@@ -16,6 +16,9 @@ PYTHON_SOURCES := lazyxmem_ros training bench test launch tools setup.py
 LINTED := $(wildcard $(PYTHON_SOURCES))
 TYPED := $(wildcard lazyxmem_ros training bench)
 
+# The graphs that demo, tests and benchmarks start are nobody else's business on the network.
+export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+
 .PHONY: help setup demo test test-fast lint format train-smoke bench lock clean clean-all
 
 help: ## Show the targets
