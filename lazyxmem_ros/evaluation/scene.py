@@ -24,10 +24,10 @@ from lazyxmem_ros.evaluation.errors import DatasetError
 FRAME_SIZE = (480, 640)
 WORLD_SIZE = (540, 900)
 """Rows, columns of the pond; the camera sees a part of it."""
-BRIDGE_COLUMNS = (295, 487)
+BRIDGE_COLUMNS = (281, 508)
 PLANK_HEIGHT = 30
-FISH_LENGTH = 138.0
-FISH_HALF_WIDTH = 29.0
+FISH_LENGTH = 164.0
+FISH_HALF_WIDTH = 36.0
 SHADOW_OFFSET = (9, 13)
 """Columns, rows from a fish to its shadow on the ground."""
 WATER = np.array([0.20, 0.36, 0.36], np.float32)
@@ -52,8 +52,8 @@ TARGET_PATH = (
     (9.2, 612, 372),
     (10.6, 700, 305),
     (12.0, 694, 205),
-    (13.4, 618, 150),
-    (15.5, 530, 190),
+    (13.4, 640, 145),
+    (15.5, 588, 205),
 )
 LOOK_ALIKE_UNDER_BRIDGE_PATH = (
     (-0.5, 640, 150),
@@ -103,14 +103,14 @@ class SceneConfig:
     """Settings of the generated scene.
 
     rate: frames per second. duration: seconds, at most 15 (the length of the script).
-    seed: of all textures and noise. look_alike_ink: how much black the look-alikes' skin has
-    (the target has TARGET_INK); the closer, the harder to tell apart.
+    seed: of all textures and noise. likeness: of the look-alikes' skin to the target's, 0 (less
+    orange, no black) to 1 (the same recipe); the closer, the harder to tell apart.
     """
 
     rate: float = 10.0
     duration: float = 15.0
     seed: int = 7
-    look_alike_ink: float = 0.04
+    likeness: float = 0.4
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 120:
@@ -119,6 +119,9 @@ class SceneConfig:
             raise DatasetError(
                 f"the scene's duration must be in 0..{MAX_DURATION} s, got {self.duration}"
             )
+
+        if not 0 <= self.likeness <= 1:
+            raise DatasetError(f"the scene's likeness must be in 0..1, got {self.likeness}")
 
     @property
     def frames(self) -> int:
@@ -167,18 +170,21 @@ class Scene:
         bridge_width = BRIDGE_COLUMNS[1] - BRIDGE_COLUMNS[0]
         self._bridge = textures.wood_planks(random, (WORLD_SIZE[0], bridge_width), PLANK_HEIGHT)
         self._pads = [textures.lily_pad(random, radius) for _, _, radius in LILY_PADS]
-        ink = config.look_alike_ink
-        target = _fish(textures.koi_skin(random, ink=TARGET_INK), TARGET_PATH, 1.0, 0.0)
-        under = _fish(textures.koi_skin(random, ink=ink), LOOK_ALIKE_UNDER_BRIDGE_PATH, 0.97, 1.3)
-        crossing = _fish(textures.koi_skin(random, ink=ink), LOOK_ALIKE_CROSSING_PATH, 0.95, 2.1)
-        grey = _fish(
-            textures.koi_skin(random, base=textures.SLATE, patch=textures.SLATE * 0.7, ink=0.05),
-            GREY_KOI_PATH,
-            0.9,
-            0.7,
-        )
+        skin = textures.koi_skin
+        # Drawn in this order, so that a setting of the look-alikes does not change the target.
+        target = _fish(skin(random, ink=TARGET_INK), TARGET_PATH, 1.0, 0.0)
+        like = 1 - config.likeness
+        under = skin(random, ink=TARGET_INK * (1 - like), orange=0.52 - 0.30 * like)
+        crossing = skin(random, ink=TARGET_INK * (1 - like), orange=0.52 - 0.40 * like)
+        slate = textures.SLATE
+        grey = skin(random, base=slate, patch=slate * 0.7, ink=0.05)
         # Painted in this order: the crossing look-alike swims above the target.
-        self._fish = (grey, under, target, crossing)
+        self._fish = (
+            _fish(grey, GREY_KOI_PATH, 0.85, 0.7),
+            _fish(under, LOOK_ALIKE_UNDER_BRIDGE_PATH, 0.92, 1.3),
+            target,
+            _fish(crossing, LOOK_ALIKE_CROSSING_PATH, 0.90, 2.1),
+        )
         self._target = target
 
     def __len__(self) -> int:

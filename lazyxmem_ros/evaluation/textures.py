@@ -66,14 +66,21 @@ def pond_floor(random: np.random.Generator, size: tuple[int, int]) -> Image:
 
 
 def koi_skin(
-    random: np.random.Generator, *, base: Image = CREAM, patch: Image = ORANGE, ink: float = 0.12
+    random: np.random.Generator,
+    *,
+    base: Image = CREAM,
+    patch: Image = ORANGE,
+    ink: float = 0.12,
+    orange: float = 0.52,
 ) -> Image:
-    """A koi's back unrolled: columns from nose to tail tip, rows across; `ink` = share of black."""
+    """A koi's back unrolled: columns from nose to tail tip, rows across; `ink`, `orange`: the
+    shares of black and of the patches' colour.
+    """
     rows, columns = SKIN_SIZE
     along = np.linspace(0, 1, columns, dtype=np.float32)[None, :]
     across = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
     blobs = smooth_noise(random, SKIN_SIZE, 46.0) + 0.35 * smooth_noise(random, SKIN_SIZE, 14.0)
-    coverage = _soft_step(blobs - np.quantile(blobs, 0.48) - 0.25 * np.abs(across), 0.10)
+    coverage = _soft_step(blobs - np.quantile(blobs, 1 - orange) - 0.25 * np.abs(across), 0.10)
     skin = base + coverage[..., None] * (patch - base)
     spots = smooth_noise(random, SKIN_SIZE, 24.0) + 0.4 * smooth_noise(random, SKIN_SIZE, 9.0)
     spotted = _soft_step(spots - np.quantile(spots, 1 - ink), 0.15)
