@@ -345,6 +345,18 @@ def decode_labels(message: Any) -> NDArray[np.uint16]:
     return np.ascontiguousarray(rows).view(kind).astype(np.uint16)
 
 
+def pack_labels(labels: NDArray[np.uint16]) -> bytes:
+    """A label map as PNG: an hour of label maps would not fit in memory as arrays."""
+    _, data = cv2.imencode(".png", labels)
+    return bytes(data)
+
+
+def unpack_labels(data: bytes) -> NDArray[np.uint16]:
+    """The label map uint16 [H, W] that was packed."""
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return np.asarray(decoded, dtype=np.uint16)
+
+
 @lru_cache(maxsize=1)
 def message_types() -> Typestore:
     """The standard ROS 2 messages and this package's own, by name, e.g. for BagWriter.write."""

@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from lazyxmem_ros.evaluation import graph
-from lazyxmem_ros.evaluation.bags import BagReader, decode_labels, stamp_of
+from lazyxmem_ros.evaluation.bags import (
+    BagReader,
+    decode_labels,
+    pack_labels,
+    stamp_of,
+    unpack_labels,
+)
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
 from lazyxmem_ros.evaluation.sequences import VideoSequence
 from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
@@ -46,8 +51,7 @@ class GraphRecord:
         data = self.masks.get(stamp)
         if data is None:
             return None
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        return np.asarray(decoded, dtype=np.uint16)
+        return unpack_labels(data)
 
     def latency_ms(self, percentile: float) -> float:
         """A percentile (0..100) of the latency in ms; NaN where nothing was tracked."""
@@ -122,7 +126,7 @@ def _take(record: GraphRecord, topic: str, content: Any, received: int, image_to
     elif topic == graph.MASK_TOPIC:
         stamp = stamp_of(content)
         record.latency.setdefault(stamp, float(received))
-        record.masks[stamp] = bytes(cv2.imencode(".png", decode_labels(content))[1])
+        record.masks[stamp] = pack_labels(decode_labels(content))
     elif topic == graph.TRACKS_TOPIC:
         record.tracks[stamp_of(content)] = content
     elif topic == graph.REQUEST_TOPIC:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lazyxmem_ros.evaluation.bags import BagReader
+from lazyxmem_ros.evaluation.bags import BagReader, pack_labels, unpack_labels
 from lazyxmem_ros.evaluation.errors import DatasetError
 from lazyxmem_ros.evaluation.scene import Scene, SceneConfig
 
@@ -130,7 +130,7 @@ class BagSequence:
                 if isinstance(labels, Path):
                     _read_into(sample, FrameFiles(sample.key, None, labels), binary=False)
                 elif labels is not None:
-                    sample.truth = _inflate(labels)
+                    sample.truth = unpack_labels(labels)
                 if index == 0 and sample.truth is None and self.first_mask is not None:
                     _read_into(sample, FrameFiles(sample.key, None, self.first_mask), binary=False)
                     _check_size(sample)
@@ -155,7 +155,9 @@ class BagSequence:
             return {}
         # Deflated: an hour of label maps would not fit in memory as arrays.
         with BagReader(self.path) as bag:
-            return {frame.stamp: _deflate(frame.labels) for frame in bag.labels(self.truth_topic)}
+            return {
+                frame.stamp: pack_labels(frame.labels) for frame in bag.labels(self.truth_topic)
+            }
 
 
 @dataclass(frozen=True)
@@ -268,13 +270,3 @@ def _introduce(sample: Sample, known: set[int]) -> None:
     new = {int(value) for value in np.unique(sample.truth)} - known - {0}
     sample.given = {value: sample.truth == value for value in sorted(new)}
     known |= new
-
-
-def _deflate(labels: NDArray[np.uint16]) -> bytes:
-    _, data = cv2.imencode(".png", labels)
-    return bytes(data)
-
-
-def _inflate(data: bytes) -> NDArray[np.uint16]:
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    return np.asarray(decoded, dtype=np.uint16)

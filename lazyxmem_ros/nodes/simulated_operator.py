@@ -14,7 +14,7 @@ from rclpy.timer import Timer
 from std_msgs.msg import Header
 
 from lazyxmem_ros.correction.base import Prompt
-from lazyxmem_ros.evaluation.bags import BagReader
+from lazyxmem_ros.evaluation.bags import BagReader, pack_labels, unpack_labels
 from lazyxmem_ros.evaluation.errors import BagError
 from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
 from lazyxmem_ros.msg import Correction, CorrectionRequest
@@ -75,7 +75,9 @@ class SimulatedOperatorNode(Node):
         topic = self._settings["truth_topic"]
         try:
             with BagReader(Path(self._settings["bag"])) as bag:
-                self._truth = {frame.stamp: frame.labels for frame in bag.labels(topic)}
+                self._truth = {
+                    frame.stamp: pack_labels(frame.labels) for frame in bag.labels(topic)
+                }
         except BagError as error:
             raise NodeStartError(str(error)) from error
         self._operator = SimulatedOperator(
@@ -92,11 +94,11 @@ class SimulatedOperatorNode(Node):
         self.create_subscription(CorrectionRequest, "correction_request", self._on_request, quality)
 
     def _on_request(self, request: CorrectionRequest) -> None:
-        truth = self._truth.get(stamp_of(request.header.stamp))
-        if truth is None:
+        packed = self._truth.get(stamp_of(request.header.stamp))
+        if packed is None:
             self.get_logger().warning("a request about a frame without ground truth: no answer")
             return
-        prediction = read_mask(request.mask)
+        truth, prediction = unpack_labels(packed), read_mask(request.mask)
         if prediction.shape != truth.shape:
             self.get_logger().warning("the request's mask has another size than the ground truth")
             return
