@@ -27,6 +27,7 @@ from sensor_msgs.msg import Image
 from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.msg import Correction, TrackArray
 
+pytestmark = pytest.mark.slow  # each test starts several processes
 FRAMES = 12
 NS = "/graph_test"
 NODE = f"{NS}/lazyxmem_tracker"

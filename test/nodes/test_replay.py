@@ -60,7 +60,9 @@ def test_every_message_comes_with_its_stamp(
     storage: str, tmp_path: Path, probe: Probe, start: Start, topics: dict[str, str]
 ) -> None:
     bag = write_bag(tmp_path / "bag", storage=storage)
-    replay = start("replay", {"bag": bag, "wait_for_subscribers": 1, "rate": 4.0}, *renamed(topics))
+    replay = start(
+        "replay", {"bag": bag, "wait_for_subscribers": 1, "rate": 20.0}, *renamed(topics)
+    )
     listen(probe, replay, Image, topics["/image"])
     listen(probe, replay, Image, topics["/truth"])
     assert replay.wait() == 0, replay.log

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
@@ -14,10 +16,11 @@ from node_graph import (
     scene,
     wait_for,
 )
+from rosgraph_msgs.msg import Clock
 from tracker_harness import NODE, Tracker, click
 
 from lazyxmem_ros.msg import Correction, CorrectionRequest
-from lazyxmem_ros.nodes.conversions import mask_message
+from lazyxmem_ros.nodes.conversions import mask_message, time_message
 
 
 def test_an_uncertainty_spike_calls_the_service(tracker: Tracker) -> None:
@@ -159,3 +162,32 @@ def test_an_answer_after_its_deadline_is_refused(tracker: Tracker) -> None:
     assert not tracker.out("corrected")[0].applied
     assert "too late" in tracker.out("corrected")[0].message
     assert not tracker.service.requests
+
+
+def test_a_person_has_ros_time_and_a_service_steady_time(tracker: Tracker) -> None:
+    """While a recording stands still, a person's time does, but a service that hangs is noticed."""
+    now = tracker.node.get_clock().now
+
+    def set_clock(seconds: int) -> None:
+        tracker.probe.publish("/clock", Clock(clock=time_message(seconds * 10**9)))
+        wait_for(lambda: now().nanoseconds == seconds * 10**9, "the clock")
+
+    try:
+        assert tracker.set(use_sim_time=True, request_timeout=0.2, correction_timeout=0.2) == ""
+        set_clock(5000)
+        request = ask_a_person(tracker)
+        tracker.set(user_corrections=False)
+        assert request.deadline == time_message(5_000_200_000_000)
+        time.sleep(0.4)
+        tracker.service.mode = "silent"
+        answer = Correction(header=request.header, id=1, positive=[click(1)])
+        tracker.probe.publish(f"{NODE}/operator_correction", answer)
+        wait_for(lambda: tracker.out("corrected"), "the service's deadline")
+        assert "did not answer within 0.2 s" in tracker.out("corrected")[0].message
+        tracker.service.mode = "truth"
+        tracker.service.truth = scene(1)[1]
+        tracker.probe.publish(f"{NODE}/operator_correction", answer)  # there is time to try again
+        wait_for(lambda: len(tracker.out("corrected")) == 2, "the correction")
+        assert tracker.out("corrected")[1].applied, tracker.out("corrected")[1].message
+    finally:
+        tracker.set(use_sim_time=False)
