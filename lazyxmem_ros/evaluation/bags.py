@@ -29,7 +29,7 @@ from rosbags.rosbag2.errors import WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from lazyxmem_ros.evaluation.errors import BagError
+from lazyxmem_ros.evaluation.errors import BagError, DamagedBagError
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -149,10 +149,14 @@ class BagReader:
                 f"{', '.join(sorted(self.topics))}"
             )
         chosen = [entry for entry in reader.connections if not topics or entry.topic in topics]
+        count, promised = 0, sum(entry.msgcount for entry in chosen)
         with self._explained():
             for connection, received, raw in reader.messages(connections=chosen):
                 content = reader.deserialize(raw, connection.msgtype)
                 yield BagMessage(connection.topic, connection.msgtype, received, content)
+                count += 1
+        if count < promised:  # a storage may end early without a word
+            raise self._damaged(EOFError(f"{count} of {promised} messages"))
 
     def images(self, topic: str) -> Iterator[StampedImage]:
         """The images of a raw or compressed topic; raises BagError for one that does not decode."""
@@ -187,7 +191,7 @@ class BagReader:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns whatever the storage raises on a damaged bag into one BagError."""
+        """Turns whatever the storage raises on a damaged bag into one DamagedBagError."""
         try:
             yield
         except (BagError, GeneratorExit):
@@ -198,8 +202,8 @@ class BagReader:
             # Damaged data surfaces as anything: apsw, struct, zstd and lz4 errors, wrong lengths.
             raise self._damaged(error) from error
 
-    def _damaged(self, error: Exception) -> BagError:
-        return BagError(
+    def _damaged(self, error: Exception) -> DamagedBagError:
+        return DamagedBagError(
             f"{self.path}: cannot be read ({type(error).__name__}: {error}). If the recording was "
             "cut short, repair it with `ros2 bag reindex` (sqlite3) or `mcap recover` (MCAP)"
         )
@@ -321,7 +325,8 @@ def decode_image(message: Any) -> NDArray[np.uint8]:
             raise BagError(f"{len(message.data)} bytes of {message.format!r} did not decode")
         return np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)
     try:
-        return np.ascontiguousarray(image_to_cvimage(message, "rgb8"), dtype=np.uint8)
+        # A copy: a view of the message would be read-only, which PyTorch warns of.
+        return np.array(image_to_cvimage(message, "rgb8"), dtype=np.uint8, order="C")
     except Exception as error:  # rosbags-image, NumPy and OpenCV each have their own
         raise BagError(
             f"a {message.width}x{message.height} {message.encoding} image does not convert: {error}"

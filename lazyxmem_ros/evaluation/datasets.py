@@ -13,13 +13,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lazyxmem_ros.evaluation.bags import BagReader
-from lazyxmem_ros.evaluation.errors import BagError, DatasetError
+from lazyxmem_ros.evaluation.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.evaluation.sequences import (
     DEFAULT_RATE,
     BagSequence,
     FolderSequence,
     FrameFiles,
     SceneSequence,
+    UnreadableSequence,
     VideoSequence,
     read_label_map,
 )
@@ -203,6 +204,18 @@ def _bags_under(path: Path) -> list[Path]:
 
 
 def _open_bag(path: Path, options: DatasetOptions) -> VideoSequence:
+    """A bag as a sequence; one that is damaged becomes an UnreadableSequence."""
+    try:
+        return _opened_bag(path, options)
+    except DamagedBagError as error:
+        return UnreadableSequence(_bag_name(path), str(error))
+
+
+def _bag_name(path: Path) -> str:
+    return path.stem if path.is_file() else path.resolve().name
+
+
+def _opened_bag(path: Path, options: DatasetOptions) -> VideoSequence:
     with BagReader(path) as bag:
         image_topic = bag.image_topic(options.image_topic)
         truth_topic = options.truth_topic
@@ -211,7 +224,7 @@ def _open_bag(path: Path, options: DatasetOptions) -> VideoSequence:
             raise BagError(f"{path}: no truth topic {truth_topic!r}; it has {known}")
         frames = bag.topics[image_topic].messages
     return BagSequence(
-        path.stem if path.is_file() else path.resolve().name,
+        _bag_name(path),
         path,
         image_topic,
         frames,

@@ -14,6 +14,10 @@ class BagError(EvaluationError):
     """A rosbag2 bag that cannot be read or written."""
 
 
+class DamagedBagError(BagError):
+    """A bag whose storage is cut short or damaged."""
+
+
 class DatasetError(EvaluationError):
     """A dataset, sequence or frame that cannot be read as its layout says."""
 

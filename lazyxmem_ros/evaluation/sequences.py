@@ -17,8 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lazyxmem_ros.evaluation.bags import BagReader, pack_labels, unpack_labels
-from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.evaluation.bags import (
+    BagReader,
+    decode_image,
+    pack_labels,
+    stamp_of,
+    unpack_labels,
+)
+from lazyxmem_ros.evaluation.errors import BagError, DatasetError
 from lazyxmem_ros.evaluation.scene import Scene, SceneConfig
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
@@ -124,9 +130,14 @@ class BagSequence:
         truth = self._truth()
         known: set[int] = set()
         with BagReader(self.path) as bag:
-            for index, frame in enumerate(bag.images(self.image_topic)):
-                sample = Sample(index, str(frame.stamp), frame.stamp, image=frame.image)
-                labels = truth.get(frame.stamp)
+            for index, message in enumerate(bag.messages(self.image_topic)):
+                stamp = stamp_of(message.content)
+                sample = Sample(index, str(stamp), stamp)
+                try:
+                    sample.image = decode_image(message.content)
+                except BagError as error:
+                    sample.faults.append(f"frame {stamp}: {error}")
+                labels = truth.get(stamp)
                 if isinstance(labels, Path):
                     _read_into(sample, FrameFiles(sample.key, None, labels), binary=False)
                 elif labels is not None:
@@ -200,6 +211,21 @@ class SelectedFrames:
         return (sample for sample in self.whole.samples() if sample.stamp in self.stamps)
 
 
+@dataclass(frozen=True)
+class UnreadableSequence:
+    """Stands for a sequence that could not be opened: evaluating it says why, others go on."""
+
+    name: str
+    reason: str
+
+    def __len__(self) -> int:
+        return 1
+
+    def samples(self) -> Iterator[Sample]:
+        """Raises DatasetError with the reason."""
+        raise DatasetError(self.reason)
+
+
 def read_label_map(path: Path, *, binary: bool = False) -> NDArray[np.uint16]:
     """A label map from an indexed, grey or 16-bit PNG; binary: every non-zero pixel becomes 1.
 
@@ -240,7 +266,7 @@ def _read_into(sample: Sample, files: FrameFiles, *, binary: bool) -> None:
             sample.image = read_image_file(files.image)
         except DatasetError as error:
             sample.faults.append(str(error))
-    elif sample.image is None:
+    elif sample.image is None and not sample.faults:
         sample.faults.append(f"frame {sample.key}: the image is missing, its mask is {files.mask}")
     if files.mask is not None:
         try:

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.evaluation.bags import (
+    BagWriter,
+    StampedImage,
+    StampedLabels,
+    message_types,
+)
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.evaluation.errors import BagError, DatasetError
 from lazyxmem_ros.evaluation.sequences import BagSequence, FolderSequence, read_label_map
@@ -170,6 +175,34 @@ def test_bag_with_a_folder_of_masks_by_stamp(bag: Path, tmp_path: Path) -> None:
     Image.fromarray(labels).save(masks / "first.png")
     with pytest.raises(DatasetError, match=r"named by stamp in nanoseconds, not first\.png"):
         list(sequence.samples())
+
+
+def test_an_undecodable_image_in_a_bag_costs_one_frame(tmp_path: Path) -> None:
+    path = tmp_path / "drive"
+    with BagWriter(path) as writer:
+        compressed = message_types().types["sensor_msgs/msg/CompressedImage"]
+        for index in range(4):
+            stamp = 10**9 + index
+            image = np.full((48, 64, 3), 10 + index, np.uint8)
+            writer.write_image("/camera", StampedImage(stamp, image), compression="png")
+            if index == 1:
+                header = writer._header(stamp + 10**8, "camera")
+                broken = compressed(header=header, format="jpeg", data=np.zeros(9, np.uint8))
+                writer.write("/camera", broken, stamp + 10**8)
+    (sequence,) = open_dataset(path)
+    samples = list(sequence.samples())
+    assert [sample.image is None for sample in samples] == [False, False, False, False, True]
+    assert "9 bytes of 'jpeg' did not decode" in samples[4].faults[0]
+
+
+def test_a_damaged_bag_does_not_hide_the_others(bag: Path) -> None:
+    broken = bag.parent / "broken"
+    broken.mkdir()
+    (broken / "metadata.yaml").write_text("rosbag2_bagfile_information: {}")
+    sequences = open_dataset(bag.parent, DatasetOptions(truth_topic="/truth"))
+    assert [sequence.name for sequence in sequences] == ["broken", "drive"]
+    with pytest.raises(DatasetError, match="broken: cannot be read"):
+        list(sequences[0].samples())
 
 
 def test_bag_with_nothing_but_a_first_mask(bag: Path, tmp_path: Path) -> None:

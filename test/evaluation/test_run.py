@@ -19,8 +19,14 @@ import pytest
 from PIL import Image
 
 from lazyxmem_ros.cli import main
-from lazyxmem_ros.evaluation.datasets import open_dataset
-from lazyxmem_ros.evaluation.errors import DatasetError, EvaluationError, MethodError
+from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage
+from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.evaluation.errors import (
+    DamagedBagError,
+    DatasetError,
+    EvaluationError,
+    MethodError,
+)
 from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
 from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig
@@ -190,6 +196,77 @@ def test_command_writes_tables_and_a_self_contained_report(
     assert all(reference.startswith(("data:image/", "#")) for reference in page.references)
     for word in ("xmem", "lazy", "J&F", "walk", "run", "00004.jpg: the image cannot be read"):
         assert word in page.text
+
+
+def walking_bag(path: Path, frames: int) -> None:
+    """A bag of images alone, with a wandering square."""
+    with BagWriter(path, storage="sqlite3") as writer:
+        for index in range(frames):
+            image = np.full((64, 96, 3), 60, np.uint8)
+            image[10:30, 5 + 2 * index : 25 + 2 * index] = (220, 60, 40)
+            writer.write_image("/camera", StampedImage(10**9 + index * 10**8, image))
+
+
+def test_without_ground_truth_what_can_be_known(tmp_path: Path, tiny_weights: Path) -> None:
+    walking_bag(tmp_path / "drive", 8)
+    labels = np.zeros((64, 96), np.uint8)
+    labels[10:30, 5:25] = 1
+    Image.fromarray(labels).save(tmp_path / "first.png")
+    out = tmp_path / "out"
+    call = command(tmp_path / "drive", tiny_weights, out, "--first-mask")
+    call += [str(tmp_path / "first.png"), "--workers", "1", "--methods", "xmem,lazy"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "no ground truth" in done.stdout
+    frames = pd.read_parquet(out / "frames.parquet")
+    assert len(frames) == 2 * 8
+    assert not frames["scored"].any()
+    assert frames["uncertainty"].notna().all()
+    events = pd.read_parquet(out / "events.parquet")
+    assert set(events["method"]) == {"lazy"}
+    assert not events["applied"].any()
+    assert set(events["outcome"]) == {"the frame is not annotated"}
+    dataset = pd.read_parquet(out / "dataset.parquet").set_index("method")
+    assert dataset.loc["xmem", ["coverage", "stability"]].notna().all()
+    page = PageReader()
+    page.feed((out / "report.html").read_text(encoding="utf-8"))
+    assert "there is no ground truth" in page.text
+
+
+def test_a_damaged_bag_keeps_what_came_before(tmp_path: Path, tiny_weights: Path) -> None:
+    noise = np.random.default_rng(0)
+    with BagWriter(tmp_path / "drive", storage="mcap") as writer:
+        for index in range(200):
+            image = noise.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+            writer.write_image("/camera", StampedImage(10**9 + index * 10**8, image))
+    labels = np.zeros((64, 96), np.uint8)
+    labels[10:30, 5:25] = 1
+    Image.fromarray(labels).save(tmp_path / "first.png")
+    (file,) = (tmp_path / "drive").glob("*.mcap")
+    data = bytearray(file.read_bytes())
+    hole = slice(int(0.80 * len(data)), int(0.81 * len(data)))
+    data[hole] = bytes(hole.stop - hole.start)
+    file.write_bytes(data)
+    options = DatasetOptions(first_mask=tmp_path / "first.png")
+    (sequence,) = open_dataset(tmp_path / "drive", options)
+    settings = TrackerSettings(tiny_weights, device="cpu")
+    plan = EvaluationPlan((sequence,), tuple(choose_methods(["xmem"])), settings)
+    results = evaluate(plan, tmp_path / "out", Watcher())
+    assert "drive: cannot be read" in str(results.reports[0].error)
+    assert 0 < len(results.frames) < 200
+    with pytest.raises(DamagedBagError, match="drive: cannot be read"):
+        evaluate(replace(plan, strict=True), tmp_path / "strict", Watcher())
+
+
+def test_a_bag_cut_short_is_named(tmp_path: Path, tiny_weights: Path) -> None:
+    walking_bag(tmp_path / "drive", 20)
+    (file,) = (tmp_path / "drive").glob("*.db3")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    settings = TrackerSettings(tiny_weights, device="cpu")
+    sequences = tuple(open_dataset(tmp_path / "drive"))
+    plan = EvaluationPlan(sequences, tuple(choose_methods(["xmem"])), settings)
+    with pytest.raises(EvaluationError, match=r"nothing could be evaluated: .*cannot be read"):
+        evaluate(plan, tmp_path / "out", Watcher())
 
 
 def test_command_explains_bad_input(
