@@ -9,6 +9,8 @@ RUN := tools/run
 # What `make demo` replays: empty is the scene that the project makes itself; otherwise a sequence
 # of ../shared/data by its name.
 SEQUENCE ?=
+# How fast, against the recording; empty leaves it to the demonstration.
+RATE ?=
 PYTEST_ARGS ?=
 
 PYTHON_SOURCES := lazyxmem_ros training bench test launch tools setup.py
@@ -28,7 +30,7 @@ setup: ## Prepare .venv and build the messages (every other target does it too)
 	@tools/setup
 
 demo: setup ## Track an object through a bag with the real nodes; SEQUENCE=camel for a real one
-	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE))
+	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE)) $(if $(RATE),--rate $(RATE))
 
 test: setup ## Run every test; PYTEST_ARGS="-k memory" passes options on
 	@$(RUN) python -m pytest $(PYTEST_ARGS)
