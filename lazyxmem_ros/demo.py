@@ -40,7 +40,12 @@ from lazyxmem_ros.evaluation.bag_export import FIRST_STAMP, TRUTH_TOPIC, export_
 from lazyxmem_ros.evaluation.bags import stamp_of
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.errors import DatasetError, EvaluationError
-from lazyxmem_ros.evaluation.graph import GraphSettings, run_graph, tracker_parameters
+from lazyxmem_ros.evaluation.graph import (
+    GraphSettings,
+    graph_environment,
+    run_graph,
+    tracker_parameters,
+)
 from lazyxmem_ros.evaluation.graph_record import GraphRecord, read_record, score_record
 from lazyxmem_ros.evaluation.methods import Method, MethodOptions, all_methods
 from lazyxmem_ros.evaluation.offline import SequenceRunner
@@ -133,12 +138,16 @@ def demonstrate(options: DemoOptions, console: Console) -> Outcome:
         )
         lazy = LazyConfig()
         settings = _graph_settings(options, bag, lazy, weights_file, rate)
+        environment = graph_environment()
+        domain = environment["ROS_DOMAIN_ID"]
+        progress.console.print(f"[dim]to look on: ROS_DOMAIN_ID={domain} rviz2[/]")
         task_graph = progress.add_task("replay -> tracker <-> corrections", total=total)
         run_graph(
             settings,
             options.out / "published",
             options.out / "logs",
             lambda n: progress.update(task_graph, completed=n),
+            environment,
         )
         record = read_record(options.out / "published", bag.image_topic)
         frames, events = score_record(record, bag, method="with corrections")

@@ -83,13 +83,15 @@ def run_graph(
     record: Path,
     logs: Path,
     progressed: Callable[[int], None] = lambda masks: None,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Play a bag through the graph and record what is published into the new bag `record`.
 
-    progressed: called with the number of masks recorded so far. Raises ProcessError where a node
+    progressed: called with the number of masks recorded so far. environment: of the nodes, see
+    `graph_environment`. Raises ProcessError where a node
     fails; however it ends, no process is left.
     """
-    environment = graph_environment()
+    environment = environment or graph_environment()
     with ProcessSet(logs) as processes:
 
         def start(name: str, parameters: Mapping[str, object], *remaps: str) -> Child:
