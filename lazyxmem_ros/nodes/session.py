@@ -169,7 +169,7 @@ class TrackingSession:
             if given:
                 self._process_with(frame, [])
             return
-        self._see_objects()
+        self.see_objects()
         frame.labels = result.labels
         self._newest = frame
         self._ask(frame, result)
@@ -270,7 +270,7 @@ class TrackingSession:
         else:
             assert newest is not None
             self._add_to_newest(self._carried_forward(given, frame, newest), newest)
-        self._see_objects()
+        self.see_objects()
         if not set(given.masks) <= set(self.object_ids):
             raise RefusedError("not added", f"the objects could not be added at stamp {stamp} ns")
         return tuple(given.masks)
@@ -290,7 +290,7 @@ class TrackingSession:
         """Forget objects (all where none is named); raises a TrackerError for an unknown one."""
         ids = tuple(object_ids) or tuple(self._lazy.object_ids)
         self._lazy.remove_objects(list(ids))
-        self._see_objects()
+        self.see_objects()
         return ids
 
     def reset(self, *, images: bool = True) -> None:
@@ -304,7 +304,7 @@ class TrackingSession:
         self._held.clear()
         self._waiting_for = set()
         self._processed, self._newest = -1, None
-        self._see_objects()
+        self.see_objects()
 
     def configure(self, config: LazyConfig, correction_wait: float) -> None:
         """Use other thresholds from the next frame on."""
@@ -380,5 +380,6 @@ class TrackingSession:
                     f"the frame {size[1]}x{size[0]} pixels",
                 )
 
-    def _see_objects(self) -> None:
+    def see_objects(self) -> None:
+        """Note which objects are tracked, for those who read `object_ids`."""
         self.object_ids = tuple(self._lazy.object_ids)

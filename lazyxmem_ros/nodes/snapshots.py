@@ -2,7 +2,6 @@
 """Keeps what the tracker knows on the disk: now and then, on request, and at the end.
 
 The worker only copies the memory, which takes milliseconds; a thread of its own writes the file.
-Knows nothing of rclpy.
 """
 
 from __future__ import annotations
@@ -10,7 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from std_srvs.srv import Trigger
 
 from lazyxmem_ros.lazy import LazyTracker, Snapshot, SnapshotError, read_snapshot, write_snapshot
 from lazyxmem_ros.nodes.worker import FrameT, Worker
@@ -31,11 +36,11 @@ class SnapshotKeeper:
         on_fault: Callable[[str], None],
     ) -> None:
         """on_fault(text): called from any thread when a file could not be written."""
-        self._path = path
         self._lazy = lazy
         self._worker = worker
         self._on_fault = on_fault
         self._writing = threading.Lock()
+        self.path = path
         self.saved = 0
         self.last_copy_seconds = 0.0
         """How long the last copy kept the worker."""
@@ -46,9 +51,9 @@ class SnapshotKeeper:
         Raises SnapshotError, with nothing changed, where the file cannot be used. Only for use
         before the worker has started.
         """
-        if not self._path.exists():
+        if not self.path.exists():
             return ()
-        self._lazy.resume(read_snapshot(self._path, self._lazy.tracker))
+        self._lazy.resume(read_snapshot(self.path, self._lazy.tracker))
         return self._lazy.object_ids
 
     def save_in_background(self) -> None:
@@ -68,7 +73,7 @@ class SnapshotKeeper:
     def save(self) -> int:
         """Save and wait for it; returns the file's bytes. Raises SnapshotError or OSError."""
         if not self._writing.acquire(timeout=WRITING_TIMEOUT):
-            raise SnapshotError(f"{self._path} is still being written")
+            raise SnapshotError(f"{self.path} is still being written")
         try:
             return self._write(self._worker.submit(self._copy).result(WRITING_TIMEOUT))
         finally:
@@ -77,7 +82,7 @@ class SnapshotKeeper:
     def close(self) -> None:
         """Save for the last time; the worker must have ended, so that nothing changes any more."""
         if not self._writing.acquire(timeout=WRITING_TIMEOUT):
-            self._on_fault(f"{self._path} is still being written")
+            self._on_fault(f"{self.path} is still being written")
             return
         self._lazy.close()
         self._write_and_release(self._copy())
@@ -92,11 +97,48 @@ class SnapshotKeeper:
         try:
             self._write(snapshot)
         except OSError as error:
-            self._on_fault(f"the snapshot {self._path} cannot be written: {error}")
+            self._on_fault(f"the snapshot {self.path} cannot be written: {error}")
         finally:
             self._writing.release()
 
     def _write(self, snapshot: Snapshot) -> int:
-        size = write_snapshot(snapshot, self._path)
+        size = write_snapshot(snapshot, self.path)
         self.saved += 1
         return size
+
+
+class SnapshotService:
+    """When to save: every `period` seconds of steady time, and on `~/save_snapshot`."""
+
+    def __init__(self, node: Node, keeper: SnapshotKeeper, *, period: float) -> None:
+        """period: seconds; 0: only on request and at the end."""
+        self._node = node
+        self._keeper = keeper
+        # A group of their own: saving may wait for the disk, and nothing else of the node does.
+        group = MutuallyExclusiveCallbackGroup()
+        self._service = node.create_service(
+            Trigger, "~/save_snapshot", self._on_request, callback_group=group
+        )
+        self._timer = None
+        if period:
+            clock = Clock(clock_type=ClockType.STEADY_TIME)
+            self._timer = node.create_timer(
+                period, keeper.save_in_background, callback_group=group, clock=clock
+            )
+
+    def close(self) -> None:
+        """Stop, and save for the last time; the worker must have ended."""
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+        self._node.destroy_service(self._service)
+        self._keeper.close()
+
+    def _on_request(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            size = self._keeper.save()
+        except (SnapshotError, OSError, CancelledError, TimeoutError) as error:
+            response.message = f"the snapshot was not saved: {error}"
+            return response
+        response.success = True
+        response.message = f"{size} bytes in {self._keeper.path}"
+        return response

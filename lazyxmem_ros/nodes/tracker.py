@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,8 +37,9 @@ from lazyxmem_ros.nodes.tracker_outputs import TrackerOutputs
 from lazyxmem_ros.nodes.worker import Worker
 
 if TYPE_CHECKING:
-    from lazyxmem_ros.lazy import StepResult
+    from lazyxmem_ros.lazy import LazyTracker, StepResult
     from lazyxmem_ros.nodes.session import TrackingSession
+    from lazyxmem_ros.nodes.snapshots import SnapshotService
 
 NODE_NAME = "lazyxmem_tracker"
 
@@ -57,6 +59,7 @@ class _Parts:
     weights: str
     device: str
     timer: Timer
+    snapshots: SnapshotService | None
 
 
 class TrackerNode(LifecycleNode):
@@ -216,6 +219,7 @@ class TrackerNode(LifecycleNode):
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         report = TrackerReport(self.get_name(), self._measures, self._refusals, client)
+        snapshots = self._open_snapshots(lazy, session, worker)
         worker.start()
         return _Parts(
             worker,
@@ -229,7 +233,29 @@ class TrackerNode(LifecycleNode):
             str(path),
             str(device),
             timer,
+            snapshots,
         )
+
+    def _open_snapshots(
+        self, lazy: LazyTracker, session: TrackingSession, worker: Worker[ReceivedFrame]
+    ) -> SnapshotService | None:
+        """Go on from the snapshot, if there is one that can be used, and keep saving."""
+        if not self._settings["snapshot_path"]:
+            return None
+        from lazyxmem_ros.lazy import SnapshotError
+        from lazyxmem_ros.nodes.snapshots import SnapshotKeeper, SnapshotService
+
+        path = Path(self._settings["snapshot_path"]).expanduser()
+        keeper = SnapshotKeeper(path, lazy, worker, on_fault=self.get_logger().error)
+        try:
+            ids = keeper.resume()
+        except SnapshotError as error:
+            self._refusals.refuse(str(path), "snapshot", f"{error}; tracking starts empty")
+        else:
+            session.see_objects()
+            if ids:
+                self.get_logger().info(f"going on with object {', '.join(map(str, ids))}")
+        return SnapshotService(self, keeper, period=self._settings["snapshot_period"])
 
     def _tear_down(self) -> None:
         self._close_images()
@@ -239,6 +265,8 @@ class TrackerNode(LifecycleNode):
         if not parts.worker.stop():
             self.get_logger().warning("the worker is still busy with its last frame")
         self.destroy_timer(parts.timer)
+        if parts.snapshots is not None:
+            parts.snapshots.close()
         parts.objects.close()
         parts.corrections.close()
         parts.client.close()

@@ -301,6 +301,20 @@ TABLE = (
         bounds=(0.0, 3600.0),
     ),
     ParameterSpec(
+        "snapshot_path",
+        "",
+        "File that keeps everything known of the objects, so that a restarted node goes on with "
+        "them; empty = none.",
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "snapshot_period",
+        10.0,
+        "Seconds between snapshots; 0 = only on request and at the end.",
+        bounds=(0.0, 86_400.0),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
         "overlay_opacity",
         0.4,
         "Opacity of the tint on ~/overlay.",
