@@ -265,8 +265,10 @@ class SequenceRunner:
             return None
         if prompt.mask is not None:
             return prompt.mask
-        with_prior = Prompt(prompt.positive, prompt.negative, prompt.box, ask.mask)
-        mask = self._refine(ask.image, with_prior, ask.stamp)
+        if prompt.box is None:
+            # A box says where the whole object is, a click needs the mask that it is about.
+            prompt = Prompt(prompt.positive, prompt.negative, None, ask.mask)
+        mask = self._refine(ask.image, prompt, ask.stamp)
         if mask is None:
             self._answered(ask, False, "the corrector found nothing", {})
         return mask

@@ -281,7 +281,9 @@ class Corrections:
         only_mask = not len(prompt.positive) and not len(prompt.negative) and prompt.box is None
         if only_mask:
             return None, prompt.prior
-        if prompt.prior is None:
+        # A click says that something is wrong with the mask, a box that the object is in there:
+        # a lost track's mask beside the box would only mislead.
+        if prompt.prior is None and prompt.box is None:
             prior = frame.labels == message.id
             prompt = CorrectionPrompt(prompt.positive, prompt.negative, prompt.box, prior)
         return prompt, None
