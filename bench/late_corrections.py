@@ -13,7 +13,7 @@ out/bench/late_corrections.png and .csv.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,7 +90,9 @@ def run(
     return Run(stamps, frames.to_numpy(), asked, answered, caught_up or answered)
 
 
-def compare(tracker: XMemTracker, sequence: VideoSequence, tick) -> Iterator[dict[str, object]]:
+def compare(
+    tracker: XMemTracker, sequence: VideoSequence, tick: Callable[[], None]
+) -> Iterator[dict[str, object]]:
     """A row per delay and kind; nothing where the object is never lost."""
     instant = run(tracker, sequence, EXACT, 0.0)
     plain = run(tracker, sequence, QUIET, None)
