@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from training.camera import Clip, move_light, shoot
 from training.layers import (
     MASK_THRESHOLD,
     Base,
@@ -58,6 +59,8 @@ class ComposeConfig:
     """Least area of a target on the first frame, as a share of the frame's."""
     bridge_share: float = 0.0
     """Clips in which a target passes under something that stays where it is."""
+    impostor_share: float = 0.0
+    """Bridges from under which a look-alike comes out while the target is there."""
     cousin_share: float = 0.0
     """Look-alikes that are like their twin but not the same: other spots, another tint."""
     shadow_share: float = 0.0
@@ -66,14 +69,6 @@ class ComposeConfig:
     """Clips under light that moves, as through water or leaves."""
     longest: float = 3.0
     """Seconds that a clip may span; the motion between frames grows with it."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """frames: RGB uint8 [T, H, W, 3]; labels: uint8 [T, H, W], 0 background, 1..K targets."""
-
-    frames: UInt8Array
-    labels: UInt8Array
 
 
 @dataclass
@@ -131,7 +126,11 @@ class Composer:
             layers.append(self._crossing(rng, times, energy, layers, cover=False))
         targets = [layer for layer in layers if layer.label]
         if targets and config.bridge_share and rng.random() < config.bridge_share:
-            layers.append(self._bridge(rng, times, targets[int(rng.integers(len(targets)))]))
+            target = targets[int(rng.integers(len(targets)))]
+            bridge = self._bridge(rng, times, target)
+            if config.impostor_share and rng.random() < config.impostor_share:
+                layers.append(self._impostor(rng, times, energy, target, bridge))
+            layers.append(bridge)
         elif layers and rng.random() < config.hiding_share:
             layers.append(self._crossing(rng, times, energy, layers, cover=True))
         swap = None
@@ -139,8 +138,8 @@ class Composer:
             swap = int(rng.integers(1, config.frames))
         clip = self._render(rng, base, layers, swap)
         if config.moving_light_share and rng.random() < config.moving_light_share:
-            _move_light(rng, clip, times)
-        return _camera(rng, clip, times)
+            move_light(rng, clip, times)
+        return shoot(rng, clip, times)
 
     def _base(self, rng: np.random.Generator, times: FloatArray, energy: float) -> Base:
         config, kind = self.config, rng.random()
@@ -257,6 +256,28 @@ class Composer:
         path = Path(centre, still, angle, still, None)
         return _Layer(CutOut([strip]), path, 0, 1.5, np.ones(count, np.float32))
 
+    def _impostor(
+        self,
+        rng: np.random.Generator,
+        times: FloatArray,
+        energy: float,
+        target: _Layer,
+        bridge: _Layer,
+    ) -> _Layer:
+        """A look-alike that starts under the bridge and leaves it on either side."""
+        size = self.config.size
+        layer = self._look_alike(rng, times, energy, target)
+        angle = float(bridge.path.angle[0])
+        across = np.array([np.cos(angle), np.sin(angle)])
+        along = np.array([-across[1], across[0]])
+        start = bridge.path.centre[0] + rng.uniform(-0.35, 0.35) * size * along
+        way = rng.choice([-1.0, 1.0]) * across + rng.normal(0, 0.4) * along
+        reach = target.cut_out.extent * rng.uniform(1.0, 2.5)
+        late = rng.uniform(0.0, 0.5)  # it waits there for a part of the clip
+        progress = np.clip((times / times[-1] - late) / (1 - late), 0, 1)
+        layer.path = _moved(layer.path, start + progress[:, None] * reach * way)
+        return layer
+
     def _render(
         self, rng: np.random.Generator, base: Base, layers: list[_Layer], swap: int | None
     ) -> Clip:
@@ -306,26 +327,6 @@ def _cousin(rng: np.random.Generator, cut_out: CutOut) -> CutOut:
     return CutOut(pictures)
 
 
-def _move_light(rng: np.random.Generator, clip: Clip, times: FloatArray) -> None:
-    """Multiplies the frames, in place, by a net of light that drifts over them."""
-    size = clip.frames.shape[1]
-    cells = int(rng.integers(5, 14))
-    strength, sharpness = rng.uniform(0.1, 0.4), rng.uniform(1.5, 4)
-    layers, drifts = [], []
-    for _ in range(2):
-        grid = rng.standard_normal((2 * cells, 2 * cells)).astype(np.float32)
-        layers.append(cv2.resize(grid, (2 * size, 2 * size), interpolation=cv2.INTER_CUBIC))
-        drifts.append(rng.uniform(-0.4, 0.4, 2) * size)
-    for t, time in enumerate(times):
-        total = np.zeros((size, size), np.float32)
-        for layer, drift in zip(layers, drifts, strict=True):
-            x, y = (int(np.clip(size / 2 + d * time / 3, 0, size)) for d in drift)
-            total += layer[y : y + size, x : x + size]
-        light = 1 - 0.3 * strength + strength * np.exp(-sharpness * np.abs(total))
-        lit = clip.frames[t] * light[..., None].astype(np.float32)
-        clip.frames[t] = np.clip(lit, 0, 255).astype(np.uint8)
-
-
 def _filled(alpha: UInt8Array) -> UInt8Array:
     """The convex hull of a shape, so that nothing shows through an occluder."""
     contours, _ = cv2.findContours(
@@ -366,39 +367,3 @@ def _throw_shadow(canvas: UInt8Array, layer: _Layer, t: int) -> None:
     shade = warp(alpha, moved, t, canvas.shape[0], border=cv2.BORDER_CONSTANT)
     soft = cv2.GaussianBlur(shade, (0, 0), 2.0).astype(np.float32)
     canvas[:] = (canvas * (1 - soft[..., None] * (0.45 / 255))).astype(np.uint8)
-
-
-def _camera(rng: np.random.Generator, clip: Clip, times: FloatArray) -> Clip:
-    """What a camera adds: exposure, colour cast, blur, noise; and a mirrored view."""
-    frames, labels = clip.frames, clip.labels
-    count, size = frames.shape[0], frames.shape[1]
-    if rng.random() < 0.5:
-        frames, labels = frames[:, :, ::-1], labels[:, :, ::-1]
-    frames = np.ascontiguousarray(frames)
-    cast = rng.normal(1, 0.06, 3)
-    exposure = 1 + rng.normal(0, 0.12) + rng.normal(0, 0.06) * times
-    bias = rng.normal(0, 8)
-    sigma = float(rng.exponential(2.5)) if rng.random() < 0.7 else 0.0
-    blur = rng.random()
-    shade = None
-    if rng.random() < 0.2:
-        grid = rng.normal(1, 0.2, (3, 3)).astype(np.float32)
-        shade = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
-    out = np.empty_like(frames)
-    for t in range(count):
-        frame = frames[t]
-        if blur < 0.15:
-            frame = cv2.GaussianBlur(frame, (0, 0), float(rng.uniform(0.5, 1.4)))
-        elif blur < 0.25:
-            frame = cv2.blur(frame, (int(rng.integers(1, 6)), int(rng.integers(1, 6))))
-        value = frame.astype(np.float32) * (cast * exposure[t]).astype(np.float32) + bias
-        if shade is not None:
-            value *= shade
-        if sigma:
-            value += sigma * _noise(rng, size)
-        out[t] = np.clip(value, 0, 255).astype(np.uint8)
-    return Clip(out, np.ascontiguousarray(labels))
-
-
-def _noise(rng: np.random.Generator, size: int) -> FloatArray:
-    return rng.standard_normal((size, size, 3), dtype=np.float32)

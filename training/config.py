@@ -30,6 +30,8 @@ class Stage:
     batch: int
     memory_frames: int = 3
     """Most frames that memory holds while a frame is segmented, the first always among them."""
+    bootstrap_share: float | None = None
+    """Share of the hardest pixels that cross-entropy counts; None: as the run's schedule says."""
     freeze_batch_norm: bool = False
     """Use the running statistics, as inference does, and leave them as they are."""
     compose: dict[str, float] = field(default_factory=dict)

@@ -89,6 +89,12 @@ def rate_at(config: TrackerTraining, step: int) -> float:
     return config.learning_rate * warm * (config.final_rate + (1 - config.final_rate) * fall)
 
 
+def keep_at(config: TrackerTraining, step: int) -> float:
+    """Share of the hardest pixels that cross-entropy counts: from all to bootstrap_share."""
+    ripe = min(1.0, step / max(1, config.bootstrap_steps))
+    return 1 - ripe * (1 - config.bootstrap_share)
+
+
 class Trainer:
     """One run: network, averaged weights, optimiser, and the step they stand at."""
 
@@ -160,8 +166,7 @@ class Trainer:
         frames, labels = frames.to(self.device), labels.to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits = roll_out(replica, normalise(frames), first_masks(labels, objects), plan)
-        ripe = min(1.0, step / max(1, config.bootstrap_steps))
-        keep = 1 - ripe * (1 - config.bootstrap_share)
+        keep = stage.bootstrap_share or keep_at(config, step)
         truth = labels[:, 1:].long()
         weight = len(frames) / whole
         loss = weight * tracking_loss(logits, truth, keep)
