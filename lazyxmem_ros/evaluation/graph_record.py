@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from lazyxmem_ros.evaluation.bags import (
     stamp_of,
     unpack_labels,
 )
-from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
+from lazyxmem_ros.evaluation.rows import FrameRows, event_row
 from lazyxmem_ros.evaluation.sequences import VideoSequence
 from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
 
 STATES = ("tracked", "uncertain", "lost")
+NANOSECONDS_PER_SECOND = 1e9
 NANOSECONDS_PER_MILLISECOND = 1e6
+MILLISECONDS_PER_SECOND = 1e3
 
 
 @dataclass
@@ -78,46 +81,23 @@ def score_record(
     record: GraphRecord, sequence: VideoSequence, *, method: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Frame and event rows (see `tables`) of the frames for which a mask was published."""
-    frames: list[dict[str, Any]] = []
-    first_index: dict[int, int] = {}
-    previous: dict[int, NDArray[np.bool_]] = {}
-    index_of: dict[int, tuple[int, str]] = {}
-    run = {"sequence": sequence.name, "method": method, "repeat": 0}
+    rows = FrameRows()
+    frame_of: dict[int, tuple[int, str, int]] = {}
     for sample in sequence.samples():
-        index_of[sample.stamp] = (sample.index, sample.key)
-        for object_id in sample.given:
-            first_index.setdefault(object_id, sample.index)
+        frame_of[sample.stamp] = (sample.index, sample.key, sample.stamp)
+        rows.introduce(sample)
         labels = record.labels_at(sample.stamp)
-        if labels is None:
-            continue
-        tracks = _tracks_at(record, sample.stamp)
-        for object_id, first in first_index.items():
-            mask = labels == object_id
-            truth = None if sample.truth is None else sample.truth == object_id
-            track = tracks.get(object_id)
-            before = previous.get(object_id)
-            frames.append(
-                {
-                    **run,
-                    "index": sample.index,
-                    "key": sample.key,
-                    "stamp": sample.stamp,
-                    "object": object_id,
-                    "scored": truth is not None and sample.index > first,
-                    "visible": None if truth is None else bool(truth.any()),
-                    "j": np.nan if truth is None else region_similarity(mask, truth),
-                    "f": np.nan if truth is None else boundary_f(mask, truth),
-                    "area": int(np.count_nonzero(mask)),
-                    "stability": np.nan if before is None else region_similarity(mask, before),
-                    "uncertainty": np.nan if track is None else float(track.uncertainty),
-                    "uncertainty_rate": np.nan if track is None else float(track.uncertainty_rate),
-                    "state": "" if track is None else STATES[track.state],
-                    "held": False,
-                    "seconds": record.latency.get(sample.stamp, np.nan) / 1e3,
-                }
-            )
-            previous[object_id] = mask
-    return pd.DataFrame(frames), _events(record, index_of, run)
+        if labels is not None:
+            seconds = record.latency.get(sample.stamp, float("nan")) / MILLISECONDS_PER_SECOND
+            measured = _measured(record, sample.stamp)
+            # What memory withholds is the node's own affair: it is not published.
+            rows.add(sample, labels, measured, held=False, seconds=seconds)
+    run = {"sequence": sequence.name, "method": method, "repeat": 0}
+    events = pd.DataFrame(
+        [{**run, **row} for row in _events(record, frame_of)], columns=EVENT_COLUMNS
+    )
+    frames = pd.DataFrame([{**run, **row} for row in rows.rows])
+    return frames, events.sort_values("index", ignore_index=True)
 
 
 def _take(record: GraphRecord, topic: str, content: Any, received: int, image_topic: str) -> None:
@@ -142,76 +122,47 @@ def _take(record: GraphRecord, topic: str, content: Any, received: int, image_to
                 record.diagnostics[f"{status.name}: {value.key}"] = value.value
 
 
-def _tracks_at(record: GraphRecord, stamp: int) -> dict[int, Any]:
+def _measured(record: GraphRecord, stamp: int) -> dict[int, tuple[float, float | None, str]]:
+    """Object id -> uncertainty, its rate and state, as published for a frame."""
     message = record.tracks.get(stamp)
-    return {} if message is None else {int(track.id): track for track in message.tracks}
+    tracks = [] if message is None else message.tracks
+    return {
+        int(track.id): (
+            float(track.uncertainty),
+            float(track.uncertainty_rate),
+            STATES[track.state],
+        )
+        for track in tracks
+    }
 
 
 def _events(
-    record: GraphRecord, index_of: dict[int, tuple[int, str]], run: dict[str, Any]
-) -> pd.DataFrame:
-    """Requests to the operator with their answers, and the tracker's own corrections."""
-    rows = []
+    record: GraphRecord, frame_of: dict[int, tuple[int, str, int]]
+) -> Iterator[dict[str, Any]]:
+    """Corrections that came, then requests to the operator that were never answered."""
     reasons = {(stamp_of(entry), int(entry.id)): entry.reason for entry in record.requests}
     done = set()
     for newest, entry in record.corrected:
         stamp, object_id = stamp_of(entry), int(entry.id)
-        if stamp not in index_of:
-            continue
-        done.add((stamp, object_id, entry.source))
-        rows.append(
-            _event(
-                run,
-                index_of[stamp],
-                stamp,
+        if stamp in frame_of:
+            done.add((stamp, object_id, entry.source))
+            asked = reasons.get((stamp, object_id), "") if entry.source == "operator" else ""
+            yield event_row(
+                frame_of[stamp],
                 object_id,
                 entry.source,
-                reasons.get((stamp, object_id), "") if entry.source == "operator" else "",
+                asked,
                 applied=bool(entry.applied),
                 outcome=entry.message,
-                delay=(newest - stamp) / 1e9,
+                delay=(newest - stamp) / NANOSECONDS_PER_SECOND,
             )
-        )
     for (stamp, object_id), reason in reasons.items():
-        if stamp in index_of and (stamp, object_id, "operator") not in done:
-            rows.append(
-                _event(
-                    run,
-                    index_of[stamp],
-                    stamp,
-                    object_id,
-                    "operator",
-                    reason,
-                    applied=False,
-                    outcome="not answered",
-                )
+        if stamp in frame_of and (stamp, object_id, "operator") not in done:
+            yield event_row(
+                frame_of[stamp],
+                object_id,
+                "operator",
+                reason,
+                applied=False,
+                outcome="not answered",
             )
-    return pd.DataFrame(rows, columns=EVENT_COLUMNS).sort_values("index", ignore_index=True)
-
-
-def _event(
-    run: dict[str, Any],
-    frame: tuple[int, str],
-    stamp: int,
-    object_id: int,
-    source: str,
-    reason: str,
-    *,
-    applied: bool,
-    outcome: str,
-    delay: float = float("nan"),
-) -> dict[str, Any]:
-    return {
-        **run,
-        "index": frame[0],
-        "key": frame[1],
-        "stamp": stamp,
-        "object": object_id,
-        "source": source,
-        "reason": reason,
-        "applied": applied,
-        "outcome": outcome,
-        "delay": delay,
-        "j_before": np.nan,
-        "j_after": np.nan,
-    }

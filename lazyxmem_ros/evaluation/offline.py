@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from lazyxmem_ros.correction.base import Corrector, CorrectorError, Prompt, PromptError
 from lazyxmem_ros.evaluation.errors import DatasetError
 from lazyxmem_ros.evaluation.methods import Method, Trigger
-from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
+from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.operator import SimulatedOperator
+from lazyxmem_ros.evaluation.rows import FrameRows, event_row, overlap, truth_of
 from lazyxmem_ros.evaluation.sequences import Sample, VideoSequence
 from lazyxmem_ros.lazy import (
     Correction,
@@ -30,7 +31,6 @@ from lazyxmem_ros.lazy import (
     RequestKind,
     Source,
     StepResult,
-    Track,
 )
 
 Labels = NDArray[np.uint16]
@@ -94,16 +94,15 @@ class SequenceRunner:
         schedule: Schedule | None = None,
         strict: bool = False,
     ) -> None:
-        self.log = RunLog()
+        self._rows = FrameRows()
+        self.log = RunLog(self._rows.rows)
         self._tracker = tracker
         self._corrector = corrector
         self._operator = operator
         self._method = method
         self._schedule = schedule or {}
         self._strict = strict
-        self._first_index: dict[int, int] = {}
         self._asked_index: dict[int, int] = {}
-        self._previous: dict[int, BoolMask] = {}
         # A queue by the time of the answer; the counter keeps requests of one moment in order.
         self._answers: list[tuple[int, int, Ask]] = []
         self._questions = 0
@@ -115,13 +114,13 @@ class SequenceRunner:
             raise DatasetError(f"{sequence.name}: the sequence is empty")
         for sample in sequence.samples():
             self._note_faults(sequence.name, sample)
-            if sample.image is None or not (self._first_index or sample.given):
+            if sample.image is None or not (self._rows.first_index or sample.given):
                 continue
             outcome = self._track(sample)
             self._score(outcome)
             yield outcome
         self._tracker.close()
-        if not self._first_index:
+        if not self._rows.first_index:
             raise DatasetError(
                 f"{sequence.name}: no frame with both an image and a mask of an object to track"
             )
@@ -138,8 +137,7 @@ class SequenceRunner:
         self._give_answers(before=sample.stamp)
         result = self._tracker.step(sample.image, sample.stamp, masks=sample.given or None)
         self._newest_stamp = sample.stamp
-        for object_id in sample.given:
-            self._first_index.setdefault(object_id, sample.index)
+        self._rows.introduce(sample)
         labels = self._correct_itself(sample, result, result.labels)
         self._ask(sample, result, labels)
         labels = self._give_answers(before=sample.stamp + 1, labels=labels)
@@ -177,7 +175,7 @@ class SequenceRunner:
     def _ask(self, sample: Sample, result: StepResult, labels: Labels) -> None:
         """Put the questions of this frame into the operator's queue."""
         for object_id, reason in self._questions_on(sample, result, labels):
-            truth = None if sample.truth is None else sample.truth == object_id
+            truth = truth_of(sample, object_id)
             assert sample.image is not None
             ask = Ask(
                 object_id,
@@ -206,7 +204,7 @@ class SequenceRunner:
                 if request.kind is RequestKind.USER
             ]
         questions = []
-        for object_id, first in self._first_index.items():
+        for object_id, first in self._rows.first_index.items():
             age = sample.index - first
             if age == 0:
                 continue
@@ -292,115 +290,46 @@ class SequenceRunner:
         reason: str,
         after: BoolMask | None = None,
     ) -> None:
-        truth = None if sample.truth is None else sample.truth == request.object_id
+        truth = truth_of(sample, request.object_id)
         self.log.events.append(
-            _event_row(
-                sample.index,
-                sample.key,
-                sample.stamp,
+            event_row(
+                (sample.index, sample.key, sample.stamp),
                 request.object_id,
                 "pseudo",
                 request.reason,
                 applied=applied,
                 outcome=reason,
                 delay=0.0,
-                before=_score_of(request.mask, truth),
-                after=_score_of(after, truth),
+                before=overlap(request.mask, truth),
+                after=overlap(after, truth),
             )
         )
 
     def _answered(
-        self,
-        ask: Ask,
-        applied: bool,
-        outcome: str,
-        masks: Mapping[int, BoolMask],
+        self, ask: Ask, applied: bool, outcome: str, masks: Mapping[int, BoolMask]
     ) -> None:
         self.log.events.append(
-            _event_row(
-                ask.index,
-                ask.key,
-                ask.stamp,
+            event_row(
+                (ask.index, ask.key, ask.stamp),
                 ask.object_id,
                 "operator",
                 ask.reason,
                 applied=applied,
                 outcome=outcome,
                 delay=(self._newest_stamp - ask.stamp) / NANOSECONDS_PER_SECOND,
-                before=_score_of(ask.mask, ask.truth),
-                after=_score_of(masks.get(ask.object_id), ask.truth),
+                before=overlap(ask.mask, ask.truth),
+                after=overlap(masks.get(ask.object_id), ask.truth),
             )
         )
 
     def _score(self, outcome: FrameOutcome) -> None:
-        tracks = {track.object_id: track for track in outcome.result.tracks}
-        for object_id, first in self._first_index.items():
-            mask = outcome.labels == object_id
-            row = self._frame_row(outcome, object_id, first, mask, tracks.get(object_id))
-            self.log.frames.append(row)
-            self._previous[object_id] = mask
-
-    def _frame_row(
-        self,
-        outcome: FrameOutcome,
-        object_id: int,
-        first: int,
-        mask: BoolMask,
-        track: Track | None,
-    ) -> dict[str, Any]:
-        sample = outcome.sample
-        truth = None if sample.truth is None else sample.truth == object_id
-        before = self._previous.get(object_id)
-        rate = None if track is None else track.uncertainty_rate
-        return {
-            "index": sample.index,
-            "key": sample.key,
-            "stamp": sample.stamp,
-            "object": object_id,
-            "scored": truth is not None and sample.index > first,
-            "visible": None if truth is None else bool(truth.any()),
-            "j": _score_of(mask, truth),
-            "f": np.nan if truth is None else boundary_f(mask, truth),
-            "area": int(np.count_nonzero(mask)),
-            "stability": np.nan if before is None else region_similarity(mask, before),
-            "uncertainty": np.nan if track is None else track.uncertainty,
-            "uncertainty_rate": np.nan if rate is None else rate,
-            "state": "" if track is None else track.state.name.lower(),
-            "held": outcome.result.held,
-            "seconds": outcome.seconds,
+        measured = {
+            track.object_id: (
+                track.uncertainty,
+                track.uncertainty_rate,
+                track.state.name.lower(),
+            )
+            for track in outcome.result.tracks
         }
-
-
-def _score_of(mask: BoolMask | None, truth: BoolMask | None) -> float:
-    if mask is None or truth is None:
-        return float("nan")
-    return region_similarity(mask, truth)
-
-
-def _event_row(
-    index: int,
-    key: str,
-    stamp: int,
-    object_id: int,
-    source: str,
-    reason: str,
-    *,
-    applied: bool,
-    outcome: str,
-    delay: float,
-    before: float,
-    after: float,
-) -> dict[str, Any]:
-    return {
-        "index": index,
-        "key": key,
-        "stamp": stamp,
-        "object": object_id,
-        "source": source,
-        "reason": reason,
-        "applied": applied,
-        "outcome": outcome,
-        "delay": delay,
-        "j_before": before,
-        "j_after": after,
-    }
+        held, seconds = outcome.result.held, outcome.seconds
+        self._rows.add(outcome.sample, outcome.labels, measured, held=held, seconds=seconds)
