@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An evaluation's progress for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lazyxmem_ros.evaluation.jobs import JobReport
+
+
+class Display:
+    """One bar per running job and one for all; an Observer."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._frames: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._total: TaskID | None = None
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def planned(self, names: Sequence[str], frames: Sequence[int]) -> None:
+        """See Observer."""
+        self._frames = dict(zip(names, frames, strict=True))
+        self._total = self._progress.add_task("[bold]all frames", total=sum(frames))
+
+    def progressed(self, name: str, frames: int) -> None:
+        """See Observer."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=self._frames.get(name))
+        self._progress.update(self._tasks[name], completed=frames)
+        self._done[name] = frames
+        self._update_total()
+
+    def finished(self, report: JobReport, *, kept: bool) -> None:
+        """See Observer."""
+        task = self._tasks.pop(report.name, None)
+        if task is not None:
+            self._progress.remove_task(task)
+        self._done[report.name] = self._frames.get(report.name, 0)
+        self._update_total()
+        if report.error:
+            self._progress.console.print(f"[red]{report.name}:[/] {report.error}")
+        elif kept:
+            self._progress.console.print(f"[dim]{report.name}: kept from an earlier run[/]")
+
+    def _update_total(self) -> None:
+        if self._total is not None:
+            self._progress.update(self._total, completed=sum(self._done.values()))
