@@ -24,7 +24,7 @@ from lazyxmem_ros.evaluation.rows import FrameRows, event_row
 from lazyxmem_ros.evaluation.sequences import VideoSequence
 from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
 
-STATES = ("tracked", "uncertain", "lost")
+STATES = ("tracked", "uncertain", "lost", "paused")
 NANOSECONDS_PER_SECOND = 1e9
 NANOSECONDS_PER_MILLISECOND = 1e6
 MILLISECONDS_PER_SECOND = 1e3

@@ -193,6 +193,8 @@ class CorrectionDesk:
         if source is Source.PSEUDO:
             if (object_id, Source.OPERATOR.value) in past.applied:
                 raise RefusedError(f"an operator has corrected object {object_id} on that frame")
+            if object_id in self._state.paused_ids():
+                raise RefusedError(f"object {object_id} is paused: only a person corrects it")
             if not mask.any():
                 raise RefusedError(f"the corrector found nothing of object {object_id}")
         return mask

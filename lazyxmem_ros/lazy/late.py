@@ -25,8 +25,8 @@ FRAMES_AT_LEAST = 2
 """Frames that a catch-up goes through with every new one, whatever its budget: one new frame
 comes with each step, so with fewer it would never arrive."""
 
-HoldRule = Callable[[Frame], bool]
-"""Whether an uncorrected frame stays out of memory."""
+HoldRule = Callable[[Frame, frozenset[int]], bool]
+"""Whether an uncorrected frame, on which these objects were paused, stays out of memory."""
 
 
 @dataclass(eq=False)
@@ -35,11 +35,13 @@ class Moment:
 
     Attributes:
         frame: the tracker's, with its features.
+        paused: ids of the objects that were paused on it.
         learnt: corrected masks that memory took in on it, object id -> bool [H, W].
         state: what the tracker remembered while the frame was open; None: no copy was made.
     """
 
     frame: Frame
+    paused: frozenset[int] = frozenset()
     learnt: dict[int, BoolMask] = field(default_factory=dict)
     state: TrackerState | None = None
 
@@ -86,14 +88,24 @@ class Timeline:
         """The moment added last."""
         return self._moments[-1] if self._moments else None
 
-    def add(self, tracker: XMemTracker, frame: Frame, *, asked: bool) -> None:
-        """Keeps the open frame, and a copy of the tracker's memory if one is due or `asked` for."""
+    def add(
+        self,
+        tracker: XMemTracker,
+        frame: Frame,
+        *,
+        asked: bool,
+        paused: frozenset[int] = frozenset(),
+    ) -> None:
+        """Keeps the open frame, and a copy of the tracker's memory if one is due or `asked` for.
+
+        paused: ids of the objects that are paused on it.
+        """
         if not self._max_time:
             return
         copies = (m.frame.stamp for m in reversed(self._moments) if m.state is not None)
         last = next(copies, None)
         due = last is None or frame.stamp - last >= self._state_period
-        moment = Moment(frame, state=tracker.state() if due or asked else None)
+        moment = Moment(frame, paused, state=tracker.state() if due or asked else None)
         self._moments.append(moment)
         self._bytes += moment.nbytes
         self._trim()
@@ -189,11 +201,12 @@ class CatchUp:
             assert fork.frame is not None  # the copy was made while its frame was open
             frame = fork.frame
             fork.give_again(moment.frame)
-        again = Moment(frame, dict(moment.learnt), fork.state() if moment.state else None)
+        state = fork.state() if moment.state else None
+        again = Moment(frame, moment.paused, dict(moment.learnt), state)
         learnt = {i: mask for i, mask in moment.learnt.items() if i in fork.object_ids}
         if learnt:
             fork.correct(frame, learnt)
-        elif not frame.given and self._hold(frame):
+        elif not frame.given and self._hold(frame, moment.paused):
             fork.hold(frame)
         else:
             fork.memorize(frame)

@@ -14,7 +14,7 @@ from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.corrections import CorrectionDesk
 from lazyxmem_ros.lazy.history import RecentFrames
 from lazyxmem_ros.lazy.late import Timeline
-from lazyxmem_ros.lazy.policy import LazyConfig, RequestKind
+from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind, TrackState
 from lazyxmem_ros.lazy.results import FrameJudge
 from lazyxmem_ros.lazy.snapshot import Snapshot, describe
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState, NewestFrame
@@ -78,6 +78,11 @@ class LazyTracker:
         return self._state.tracker.object_ids
 
     @property
+    def paused_ids(self) -> frozenset[int]:
+        """The objects that are paused (see `pause_objects`)."""
+        return self._state.paused_ids()
+
+    @property
     def open_requests(self) -> list[tuple[int, RequestKind]]:
         """Requests that wait for an answer: (object id, kind)."""
         return self._state.open_requests()
@@ -127,7 +132,8 @@ class LazyTracker:
         self._introduce(given, labels or {}, frame.index)
         result = self._judge.conclude(newest, set(given))
         asked = any(request.kind is RequestKind.USER for request in result.requests)
-        self._state.timeline.add(self._state.tracker, frame, asked=asked)
+        paused = self._state.paused_ids()
+        self._state.timeline.add(self._state.tracker, frame, asked=asked, paused=paused)
         return replace(result, caught_up=caught_up, catching_up=self.frames_behind)
 
     def close(self) -> None:
@@ -204,11 +210,7 @@ class LazyTracker:
 
     def remove_objects(self, object_ids: Iterable[int]) -> None:
         """Forgets objects and their open requests. Raises UnknownObjectError, changing nothing."""
-        ids = list(dict.fromkeys(object_ids))
-        unknown = [str(i) for i in ids if i not in self._state.objects]
-        if unknown:
-            known = ", ".join(map(str, self._state.objects)) or "none"
-            raise UnknownObjectError(f"no object {', '.join(unknown)} is tracked; there is {known}")
+        ids = self._known(object_ids)
         self._state.tracker.remove_objects(ids)
         for object_id in ids:
             del self._state.objects[object_id]
@@ -216,6 +218,30 @@ class LazyTracker:
             if self._state.newest is not None:
                 for masks in self._state.newest.masks.values():
                     masks.pop(object_id, None)
+
+    def pause_objects(self, object_ids: Iterable[int]) -> None:
+        """Lets objects rest from the next frame on, until `resume_objects`; twice is fine.
+
+        A paused object keeps its memory and is segmented and learnt on, so that its pixels stay
+        its own. But it asks for nothing (its open requests are dismissed), its doubt keeps no
+        frame out of memory, it is not declared lost, and its track's state is PAUSED. A person
+        may correct it; the tracker's own corrections of it are refused.
+
+        Raises UnknownObjectError, changing nothing.
+        """
+        for object_id in self._known(object_ids):
+            item = self._state.objects[object_id]
+            item.history = item.history.paused()
+
+    def resume_objects(self, object_ids: Iterable[int]) -> None:
+        """Ends the pause of objects, as if they had just been introduced: what was measured and
+        asked before is forgotten, and on the next frame the rate is unknown. Objects that are
+        not paused are left alone. Raises UnknownObjectError, changing nothing.
+        """
+        for object_id in self._known(object_ids):
+            item = self._state.objects[object_id]
+            if item.history.state is TrackState.PAUSED:
+                item.history = ObjectHistory()
 
     def reset(self) -> None:
         """Forgets every object and frame; any stamp and image size may follow."""
@@ -256,6 +282,15 @@ class LazyTracker:
         for object_id, label in labels.items():
             if object_id in objects:
                 objects[object_id].label = label
+
+    def _known(self, object_ids: Iterable[int]) -> list[int]:
+        """The ids, each once; raises UnknownObjectError where one is not followed."""
+        ids = list(dict.fromkeys(object_ids))
+        unknown = [str(i) for i in ids if i not in self._state.objects]
+        if unknown:
+            known = ", ".join(map(str, self._state.objects)) or "none"
+            raise UnknownObjectError(f"no object {', '.join(unknown)} is tracked; there is {known}")
+        return ids
 
     # ---- checks, all of them before anything changes
 

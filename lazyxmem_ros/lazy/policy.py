@@ -26,6 +26,7 @@ class TrackState(enum.IntEnum):
     TRACKED = 0
     UNCERTAIN = 1
     LOST = 2
+    PAUSED = 3
 
 
 class RequestKind(enum.Enum):
@@ -77,7 +78,7 @@ class LazyConfig:
     hold_entropy: float = 0.8
     """tau_m: above this masked entropy a frame stays out of memory (uncertainty-driven update)."""
     hold_rule: HoldRule = HoldRule.ANY
-    """How the objects of a frame share that decision. Lost objects have no say."""
+    """How the objects of a frame share that decision. Lost and paused objects have no say."""
     update_from_user: bool = True
     """Whether corrections by persons enter memory (interaction-driven update)."""
     update_from_pseudo: bool = False
@@ -173,7 +174,7 @@ class ObjectHistory:
     """What the policy remembers of one object: its last frame and when it was last helped.
 
     Attributes:
-        state: as published with the last frame.
+        state: as published with the last frame; PAUSED from the moment of pausing on.
         entropy: masked entropy on the last frame, as the tracker predicted it (a correction of
             that frame says nothing about the tracker's own certainty); None before the first.
         seen_stamp: the last time that it was in view, nanoseconds; None before the first frame.
@@ -206,13 +207,17 @@ class ObjectHistory:
         """The history after a correction was applied to the newest frame (`index`, `stamp`).
 
         A person's correction answers every open request, the tracker's own only its own. One
-        that shows the object (`in_view`) ends its being LOST.
+        that shows the object (`in_view`) ends its being LOST; none ends its being PAUSED.
         """
         answered = replace(self, open=()) if kind is RequestKind.USER else self.closed(kind)
         helped = answered._helped(kind, index)
-        if not in_view:
+        if not in_view or self.state is TrackState.PAUSED:
             return helped
         return replace(helped, state=TrackState.TRACKED, seen_stamp=stamp, found_streak=0)
+
+    def paused(self) -> ObjectHistory:
+        """The history of an object that from now on asks for nothing and waits for nothing."""
+        return replace(self, state=TrackState.PAUSED, open=())
 
     def closed(self, kind: RequestKind) -> ObjectHistory:
         """The history without open requests of a kind."""
@@ -273,6 +278,17 @@ def decide(
     """
     rate = None if history.entropy is None else seen.entropy - history.entropy
     in_view = seen.area > config.lost_area
+    if history.state is TrackState.PAUSED:
+        silent = Decision(
+            state=TrackState.PAUSED,
+            rate=rate,
+            request=None,
+            reason="",
+            suppressed=False,
+            doubtful=False,
+            in_view=in_view,
+        )
+        return silent, replace(history, entropy=seen.entropy)
     state, streak, seen_stamp = _follow(config, history, seen, in_view)
     wanted, reason = _condition(config, seen, rate, first=history.entropy is None)
     if state is TrackState.LOST:
@@ -313,7 +329,7 @@ def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:
     items = list(decisions)
     if not config.update_from_pseudo and any(d.request is RequestKind.PSEUDO for d in items):
         return True
-    present = [d for d in items if d.state is not TrackState.LOST]
+    present = [d for d in items if d.state not in (TrackState.LOST, TrackState.PAUSED)]
     if config.hold_rule is HoldRule.ALL:
         # An object out of view has no entropy, and nothing to learn either.
         visible = [d for d in present if d.in_view]

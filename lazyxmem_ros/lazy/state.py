@@ -121,6 +121,11 @@ class LazyState:
         if item is not None:
             item.history = item.history.closed(kind)
 
+    def paused_ids(self) -> frozenset[int]:
+        """The objects that are paused."""
+        paused = TrackState.PAUSED
+        return frozenset(i for i, item in self.objects.items() if item.history.state is paused)
+
     def to_learn(self) -> dict[int, BoolMask]:
         """The corrected masks of the newest frame that memory takes in."""
         learnt: dict[int, BoolMask] = {}
@@ -154,11 +159,12 @@ class LazyState:
         self.catch_up = None
         return frames
 
-    def _hold_again(self, frame: Frame) -> bool:
+    def _hold_again(self, frame: Frame, paused: frozenset[int]) -> bool:
         """The uncertainty-driven update of a frame that is gone through again."""
         if math.isinf(self.config.hold_entropy):
             return False
-        seen = [o for o in measure(frame.probabilities).objects if o.area > 0]
+        measured = zip(frame.object_ids, measure(frame.probabilities).objects, strict=True)
+        seen = [o for object_id, o in measured if o.area > 0 and object_id not in paused]
         doubtful = [o.entropy > self.config.hold_entropy for o in seen]
         return any(doubtful) if self.config.hold_rule is HoldRule.ANY else all(doubtful or [False])
 

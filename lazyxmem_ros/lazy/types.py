@@ -42,7 +42,7 @@ class Track:
     Attributes:
         object_id: 1..65535.
         label: its name, "" if it has none.
-        state: tracked, uncertain or lost.
+        state: tracked, uncertain, lost or paused.
         box: (x0, y0, x1, y1), half-open pixels; None where the mask is empty.
         area: pixels of its mask.
         uncertainty: masked entropy, >= 0, about 1 where nothing is known.

@@ -14,7 +14,12 @@ from lazyxmem_ros.lazy import Track, TrackState
 GOLDEN_ANGLE_TURNS = 0.618033988749895
 """Hues a golden angle apart stay distinct however many objects there are."""
 
-_STATE_MARKS = {TrackState.TRACKED: "", TrackState.UNCERTAIN: "?", TrackState.LOST: " lost"}
+_STATE_MARKS = {
+    TrackState.TRACKED: "",
+    TrackState.UNCERTAIN: "?",
+    TrackState.LOST: " lost",
+    TrackState.PAUSED: " paused",
+}
 
 
 def object_color(object_id: int) -> tuple[int, int, int]:

@@ -229,6 +229,29 @@ def test_the_kept_past_is_bounded_in_bytes(small_network: XMem) -> None:
     assert bounded.apply(correction(38, FIRST)).applied
 
 
+def test_pauses_count_when_frames_are_gone_through_again(small_network: XMem) -> None:
+    """An untrained network doubts every object, so that frames with one that is not paused are
+    held. Those in which all rested enter memory, now and the second time.
+    """
+    config = replace(CONFIG, hold_entropy=0.0)
+    tokens = []
+    for answered in (5, 12):
+        lazy = start(small_network, config)
+        for index in range(1, 41):
+            if index in (3, 20):
+                lazy.pause_objects([1, 2])
+            if index in (9, 30):
+                lazy.resume_objects([1, 2])
+            held = step(lazy, index).held
+            assert held is not (3 <= index < 9 or 20 <= index < 30), f"frame {index}"
+            if index == answered:
+                assert lazy.apply(correction(5, FIRST)).applied
+        assert lazy.frames_behind == 0
+        tokens.append((lazy.tracker.memory_tokens, probabilities(lazy)))
+    assert tokens[0][0] == tokens[1][0]
+    assert torch.equal(tokens[0][1], tokens[1][1])
+
+
 def test_without_idu_only_the_mask_is_refined(small_network: XMem) -> None:
     plain, late = (
         start(small_network),

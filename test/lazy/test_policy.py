@@ -26,6 +26,7 @@ from lazyxmem_ros.lazy.policy import (
 
 USER, PSEUDO = RequestKind.USER, RequestKind.PSEUDO
 TRACKED, UNCERTAIN, LOST = TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST
+PAUSED = TrackState.PAUSED
 FREE = LazyConfig.paper(lost_after=2 * SECOND)
 """The paper's thresholds; nothing limits asking, but objects can be lost."""
 BIG = 500
@@ -286,6 +287,7 @@ def decision_with(**changes) -> Decision:
 
 
 SURE, DOUBTFUL = decision_with(), decision_with(doubtful=True, state=UNCERTAIN)
+RESTING = decision_with(state=PAUSED)
 GONE, ABSENT = decision_with(state=LOST, in_view=False), decision_with(in_view=False)
 SELF = decision_with(request=PSEUDO)
 ASKED = decision_with(request=USER)
@@ -303,6 +305,9 @@ ASKED = decision_with(request=USER)
         ([DOUBTFUL, GONE], True, True),
         ([SURE, GONE], False, False),
         ([GONE], False, False),
+        ([DOUBTFUL, RESTING], True, True),
+        ([SURE, RESTING], False, False),
+        ([RESTING], False, False),
         ([ABSENT], False, False),
         ([SURE, SELF], True, True),
         ([ASKED], False, False),  # asking a person alone does not hold the frame
@@ -330,6 +335,55 @@ def test_a_lost_object_never_holds_memory_back():
     decisions = play(FREE, [0.0] * 25 + [0.95, 0.95], areas=areas)
     assert decisions[-1].state is LOST
     assert not decisions[-1].doubtful
+
+
+# ---- paused
+
+
+def pause_at(config, entropies, paused, *, areas=None):
+    """Decisions of one object over frames, paused before the frames of `paused`."""
+    history = ObjectHistory()
+    decisions = []
+    for index, entropy in enumerate(entropies):
+        area = BIG if areas is None else areas[index]
+        if index in paused:
+            history = history.paused()
+        seen = Observation(index, index * TICK, area, entropy, given=index == 0)
+        decision, history = decide(config, history, seen, waiting=0)
+        decisions.append(decision)
+    return decisions, history
+
+
+@pytest.mark.parametrize("settings", [{}, {"user_entropy": 0.0}, {"pseudo_entropy": 0.0}])
+def test_a_paused_object_asks_for_nothing(settings):
+    config = replace(FREE, **settings)
+    assert requests(config, [0.0, 0.9, 0.1, 0.95])[1] is not None
+    decisions, history = pause_at(config, [0.0, 0.9, 0.1, 0.95], {1})
+    assert all(d.request is None and not d.suppressed and not d.reason for d in decisions)
+    assert [d.state for d in decisions] == [TRACKED] + [PAUSED] * 3
+    assert history.open == ()
+
+
+def test_what_a_paused_object_is_measured_at_is_still_told():
+    decisions, _ = pause_at(FREE, [0.1, 0.9, 0.4], {1})
+    assert [d.rate for d in decisions] == [None, pytest.approx(0.8), pytest.approx(-0.5)]
+
+
+def test_a_paused_object_is_not_declared_lost():
+    assert play(FREE, [0.0] * 60, areas=absent(60))[-1].state is LOST
+    decisions, _ = pause_at(FREE, [0.0] * 60, {10}, areas=absent(60))
+    assert all(d.state is PAUSED for d in decisions[10:])
+
+
+def test_pausing_dismisses_open_requests():
+    history = ObjectHistory().asked(USER, 3, 3 * TICK).asked(PSEUDO, 4, 4 * TICK)
+    assert history.paused().open == ()
+
+
+@pytest.mark.parametrize("in_view", [True, False])
+def test_a_correction_does_not_end_a_pause(in_view):
+    corrected = ObjectHistory().paused().corrected(USER, index=4, stamp=4 * TICK, in_view=in_view)
+    assert corrected.state is PAUSED
 
 
 # ---- settings

@@ -13,7 +13,14 @@ import torch
 from scripted_tracker import FRAME_TIME
 
 from lazyxmem_ros.correction import make_corrector
-from lazyxmem_ros.lazy import Correction, LazyConfig, LazyTracker, RequestKind, Source
+from lazyxmem_ros.lazy import (
+    Correction,
+    LazyConfig,
+    LazyTracker,
+    RequestKind,
+    Source,
+    TrackState,
+)
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 
 DATA = Path(__file__).parents[1] / "data"
@@ -174,6 +181,31 @@ def test_everything_at_once_on_the_real_tracker(small_network):
     assert asked[RequestKind.USER] > 0
     assert lazy.object_ids == (5, 9)
     assert result.tracks[1].label == "again"
+
+
+def test_pausing_changes_nothing_of_the_masks(small_network):
+    """A paused object goes on competing for pixels and being learnt; it only keeps silent."""
+    config = LazyConfig.paper(user_entropy=0.0, pseudo_corrections=False, hold_entropy=math.inf)
+    plain, lazy = (LazyTracker(tracker_of(small_network), config) for _ in range(2))
+    for index, (image, masks) in enumerate(moving_squares(12)):
+        given = masks if index == 0 else None
+        expected = plain.step(image, stamp_of(index), masks=given)
+        result = lazy.step(image, stamp_of(index), masks=given)
+        assert np.array_equal(result.labels, expected.labels)
+        assert [t.uncertainty for t in result.tracks] == [t.uncertainty for t in expected.tracks]
+        asked = {request.object_id for request in result.requests}
+        # On its first frame an object, shown or resumed, has nothing to compare with.
+        assert asked == (set() if index == 0 else {1} if 4 <= index <= 8 else {1, 5})
+        for request in result.requests:
+            for each in (plain, lazy):
+                each.dismiss(request.object_id, request.kind)
+        states = {t.object_id: t.state is TrackState.PAUSED for t in result.tracks}
+        assert states == {1: False, 5: 4 <= index < 8}
+        if index == 3:
+            lazy.pause_objects([5])
+        if index == 7:
+            lazy.resume_objects([5])
+    assert lazy.tracker.memory_tokens == plain.tracker.memory_tokens
 
 
 def test_a_bad_mask_never_reaches_the_tracker(small_network):

@@ -80,6 +80,20 @@ def test_a_restarted_process_goes_on_as_the_first_would(
     assert b.tracks[0].state in TrackState
 
 
+def test_a_paused_object_is_paused_after_a_restart(small_network: XMem, tmp_path: Path) -> None:
+    first = begun(small_network, 12)
+    first.pause_objects([7])
+    write_snapshot(first.snapshot(), tmp_path / "s")
+    second = LazyTracker(tracker(small_network), CONFIG)
+    second.resume(read_snapshot(tmp_path / "s", second.tracker))
+    assert second.paused_ids == {7}
+    states = {t.object_id: t.state for t in second.step(image(12), 12 * SECOND).tracks}
+    assert states[7] is TrackState.PAUSED
+    assert states[1] is not TrackState.PAUSED
+    second.resume_objects([7])
+    assert second.step(image(13), 13 * SECOND).tracks[1].state is not TrackState.PAUSED
+
+
 def test_a_snapshot_is_a_copy(small_network: XMem, tmp_path: Path) -> None:
     lazy = begun(small_network)
     snapshot = lazy.snapshot()
