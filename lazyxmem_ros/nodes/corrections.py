@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,10 +108,14 @@ class Corrections:
         self._node.destroy_subscription(self._subscription)
         self.forget_requests()
 
-    def forget_requests(self) -> None:
-        """Forget what people were asked."""
+    def forget_requests(self, object_ids: Collection[int] | None = None) -> None:
+        """Forget what people were asked, of all objects or of these."""
         with self._lock:
-            self._open.clear()
+            self._open = {
+                (stamp, object_id): opened
+                for (stamp, object_id), opened in self._open.items()
+                if object_ids is not None and object_id not in object_ids
+            }
 
     def open_requests(self) -> int:
         """Requests to a person that are neither answered nor past their deadline."""

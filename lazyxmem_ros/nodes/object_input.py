@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How objects come and go: the `~/init_mask` topic and the add, remove and reset services."""
+"""How objects come and go: the `~/init_mask` topic and the services."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from lazyxmem_ros.nodes.conversions import (
     masks_of_labels,
     read_labels,
     stamp_of,
+    time_message,
 )
 from lazyxmem_ros.nodes.correction_client import CorrectionAnswer, CorrectionPrompt
 from lazyxmem_ros.nodes.corrections import Corrections, PromptFault, read_prompt
 from lazyxmem_ros.nodes.diagnostics import Counts, Refusals
 from lazyxmem_ros.nodes.frames import ReceivedFrame
+from lazyxmem_ros.nodes.tracker_outputs import track_message
 from lazyxmem_ros.nodes.worker import Worker
-from lazyxmem_ros.srv import AddObjects, RemoveObjects
+from lazyxmem_ros.srv import AddObjects, ListObjects, PauseObjects, RemoveObjects
 
 if TYPE_CHECKING:
     from lazyxmem_ros.nodes.session import TrackingSession
@@ -73,9 +75,14 @@ class ObjectInput:
             for service_type, name, callback in (
                 (AddObjects, "~/add_objects", self._on_add_objects),
                 (RemoveObjects, "~/remove_objects", self._on_remove_objects),
+                (PauseObjects, "~/pause_objects", self._on_pause_objects),
                 (Trigger, "~/reset", self._on_reset_request),
             )
         ]
+        # Not of that group: it waits for nobody.
+        self._services.append(
+            node.create_service(ListObjects, "~/list_objects", self._on_list_objects)
+        )
 
     def close(self) -> None:
         """Stop listening and serving."""
@@ -189,9 +196,33 @@ class ObjectInput:
         try:
             response.removed = list(await self._in_worker(lambda: self._session.remove(ids)))
             response.success = True
+            self._corrections.forget_requests(response.removed)
         except (ValueError, CancelledError) as error:
             self._say_refused("~/remove_objects", error)
             response.message = str(error) or "the node is shutting down"
+        return response
+
+    async def _on_pause_objects(
+        self, request: PauseObjects.Request, response: PauseObjects.Response
+    ) -> PauseObjects.Response:
+        ids, pause = [int(object_id) for object_id in request.ids], bool(request.pause)
+        try:
+            meant = await self._in_worker(lambda: self._session.pause_objects(ids, pause=pause))
+            response.ids = list(meant)
+            response.success = True
+            if pause:
+                self._corrections.forget_requests(meant)
+        except (ValueError, CancelledError) as error:
+            self._say_refused("~/pause_objects", error)
+            response.message = str(error) or "the node is shutting down"
+        return response
+
+    def _on_list_objects(
+        self, request: ListObjects.Request, response: ListObjects.Response
+    ) -> ListObjects.Response:
+        published = self._session.published
+        response.stamp = time_message(published.stamp)
+        response.objects = [track_message(track) for track in published.tracks]
         return response
 
     async def _on_reset_request(

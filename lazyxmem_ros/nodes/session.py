@@ -24,6 +24,7 @@ from lazyxmem_ros.lazy import (
     RequestKind,
     Source,
     StepResult,
+    Track,
 )
 from lazyxmem_ros.nodes.conversions import ImageError, LabelArray, MaskArray, masks_of_labels
 from lazyxmem_ros.nodes.frames import FrameHistory, ReceivedFrame
@@ -103,6 +104,14 @@ class Upkeep:
     frames_behind: int = 0
 
 
+@dataclass(frozen=True)
+class Published:
+    """The tracks of the newest tracked frame, whose stamp this is (ns); 0: there was none yet."""
+
+    stamp: int = 0
+    tracks: tuple[Track, ...] = ()
+
+
 ServeCommands = Callable[[Callable[[], bool], float], None]
 
 
@@ -137,6 +146,7 @@ class TrackingSession:
         self._newest: ReceivedFrame | None = None
         # Replaced as wholes, so that other threads may read them at any time.
         self.object_ids: tuple[int, ...] = ()
+        self.published = Published()
         self.upkeep = Upkeep()
 
     # ---- frames
@@ -186,6 +196,8 @@ class TrackingSession:
         frame.labels = labels
         self._newest = frame
         self._processed = max(self._processed, frame.stamp)
+        # First, so that whoever has the frame's mask finds its tracks here.
+        self.published = Published(frame.stamp, () if result is None else tuple(result.tracks))
         self._outputs.publish_frame(frame, image, labels, result)
         self.upkeep = Upkeep(self._lazy.history_bytes, self._lazy.frames_behind)
 
@@ -293,6 +305,20 @@ class TrackingSession:
         self.see_objects()
         return ids
 
+    def pause_objects(self, object_ids: Sequence[int], *, pause: bool) -> tuple[int, ...]:
+        """Pause objects or resume them (all where none is named); returns which were meant.
+
+        Raises a TrackerError for an unknown one, with nothing changed.
+        """
+        ids = tuple(dict.fromkeys(object_ids)) or tuple(self._lazy.object_ids)
+        if pause:
+            self._lazy.pause_objects(ids)
+            # No frame waits for an answer that will be refused.
+            self._waiting_for = {item for item in self._waiting_for if item[1] not in ids}
+        else:
+            self._lazy.resume_objects(ids)
+        return ids
+
     def reset(self, *, images: bool = True) -> None:
         """Forget every object, held mask and frame; any stamp and size may follow.
 
@@ -304,6 +330,7 @@ class TrackingSession:
         self._held.clear()
         self._waiting_for = set()
         self._processed, self._newest = -1, None
+        self.published = Published()
         self.see_objects()
 
     def configure(self, config: LazyConfig, correction_wait: float) -> None:
@@ -381,5 +408,7 @@ class TrackingSession:
                 )
 
     def see_objects(self) -> None:
-        """Note which objects are tracked, for those who read `object_ids`."""
+        """Note which objects are tracked, for those who read `object_ids` and `published`."""
         self.object_ids = tuple(self._lazy.object_ids)
+        known = (t for t in self.published.tracks if t.object_id in self.object_ids)
+        self.published = replace(self.published, tracks=tuple(known))

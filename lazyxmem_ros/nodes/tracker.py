@@ -369,7 +369,8 @@ class _Outputs:
         self._outputs.publish_frame(frame, image, labels, result)
         self._node.count_frame(frame)
         for change in result.changes if result is not None else ():
-            if TrackState.LOST in (change.before, change.after):
+            states = (change.before, change.after)
+            if TrackState.LOST in states and TrackState.PAUSED not in states:
                 name = f"object {change.object_id}" + (change.label and f" ({change.label})")
                 what = "is lost" if change.after is TrackState.LOST else "was found again"
                 self._node.get_logger().info(f"{name} {what}")

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from node_graph import parameters
 from rclpy.node import Node
 
@@ -61,6 +64,33 @@ def test_every_topic_and_service_is_documented(ros: None, weights: Path, page: s
     assert len(names) > 12
     missing = [name for name in sorted(names) if f"`{name}`" not in page]
     assert not missing, f"the page lacks {', '.join(missing)}"
+
+
+def test_every_example_call_is_of_a_service_and_fits_its_request(page: str) -> None:
+    calls = re.findall(
+        r"ros2 service call (\S+)[\s\\]+(\w+)/srv/(\w+)(?:[ \\\n]+\"([^\"]*)\")?", page
+    )
+    assert len(calls) == page.count("ros2 service call") > 8
+    for name, package, kind, text in calls:
+        own = name.replace("/lazyxmem_tracker/", "~/")
+        assert f"| `{own}` | {package}/{kind} | served" in page
+        request = getattr(importlib.import_module(f"{package}.srv"), kind).Request()
+        _fill(request, yaml.safe_load(text or "{}"))
+
+
+def _fill(message: Any, values: Mapping[str, Any]) -> Any:
+    """As the command line does; a message refuses a value that is not of its field's type."""
+    types = message.get_fields_and_field_types()
+    for name, value in values.items():
+        kind = types[name].removeprefix("sequence<").removesuffix(">")
+        if "/" in kind:
+            package, part = kind.split("/")
+            cls = getattr(importlib.import_module(f"{package}.msg"), part)
+            several = isinstance(value, list)
+            parts = [_fill(cls(), given) for given in (value if several else [value])]
+            value = parts if several else parts[0]
+        setattr(message, name, value)
+    return message
 
 
 def _names(node: Node) -> set[str]:
