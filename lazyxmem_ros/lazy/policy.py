@@ -317,7 +317,9 @@ def decide(
         seen_stamp=seen_stamp,
         found_streak=streak,
     )
-    return decision, after
+    # A given mask is a person's word as much as a correction is: its entropy says nothing of the
+    # tracker's, so the rise to the first predicted frame is no reason to ask.
+    return decision, after._helped(RequestKind.USER, seen.index) if seen.given else after
 
 
 def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:
