@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("dataset", nargs="?", type=Path, help="a dataset (default: the pond)")
     parser.add_argument("sequences", nargs="*", help="its sequences (default: all)")
     parser.add_argument("--weights", default="")
-    parser.add_argument("--max-internal-size", type=int, default=240)
+    parser.add_argument("--max-internal-size", type=int, default=360)
     parser.add_argument("--budget", type=float, default=0.05, help="catch-up budget, s a frame")
     arguments = parser.parse_args()
     sequences: list[VideoSequence] = [SceneSequence(SceneConfig())]
@@ -135,6 +135,7 @@ def main() -> None:
         XMem.from_checkpoint(locate(arguments.weights)),
         device="auto",
         max_internal_size=arguments.max_internal_size,
+        precision="auto",
     )
     torch.set_num_threads(max(torch.get_num_threads(), 1))
     rows: list[dict[str, object]] = []

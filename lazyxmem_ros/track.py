@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,7 +22,7 @@ from lazyxmem_ros.evaluation.errors import DatasetError
 from lazyxmem_ros.evaluation.pictures import overlay, save_indexed_png, write_video
 from lazyxmem_ros.evaluation.sequences import read_image_file, read_label_map
 from lazyxmem_ros.lazy import Correction, LazyConfig, LazyTracker, RequestKind, Source, StepResult
-from lazyxmem_ros.weights import locate
+from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import XMem, XMemTracker
 
 Image = NDArray[np.uint8]
@@ -33,9 +32,6 @@ NANOSECONDS_PER_SECOND = 1_000_000_000
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 DEFAULT_RATE = 24.0
 """Frames per second of a folder, or of a video that does not say."""
-DEFAULT_INTERNAL_SIZE = 240
-"""Short side, pixels, at which the embedded model works best."""
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -106,11 +102,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", default="", help="a known name or a file (default: the embedded tracker)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="auto",
+        help="of the convolutions; auto: bfloat16 where the processor is quick with it",
+    )
     parser.add_argument(
         "--max-internal-size",
         type=int,
-        default=DEFAULT_INTERNAL_SIZE,
+        default=EMBEDDED_INTERNAL_SIZE,
         help="short side inside the tracker, pixels; 0: the image's own (default: %(default)s)",
     )
     parser.add_argument(
@@ -135,7 +136,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         XMem.from_checkpoint(locate(arguments.weights)),
         device=arguments.device,
         max_internal_size=arguments.max_internal_size,
-        precision=PRECISIONS[arguments.precision],
+        precision=arguments.precision,
     )
     lazy = LazyTracker(
         tracker,

@@ -87,12 +87,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, default=DATA, help="davis2016-dev")
-    parser.add_argument("--max-internal-size", type=int, default=240)
+    parser.add_argument("--max-internal-size", type=int, default=360)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     network = XMem.from_checkpoint(arguments.weights)
     tracker = XMemTracker(
-        network, device=arguments.device, max_internal_size=arguments.max_internal_size
+        network,
+        device=arguments.device,
+        max_internal_size=arguments.max_internal_size,
+        precision="auto",
     )
     sequences: list[VideoSequence] = [SceneSequence()]
     if arguments.data.is_dir():

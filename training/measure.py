@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
@@ -138,7 +137,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="track every n-th frame only")
     parser.add_argument("--internal-size", type=int, default=240, help="short side inside, pixels")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     arguments = parser.parse_args()
     known = sets_of(arguments.data)
     unknown = set(arguments.sets) - set(known)
@@ -152,7 +151,7 @@ def main() -> None:
             MemoryConfig(),
             device=arguments.device,
             max_internal_size=arguments.internal_size,
-            precision=getattr(torch, arguments.precision),
+            precision=arguments.precision,
         )
 
     print("| clip | J | F | J&F | frames/s |\n| --- | --- | --- | --- | --- |", flush=True)

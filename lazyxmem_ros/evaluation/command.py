@@ -160,7 +160,10 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weights", default="", help="a known name or a path; default: embedded")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument(
-        "--max-internal-size", type=int, default=0, help="short side in the tracker; 0 = off"
+        "--max-internal-size",
+        type=int,
+        default=weights.EMBEDDED_INTERNAL_SIZE,
+        help="short side in the tracker; 0 = off (default: %(default)s)",
     )
     group.add_argument("--corrector", choices=CORRECTOR_NAMES, default="grabcut")
     group.add_argument("--corrector-checkpoint", type=Path)

@@ -60,6 +60,7 @@ class TrackerSettings:
     weights: Path
     device: str = "auto"
     max_internal_size: int = 0
+    precision: str = "auto"
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     corrector: str = "grabcut"
     corrector_checkpoint: Path | None = None
@@ -280,6 +281,7 @@ def _lazy_tracker(job: Job) -> LazyTracker:
         job.tracker.memory,
         device=job.tracker.device,
         max_internal_size=job.tracker.max_internal_size,
+        precision=job.tracker.precision,
     )
     return LazyTracker(tracker, job.method.lazy)
 

@@ -172,8 +172,13 @@ class TrackerNode(LifecycleNode):
         network = XMem.from_checkpoint(path)
 
         def make_tracker(memory: MemoryConfig) -> XMemTracker:
-            size = values["max_internal_size"]
-            return XMemTracker(network, memory, device=device, max_internal_size=size)
+            return XMemTracker(
+                network,
+                memory,
+                device=device,
+                max_internal_size=values["max_internal_size"],
+                precision=values["precision"],
+            )
 
         lazy = LazyTracker(
             make_tracker(tracker_parameters.memory_config(values)),

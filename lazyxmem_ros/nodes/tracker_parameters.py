@@ -265,9 +265,17 @@ TABLE = (
     ),
     ParameterSpec(
         "max_internal_size",
-        0,
-        "Longest short side, in pixels, that the network sees; 0 = the image's own.",
+        weights.EMBEDDED_INTERNAL_SIZE,
+        "Longest short side, in pixels, that the network sees; 0 = the image's own. 480 suits the "
+        "published weights.",
         bounds=(0, 10_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "precision",
+        "auto",
+        "What the convolutions compute in; auto = bfloat16 where the processor is quick with it.",
+        choices=("auto", "float32", "bfloat16", "float16"),
         changes=Changes.UNCONFIGURED,
     ),
     ParameterSpec(

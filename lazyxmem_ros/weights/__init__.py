@@ -19,6 +19,8 @@ MEGABYTE = 1_000_000
 TRUNCATED_BELOW = 0.99
 """Share of its parameters' bytes below which a file is taken to be truncated."""
 DEFAULT_TRACKER = "tracker"
+EMBEDDED_INTERNAL_SIZE = 360
+"""Short side, pixels, that suits the embedded tracker: 240 is quicker, 480 hardly better."""
 CACHE_VARIABLE = "LAZYXMEM_WEIGHTS"
 """Environment variable that names another directory for published weights."""
 

@@ -12,7 +12,7 @@ from lazyxmem_ros.xmem.errors import (
 from lazyxmem_ros.xmem.frame import Closing, Frame
 from lazyxmem_ros.xmem.memory import Memory, MemoryConfig, MemoryState
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
-from lazyxmem_ros.xmem.tracker import TrackerState, XMemTracker, resolve_device
+from lazyxmem_ros.xmem.tracker import TrackerState, XMemTracker, resolve_device, resolve_precision
 
 __all__ = [
     "CheckpointError",
@@ -31,5 +31,6 @@ __all__ = [
     "XMem",
     "XMemTracker",
     "resolve_device",
+    "resolve_precision",
     "save_network",
 ]

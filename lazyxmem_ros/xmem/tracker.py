@@ -25,6 +25,8 @@ from lazyxmem_ros.xmem.network import (
     aggregate,
 )
 
+BFLOAT16_CAPABILITY = (8, 0)
+"""CUDA compute capability from which bfloat16 is computed in hardware (Ampere)."""
 MAX_OBJECT_ID = 65_535
 """Label maps are 16 bits deep."""
 
@@ -72,11 +74,11 @@ class XMemTracker:
         *,
         device: str | torch.device = "cpu",
         max_internal_size: int = 0,
-        precision: torch.dtype = torch.float32,
+        precision: str = "float32",
     ) -> None:
         """`max_internal_size`: longest allowed short side inside, pixels; 0: no limit.
 
-        `precision`: what the convolutions compute in (float32, bfloat16 or float16); memory is
+        `precision`: what the convolutions compute in, a name of `resolve_precision`; memory is
         kept and read in float32 always.
         """
         if max_internal_size < 0 or 0 < max_internal_size < STRIDE:
@@ -88,7 +90,7 @@ class XMemTracker:
         self.network = network.to(self.device).eval()
         self.config = config or MemoryConfig()
         self.max_internal_size = max_internal_size
-        self.precision = precision
+        self.precision = resolve_precision(precision, self.device)
         self._mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
         self._std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
         self.reset()
@@ -304,7 +306,7 @@ class XMemTracker:
             self.config,
             device=self.device,
             max_internal_size=self.max_internal_size,
-            precision=self.precision,
+            precision=str(self.precision).removeprefix("torch."),
         )
         other.restore(state)
         return other
@@ -592,6 +594,19 @@ def resolve_device(name: str | torch.device) -> torch.device:
             f'device "{name}" is not here ({torch.cuda.device_count()} CUDA devices): use auto'
         )
     return device
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type of a name: float32, bfloat16, float16, or auto, bfloat16 where that is quick."""
+    if name == "auto":
+        if device.type == "cuda":
+            quick = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
+        else:
+            quick = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if quick else torch.float32
+    if name not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f'precision "{name}" is unknown: use auto, float32, bfloat16 or float16')
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def _tokens(x: Tensor) -> Tensor:

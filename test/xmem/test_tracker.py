@@ -17,6 +17,7 @@ from lazyxmem_ros.xmem import (
     XMem,
     XMemTracker,
     resolve_device,
+    resolve_precision,
 )
 
 SIZE = (48, 64)
@@ -266,7 +267,7 @@ def test_reset_allows_another_size(tracker: XMemTracker) -> None:
 
 def test_bfloat16_stays_close(small_network: XMem) -> None:
     answers = []
-    for precision in (torch.float32, torch.bfloat16):
+    for precision in ("float32", "bfloat16"):
         tracker = XMemTracker(small_network, TINY, precision=precision)
         tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
         answers.append(run(tracker, range(1, 6)).probabilities)
@@ -371,6 +372,14 @@ def test_internal_size_below_one_token(size: int, small_network: XMem) -> None:
 def test_contradictory_settings_are_named(field: str, value: int) -> None:
     with pytest.raises(ValueError, match=field):
         MemoryConfig(**{field: value})
+
+
+def test_precisions() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_precision("float16", cpu) is torch.float16
+    assert resolve_precision("auto", cpu) in (torch.float32, torch.bfloat16)
+    with pytest.raises(ValueError, match="auto, float32"):
+        resolve_precision("int8", cpu)
 
 
 def test_devices() -> None:
