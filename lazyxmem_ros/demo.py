@@ -66,11 +66,14 @@ from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 DATA = Path("..") / "shared" / "data"
 DATA_FOLDERS = ("davis2016-dev", "multi-object")
 DEFAULT_OUT = Path("out") / "demo"
-INTERNAL_SIZE = 240
+INTERNAL_SIZE = weights.EMBEDDED_INTERNAL_SIZE
 """Short side inside the tracker, pixels: what two CPU cores follow at the pond's 10 Hz."""
 REAL_SEQUENCE_RATE = 0.4
 """Real sequences have 24 frames per second; played at about 10."""
-REACTION_DELAY_S = 1.0
+REACTION_DELAY_S = 0.3
+DEMO_LAZY = LazyConfig(hold_entropy=1.2, cooldown_frames=5)
+"""The small embedded network is less certain than the published one even where it tracks well: the
+paper's tau_m of 0.8 would keep too much from its memory."""
 EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
 
 
@@ -136,7 +139,7 @@ def demonstrate(options: DemoOptions, console: Console) -> Outcome:
         bag = export_bag(
             source, options.out / "bag", progressed=lambda n: progress.update(task, completed=n)
         )
-        lazy = LazyConfig()
+        lazy = DEMO_LAZY
         settings = _graph_settings(options, bag, lazy, weights_file, rate)
         environment = graph_environment()
         domain = environment["ROS_DOMAIN_ID"]
@@ -254,7 +257,12 @@ def _without_corrections(
     """Frame rows of the tracker on exactly the frames it got to see, with corrections off."""
     method: Method = replace(all_methods(MethodOptions(lazy))["udu"], name="without corrections")
     network = XMem.from_checkpoint(weights_file)
-    tracker = XMemTracker(network, device=options.device, max_internal_size=options.internal_size)
+    tracker = XMemTracker(
+        network,
+        device=options.device,
+        max_internal_size=options.internal_size,
+        precision="auto",
+    )
     runner = SequenceRunner(
         LazyTracker(tracker, method.lazy), make_corrector("grabcut"), SimulatedOperator(), method
     )

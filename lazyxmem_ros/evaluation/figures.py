@@ -88,7 +88,7 @@ def timeline_figure(
             handles.values(),
             handles.keys(),
             loc="outside lower center",
-            ncols=min(7, len(handles)),
+            ncols=min(4, len(handles)),
             frameon=False,
             fontsize=8,
         )

@@ -3,8 +3,8 @@
 
 The script: the koi swims and bends, disappears fully under a footbridge for more than a second
 while one of its look-alikes comes out from under that bridge, comes back on the other side, and
-crosses a second look-alike in open water. Everything is a function of the frame's time and the
-seed: the same configuration gives the same pixels.
+crosses a second look-alike in open water, which then leaves under the bridge. Everything is a
+function of the frame's time and the seed: the same configuration gives the same pixels.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ WORLD_SIZE = (540, 900)
 """Rows, columns of the pond; the camera sees a part of it."""
 BRIDGE_COLUMNS = (281, 508)
 PLANK_HEIGHT = 30
+SHADE_COLUMNS = (490, 800)
+SHADE_ROW = 232
+"""The trees' shade lies between these columns, below this row."""
+SHADE_COLOUR = np.array([1.0, 0.92, 0.78], np.float32)
+"""How much of red, green and blue it takes: what is left is bluish."""
 FISH_LENGTH = 164.0
 FISH_HALF_WIDTH = 36.0
 SHADOW_OFFSET = (9, 13)
@@ -61,20 +66,22 @@ LOOK_ALIKE_UNDER_BRIDGE_PATH = (
     (2.0, 500, 200),
     (4.0, 415, 235),
     (5.4, 340, 255),
-    (7.0, 245, 240),
-    (9.0, 140, 180),
-    (12.0, 40, 80),
+    (7.0, 258, 244),
+    (9.0, 198, 204),
+    (11.0, 112, 150),
+    (12.5, 40, 100),
     (15.5, -60, 0),
 )
 LOOK_ALIKE_CROSSING_PATH = (
     (-0.5, 960, 120),
     (5.0, 930, 160),
     (7.5, 845, 225),
-    (9.4, 768, 268),
-    (10.9, 696, 268),
-    (12.4, 612, 300),
-    (14.0, 545, 372),
-    (15.5, 500, 440),
+    (9.4, 768, 264),
+    (10.6, 690, 276),
+    (11.6, 592, 292),
+    (12.5, 490, 300),
+    (13.4, 408, 302),
+    (15.5, 392, 304),
 )
 GREY_KOI_PATH = (
     (-0.5, 40, 430),
@@ -103,14 +110,16 @@ class SceneConfig:
     """Settings of the generated scene.
 
     rate: frames per second. duration: seconds, at most 15 (the length of the script).
-    seed: of all textures and noise. likeness: of the look-alikes' skin to the target's, 0 (less
-    orange, no black) to 1 (the same recipe); the closer, the harder to tell apart.
+    seed: of all textures and noise. likeness: of the first look-alike's colours to the target's, 0
+    (as golden as the second one's) to 1 (the same); the closer, the harder to tell apart.
+    shade: how dark it is under the trees beyond the bridge, 0 (not at all) to 1.
     """
 
     rate: float = 10.0
     duration: float = 15.0
     seed: int = 7
     likeness: float = 0.4
+    shade: float = 0.4
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 120:
@@ -120,8 +129,9 @@ class SceneConfig:
                 f"the scene's duration must be in 0..{MAX_DURATION} s, got {self.duration}"
             )
 
-        if not 0 <= self.likeness <= 1:
-            raise DatasetError(f"the scene's likeness must be in 0..1, got {self.likeness}")
+        for name in ("likeness", "shade"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DatasetError(f"the scene's {name} must be in 0..1, not {getattr(self, name)}")
 
     @property
     def frames(self) -> int:
@@ -167,15 +177,15 @@ class Scene:
         random = np.random.default_rng(config.seed)
         self._floor = textures.pond_floor(random, WORLD_SIZE)
         self._caustics = [textures.smooth_noise(random, (620, 1000), 26.0) for _ in range(2)]
+        self._shade = _tree_shade(random, config.shade)
         bridge_width = BRIDGE_COLUMNS[1] - BRIDGE_COLUMNS[0]
         self._bridge = textures.wood_planks(random, (WORLD_SIZE[0], bridge_width), PLANK_HEIGHT)
         self._pads = [textures.lily_pad(random, radius) for _, _, radius in LILY_PADS]
         skin = textures.koi_skin
         # Drawn in this order, so that a setting of the look-alikes does not change the target.
         target = _fish(skin(random, ink=TARGET_INK), TARGET_PATH, 1.0, 0.0)
-        like = 1 - config.likeness
-        under = skin(random, ink=TARGET_INK * (1 - like), orange=0.52 - 0.30 * like)
-        crossing = skin(random, ink=TARGET_INK * (1 - like), orange=0.52 - 0.40 * like)
+        under = skin(random, **_golden(1 - config.likeness), ink=0.03, orange=0.4)
+        crossing = skin(random, **_golden(1.0), ink=0.03, orange=0.5)
         slate = textures.SLATE
         grey = skin(random, base=slate, patch=slate * 0.7, ink=0.05)
         # Painted in this order: the crossing look-alike swims above the target.
@@ -210,6 +220,7 @@ class Scene:
             if fish is self._target:
                 visible[window] += alpha
         self._water(image, time, camera)
+        image *= self._view(self._shade, camera)
         self._paint_cover(image, visible, camera, time)
         image += np.random.default_rng((self.config.seed, index)).normal(0, 0.012, image.shape)
         pixels = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
@@ -218,7 +229,7 @@ class Scene:
 
     def _camera(self, time: float) -> tuple[float, float]:
         """Column and row of the view's upper left corner: a slow pan with a hand's sway."""
-        progress = np.clip((time - 2.0) / 10.0, 0, 1)
+        progress = np.clip((time - 3.5) / 9.0, 0, 1)
         eased = progress**2 * (3 - 2 * progress)
         column = 12 + 235 * eased + 3.0 * np.sin(1.7 * time)
         return float(column), float(28 + 5 * np.sin(0.9 * time) + 2 * np.sin(2.3 * time))
@@ -264,6 +275,29 @@ class Scene:
         shade[:, start : min(stop + 16, FRAME_SIZE[1])] = 1.0
         _darken(image, shade, 0.45, blur=5.0)
         _paste(image, visible, self._bridge, opacity, (left - camera[0], -camera[1]))
+
+
+def _tree_shade(random: np.random.Generator, strength: float) -> textures.Image:
+    """What the trees beyond the bridge leave of the light, RGB factors of the world's size."""
+    columns, rows = np.meshgrid(
+        np.arange(WORLD_SIZE[1], dtype=np.float32), np.arange(WORLD_SIZE[0], dtype=np.float32)
+    )
+    (left, right), top = SHADE_COLUMNS, SHADE_ROW
+    leaves = 14 * textures.smooth_noise(random, WORLD_SIZE, 34.0)
+    inside = np.minimum(np.minimum(columns - left, right - columns), rows - top) + leaves
+    covered = 1 / (1 + np.exp(-np.clip(inside / 12, -20, 20)))
+    darkness = strength * covered[..., None] * SHADE_COLOUR
+    return np.asarray(1 - darkness, dtype=np.float32)
+
+
+def _golden(share: float) -> dict[str, textures.Image]:
+    """Colours of a koi's skin on the way from the target's (0) to those of a golden koi (1)."""
+    pale, gold = textures.PALE_GOLD, textures.GOLD
+    cream, orange = textures.CREAM, textures.ORANGE
+    return {
+        "base": np.asarray(cream + share * (pale - cream), dtype=np.float32),
+        "patch": np.asarray(orange + share * (gold - orange), dtype=np.float32),
+    }
 
 
 def _fish(

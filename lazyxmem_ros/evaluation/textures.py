@@ -18,6 +18,8 @@ Plane = NDArray[np.float32]
 
 CREAM = np.array([0.96, 0.92, 0.84], np.float32)
 ORANGE = np.array([0.93, 0.38, 0.10], np.float32)
+PALE_GOLD = np.array([0.93, 0.80, 0.45], np.float32)
+GOLD = np.array([0.88, 0.62, 0.20], np.float32)
 INK = np.array([0.10, 0.10, 0.13], np.float32)
 SLATE = np.array([0.34, 0.42, 0.52], np.float32)
 SKIN_SIZE = (128, 320)
