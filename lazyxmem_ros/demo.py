@@ -71,9 +71,8 @@ INTERNAL_SIZE = weights.EMBEDDED_INTERNAL_SIZE
 REAL_SEQUENCE_RATE = 0.4
 """Real sequences have 24 frames per second; played at about 10."""
 REACTION_DELAY_S = 0.3
-DEMO_LAZY = LazyConfig(hold_entropy=1.2, cooldown_frames=5)
-"""The small embedded network is less certain than the published one even where it tracks well: the
-paper's tau_m of 0.8 would keep too much from its memory."""
+DEMO_LAZY = LazyConfig(cooldown_frames=5)
+"""The pond has 10 frames per second, a third of a usual camera's, and much happens in them."""
 EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
 
 

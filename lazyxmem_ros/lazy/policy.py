@@ -50,6 +50,10 @@ class HoldRule(enum.Enum):
     """All in view: one difficult object does not keep the others from being learnt."""
 
 
+PAPER_HOLD_ENTROPY = 0.8
+"""tau_m of the paper's best run."""
+
+
 class ConfigError(ValueError):
     """A setting outside its range; the message names the setting, its value and its range."""
 
@@ -75,8 +79,10 @@ class LazyConfig:
     """tau_p: correct itself above this masked entropy."""
     pseudo_rate: float = 0.2
     """delta_p: correct itself above this rate (and up to delta_u)."""
-    hold_entropy: float = 0.8
-    """tau_m: above this masked entropy a frame stays out of memory (uncertainty-driven update)."""
+    hold_entropy: float = 1.2
+    """tau_m: above this masked entropy a frame stays out of memory (uncertainty-driven update).
+    The paper's 0.8 suits the published network; the small embedded one is less certain also where
+    it tracks well, and would learn too little."""
     hold_rule: HoldRule = HoldRule.ANY
     """How the objects of a frame share that decision. Lost and paused objects have no say."""
     update_from_user: bool = True
@@ -146,6 +152,7 @@ class LazyConfig:
             request_timeout=0,
             lost_after=0,
             correction_horizon=0,
+            hold_entropy=PAPER_HOLD_ENTROPY,
         )
         return replace(plain, **changes)  # type: ignore[arg-type]
 
