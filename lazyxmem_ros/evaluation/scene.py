@@ -119,7 +119,7 @@ class SceneConfig:
     duration: float = 15.0
     seed: int = 7
     likeness: float = 0.4
-    shade: float = 0.4
+    shade: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 120:
