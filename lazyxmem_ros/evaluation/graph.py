@@ -40,6 +40,8 @@ RECORDED_TOPICS = (
     INIT_TOPIC,
     DIAGNOSTICS_TOPIC,
 )
+TRACKER_TOPICS = (MASK_TOPIC, TRACKS_TOPIC, REQUEST_TOPIC, CORRECTED_TOPIC)
+"""What the tracker publishes from the start."""
 SUBSCRIBERS = 2
 """Tracker and recorder: the replay begins when both listen."""
 START_TIMEOUT_S = 90.0
@@ -123,6 +125,8 @@ def run_graph(
             )
         input_topic = "image/compressed" if settings.compressed else "image"
         start("tracker", settings.tracker, f"{input_topic}:={settings.image_topic}")
+        # The replay itself waits for who listens to its images, not for who listens to the masks.
+        _wait_for_log(processes, recorder, [f"recording {topic}" for topic in TRACKER_TOPICS])
         replay = start("replay", _replay_parameters(settings))
         patience = START_TIMEOUT_S + 20 * settings.duration / max(settings.rate, 0.05)
         for _ in processes.wait_for(replay, patience):
@@ -143,12 +147,15 @@ def tracker_parameters(
     max_internal_size: int,
     memory: MemoryConfig,
     lazy: LazyConfig,
+    *,
+    precision: str = "auto",
 ) -> dict[str, object]:
     """The tracker node's parameters for the core's settings; times become seconds."""
     parameters: dict[str, object] = {
         "weights": weights.resolve(),
         "device": device,
         "max_internal_size": max_internal_size,
+        "precision": precision,
     }
     for config in (memory, lazy):
         for entry in dataclasses.fields(config):
@@ -209,6 +216,19 @@ def _wait_until_quiet(processes: ProcessSet, recorder: Child, least: float) -> N
         now = _recorded_masks(recorder)
         if now != masks:
             masks, changed = now, time.monotonic()
+
+
+def _wait_for_log(processes: ProcessSet, child: Child, lines: list[str]) -> None:
+    """Until a process has logged all of the given texts; raises ProcessError after a while."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    missing = lines
+    while missing:
+        if time.monotonic() > deadline:
+            raise ProcessError(f"{child.name} did not begin within {START_TIMEOUT_S:.0f} s")
+        processes.check()
+        time.sleep(REPORT_PERIOD_S / 2)
+        logged = child.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        missing = [text for text in lines if not any(line.endswith(text) for line in logged)]
 
 
 def _recorded_masks(recorder: Child) -> int:

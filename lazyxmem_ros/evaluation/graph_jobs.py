@@ -79,6 +79,7 @@ def run_through_graph(
         job.tracker.max_internal_size,
         job.tracker.memory,
         job.method.lazy,
+        precision=job.tracker.precision,
     )
     corrector: dict[str, object] = {"corrector": job.tracker.corrector}
     if job.tracker.corrector_checkpoint is not None:

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class ProcessSet:
         """Start a process with its output in a log file; raises ProcessError."""
         log = self._log_folder / f"{name}.log"
         try:
-            # Between the fork and the entry into the list a Ctrl-C would lose the child.
+            # A Ctrl-C between the fork and the entry into the list would lose the child.
             with _undisturbed(), log.open("wb") as output:
                 process = subprocess.Popen(
                     list(command),
@@ -144,12 +145,26 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Signals that ask for the end wait until the block is done."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    """Signals that ask for the end are acted on when the block is done.
+
+    Blocking them for this thread alone would not do: another thread may receive them, and Python
+    then runs the handler here, in the middle of a fork, where an exception is lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread only
+        return
+    received: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: received.append(number))
+        for number in _ENDING
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -169,12 +184,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _die_with_parent() -> None:
     """In the child: SIGKILL from the kernel when the parent dies; signals as in a new process.
 
-    A Ctrl-C between fork and exec still reached the child, as a member of the parent's group: it is
-    dropped here, for the parent has got it too.
+    A Ctrl-C between fork and exec reaches the child too, as a member of the parent's group: it is
+    dropped here, for the parent has got it as well.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-    for number in _ENDING:
         signal.signal(number, signal.SIG_DFL)

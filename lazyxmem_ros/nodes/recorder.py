@@ -98,6 +98,7 @@ class RecorderNode(Node):
             )
             write = partial(self._write, topic, type_name)
             self.create_subscription(message_type, topic, write, quality, raw=True)
+            self.get_logger().info(f"recording {topic}")
 
     def _write(self, topic: str, type_name: str, data: bytes) -> None:
         self._bag.write_raw(topic, type_name, time.time_ns(), data)
