@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures for every room's tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Background jobs of a script are started with SIGINT ignored, and so would be the processes
+    # whose Ctrl-C is tested here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 

@@ -97,7 +97,7 @@ def test_a_service_without_an_answer_costs_its_correction_alone(
 def ask_a_person(tracker: Tracker) -> CorrectionRequest:
     """A request to a person about frame 1."""
     tracker.show_object(0)
-    assert tracker.set(user_corrections=True, user_entropy=0.0) == ""
+    assert tracker.set(user_corrections=True, user_entropy=0.0, cooldown_frames=0) == ""
     tracker.send(1)
     wait_for(lambda: tracker.out("correction_request"), "the request")
     return tracker.out("correction_request")[0]
