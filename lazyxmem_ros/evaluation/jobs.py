@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -161,7 +162,7 @@ def run_job(
     return report
 
 
-class _Work:
+class _Work(ABC):
     """A job under way: its rows so far, and its worst frames."""
 
     def __init__(self, job: Job, target: Path) -> None:
@@ -170,9 +171,9 @@ class _Work:
         self.log = RunLog()
         self.worst = WorstFrames(len(job.sequence))
 
+    @abstractmethod
     def run(self, progress: Callable[[int], None]) -> None:
         """Do the work; raises EvaluationError where it cannot go on."""
-        raise NotImplementedError
 
     def _keep(self, sample: Sample, labels: NDArray[np.uint16], scores: list[float]) -> None:
         """Note a frame's picture and, if asked for, its masks."""
