@@ -13,6 +13,7 @@ import importlib
 import io
 import os
 import shutil
+import socket
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ from lazyxmem_ros.evaluation.jobs import Job, JobReport, run_job
 ATTEMPTS = 4
 """How often a job is begun before it is given up, where workers die under it."""
 POLL_S = 0.5
+CONNECT_TIMEOUT_S = 5.0
 
 
 class ClusterError(EvaluationError):
@@ -46,6 +48,9 @@ class RayExecutor:
                 "--ray needs Ray: pip install 'lazyxmem_ros[ray]' on every machine"
             ) from error
         self._ray = ray
+        _check_reachable(address)
+        if address == "local":
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what Ray would tell its makers
         try:
             ray.init(
                 address=None if address == "local" else address,
@@ -122,6 +127,22 @@ def unpack(data: bytes, target: Path) -> None:
         archive.extractall(draft)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(draft, target)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ClusterError where nothing listens at `[ray://]host:port`.
+
+    Ray itself would try for minutes.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto` and the like, which Ray looks up
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address}: {error}; `ray start --head` starts one"
+        ) from error
 
 
 def _given_up(job: Job, error: Exception) -> JobReport:

@@ -9,24 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 
 from lazyxmem_ros.evaluation.datasets import open_dataset
 from lazyxmem_ros.evaluation.errors import DatasetError
 from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
 from lazyxmem_ros.evaluation.methods import choose_methods
+from lazyxmem_ros.evaluation.ray_executor import ClusterError, RayExecutor
 from lazyxmem_ros.evaluation.run import EvaluationPlan, evaluate
 
-ray = pytest.importorskip("ray", reason="needs Ray, the optional extra `ray`")
 pytestmark = pytest.mark.slow
 FRAMES = 40
 NAMES = ("one", "two", "three")
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head that runs nothing and two workers with a processor each."""
-    from ray.cluster_utils import Cluster
-
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     made.workers = [made.add_node(num_cpus=1) for _ in range(2)]
     made.wait_for_nodes()
@@ -58,8 +59,6 @@ class Killer:
 def test_a_worker_dies_and_nothing_is_lost_or_counted_twice(
     cluster: Any, make_tree: Callable[..., Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
-    from lazyxmem_ros.evaluation.ray_executor import RayExecutor
-
     for name in NAMES:
         root = make_tree(name, FRAMES, {index: (1,) for index in range(FRAMES)})
     plan = EvaluationPlan(
@@ -84,3 +83,9 @@ def test_a_worker_dies_and_nothing_is_lost_or_counted_twice(
     strict = EvaluationPlan(plan.sequences, plan.methods, plan.tracker, strict=True)
     with pytest.raises(DatasetError, match=r"00003\.jpg: the image cannot be read"):
         evaluate(strict, tmp_path / "strict", killer, RayExecutor(cluster.address))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1", "127.0.0.1:99999"])
+def test_an_address_where_nothing_listens_is_named_at_once(address: str) -> None:
+    with pytest.raises(ClusterError, match=f"no Ray cluster answers at {address}"):
+        RayExecutor(address)
