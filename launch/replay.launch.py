@@ -21,7 +21,9 @@ from launch_ros.substitutions import FindPackageShare
 COMPRESSED = "/compressed"
 
 ARGUMENTS = [
-    DeclareLaunchArgument("bag", description="Folder of the rosbag2 bag (sqlite3 or MCAP)."),
+    DeclareLaunchArgument(
+        "bag", description="The rosbag2 bag: its folder, or a single .mcap or .db3 file."
+    ),
     DeclareLaunchArgument(
         "image_topic",
         default_value="/image",

@@ -7,9 +7,7 @@ the messages' own header stamps, int nanoseconds; a bag's receive times only ord
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,15 +19,16 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.image import image_to_cvimage
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, ReaderError, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from lazyxmem_ros.evaluation.errors import BagError, DamagedBagError
+from lazyxmem_ros.evaluation.bag_storage import explained, serialized_messages
+from lazyxmem_ros.evaluation.errors import BagError
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -96,7 +95,7 @@ class BagReader:
         self._reader: AnyReader | None = None
 
     def __enter__(self) -> Self:
-        with self._explained():
+        with explained(self.path):
             self._reader = AnyReader([self.path], default_typestore=message_types())
             self._reader.open()
         return self
@@ -114,7 +113,7 @@ class BagReader:
     @property
     def topics(self) -> Mapping[str, TopicSummary]:
         """All topics by name."""
-        with self._explained():
+        with explained(self.path):
             return {
                 name: TopicSummary(info.msgtype or "", info.msgcount)
                 for name, info in self._opened.topics.items()
@@ -149,14 +148,10 @@ class BagReader:
                 f"{', '.join(sorted(self.topics))}"
             )
         chosen = [entry for entry in reader.connections if not topics or entry.topic in topics]
-        count, promised = 0, sum(entry.msgcount for entry in chosen)
-        with self._explained():
-            for connection, received, raw in reader.messages(connections=chosen):
+        for connection, received, raw in serialized_messages(reader, self.path, chosen):
+            with explained(self.path):
                 content = reader.deserialize(raw, connection.msgtype)
-                yield BagMessage(connection.topic, connection.msgtype, received, content)
-                count += 1
-        if count < promised:  # a storage may end early without a word
-            raise self._damaged(EOFError(f"{count} of {promised} messages"))
+            yield BagMessage(connection.topic, connection.msgtype, received, content)
 
     def images(self, topic: str) -> Iterator[StampedImage]:
         """The images of a raw or compressed topic; raises BagError for one that does not decode."""
@@ -188,25 +183,6 @@ class BagReader:
             return False
         first = next(self.messages(topic), None)
         return first is not None and first.content.encoding in _LABEL_ENCODINGS
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turns whatever the storage raises on a damaged bag into one DamagedBagError."""
-        try:
-            yield
-        except (BagError, GeneratorExit):
-            raise
-        except (AnyReaderError, ReaderError, sqlite3.Error, OSError, EOFError) as error:
-            raise self._damaged(error) from error
-        except Exception as error:
-            # Damaged data surfaces as anything: apsw, struct, zstd and lz4 errors, wrong lengths.
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Exception) -> DamagedBagError:
-        return DamagedBagError(
-            f"{self.path}: cannot be read ({type(error).__name__}: {error}). If the recording was "
-            "cut short, repair it with `ros2 bag reindex` (sqlite3) or `mcap recover` (MCAP)"
-        )
 
 
 class BagWriter:

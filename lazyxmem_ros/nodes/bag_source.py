@@ -12,14 +12,14 @@ from typing import Any
 
 from rosbags.rosbag2 import Reader
 
+from lazyxmem_ros.evaluation.bag_storage import explained, serialized_messages
+from lazyxmem_ros.evaluation.errors import BagError
+
 NANOSECONDS_PER_SECOND = 1_000_000_000
+FILE_SUFFIXES = (".mcap", ".db3")
 _CDR_LITTLE_ENDIAN = 1
 _CDR_PREFIX_BYTES = 4
 """Serialized messages begin with the encapsulation; a leading Header follows right after."""
-
-
-class BagError(ValueError):
-    """A bag that cannot be read, or not in the way asked for; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class BagSource:
     """An open bag. Used as a context manager."""
 
     def __init__(self, path: str | Path, topics: Sequence[str] = ()) -> None:
-        """topics: the ones to read; none = all.
+        """path: the bag's folder, or a single file of it. topics: the ones to read; none = all.
 
         Raises BagError for a path that is not a bag, one that is damaged, and a topic that is not
         in it (the error lists those that are).
@@ -56,15 +56,14 @@ class BagSource:
         self.path = Path(path).expanduser()
         if not self.path.exists():
             raise BagError(f"there is no bag at {self.path}")
-        if not (self.path / "metadata.yaml").is_file():
+        if not (self.path / "metadata.yaml").is_file() and self.path.suffix not in FILE_SUFFIXES:
             raise BagError(
-                f"{self.path} is not a rosbag2 bag: give the folder that holds its metadata.yaml"
+                f"{self.path} is not a rosbag2 bag: give the folder that holds its metadata.yaml, "
+                "or a single .mcap or .db3 file"
             )
-        try:
+        with explained(self.path):
             self._reader = Reader(self.path)
             self._reader.open()
-        except Exception as error:  # ReaderError, sqlite3 errors, YAML errors, struct errors
-            raise BagError(f"bag {self.path} cannot be read: {_text(error)}") from error
         try:
             self.topics = self._choose(topics)
         except BagError:
@@ -95,23 +94,15 @@ class BagSource:
     def messages(self, start: int, stop: int) -> Iterator[BagMessage]:
         """The chosen topics' messages recorded in start <= t <= stop, in order of recording.
 
-        Raises BagError where the bag turns out to be cut short or damaged.
+        Raises BagError where the bag turns out to be cut short or damaged, once all that is intact
+        has been yielded.
         """
         names = {topic.name for topic in self.topics}
         connections = [c for c in self._reader.connections if c.topic in names]
-        if not connections:
-            return
-        seen = 0
-        try:
-            for connection, recorded_at, data in self._reader.messages(
-                connections, start=start, stop=stop + 1
-            ):
-                seen += 1
-                yield BagMessage(connection.topic, recorded_at, bytes(data))
-        except Exception as error:  # whatever the storage raises on damaged data
-            raise BagError(
-                f"bag {self.path} is damaged or cut short after {seen} messages: {_text(error)}"
-            ) from error
+        for connection, recorded_at, data in serialized_messages(
+            self._reader, self.path, connections, start=start, stop=stop + 1
+        ):
+            yield BagMessage(connection.topic, recorded_at, data)
 
     def _choose(self, wanted: Sequence[str]) -> tuple[BagTopic, ...]:
         found: dict[str, BagTopic] = {}
@@ -133,10 +124,6 @@ class BagSource:
 def _is_transient_local(connection: Any) -> bool:
     profiles = getattr(connection.ext, "offered_qos_profiles", None) or []
     return any(getattr(profile.durability, "name", "") == "TRANSIENT_LOCAL" for profile in profiles)
-
-
-def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__
 
 
 def header_stamp(data: bytes) -> int:

@@ -22,8 +22,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image
 
+from lazyxmem_ros.evaluation.errors import BagError
 from lazyxmem_ros.nodes.bag_source import (
-    BagError,
     BagMessage,
     BagSource,
     BagTopic,
@@ -44,7 +44,12 @@ SETTLE_S = 0.5
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 PARAMETERS = (
-    ParameterSpec("bag", "", "Folder of the rosbag2 bag.", changes=Changes.NEVER),
+    ParameterSpec(
+        "bag",
+        "",
+        "The rosbag2 bag: its folder, or a single .mcap or .db3 file.",
+        changes=Changes.NEVER,
+    ),
     ParameterSpec("topics", (), "Topics to play; none = all.", changes=Changes.NEVER),
     ParameterSpec(
         "rate",
@@ -138,7 +143,7 @@ class ReplayNode(Node):
         self.exit_code = 0
         self._settings = Parameters(self, PARAMETERS)
         if not self._settings["bag"]:
-            raise NodeStartError("give the bag to play: --ros-args -p bag:=FOLDER")
+            raise NodeStartError("give the bag to play: --ros-args -p bag:=PATH")
         try:
             self._bag = BagSource(self._settings["bag"], self._settings["topics"])
         except BagError as error:

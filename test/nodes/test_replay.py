@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
-from lazyxmem_ros.nodes.bag_source import BagError, BagSource, header_stamp, with_header_stamp
+from lazyxmem_ros.evaluation.errors import BagError
+from lazyxmem_ros.nodes.bag_source import BagSource, header_stamp, with_header_stamp
 from lazyxmem_ros.nodes.conversions import labels_message, read_image, read_labels, stamp_of
 from lazyxmem_ros.nodes.pacer import Pacer
 from lazyxmem_ros.nodes.parameters import ParameterError
@@ -268,19 +270,52 @@ def test_a_truncated_bag_is_named(storage: str, kept: float, tmp_path: Path) -> 
         with BagSource(bag) as source:
             return len(list(source.messages(source.start, source.end)))
 
-    with pytest.raises(BagError, match=r"damaged|cannot be read") as caught:
+    with pytest.raises(BagError, match=r"bag: cannot be read .*(reindex|recover)"):
         read()
-    assert str(bag) in str(caught.value)
 
 
-def test_a_truncated_bag_ends_the_node_with_an_error(tmp_path: Path, start: Start) -> None:
-    bag = write_bag(tmp_path / "bag", storage="sqlite3")
-    file = next(bag.glob("*.db3"))
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    replay = start("replay", {"bag": bag, "rate": 100.0})
+def bag_without_its_last_messages(path: Path, missing: int) -> Path:
+    """A bag whose storage is intact but holds less than the metadata says, as after a crash."""
+    bag = write_bag(path, storage="sqlite3")
+    with sqlite3.connect(next(bag.glob("*.db3"))) as storage:
+        storage.execute(
+            "DELETE FROM messages WHERE id IN (SELECT id FROM messages ORDER BY id DESC LIMIT ?)",
+            [missing],
+        )
+    return bag
+
+
+def test_fewer_messages_than_promised_are_noticed_when_the_intact_ones_are_read(
+    tmp_path: Path,
+) -> None:
+    bag = bag_without_its_last_messages(tmp_path / "bag", 3)
+    read = []
+    with BagSource(bag) as source:
+        with pytest.raises(BagError, match=f"17 of {2 * FRAMES} messages"):
+            read.extend(source.messages(source.start, source.end))
+        assert len(list(source.messages(source.start, source.start + 2 * STEP))) == 6
+    with BagSource(bag, ["/truth"]) as source, pytest.raises(BagError, match="8 of 10 messages"):
+        list(source.messages(source.start, source.end))
+    assert len(read) == 17
+
+
+def test_a_bag_that_ends_early_ends_the_node_with_an_error(tmp_path: Path, start: Start) -> None:
+    bag = bag_without_its_last_messages(tmp_path / "bag", 3)
+    replay = start("replay", {"bag": bag, "rate": 100.0, "loop": True})
     assert replay.wait() == 1
-    assert "damaged or cut short" in replay.log or "cannot be read" in replay.log
+    assert f"17 of {2 * FRAMES} messages" in replay.log
     assert "Traceback" not in replay.log
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_a_single_file_of_a_bag(storage: str, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", storage=storage)
+    with BagSource(bag) as source:
+        whole = list(source.messages(source.start, source.end))
+    file = next(path for path in bag.iterdir() if path.suffix in (".mcap", ".db3"))
+    alone = file.rename(tmp_path / f"alone{file.suffix}")
+    with BagSource(alone) as source:
+        assert list(source.messages(source.start, source.end)) == whole
 
 
 def test_a_folder_that_is_no_bag(tmp_path: Path) -> None:
