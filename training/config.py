@@ -52,6 +52,10 @@ class TrackerTraining:
     """Share of all steps, at the end, over which the rate falls along a cosine."""
     final_rate: float = 0.02
     """Rate at the end, as a share of learning_rate."""
+    restarts: tuple[int, ...] = ()
+    """Steps at which warm-up, plateau and cosine begin anew, each time at `restart_share` of the
+    rate before."""
+    restart_share: float = 0.5
     weight_decay: float = 0.02
     gradient_clip: float = 3.0
     ema: float = 0.998

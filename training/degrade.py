@@ -28,14 +28,24 @@ def largest_error(truth: BoolMask, predicted: BoolMask) -> tuple[float, float, b
     return best
 
 
-def break_mask(rng: np.random.Generator, truth: BoolMask) -> BoolMask:
-    """A mask as tracking might have left it: a part missing, shifted, leaked, grown or shrunk."""
+KINDS = ("half", "shift", "leak", "grow", "shrink", "coarse", "neighbour", "stolen", "good")
+KIND_SHARES = (0.2, 0.18, 0.12, 0.05, 0.05, 0.12, 0.1, 0.06, 0.12)
+
+
+def break_mask(rng: np.random.Generator, truth: BoolMask, neighbour: BoolMask) -> BoolMask:
+    """A mask as tracking might have left it.
+
+    A part missing, shifted, leaked somewhere or into the neighbour (another object's mask, maybe
+    empty), stolen by the neighbour, grown, shrunk, coarse, or good.
+    """
     height, width = truth.shape
     rows, columns = np.nonzero(truth)
     if rows.size == 0:
         return truth.copy()
     extent = max(int(np.ptp(rows)), int(np.ptp(columns)), 4)
-    kind = rng.choice(["half", "shift", "leak", "grow", "shrink", "good"])
+    kind = rng.choice(KINDS, p=KIND_SHARES)
+    if kind in ("neighbour", "stolen") and not neighbour.any():
+        kind = "leak"
     broken = truth.copy()
     ys, xs = np.mgrid[0:height, 0:width]
     if kind == "half":
@@ -62,4 +72,13 @@ def break_mask(rng: np.random.Generator, truth: BoolMask) -> BoolMask:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
         operation = cv2.dilate if kind == "grow" else cv2.erode
         broken = operation(truth.astype(np.uint8), kernel) > 0
+    elif kind == "coarse":
+        small = max(4, int(min(height, width) / rng.uniform(0.06, 0.2) / max(1, extent)))
+        blurred = cv2.resize(truth.astype(np.float32), (small, small), interpolation=cv2.INTER_AREA)
+        noisy = blurred + rng.normal(0, 0.15, blurred.shape).astype(np.float32)
+        broken = cv2.resize(noisy, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    elif kind == "neighbour":
+        broken |= neighbour
+    elif kind == "stolen":
+        broken = neighbour.copy()
     return np.asarray(broken, dtype=np.bool_)

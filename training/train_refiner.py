@@ -32,6 +32,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.correction.refiner import (
     CROP,
+    NEGATIVE,
+    POSITIVE,
+    PRIOR,
+    PRIOR_IOU,
+    SEARCH_SHARES,
     RefinerNetwork,
     Window,
     choose_window,
@@ -46,8 +51,14 @@ from training.degrade import break_mask, largest_error
 from training.export import LICENCE, TRAINING_DATA
 from training.material import Material, load_material
 
-PICTURE = 224  # pixels of the composed frames' side
+PICTURE = 256  # pixels of the composed frames' side
 FRAMES = 2  # frames used of each clip
+MIN_TARGET_PIXELS = 80
+PRIOR_SHARE = 0.6  # of samples that start from a broken mask
+BOX_SHARE = 0.3  # of the others that have a box instead of clicks
+TOLD_SHARE = 0.5  # of priors of which the network is told how good they are
+IOU_NOISE = 0.12  # of what it is told
+CLOSER_SHARE = 0.35  # of samples whose window is the right one already
 MORE_CLICKS_SHARE = 0.5
 LOG_EVERY = 50
 SAVE_EVERY = 120.0  # seconds
@@ -77,41 +88,41 @@ def load_refiner_training(path: Path) -> RefinerTraining:
 
 
 def make_sample(
-    rng: np.random.Generator, image: NDArray[np.uint8], truth: NDArray[np.bool_]
+    rng: np.random.Generator,
+    image: NDArray[np.uint8],
+    truth: NDArray[np.bool_],
+    neighbour: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """One input [7, 160, 160] and its true mask [160, 160] from a frame and a target in it."""
+    """One input [8, 160, 160] and its true mask [160, 160] from a frame and a target in it.
+
+    neighbour: another object's mask, which a broken prior may have leaked into; may be empty.
+    """
     size = truth.shape[0], truth.shape[1]
-    prior: NDArray[np.bool_] | None = break_mask(rng, truth) if rng.random() < 0.65 else None
-    if prior is not None and not prior.any():
-        prior = None
+    prior: NDArray[np.bool_] | None = None
+    if rng.random() < PRIOR_SHARE:
+        prior = break_mask(rng, truth, neighbour)
+        if not prior.any():
+            prior = None
     believed = np.zeros_like(truth) if prior is None else prior
     positive: list[tuple[float, float]] = []
     negative: list[tuple[float, float]] = []
     box = None
-    rows, columns = np.nonzero(truth)
-    if prior is None and rng.random() < 0.35:
-        jitter = rng.normal(0, 0.05, 4) * np.ptp(columns).clip(4)
-        tight = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + jitter
-        x0, y0, x1, y1 = (float(v) for v in np.clip(tight, 0, truth.shape[0]))
-        box = (x0, y0, max(x1, x0 + 2), max(y1, y0 + 2))
+    if prior is None and rng.random() < BOX_SHARE:
+        box = _loose_box(rng, truth)
     else:
-        click = largest_error(truth, believed)
-        if click is None or rng.random() < 0.15:
-            spot = int(rng.integers(rows.size))
-            click = (float(columns[spot]), float(rows[spot]), True)
-        (positive if click[2] else negative).append(click[:2])
-        while rng.random() < 0.25:
-            on = rng.random() < 0.6
-            ys, xs = np.nonzero(truth if on else ~truth)
-            if not len(ys):
-                break
-            spot = int(rng.integers(len(ys)))
-            (positive if on else negative).append((float(xs[spot]), float(ys[spot])))
+        for number in range(1 + int(rng.choice(3, p=(0.7, 0.2, 0.1)))):
+            x, y, on = _click(rng, truth, believed, first=number == 0)
+            (positive if on else negative).append((x, y))
+    prior_iou = None
+    if prior is not None and rng.random() < TOLD_SHARE:
+        overlap = np.count_nonzero(prior & truth) / np.count_nonzero(prior | truth)
+        prior_iou = float(np.clip(overlap + rng.normal(0, IOU_NOISE), 0, 1))
     known = Prompt(positive=np.array(positive), box=box, mask=prior)
+    share = float(np.exp(rng.uniform(np.log(SEARCH_SHARES[0]), np.log(SEARCH_SHARES[-1]))))
     if not positive and box is None and prior is None:
         known = Prompt(mask=truth)
-    window = choose_window(known, size)
-    if prior is None and box is None and rng.random() < 0.5:
+    window = choose_window(known, size, search_share=share)
+    if box is None and rng.random() < CLOSER_SHARE:
         window = choose_window(Prompt(mask=truth), size)  # the second, closer look
     window = _jittered(rng, window)
     scale, corner = CROP / window.side, np.array([window.x, window.y])
@@ -129,8 +140,37 @@ def make_sample(
         in_crop(positive),
         in_crop(negative),
         crop_box,
+        prior_iou=prior_iou,
     )
     return channels, window.take(np.where(truth, 255, 0).astype(np.uint8)) > 127
+
+
+def _loose_box(
+    rng: np.random.Generator, truth: NDArray[np.bool_]
+) -> tuple[float, float, float, float]:
+    """The box of a mask as a person draws it."""
+    rows, columns = np.nonzero(truth)
+    jitter = rng.normal(0, 0.05, 4) * max(4, int(np.ptp(columns)))
+    tight = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + jitter
+    x0, y0, x1, y1 = (float(v) for v in np.clip(tight, 0, truth.shape[0]))
+    return x0, y0, max(x1, x0 + 2), max(y1, y0 + 2)
+
+
+def _click(
+    rng: np.random.Generator, truth: NDArray[np.bool_], believed: NDArray[np.bool_], *, first: bool
+) -> tuple[float, float, bool]:
+    """A click (x, y, positive): on the largest error, near it, or anywhere that it is true."""
+    click = largest_error(truth, believed) if first else None
+    if click is not None and rng.random() < 0.85:
+        reach = 0.03 * np.sqrt(np.count_nonzero(truth))
+        x, y = np.clip(np.array(click[:2]) + rng.normal(0, reach, 2), 0, truth.shape[0] - 1)
+        if truth[round(float(y)), round(float(x))] == click[2]:
+            return float(x), float(y), click[2]
+        return click
+    on = first or rng.random() < 0.6 or bool(truth.all())
+    ys, xs = np.nonzero(truth if on else ~truth)
+    spot = int(rng.integers(len(ys)))
+    return float(xs[spot]), float(ys[spot]), on
 
 
 def _jittered(rng: np.random.Generator, window: Window) -> Window:
@@ -143,7 +183,16 @@ def _jittered(rng: np.random.Generator, window: Window) -> Window:
 def make_batch(config: RefinerTraining, material: Material, step: int) -> tuple[Tensor, Tensor]:
     """The batch of one step, a function of (seed, step)."""
     settings = ComposeConfig(
-        size=PICTURE, frames=FRAMES, smallest=0.12, min_target_share=0.005, hiding_share=0.0
+        size=PICTURE,
+        frames=FRAMES,
+        real_share=0.4,
+        in_place_share=0.3,
+        real_cut_out_share=0.2,
+        smallest=0.12,
+        largest=0.9,
+        min_target_share=0.005,
+        hiding_share=0.0,
+        shadow_share=0.2,
     )
     composer = Composer(material, settings)
     inputs: list[NDArray[np.float32]] = []
@@ -152,12 +201,14 @@ def make_batch(config: RefinerTraining, material: Material, step: int) -> tuple[
     while len(inputs) < config.batch:
         seed = (config.seed, step, clip_number)
         rng = np.random.default_rng((*seed, 1))
-        clip = composer.compose(seed, objects=2)
+        objects = int(rng.integers(1, 3))
+        clip = composer.compose(seed, objects=objects)
         clip_number += 1
         for t in range(FRAMES):
-            target = clip.labels[t] == int(rng.integers(1, 3))
-            if np.count_nonzero(target) >= 60 and len(inputs) < config.batch:
-                channels, truth = make_sample(rng, clip.frames[t], target)
+            chosen = int(rng.integers(1, objects + 1))
+            target, neighbour = clip.labels[t] == chosen, clip.labels[t] == 3 - chosen
+            if np.count_nonzero(target) >= MIN_TARGET_PIXELS and len(inputs) < config.batch:
+                channels, truth = make_sample(rng, clip.frames[t], target, neighbour)
                 inputs.append(channels)
                 truths.append(truth)
     return torch.from_numpy(np.stack(inputs)), torch.from_numpy(np.stack(truths)).float()
@@ -201,16 +252,18 @@ def ask_again(
         return inputs
     network.eval()
     with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
-        answers = network(inputs[chosen])[0].float() > 0
+        logits, quality = network(inputs[chosen])
     network.train()
+    answers, expected = (logits.float() > 0).cpu().numpy(), torch.sigmoid(quality.float())
     out = inputs.clone()
-    for i, answer in zip(chosen, answers.cpu().numpy(), strict=True):
+    for i, answer, score in zip(chosen, answers, expected, strict=True):
         click = largest_error(truths[i].cpu().numpy() > 0.5, answer)
         if click is None or not answer.any():
             continue
         drawn = torch.from_numpy(draw_clicks(np.array([click[:2]], np.float32))).to(out)
-        channel = 4 if click[2] else 5
-        out[i, 3] = torch.from_numpy(answer).to(out)
+        channel = POSITIVE if click[2] else NEGATIVE
+        out[i, PRIOR] = torch.from_numpy(answer).to(out)
+        out[i, PRIOR_IOU] = score if rng.random() < TOLD_SHARE else -1
         out[i, channel] = torch.maximum(out[i, channel], drawn)
     return out
 
@@ -300,7 +353,11 @@ def run(
         trainer.load(folder / "last.pt")
         print(f"resuming at step {trainer.step}", flush=True)
     loader = DataLoader(
-        Batches(config, material, trainer.step), batch_size=None, num_workers=workers
+        Batches(config, material, trainer.step),
+        batch_size=None,
+        num_workers=workers,
+        # As in train_tracker: a forked worker would inherit thread pools without their threads.
+        multiprocessing_context="spawn" if workers else None,
     )
     losses: list[float] = []
     scores: list[float] = []

@@ -81,12 +81,16 @@ def first_masks(labels: Tensor, objects: int) -> Tensor:
 
 
 def rate_at(config: TrackerTraining, step: int) -> float:
-    """Learning rate: linear warm-up, a plateau, a cosine down at the end."""
-    warm = min(1.0, (step + 1) / max(1, config.warm_up))
-    begin = (1 - config.decay) * config.steps
-    progress = min(1.0, max(0.0, (step - begin) / max(1.0, config.steps - begin)))
+    """Learning rate: linear warm-up, a plateau, a cosine down; again from each restart on."""
+    past = [restart for restart in config.restarts if restart <= step]
+    start = past[-1] if past else 0
+    end = min([r for r in config.restarts if r > step], default=config.steps)
+    warm = min(1.0, (step - start + 1) / max(1, config.warm_up))
+    fall_steps = config.decay * (end - start)
+    progress = min(1.0, max(0.0, (step - (end - fall_steps)) / max(1.0, fall_steps)))
     fall = 0.5 * (1 + math.cos(math.pi * progress))
-    return config.learning_rate * warm * (config.final_rate + (1 - config.final_rate) * fall)
+    peak = config.learning_rate * config.restart_share ** len(past)
+    return peak * warm * (config.final_rate + (1 - config.final_rate) * fall)
 
 
 def keep_at(config: TrackerTraining, step: int) -> float:

@@ -47,6 +47,8 @@ class Prompt:
         negative: float32 [N, 2], (x, y) in pixels, points off the object.
         box: (x0, y0, x1, y1) in pixels, half-open, around the object; or None.
         mask: bool [H, W], where the object was believed to be before (the prior); or None.
+        prior_iou: the overlap with the truth, 0..1, that the prior is expected to have; None where
+            nobody knows. Only a corrector that was trained to heed it does.
 
     Anything that NumPy turns into these is accepted. Raises PromptError where it cannot.
     Whether points and box lie within an image is checked by `validate_prompt`.
@@ -57,6 +59,7 @@ class Prompt:
     negative: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     box: Box | None = None
     mask: BoolMask | None = None
+    prior_iou: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positive", _points(self.positive, "positive"))
@@ -74,6 +77,8 @@ class Prompt:
             if mask.ndim != 2:
                 raise PromptError(f"a prior mask is [H, W], not of shape {mask.shape}")
             object.__setattr__(self, "mask", mask if mask.dtype == np.bool_ else mask != 0)
+        if self.prior_iou is not None and not 0 <= self.prior_iou <= 1:
+            raise PromptError(f"prior_iou is an overlap from 0 to 1, not {self.prior_iou}")
 
 
 @dataclass(frozen=True, eq=False)

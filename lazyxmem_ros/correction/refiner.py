@@ -8,6 +8,7 @@ mask, the clicks as Gaussians and the box; its output is the mask and how good t
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -32,19 +33,25 @@ from lazyxmem_ros.correction.base import (
     validate_image,
     validate_prompt,
 )
+from lazyxmem_ros.correction.device import resolve_device
 
 CROP = 160
 """Pixels of the crop's side that the network sees."""
 CLICK_SIGMA = 4.0
 """Pixels: width of a click's Gaussian, in the crop."""
-CHANNELS = 7
-"""RGB, prior (-1 where there is none), positive clicks, negative clicks, box."""
+CHANNELS = 8
+"""RGB, prior (-1 where there is none), its expected IoU (-1 where nobody knows), positive clicks,
+negative clicks, box."""
+PRIOR, PRIOR_IOU, POSITIVE, NEGATIVE, BOX = 3, 4, 5, 6, 7
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
-MARGIN = 1.5
+MARGIN = 1.6
 """Side of the crop as a multiple of what is known of the object."""
-SEARCH_SHARE = 0.6
-"""Side of the first crop, as a share of the image's shorter side, where only clicks are known."""
+SEARCH_SHARES = (0.3, 0.55, 1.0)
+"""Sides of the first crops, as shares of the image's shorter side, where only clicks are known: the
+answer that the network itself expects most of is kept."""
+SAME_WINDOW = 0.7
+"""Overlap of two windows from which a second look would show nothing new."""
 MIN_SIDE = 48
 """Least side of a crop in image pixels."""
 WIDTHS = (24, 48, 80, 128, 160)
@@ -75,7 +82,7 @@ class _Block(nn.Module):
 
 
 class RefinerNetwork(nn.Module):
-    """Crop [B, 7, 160, 160] -> mask logits [B, 160, 160] and predicted IoU logits [B]."""
+    """Crop [B, 8, 160, 160] -> mask logits [B, 160, 160] and predicted IoU logits [B]."""
 
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
@@ -137,8 +144,11 @@ class Window:
         return out
 
 
-def choose_window(prompt: Prompt, size: tuple[int, int]) -> Window:
-    """The window around all that a prompt knows of the object, in an image of `size` (H, W)."""
+def choose_window(prompt: Prompt, size: tuple[int, int], *, search_share: float = 0.55) -> Window:
+    """The window around all that a prompt knows of the object, in an image of `size` (H, W).
+
+    search_share: its least side where only clicks are known, as a share of the shorter side.
+    """
     boxes = [] if prompt.box is None else [prompt.box]
     prior = None if prompt.mask is None else box_of_mask(prompt.mask)
     if prior is not None:
@@ -147,7 +157,7 @@ def choose_window(prompt: Prompt, size: tuple[int, int]) -> Window:
     xs = [b[0] for b in boxes] + [b[2] for b in boxes] + [float(x) for x in points[:, 0]]
     ys = [b[1] for b in boxes] + [b[3] for b in boxes] + [float(y) for y in points[:, 1]]
     extent = MARGIN * max(max(xs) - min(xs), max(ys) - min(ys))
-    least = float(MIN_SIDE) if boxes else SEARCH_SHARE * min(size)
+    least = float(MIN_SIDE) if boxes else search_share * min(size)
     side = round(max(extent, least))
     x, y = (min(xs) + max(xs) - side) / 2, (min(ys) + max(ys) - side) / 2
     return Window(round(x), round(y), side)
@@ -170,16 +180,19 @@ def network_input(
     positive: NDArray[np.float32],
     negative: NDArray[np.float32],
     box: tuple[float, float, float, float] | None,
+    *,
+    prior_iou: float | None = None,
 ) -> NDArray[np.float32]:
-    """A crop's channels [7, 160, 160] from its image, prior, and prompts in crop pixels."""
+    """A crop's channels [8, 160, 160] from its image, prior, and prompts in crop pixels."""
     out = np.zeros((CHANNELS, CROP, CROP), np.float32)
     colour = (image.astype(np.float32) / 255 - IMAGE_MEAN) / IMAGE_STD
     out[:3] = colour.transpose(2, 0, 1)
-    out[3] = -1 if prior is None else prior
-    out[4], out[5] = draw_clicks(positive), draw_clicks(negative)
+    out[PRIOR] = -1 if prior is None else prior
+    out[PRIOR_IOU] = -1 if prior is None or prior_iou is None else prior_iou
+    out[POSITIVE], out[NEGATIVE] = draw_clicks(positive), draw_clicks(negative)
     if box is not None:
         x0, y0, x1, y1 = (int(np.clip(round(v), 0, CROP)) for v in box)
-        out[6, y0:y1, x0:x1] = 1
+        out[BOX, y0:y1, x0:x1] = 1
     return out
 
 
@@ -205,8 +218,8 @@ class RefinerCorrector:
     name = "refiner"
 
     def __init__(self, network: RefinerNetwork, *, device: str | torch.device = "cpu") -> None:
-        """`network` in evaluation mode; it is moved to `device`."""
-        self.device = torch.device(device)
+        """`network` is moved to `device`: "auto", "cpu", "cuda" or "cuda:N"."""
+        self.device = resolve_device(device)
         self._network = network.to(self.device).eval()
 
     def refine(
@@ -223,48 +236,65 @@ class RefinerCorrector:
         return [self._one(image, prompt, size) for prompt in prompts]
 
     def _one(self, image: NDArray[np.uint8], prompt: Prompt, size: tuple[int, int]) -> Refinement:
-        window = choose_window(prompt, size)
-        probability, score = self._run(image, prompt, window)
         known = prompt.box is not None or (prompt.mask is not None and bool(prompt.mask.any()))
+        shares = SEARCH_SHARES[1:2] if known else SEARCH_SHARES
+        windows = list({choose_window(prompt, size, search_share=share) for share in shares})
+        probability, score, window = self._best(image, prompt, windows)
         found = probability > 0.5
-        if not known and found.any():
-            # The first crop was a guess: look again, closer, around what was found.
-            closer = choose_window(Prompt(positive=prompt.positive, mask=found), size)
-            probability, score = self._run(image, prompt, closer)
-            found = probability > 0.5
+        if found.any():
+            # What was found may be larger or smaller than the window was made for: look again.
+            seen = dataclasses.replace(prompt, mask=found)
+            closer = choose_window(seen, size)
+            if overlap(closer, window) < SAME_WINDOW:
+                probability, score, _ = self._best(image, prompt, [closer])
+                found = probability > 0.5
         return Refinement(_connected(found, prompt), score)
 
     @torch.inference_mode()
-    def _run(
-        self, image: NDArray[np.uint8], prompt: Prompt, window: Window
-    ) -> tuple[NDArray[np.float32], float]:
-        """Probabilities [H, W] and the predicted IoU, of one window."""
-        scale, corner = CROP / window.side, np.array([window.x, window.y], np.float32)
-        box = None
-        if prompt.box is not None:
-            x0, y0, x1, y1 = prompt.box
-            box = (
-                (x0 - window.x) * scale,
-                (y0 - window.y) * scale,
-                (x1 - window.x) * scale,
-                (y1 - window.y) * scale,
-            )
-        prior = None
-        if prompt.mask is not None and prompt.mask.any():
-            prior = window.take(np.where(prompt.mask, 255, 0).astype(np.uint8)) > 127
-        stacked = network_input(
-            window.take(image),
-            prior,
-            ((prompt.positive - corner) * scale).astype(np.float32),
-            ((prompt.negative - corner) * scale).astype(np.float32),
-            box,
-        )
-        batch = torch.from_numpy(stacked)[None].to(self.device)
+    def _best(
+        self, image: NDArray[np.uint8], prompt: Prompt, windows: Sequence[Window]
+    ) -> tuple[NDArray[np.float32], float, Window]:
+        """Probabilities [H, W] and predicted IoU of the window that the network expects most of."""
+        stacked = np.stack([_window_input(image, prompt, window) for window in windows])
+        batch = torch.from_numpy(stacked).to(self.device)
         logits, quality = self._network(batch)
-        crop = torch.sigmoid(logits[0].float()).cpu().numpy()
-        return window.put_back(crop, (image.shape[0], image.shape[1])), float(
-            torch.sigmoid(quality[0].float())
+        best = int(quality.argmax())
+        crop = torch.sigmoid(logits[best].float()).cpu().numpy()
+        whole = windows[best].put_back(crop, (image.shape[0], image.shape[1]))
+        return whole, float(torch.sigmoid(quality[best].float())), windows[best]
+
+
+def overlap(a: Window, b: Window) -> float:
+    """IoU of two windows."""
+    width = min(a.x + a.side, b.x + b.side) - max(a.x, b.x)
+    height = min(a.y + a.side, b.y + b.side) - max(a.y, b.y)
+    both = max(0, width) * max(0, height)
+    return both / (a.side**2 + b.side**2 - both)
+
+
+def _window_input(image: NDArray[np.uint8], prompt: Prompt, window: Window) -> NDArray[np.float32]:
+    """The network's input [8, 160, 160] for one window of an image."""
+    scale, corner = CROP / window.side, np.array([window.x, window.y], np.float32)
+    box = None
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box
+        box = (
+            (x0 - window.x) * scale,
+            (y0 - window.y) * scale,
+            (x1 - window.x) * scale,
+            (y1 - window.y) * scale,
         )
+    prior = None
+    if prompt.mask is not None and prompt.mask.any():
+        prior = window.take(np.where(prompt.mask, 255, 0).astype(np.uint8)) > 127
+    return network_input(
+        window.take(image),
+        prior,
+        ((prompt.positive - corner) * scale).astype(np.float32),
+        ((prompt.negative - corner) * scale).astype(np.float32),
+        box,
+        prior_iou=prompt.prior_iou,
+    )
 
 
 def _connected(mask: BoolMask, prompt: Prompt) -> BoolMask:

@@ -29,6 +29,7 @@ from lazyxmem_ros.correction.base import (
     validate_image,
     validate_prompt,
 )
+from lazyxmem_ros.correction.device import resolve_device
 
 MODEL_TYPES = ("vit_tiny", "vit_b", "vit_l", "vit_h")
 
@@ -63,7 +64,7 @@ class SamHqCorrector:
     ) -> None:
         """`model`: a network that `segment_anything_hq.sam_model_registry` built."""
         package = _import_package()
-        self._device = _resolve_device(device)
+        self._device = resolve_device(device)
         self._predictor = package.SamPredictor(model.to(self._device).eval())
         self._kept_images = max(kept_images, 1)
         self._embeddings: OrderedDict[Hashable, _Embedding] = OrderedDict()
@@ -88,7 +89,7 @@ class SamHqCorrector:
             )
         if untrained and checkpoint is not None:
             raise CorrectorError("give SAM-HQ a checkpoint or ask for untrained weights, not both")
-        resolved = _resolve_device(device)
+        resolved = resolve_device(device)
         package = _import_package()
         state = None
         if not untrained:
@@ -243,20 +244,6 @@ def _read_checkpoint(
 def _content_key(image: NDArray[np.uint8]) -> Hashable:
     digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
     return (image.shape, digest)
-
-
-def _resolve_device(device: str | torch.device) -> torch.device:
-    if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise CorrectorError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from error
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise CorrectorError(
-            f"device {device!r} is not here ({torch.cuda.device_count()} CUDA devices); use auto"
-        )
-    return resolved
 
 
 def _import_package() -> Any:

@@ -12,7 +12,11 @@ from safetensors.torch import save_file
 
 from lazyxmem_ros.correction.base import Corrector, CorrectorError, Prompt, PromptError
 from lazyxmem_ros.correction.refiner import (
+    BOX,
     CROP,
+    PRIOR,
+    PRIOR_IOU,
+    SEARCH_SHARES,
     RefinerCorrector,
     RefinerNetwork,
     Window,
@@ -20,6 +24,7 @@ from lazyxmem_ros.correction.refiner import (
     draw_clicks,
     load_refiner,
     network_input,
+    overlap,
 )
 
 SIZE = (120, 200)
@@ -68,9 +73,47 @@ def test_no_prior_is_not_an_empty_prior() -> None:
     none = np.zeros((0, 2), np.float32)
     without = network_input(image, None, none, none, None)
     empty = network_input(image, np.zeros((CROP, CROP), bool), none, none, (0, 0, 10, 10))
-    assert (without[3] == -1).all()
-    assert (empty[3] == 0).all()
-    assert empty[6].sum() == 100
+    assert (without[PRIOR] == -1).all()
+    assert (empty[PRIOR] == 0).all()
+    assert empty[BOX].sum() == 100
+
+
+def test_the_network_is_told_how_good_the_prior_is() -> None:
+    image, none = np.zeros((CROP, CROP, 3), np.uint8), np.zeros((0, 2), np.float32)
+    prior = np.ones((CROP, CROP), bool)
+    for told, seen in ((None, -1.0), (0.25, 0.25), (0.0, 0.0)):
+        channels = network_input(image, prior, none, none, None, prior_iou=told)
+        assert (channels[PRIOR_IOU] == seen).all()
+    assert (network_input(image, None, none, none, None, prior_iou=0.5)[PRIOR_IOU] == -1).all()
+
+
+def test_a_strange_expectation_is_refused() -> None:
+    with pytest.raises(PromptError, match="prior_iou"):
+        Prompt(positive=[(1, 1)], prior_iou=1.5)
+
+
+def test_a_lone_click_is_looked_at_in_several_windows(
+    corrector: RefinerCorrector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: list[list[int]] = []
+    best = corrector._best
+
+    def watched(image, prompt, windows):  # type: ignore[no-untyped-def]
+        sides.append([window.side for window in windows])
+        return best(image, prompt, windows)
+
+    monkeypatch.setattr(corrector, "_best", watched)
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    corrector.refine(image, [Prompt(positive=[(60, 50)])])
+    assert len(sides[0]) == len(SEARCH_SHARES)
+    corrector.refine(image, [Prompt(positive=[(60, 50)], mask=mask_of(40, 30, 90, 80))])
+    assert len(sides[-1]) == 1
+
+
+def test_windows_overlap_as_squares_do() -> None:
+    assert overlap(Window(0, 0, 10), Window(0, 0, 10)) == 1
+    assert overlap(Window(0, 0, 10), Window(10, 0, 10)) == 0
+    assert overlap(Window(0, 0, 10), Window(5, 0, 10)) == pytest.approx(50 / 150)
 
 
 @pytest.mark.parametrize(

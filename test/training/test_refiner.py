@@ -39,17 +39,26 @@ def test_the_click_goes_to_the_middle_of_the_largest_error() -> None:
 def test_a_broken_mask_still_touches_the_object_nearly_always() -> None:
     rng = np.random.default_rng(0)
     truth = disc(50, 40, 18)
-    broken = [break_mask(rng, truth) for _ in range(60)]
+    empty = np.zeros_like(truth)
+    broken = [break_mask(rng, truth, empty) for _ in range(60)]
     ious = np.array([(b & truth).sum() / (b | truth).sum() for b in broken])
     assert (ious > 0.1).mean() > 0.95
     assert ious.min() < 0.6
     assert ious.max() == 1.0
 
 
+def test_a_mask_leaks_into_the_neighbour_or_is_stolen_by_it() -> None:
+    rng = np.random.default_rng(0)
+    truth, neighbour = disc(30, 40, 12), disc(75, 40, 12)
+    broken = [break_mask(rng, truth, neighbour) for _ in range(80)]
+    assert any((b == (truth | neighbour)).all() for b in broken)
+    assert any((b == neighbour).all() for b in broken)
+
+
 def test_a_batch_is_a_function_of_its_step(material: Material) -> None:
     inputs, truths = make_batch(CONFIG, material, 3)
     again, _ = make_batch(CONFIG, material, 3)
-    assert inputs.shape == (4, 7, 160, 160)
+    assert inputs.shape == (4, 8, 160, 160)
     assert truths.shape == (4, 160, 160)
     assert set(truths.unique().tolist()) <= {0.0, 1.0}
     torch.testing.assert_close(inputs, again, rtol=0, atol=0)
