@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """One correction that comes late: exactly applied, applied to the newest frame, or not at all.
 
-    tools/run python bench/late_corrections.py                    # the generated pond
-    tools/run python bench/late_corrections.py ../shared/data/davis2016-dev camel breakdance
+    tools/run python bench/late_corrections.py                   # pond and real sequences
+    tools/run python bench/late_corrections.py --sequences pond  # the generated pond alone
 
-On the first frame where the object is lost (IoU below 0.5) the operator is asked, once, and answers
-with the true mask after 0, 0.5, 1, 2 and 4 seconds. J is the mean over the frames after the answer
-and the catching up; beside it stands that of an instant answer over the same frames. Writes
-out/bench/late_corrections.png and .csv.
+On the first frame on which the object is in view and lost (IoU below 0.5) the operator is asked,
+once, and answers with the true mask after 0, 0.5, 1, 2 and 4 seconds. J of that object is the mean
+over the frames from the moment when the answer has taken effect (answer plus catching up) to the
+end; beside it stands that of an instant answer over the same frames.
+
+Real sequences are shorter than that takes, so they are played to and fro, and every sequence at
+`--rate` frames a second of its own time. Catching up goes at its slowest, two past frames with
+every new one, so that the outcome does not depend on the machine; `--budget` gives it more.
+Writes out/bench/late_corrections.{png,csv,md}.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,155 +28,341 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lazyxmem_ros.correction import make_corrector
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.evaluation.methods import Method, Trigger
-from lazyxmem_ros.evaluation.offline import SequenceRunner
-from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
+from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.evaluation.markdown import markdown_table
+from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.scene import SceneConfig
 from lazyxmem_ros.evaluation.sequences import SceneSequence, VideoSequence
-from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker
+from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Snapshot
 from lazyxmem_ros.weights import locate
-from lazyxmem_ros.xmem import XMem, XMemTracker
+from lazyxmem_ros.xmem import Frame, XMem, XMemTracker
+from lazyxmem_ros.xmem.network import KeyFeatures
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+POND = "pond"
+DATASET = Path("../shared/data/davis2016-dev")
+HELD_OUT = ("breakdance", "camel", "parkour")
+"""Real sequences that the embedded model was not trained on."""
 DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Seconds until the operator answers."""
 LOST_BELOW = 0.5
-ONCE = 10**9
-"""Frames of cool-down: nobody is asked twice."""
+IN_VIEW_SHARE = 0.002
+"""Of the image: an object that shows less of itself is nobody's to correct."""
+AFTER = 6.5
+"""Seconds that are played after the latest answer: its catching up, and something to measure."""
+PATIENCE = 3
+"""Rounds of a sequence in which the object may be lost."""
+SHOWN_DELAY = 2.0
+"""Of the picture's curves over time, seconds."""
+MARGIN = 0.05
+"""Of the picture's axis of J."""
 OUT = Path("out/bench")
-QUIET = LazyConfig(
-    user_corrections=False,
-    pseudo_corrections=False,
-    hold_entropy=float("inf"),
-    cooldown_frames=ONCE,
-)
-EXACT = replace(QUIET, correction_horizon=8 * SECOND, history_time=8 * SECOND)
-NAIVE = replace(QUIET, correction_horizon=0, late_overlap=0.0, history_time=8 * SECOND)
+PLAIN = LazyConfig(user_corrections=False, pseudo_corrections=False, history_time=10 * SECOND)
+EXACT = replace(PLAIN, correction_horizon=8 * SECOND)
+NAIVE = replace(PLAIN, correction_horizon=0)
 COLOURS = {"exact": "#2f6db5", "newest frame": "#d08a2e", "none": "#9a9a9a"}
+Tick = Callable[[], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A frame and its ground truth, uint8 [H, W, 3] and label map uint16 [H, W]."""
+
+    image: NDArray[np.uint8]
+    truth: NDArray[np.uint16]
+
+
+class Clip:
+    """A sequence's annotated frames at a given rate, played to and fro without end."""
+
+    def __init__(self, sequence: VideoSequence, rate: float) -> None:
+        """rate: frames a second at most; every so many of the sequence's frames are taken."""
+        self.name = sequence.name.split("/")[-1]
+        samples = [s for s in sequence.samples() if s.image is not None and s.truth is not None]
+        native = SECOND / (samples[1].stamp - samples[0].stamp)
+        stride = max(math.ceil(native / rate - 0.01), 1)
+        self.rate = native / stride
+        self.shots = [
+            Shot(s.image, s.truth)
+            for s in samples[::stride]
+            if s.image is not None and s.truth is not None
+        ]
+
+    @property
+    def seconds(self) -> float:
+        """How long one pass takes."""
+        return (len(self.shots) - 1) / self.rate
+
+    def position(self, index: int) -> int:
+        """The place in the sequence of the frame played as number `index`."""
+        last = len(self.shots) - 1
+        return last - abs(last - index % (2 * last))
+
+    def stamp(self, index: int) -> int:
+        """Nanoseconds."""
+        return round(index / self.rate * SECOND)
+
+
+class SharingTracker(XMemTracker):
+    """The key encoder sees each image once, however often and in how many runs it is played."""
+
+    encoded: dict[int, KeyFeatures | None]
+    clip: Clip
+
+    def begin(self, clip: Clip) -> None:
+        """Another clip."""
+        self.encoded, self.clip = {}, clip
+
+    def _encode(self, frame: Frame) -> None:
+        position = self.clip.position(frame.index)
+        if frame.features is None and position in self.encoded:
+            frame.features = self.encoded[position]
+        super()._encode(frame)
+        self.encoded[position] = frame.features
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What the operator is asked: about which object, on which frame; the true mask.
+
+    before: the tracker as it was one frame earlier.
+    """
+
+    index: int
+    object_id: int
+    mask: NDArray[np.bool_]
+    before: Snapshot
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
-    """J of each frame, and the stamps (s) of the answer and of the end of the catching up."""
+    """J of each frame from the question on, and on which frames things happened."""
 
-    stamps: np.ndarray
-    scores: np.ndarray
-    asked: float | None
-    answered: float | None
-    caught_up: float | None
+    scores: NDArray[np.float64]
+    answered: int | None = None
+    caught_up: int | None = None
 
 
-def run(
-    tracker: XMemTracker, sequence: VideoSequence, lazy: LazyConfig, delay: float | None
-) -> Run:
-    """delay None: nobody is asked."""
-    tracker.reset()
-    trigger = Trigger.NOBODY if delay is None else Trigger.ORACLE
-    runner = SequenceRunner(
-        LazyTracker(tracker, lazy),
-        make_corrector("grabcut"),
-        SimulatedOperator(OperatorConfig(gesture=Gesture.MASK, reaction_delay=delay or 0.0)),
-        Method("bench", "", lazy, trigger, below=LOST_BELOW),
-    )
-    caught_up = None
-    for outcome in runner.run(sequence):
-        if outcome.result.caught_up:
-            caught_up = outcome.sample.stamp / SECOND
-    frames = pd.DataFrame(runner.log.frames).groupby("stamp")["j"].mean()
-    stamps = frames.index.to_numpy() / SECOND
-    events = [e for e in runner.log.events if e["applied"]]
-    asked = events[0]["stamp"] / SECOND if events else None
-    answered = None if asked is None else asked + (delay or 0.0)
-    return Run(stamps, frames.to_numpy(), asked, answered, caught_up or answered)
+Runs = dict[tuple[str, float], Run]
+"""Kind and delay (s) -> run."""
 
 
-def compare(
-    tracker: XMemTracker, sequence: VideoSequence, tick: Callable[[], None]
-) -> Iterator[dict[str, object]]:
-    """A row per delay and kind; nothing where the object is never lost."""
-    instant = run(tracker, sequence, EXACT, 0.0)
-    plain = run(tracker, sequence, QUIET, None)
-    tick()
-    if instant.asked is None:
-        return
-    for delay in DELAYS:
-        exact = run(tracker, sequence, EXACT, delay)
-        naive = run(tracker, sequence, NAIVE, delay)
-        tick()
-        if exact.caught_up is None or exact.caught_up >= instant.stamps[-1]:
-            continue
-        after = instant.stamps >= exact.caught_up
-        for kind, result in (("exact", exact), ("newest frame", naive), ("none", plain)):
+class Comparison:
+    """All runs of one clip."""
+
+    def __init__(self, tracker: SharingTracker, clip: Clip, budget: float) -> None:
+        """budget: `catch_up_budget`, seconds a frame."""
+        tracker.reset()
+        tracker.begin(clip)
+        self.clip, self._tracker = clip, tracker
+        self._exact = replace(EXACT, catch_up_budget=budget)
+
+    def find_question(self, tick: Tick) -> Question | None:
+        """Plays until an object is lost; None where none is."""
+        lazy = LazyTracker(self._tracker, PLAIN)
+        for index in range(len(self.clip.shots) * PATIENCE):
+            shot = self.clip.shots[self.clip.position(index)]
+            lazy.close()
+            before = lazy.snapshot()
+            first = {int(i): shot.truth == i for i in np.unique(shot.truth) if i}
+            new = {i: m for i, m in first.items() if i not in lazy.object_ids}
+            labels = lazy.step(shot.image, self.clip.stamp(index), masks=new).labels
+            tick()
+            for object_id in set(first) - set(new):
+                truth = first[object_id]
+                in_view = truth.mean() > IN_VIEW_SHARE
+                if in_view and region_similarity(labels == object_id, truth) < LOST_BELOW:
+                    return Question(index, object_id, truth, before)
+        return None
+
+    def run(
+        self, question: Question, config: LazyConfig, delay: float | None, last: int, tick: Tick
+    ) -> Run:
+        """Plays from the question to frame `last`; delay None: nobody answers."""
+        lazy = LazyTracker(self._tracker, config)
+        lazy.resume(question.before)
+        due = math.inf if delay is None else self.clip.stamp(question.index) + delay * SECOND
+        scores: list[float] = []
+        answered, caught_up = None, None
+        for index in range(question.index, last + 1):
+            shot, stamp = self.clip.shots[self.clip.position(index)], self.clip.stamp(index)
+            result = lazy.step(shot.image, stamp)
+            labels = result.labels
+            if result.caught_up:
+                caught_up = index
+            if answered is None and stamp >= due:
+                answered = index
+                named = stamp if config.correction_horizon == 0 else self.clip.stamp(question.index)
+                outcome = lazy.apply(Correction(named, {question.object_id: question.mask}))
+                if not outcome.applied or outcome.labels is None:
+                    raise RuntimeError(f"the correction was refused: {outcome.reason}")
+                if outcome.applied_stamp == stamp:
+                    caught_up, labels = index, outcome.labels
+            truth = shot.truth == question.object_id
+            scores.append(region_similarity(labels == question.object_id, truth))
+            tick()
+        return Run(np.array(scores), answered, caught_up)
+
+    def rows(self, question: Question, runs: Runs) -> Iterator[dict]:
+        """A row per delay: J of each way of applying the answer, over the same frames."""
+        for delay in DELAYS:
+            exact, instant = runs["exact", delay], runs["exact", 0.0]
+            assert exact.answered is not None
+            if exact.caught_up is None:
+                raise RuntimeError(f"{self.clip.name}: {delay} s late, it never caught up")
+            after = slice(exact.caught_up - question.index, None)
+            waited = (exact.caught_up - exact.answered) / self.clip.rate
             yield {
-                "sequence": sequence.name,
-                "delay_s": delay,
-                "kind": kind,
-                "catch_up_s": exact.caught_up - instant.asked - delay,
-                "frames": int(after.sum()),
-                "j": float(np.nanmean(result.scores[after])),
-                "j_instant": float(np.nanmean(instant.scores[after])),
+                "sequence": self.clip.name,
+                "answer after, s": f"{delay:g}",
+                "catching up, s": f"{waited:.1f}",
+                "frames scored": len(exact.scores[after]),
+                "instant": float(instant.scores[after].mean()),
+                "exact": float(exact.scores[after].mean()),
+                "newest frame": float(runs["newest frame", delay].scores[after].mean()),
+                "none": float(runs["none", 0.0].scores[after].mean()),
             }
 
 
-def main() -> None:
+def compare(
+    tracker: SharingTracker, clip: Clip, budget: float, progress: Progress
+) -> tuple[list[dict], Runs]:
+    """All of a clip's rows and runs; none where the object is never lost."""
+    task = progress.add_task(f"{clip.name}: until it is lost", total=None)
+    comparison = Comparison(tracker, clip, budget)
+    question = comparison.find_question(lambda: progress.advance(task))
+    if question is None:
+        progress.update(task, description=f"{clip.name}: never lost", total=1, completed=1)
+        return [], {}
+    last = question.index + math.ceil((max(DELAYS) + AFTER) * clip.rate)
+    wanted: list[tuple[str, float, LazyConfig, float | None]] = [("none", 0.0, PLAIN, None)]
+    for delay in DELAYS:
+        wanted.append(("exact", delay, comparison._exact, delay))
+        if delay:
+            wanted.append(("newest frame", delay, NAIVE, delay))
+    frames = (last - question.index + 1) * len(wanted)
+    progress.reset(task, total=frames, description=f"{clip.name}: lost on {question.index}")
+    runs: Runs = {}
+    for kind, delay, config, seconds in wanted:
+        runs[kind, delay] = comparison.run(
+            question, config, seconds, last, lambda: progress.advance(task)
+        )
+    # Answered at once, the frame is the newest one: there is no difference.
+    runs["newest frame", 0.0] = runs["exact", 0.0]
+    return list(comparison.rows(question, runs)), runs
+
+
+def draw(table: pd.DataFrame, clips: dict[str, tuple[Clip, Runs]]) -> None:
+    """J against the operator's delay, and over time on the sequence that gains most."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 3.6), constrained_layout=True, width_ratios=(1, 1.5)
+    )
+    means = table.groupby("answer after, s", sort=False)[["instant", *COLOURS]].mean()
+    delays = means.index.astype(float)
+    for kind, colour in COLOURS.items():
+        left.plot(delays, means[kind], "o-", label=kind, color=colour)
+    left.plot(delays, means["instant"], "k:", label="instant, same frames")
+    names = ", ".join(table["sequence"].unique())
+    left.set(xlabel="the operator answers after, s", ylabel="J after catching up")
+    left.set_ylim(means.to_numpy().min() - MARGIN, means.to_numpy().max() + MARGIN)
+    left.set_title(f"mean of {names}", fontsize=9)
+    left.legend(frameon=False, fontsize=8)
+    gains = table[table["answer after, s"] == f"{SHOWN_DELAY:g}"].set_index("sequence")
+    clip, runs = clips[str((gains["exact"] - gains["none"]).idxmax())]
+    exact = runs["exact", SHOWN_DELAY]
+    time = np.arange(len(exact.scores)) / clip.rate
+    right.plot(time, runs["exact", 0.0].scores, "k:", label="instant")
+    for kind, colour in COLOURS.items():
+        right.plot(time, runs[kind, SHOWN_DELAY if kind != "none" else 0.0].scores, color=colour)
+    start = exact.answered or 0
+    first = start - round(SHOWN_DELAY * clip.rate)
+    for frame, text in ((exact.answered, "answered"), (exact.caught_up, "caught up")):
+        if frame is not None:
+            right.axvline((frame - first) / clip.rate, color="#555555", lw=0.8, ls="--")
+            right.text((frame - first) / clip.rate, 1.02, text, fontsize=8, ha="center")
+    right.set(xlabel=f"s since {clip.name} was lost and somebody was asked", ylim=(0, 1))
+    right.legend(frameon=False, fontsize=8, loc="lower right")
+    right.set_ylabel(f"J, answer after {SHOWN_DELAY:g} s")
+    figure.savefig(OUT / "late_corrections.png", dpi=130)
+    plt.close(figure)
+
+
+def open_clips(arguments: argparse.Namespace) -> Iterator[Clip]:
+    """The clips asked for; says which are not there."""
+    wanted = list(arguments.sequences)
+    if POND in wanted:
+        yield Clip(SceneSequence(SceneConfig()), arguments.rate)
+        wanted.remove(POND)
+    if not wanted:
+        return
+    if not arguments.dataset.is_dir():
+        print(f"{arguments.dataset} is not there: left out {', '.join(wanted)}", file=sys.stderr)
+        return
+    for sequence in open_dataset(arguments.dataset, DatasetOptions(sequences=tuple(wanted))):
+        yield Clip(sequence, arguments.rate)
+
+
+def report(rows: list[dict], budget: float) -> None:
+    """The table: on the screen, as Markdown and as CSV."""
+    table = pd.DataFrame(rows)
+    table.to_csv(OUT / "late_corrections.csv", index=False)
+    (OUT / "late_corrections.md").write_text(markdown_table(rows))
+    shown = Table(*map(str, table.columns), title=f"J from then on; catch-up budget {budget:g} s")
+    for row in rows:
+        shown.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    worst = float((table["exact"] - table["instant"]).abs().max())
+    Console().print(shown, f"exact and instant differ by {worst:.4f} at most; see {OUT}/")
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", nargs="?", type=Path, help="a dataset (default: the pond)")
-    parser.add_argument("sequences", nargs="*", help="its sequences (default: all)")
+    parser.add_argument("--dataset", type=Path, default=DATASET, help=f"default: {DATASET}")
+    parser.add_argument(
+        "--sequences", nargs="+", default=[POND, *HELD_OUT], help=f"{POND}, and of the dataset"
+    )
     parser.add_argument("--weights", default="")
-    parser.add_argument("--max-internal-size", type=int, default=360)
-    parser.add_argument("--budget", type=float, default=0.05, help="catch-up budget, s a frame")
+    parser.add_argument("--max-internal-size", type=int, default=240, metavar="ROWS")
+    parser.add_argument("--rate", type=float, default=12.0, help="frames a second (default: 12)")
+    parser.add_argument("--budget", type=float, default=0.0, help="catch-up budget, s a frame")
     arguments = parser.parse_args()
-    sequences: list[VideoSequence] = [SceneSequence(SceneConfig())]
-    if arguments.dataset is not None:
-        known = open_dataset(arguments.dataset, DatasetOptions())
-        wanted = arguments.sequences
-        sequences = [s for s in known if not wanted or s.name.split("/")[-1] in wanted]
-    tracker = XMemTracker(
+    torch.set_num_threads(1)
+    tracker = SharingTracker(
         XMem.from_checkpoint(locate(arguments.weights)),
         device="auto",
         max_internal_size=arguments.max_internal_size,
         precision="auto",
     )
-    torch.set_num_threads(max(torch.get_num_threads(), 1))
-    rows: list[dict[str, object]] = []
-    with Progress() as progress:
-        task = progress.add_task("runs", total=len(sequences) * (len(DELAYS) + 1))
-        for sequence in sequences:
-            rows += compare(tracker, sequence, lambda: progress.advance(task))
-    console = Console()
+    rows: list[dict] = []
+    clips: dict[str, tuple[Clip, Runs]] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    try:
+        with Progress(*columns, TimeElapsedColumn()) as progress:
+            for clip in open_clips(arguments):
+                more, runs = compare(tracker, clip, arguments.budget, progress)
+                rows += more
+                clips[clip.name] = clip, runs
+    except DatasetError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
     if not rows:
-        console.print("the tracker lost nothing: there is nothing to correct")
-        return
-    table = pd.DataFrame(rows)
+        print("the tracker lost nothing: there is nothing to correct")
+        return 0
     OUT.mkdir(parents=True, exist_ok=True)
-    table.to_csv(OUT / "late_corrections.csv", index=False)
-    draw(table)
-    shown = Table(*map(str, table.columns), title="J after the answer and the catching up")
-    for row in rows:
-        shown.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-    console.print(shown, f"picture: {OUT / 'late_corrections.png'}")
-
-
-def draw(table: pd.DataFrame) -> None:
-    """J against the operator's delay, the mean over sequences."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), constrained_layout=True)
-    means = table.groupby(["kind", "delay_s"])[["j", "j_instant"]].mean().reset_index()
-    for kind, colour in COLOURS.items():
-        part = means[means["kind"] == kind]
-        axes.plot(part["delay_s"], part["j"], "o-", label=kind, color=colour)
-    part = means[means["kind"] == "exact"]
-    axes.plot(part["delay_s"], part["j_instant"], "k:", label="instant, same frames")
-    axes.set(xlabel="the operator answers after, s", ylabel="J after catching up", ylim=(0, 1))
-    axes.legend(frameon=False)
-    figure.savefig(OUT / "late_corrections.png", dpi=130)
+    draw(pd.DataFrame(rows), clips)
+    report(rows, arguments.budget)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
