@@ -16,11 +16,12 @@ import shutil
 import socket
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lazyxmem_ros.evaluation.errors import EvaluationError
+from lazyxmem_ros.evaluation.executors import Finished, run_in_pool
 from lazyxmem_ros.evaluation.jobs import Job, JobReport, run_job
 
 ATTEMPTS = 4
@@ -53,7 +54,7 @@ class RayExecutor:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what Ray would tell its makers
         try:
             ray.init(
-                address=None if address == "local" else address,
+                address=address,
                 ignore_reinit_error=True,
                 log_to_driver=False,
                 configure_logging=False,
@@ -66,31 +67,41 @@ class RayExecutor:
         jobs: Iterable[Job],
         folder: Path,
         progressed: Callable[[str, int], None],
-        finished: Callable[[Job, JobReport], list[Job]],
+        finished: Finished,
     ) -> None:
         """See Executor. Progress comes job by job."""
-        running: dict[Any, Job] = {self._submit(job): job for job in jobs}
-        try:
-            while running:
-                done, _ = self._ray.wait(list(running), num_returns=1, timeout=POLL_S)
-                for task in done:
-                    job = running.pop(task)
-                    report = self._collect(task, job, folder)
-                    for follower in finished(job, report):
-                        running[self._submit(follower)] = follower
-        except BaseException:
-            for task in running:
-                self._ray.cancel(task, force=True)
-            raise
+        run_in_pool(_RayPool(self._ray, folder), jobs, finished)
 
-    def _submit(self, job: Job) -> Any:
+
+class _RayPool:
+    """A Pool of a Ray cluster's workers."""
+
+    def __init__(self, ray: Any, folder: Path) -> None:
+        self._ray = ray
+        self._folder = folder
+
+    def submit(self, job: Job) -> Any:
+        """See Pool."""
         gpus = 1 if job.tracker.device.startswith("cuda") else 0
         remote = self._ray.remote(
             num_cpus=job.tracker.threads, num_gpus=gpus, max_retries=ATTEMPTS - 1
         )(run_packed)
         return remote.remote(job)
 
-    def _collect(self, task: Any, job: Job, folder: Path) -> JobReport:
+    def completed(self, running: Mapping[Any, Job]) -> Iterable[tuple[Any, JobReport]]:
+        """See Pool."""
+        done, _ = self._ray.wait(list(running), num_returns=1, timeout=POLL_S)
+        for task in done:
+            yield task, self._collect(task, running[task])
+
+    def abandon(self, running: Iterable[Any]) -> None:
+        """See Pool. The cluster ends the tasks of whoever leaves it.
+
+        Cancelling them one by one brings this process down where one completes meanwhile.
+        """
+        self._ray.shutdown()
+
+    def _collect(self, task: Any, job: Job) -> JobReport:
         """Unpack a finished job's results; a job given up becomes a report with the reason."""
         exceptions = self._ray.exceptions
         try:
@@ -101,7 +112,7 @@ class RayExecutor:
             raise
         except exceptions.RayError as error:
             return _given_up(job, error)
-        unpack(archive, folder / job.name)
+        unpack(archive, self._folder / job.name)
         assert isinstance(report, JobReport)
         return report
 

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An evaluation: methods x sequences as jobs, in parallel processes, resumable, then tables."""
+"""An evaluation: methods x sequences as jobs, run or kept from before, then tables."""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from lazyxmem_ros.evaluation import tables
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
+from lazyxmem_ros.evaluation.executors import Executor, ProcessExecutor
 from lazyxmem_ros.evaluation.graph_jobs import GraphMode, check_method
 from lazyxmem_ros.evaluation.jobs import (
     FRAMES_FILE,
@@ -25,7 +22,6 @@ from lazyxmem_ros.evaluation.jobs import (
     TrackerSettings,
     is_complete,
     load_tables,
-    run_job,
 )
 from lazyxmem_ros.evaluation.methods import Method, Trigger
 from lazyxmem_ros.evaluation.operator import OperatorConfig
@@ -34,7 +30,6 @@ from lazyxmem_ros.evaluation.sequences import VideoSequence
 JOBS_FOLDER = "jobs"
 LEVELS = ("frames", "events", "objects", "sequences", "dataset")
 RANDOM_REPEATS_DEFAULT = 3
-POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -106,19 +101,6 @@ class Results:
                 table.to_parquet(path)
             paths.append(path)
         return paths
-
-
-class Executor(Protocol):
-    """Runs jobs somewhere: in processes of this machine, or on a cluster."""
-
-    def run(
-        self,
-        jobs: Iterable[Job],
-        folder: Path,
-        progressed: Callable[[str, int], None],
-        finished: Callable[[Job, JobReport], list[Job]],
-    ) -> None:
-        """Run all jobs and those that `finished` returns; raises what a strict job raised."""
 
 
 def evaluate(
@@ -261,89 +243,3 @@ def random_schedule(reference: Path, *, seed: int) -> dict[int, frozenset[int]]:
         drawn = random.choice(candidates, wanted, replace=False)
         schedule[int(str(object_id))] = frozenset(int(index) for index in drawn)
     return schedule
-
-
-class ProcessExecutor:
-    """Runs jobs in processes of this machine; one worker is this very process."""
-
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-
-    def run(
-        self,
-        jobs: Iterable[Job],
-        folder: Path,
-        progressed: Callable[[str, int], None],
-        finished: Callable[[Job, JobReport], list[Job]],
-    ) -> None:
-        """See Executor. Ctrl-C ends the workers; complete jobs stay complete."""
-        if self._workers == 1:
-            waiting = list(jobs)
-            while waiting:
-                job = waiting.pop(0)
-                report = run_job(job, folder, partial(progressed, job.name))
-                waiting = finished(job, report) + waiting
-            return
-        self._run_in_pool(jobs, folder, progressed, finished)
-
-    def _run_in_pool(
-        self,
-        jobs: Iterable[Job],
-        folder: Path,
-        progressed: Callable[[str, int], None],
-        finished: Callable[[Job, JobReport], list[Job]],
-    ) -> None:
-        # Workers forked from here would share the state of PyTorch's and OpenCV's threads; those
-        # forked from a server that has only imported them start as quickly and share nothing.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["lazyxmem_ros.evaluation.jobs"])
-        messages = context.Queue()
-        pool = ProcessPoolExecutor(
-            self._workers, context, initializer=_begin_worker, initargs=(messages,)
-        )
-        running: dict[Future[JobReport], Job] = {}
-        try:
-            for job in jobs:
-                running[pool.submit(_run_reporting, job, folder)] = job
-            while running:
-                done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-                while not messages.empty():
-                    progressed(*messages.get())
-                for future in done:
-                    job = running.pop(future)
-                    for follower in finished(job, future.result()):
-                        running[pool.submit(_run_reporting, follower, folder)] = follower
-        except BaseException:
-            _stop(pool)
-            raise
-        pool.shutdown()
-
-
-_messages: Any = None
-"""In a worker: the queue on which it tells how far it is."""
-
-
-def _begin_worker(messages: Any) -> None:
-    """Ctrl-C reaches the whole process group; the parent alone decides what it means."""
-    global _messages
-    _messages = messages
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Inherited from a parent that turns it into Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _run_reporting(job: Job, folder: Path) -> JobReport:
-    def progress(frames: int) -> None:
-        _messages.put((job.name, frames))
-
-    return run_job(job, folder, progress)
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the workers at once: an unfinished job is run again anyway."""
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join()

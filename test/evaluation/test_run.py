@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -312,3 +313,35 @@ def test_interrupted_it_goes_on_from_what_is_finished(
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("kept from an earlier run") == finished
     assert len(pd.read_parquet(out / "frames.parquet")) == 4 * 3 * 30
+
+
+def workers_of(parent: int) -> list[int]:
+    """The worker processes of an evaluation: the children of its fork server."""
+    below: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = entry.read_text().rpartition(")")[2].split()
+            below.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    return [worker for child in below.get(parent, []) for worker in below.get(child, [])]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_evaluation_in_one_sentence(
+    make_tree: MakeTree, tiny_weights: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        root = make_tree(name, 28, {index: (1,) for index in range(28)})
+    out = tmp_path / "out"
+    call = command(root, tiny_weights, out, "--methods", "xmem,lazy,every", "--workers", "2")
+    started = subprocess.Popen(
+        call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 90
+    while not list(out.glob("jobs/*/*/job.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(workers_of(started.pid)[0], signal.SIGKILL)
+    _, errors = started.communicate(timeout=30)
+    assert started.returncode == 1, errors
+    assert "a worker process was ended from outside" in errors
+    assert "Traceback" not in errors
+    assert group_ends(started.pid, within=10), "a process was left behind"
