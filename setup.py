@@ -59,5 +59,5 @@ setup(
         "ray": ["ray>=2.9"],
         "sam-hq": ["segment-anything-hq==0.3", "timm>=1.0"],
     },
-    entry_points={"console_scripts": ["lazyxmem = lazyxmem_ros.cli:main"]},
+    entry_points={"console_scripts": ["lazyxmem = lazyxmem_ros.entry:lazyxmem"]},
 )

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 
 from lazyxmem_ros import __version__
+from lazyxmem_ros.entry import importing
 
 EXIT_FAULT = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sub = commands.add_parser(name, help=about, description=about)
         # Only the command that is wanted is imported: PyTorch takes seconds.
         if name in arguments:
-            modules[name] = __import__(module, fromlist=["run"])
+            with importing():
+                modules[name] = importlib.import_module(module)
             modules[name].add_arguments(sub)
     parsed = parser.parse_args(arguments)
     try:

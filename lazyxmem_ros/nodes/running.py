@@ -24,9 +24,9 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
     0 after an ordinary end, 1 where the node could not start (the reason is printed as one line).
     A node may have `close()`, run before it is destroyed, and `exit_code`.
     """
-    rclpy.init(args=list(arguments) if arguments is not None else None)
     node: Node | None = None
     try:
+        rclpy.init(args=list(arguments) if arguments is not None else None)
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
