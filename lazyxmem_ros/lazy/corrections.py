@@ -87,11 +87,11 @@ class CorrectionDesk:
         newest = self._state.newest
         assert newest is not None
         self._state.tracker.correct(newest.frame, masks)
-        moment = self._state.timeline.find(newest.frame.stamp)
-        if moment is not None:
+        moments = self._state.moments(newest.frame.stamp)
+        for moment in moments:
             moment.learn(masks)
-            if self._state.catch_up is not None:  # its fork has gone through the frame without
-                self._state.go_back(newest.frame.stamp)
+        if moments and self._state.catch_up is not None:  # its fork may be past the frame
+            self._state.go_back(newest.frame.stamp)
 
     def _note(self, correction: Correction, masks: Mapping[int, BoolMask]) -> None:
         """The objects have been corrected, now."""
@@ -109,25 +109,27 @@ class CorrectionDesk:
         self, correction: Correction, past: PastFrame, masks: dict[int, BoolMask]
     ) -> Outcome:
         """Applies masks of an older frame to that frame where it is kept, else to the newest."""
-        moment = self._state.timeline.find(past.stamp)
-        if moment is None or self._state.timeline.rewind(past.stamp) is None:
-            return self._apply_to_newest(correction, past, masks)
         newest, state = self._state.newest, self._state
         assert newest is not None
+        moments = state.moments(past.stamp)
+        if not moments:
+            return self._apply_to_newest(correction, past, masks)
+        frame = moments[-1].frame
+        probabilities = state.tracker.preview(frame, masks)
         note = f"it came {newest.frame.index - past.index} frames late and is the frame's own"
         if state.config.learns_from(correction.source.kind):
-            moment.learn(masks)
+            for moment in moments:
+                moment.learn(masks)
             frames = state.go_back(past.stamp)
             note += f"; {frames} frames are gone through again"
         self._note(correction, masks)
-        probabilities = state.tracker.preview(moment.frame, masks)
         return Outcome(
             applied=True,
             reason=note,
             stamp=correction.stamp,
             object_ids=tuple(masks),
             applied_stamp=past.stamp,
-            labels=label_map(winning_class(probabilities), moment.frame.object_ids),
+            labels=label_map(winning_class(probabilities), frame.object_ids),
         )
 
     def _apply_to_newest(
@@ -144,6 +146,8 @@ class CorrectionDesk:
         behind = newest.frame.index - past.index
         for object_id in masks:
             self._check_superseded(object_id, correction)
+            if object_id not in past.masks:
+                raise RefusedError(f"object {object_id} was not tracked yet on that frame")
             iou = overlap(past.mask(object_id), now.mask(object_id))
             if not iou > self._state.config.late_overlap:
                 raise RefusedError(
@@ -178,7 +182,13 @@ class CorrectionDesk:
                 raise RefusedError(f"object {object_id} has been removed")
             known = ", ".join(map(str, self._state.objects)) or "none"
             raise RefusedError(f"no object {object_id} is tracked; there is {known}")
-        if object_id not in past.masks or self._state.objects[object_id].born > past.index:
+        item = self._state.objects[object_id]
+        if item.arriving and object_id not in self._state.tracker.object_ids:
+            raise RefusedError(
+                f"object {object_id} was shown on a past frame and is not tracked yet: the frames "
+                "since are being gone through"
+            )
+        if item.born > past.index or not self._was_tracked(past, object_id):
             raise RefusedError(f"object {object_id} was not tracked yet on that frame")
         try:
             mask = np.asarray(mask)
@@ -198,6 +208,11 @@ class CorrectionDesk:
             if not mask.any():
                 raise RefusedError(f"the corrector found nothing of object {object_id}")
         return mask
+
+    def _was_tracked(self, past: PastFrame, object_id: int) -> bool:
+        """On that frame as it was published, or as it was gone through again since."""
+        moments = self._state.moments(past.stamp)
+        return object_id in past.masks or any(object_id in m.frame.object_ids for m in moments)
 
     def _check_superseded(self, object_id: int, correction: Correction) -> None:
         """A late correction must not undo one of a newer frame, nor a guess a person's word."""

@@ -3,30 +3,29 @@
 
 A person answers after seconds, and the camera does not wait. So the last seconds stay at hand:
 each frame's features (nothing is encoded twice) and, every now and then and wherever somebody was
-asked, a copy of what the tracker remembered. A late correction enters memory as its own frame's.
-A fork of the tracker starts from the copy before it and goes through the frames since, as they
-would have gone had the answer been instant, a few frames with every new one, until it has caught
-up; then it takes the tracker's place.
+asked, a copy of what the tracker remembered. A late correction, or an object shown late, enters
+memory as its own frame's. A fork of the tracker starts from the copy before it and goes through
+the frames since, as they would have gone had the answer been instant, a few frames with every new
+one, until it has caught up; then it takes the tracker's place.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.lazy.hindsight import Histories, judge_again
+from lazyxmem_ros.lazy.policy import LazyConfig, RequestKind
 from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 
 FRAMES_AT_LEAST = 2
 """Frames that a catch-up goes through with every new one, whatever its budget: one new frame
 comes with each step, so with fewer it would never arrive."""
-
-HoldRule = Callable[[Frame, frozenset[int]], bool]
-"""Whether an uncorrected frame, on which these objects were paused, stays out of memory."""
 
 
 @dataclass(eq=False)
@@ -36,24 +35,60 @@ class Moment:
     Attributes:
         frame: the tracker's, with its features.
         paused: ids of the objects that were paused on it.
+        histories: its objects', as of its prediction: before masks were added or corrected.
+        held: whether its prediction was to stay out of memory.
+        barred: whether it stays out of memory whatever is predicted when it is gone through again:
+            the tracker asked to correct itself on it, or a correction of it is not to be learnt.
+        additions: masks given after it was opened, in that order, object id -> bool [H, W].
+        removed: ids of the objects that went while it was the newest frame.
         learnt: corrected masks that memory took in on it, object id -> bool [H, W].
-        state: what the tracker remembered while the frame was open; None: no copy was made.
+        state: what the tracker remembered while the frame was open, before its additions; None:
+            no copy was made.
     """
 
     frame: Frame
     paused: frozenset[int] = frozenset()
+    histories: Histories = field(default_factory=dict)
+    held: bool = False
+    barred: bool = False
+    additions: list[dict[int, BoolMask]] = field(default_factory=list)
+    removed: set[int] = field(default_factory=set)
     learnt: dict[int, BoolMask] = field(default_factory=dict)
     state: TrackerState | None = None
 
     @property
+    def stamp(self) -> int:
+        """Of its frame, nanoseconds."""
+        return self.frame.stamp
+
+    @property
     def nbytes(self) -> int:
         """Bytes kept."""
-        return self.frame.nbytes + (self.state.nbytes if self.state else 0)
+        masks = [*self.learnt.values(), *(m for added in self.additions for m in added.values())]
+        states = self.state.nbytes if self.state else 0
+        return self.frame.nbytes + states + sum(mask.nbytes for mask in masks)
 
     def learn(self, masks: dict[int, BoolMask]) -> None:
         """Notes corrected masks; they take their pixels from earlier ones."""
         taken = np.logical_or.reduce(list(masks.values()))
         self.learnt = {i: mask & ~taken for i, mask in self.learnt.items()} | masks
+
+    def shows(self, object_id: int) -> bool:
+        """Whether masks of the object were added on it."""
+        return any(object_id in added for added in self.additions)
+
+    def forget(self, object_id: int) -> None:
+        """As if nothing had been said of the object on this frame."""
+        for added in self.additions:
+            added.pop(object_id, None)
+        self.additions = [added for added in self.additions if added]
+        self.frame.given.pop(object_id, None)
+        self.learnt.pop(object_id, None)
+
+    def opening(self) -> Frame:
+        """Its frame with only those given masks with which it was opened."""
+        given = {i: mask for i, mask in self.frame.given.items() if not self.shows(i)}
+        return replace(self.frame, given=given)
 
 
 class Timeline:
@@ -65,6 +100,7 @@ class Timeline:
         `max_time` 0 keeps nothing.
         """
         self._moments: deque[Moment] = deque()
+        self._counted: deque[int] = deque()  # bytes of each, as they were when it was added
         self._bytes = 0
         self.evicted = 0
         self.set_bounds(max_time=max_time, max_bytes=max_bytes, state_period=state_period)
@@ -84,30 +120,21 @@ class Timeline:
         return self._bytes
 
     @property
-    def newest(self) -> Moment | None:
-        """The moment added last."""
-        return self._moments[-1] if self._moments else None
+    def moments(self) -> list[Moment]:
+        """All of them, oldest first."""
+        return list(self._moments)
 
-    def add(
-        self,
-        tracker: XMemTracker,
-        frame: Frame,
-        *,
-        asked: bool,
-        paused: frozenset[int] = frozenset(),
-    ) -> None:
-        """Keeps the open frame, and a copy of the tracker's memory if one is due or `asked` for.
-
-        paused: ids of the objects that are paused on it.
-        """
+    def add(self, tracker: XMemTracker, moment: Moment, *, asked: bool) -> None:
+        """Keeps the open frame, and a copy of the tracker's memory if one is due or `asked` for."""
         if not self._max_time:
             return
-        copies = (m.frame.stamp for m in reversed(self._moments) if m.state is not None)
+        copies = (m.stamp for m in reversed(self._moments) if m.state is not None)
         last = next(copies, None)
-        due = last is None or frame.stamp - last >= self._state_period
-        moment = Moment(frame, paused, state=tracker.state() if due or asked else None)
+        if asked or last is None or moment.stamp - last >= self._state_period:
+            moment.state = tracker.state()
         self._moments.append(moment)
-        self._bytes += moment.nbytes
+        self._counted.append(moment.nbytes)
+        self._bytes += self._counted[-1]
         self._trim()
 
     def rewind(self, stamp: int) -> list[Moment] | None:
@@ -117,7 +144,7 @@ class Timeline:
         """
         start = None
         for position, moment in enumerate(self._moments):
-            if moment.frame.stamp > stamp:
+            if moment.stamp > stamp:
                 break
             if moment.state is not None:
                 start = position
@@ -127,54 +154,98 @@ class Timeline:
 
     def find(self, stamp: int) -> Moment | None:
         """The moment of that stamp, if it is kept."""
-        return next((m for m in reversed(self._moments) if m.frame.stamp == stamp), None)
+        return next((m for m in reversed(self._moments) if m.stamp == stamp), None)
 
     def rewrite(self, moments: list[Moment]) -> None:
         """Puts moments in the place of those of the same stamps."""
-        new = {m.frame.stamp: m for m in moments}
-        self._moments = deque(new.get(m.frame.stamp, m) for m in self._moments)
-        self._bytes = sum(m.nbytes for m in self._moments)
+        new = {m.stamp: m for m in moments}
+        self._moments = deque(new.get(m.stamp, m) for m in self._moments)
+        self._counted = deque(m.nbytes for m in self._moments)
+        self._bytes = sum(self._counted)
         self._trim()
 
     def clear(self) -> None:
         """Forgets everything."""
         self._moments.clear()
+        self._counted.clear()
         self._bytes = 0
 
     def _trim(self) -> None:
         while self._moments:
-            age = self._moments[-1].frame.stamp - self._moments[0].frame.stamp
+            age = self._moments[-1].stamp - self._moments[0].stamp
             if age <= self._max_time and self._bytes <= self._max_bytes:
                 return
             if age <= self._max_time:
                 self.evicted += 1
-            self._bytes -= self._moments.popleft().nbytes
+            self._moments.popleft()
+            self._bytes -= self._counted.popleft()
 
 
 class CatchUp:
     """Goes through moments again, from the first one's copy of the tracker's memory on."""
 
-    def __init__(self, tracker: XMemTracker, moments: list[Moment], hold: HoldRule) -> None:
-        first = moments[0]
-        assert first.state is not None
-        self._fork = tracker.fork(first.state)
-        self._hold = hold
+    def __init__(
+        self,
+        tracker: XMemTracker,
+        moments: list[Moment],
+        *,
+        config: Callable[[], LazyConfig],
+        arriving: Callable[[], set[int]],
+    ) -> None:
+        """moments: the first one has a copy. config: the settings as they are now.
+
+        arriving: the objects that the tracker does not know yet on some of these frames.
+        """
+        self._tracker = tracker
+        self._config = config
+        self._arriving = arriving
         self._pending = deque(moments)
         self._done: list[Moment] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        first = self._pending[0]
+        assert first.state is not None
+        self._fork = self._tracker.fork(first.state)
+        self._fresh = True
+        self.histories = dict(first.histories)
 
     @property
     def start(self) -> int:
         """Stamp of the first moment, nanoseconds."""
-        return (self._done[0] if self._done else self._pending[0]).frame.stamp
+        return (self._done[0] if self._done else self._pending[0]).stamp
 
     @property
     def frames_left(self) -> int:
         """Frames still to go through."""
         return len(self._pending)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the memory copies that were made on the way."""
+        return sum(m.state.nbytes for m in self._done if m.state is not None)
+
+    @property
+    def moments(self) -> list[Moment]:
+        """All of them, oldest first; those gone through are what they are now."""
+        return [*self._done, *self._pending]
+
     def follow(self, moment: Moment) -> None:
         """A new frame was closed: it is gone through again as well."""
         self._pending.append(moment)
+
+    def revisit(self, stamp: int) -> None:
+        """What is said of the frame of a stamp has changed: where that was gone through already,
+        the last copy at or before it is where things go on from.
+
+        The stamp must not lie before `start`.
+        """
+        if not self._done or self._done[-1].stamp < stamp:
+            return
+        copies = [n for n, m in enumerate(self._done) if m.state is not None and m.stamp <= stamp]
+        self._pending.extendleft(reversed(self._done[copies[-1] :]))
+        del self._done[copies[-1] :]
+        self._begin()
 
     def run(self, budget: float) -> bool:
         """Goes on for `budget` seconds, `FRAMES_AT_LEAST` frames in any case; True: caught up."""
@@ -184,30 +255,67 @@ class CatchUp:
             frames += 1
         return not self._pending
 
-    def take_over(self, tracker: XMemTracker, timeline: Timeline) -> int:
-        """The tracker becomes the fork, the timeline what was gone through; returns the frames."""
-        gone = set(self._fork.object_ids) - set(tracker.object_ids)
-        self._fork.remove_objects(gone)
+    def take_over(self, tracker: XMemTracker, timeline: Timeline, followed: Iterable[int]) -> int:
+        """The tracker becomes the fork, the timeline what was gone through; returns the frames.
+
+        followed: the objects to go on with; others have been removed since.
+        """
+        self._fork.remove_objects(set(self._fork.object_ids) - set(followed))
         tracker.adopt(self._fork)
         timeline.rewrite(self._done)
         return len(self._done)
 
     def _again(self, moment: Moment) -> Moment:
-        fork = self._fork
-        if self._done:
-            fork.remove_objects(set(fork.object_ids) - set(moment.frame.object_ids))
-            frame = fork.resegment(moment.frame)
-        else:
+        """Goes through a frame; returns what it is now."""
+        fork, arriving = self._fork, self._arriving()
+        went = (set(fork.object_ids) - set(moment.frame.object_ids) - arriving) | moment.removed
+        fork.remove_objects([i for i in fork.object_ids if i in went])
+        if self._fresh:
             assert fork.frame is not None  # the copy was made while its frame was open
-            frame = fork.frame
-            fork.give_again(moment.frame)
-        state = fork.state() if moment.state else None
-        again = Moment(frame, moment.paused, dict(moment.learnt), state)
-        learnt = {i: mask for i, mask in moment.learnt.items() if i in fork.object_ids}
-        if learnt:
-            fork.correct(frame, learnt)
-        elif not frame.given and self._hold(frame, moment.paused):
-            fork.hold(frame)
+            frame, held = fork.frame, moment.held
         else:
-            fork.memorize(frame)
+            frame = fork.resegment(moment.opening())
+            held = self._decide(frame, moment, frame.object_ids, set(frame.given))
+        self._fresh = False
+        again = replace(
+            moment,
+            frame=frame,
+            histories=dict(self.histories),
+            held=held,
+            additions=[dict(added) for added in moment.additions],
+            removed=set(moment.removed),
+            learnt=dict(moment.learnt),
+            state=fork.state() if moment.state else None,
+        )
+        for added in again.additions:
+            fork.add_objects(frame, added)
+            self._decide(frame, moment, added, added)
+        self._close(frame, moment, held=held or moment.barred)
         return again
+
+    def _close(self, frame: Frame, moment: Moment, *, held: bool) -> None:
+        learnt = {i: m for i, m in moment.learnt.items() if i in self._fork.object_ids}
+        if learnt:
+            self._fork.correct(frame, learnt)
+            for object_id, mask in learnt.items():
+                in_view = int(np.count_nonzero(mask)) > self._config().lost_area
+                self.histories[object_id] = self.histories[object_id].corrected(
+                    RequestKind.USER, index=frame.index, stamp=frame.stamp, in_view=in_view
+                )
+        elif held and not frame.given:
+            self._fork.hold(frame)
+        else:
+            self._fork.memorize(frame)
+
+    def _decide(
+        self, frame: Frame, moment: Moment, chosen: Collection[int], given: Collection[int]
+    ) -> bool:
+        self.histories, held = judge_again(
+            self._config(),
+            frame,
+            self.histories,
+            chosen=chosen,
+            given=given,
+            paused=moment.paused,
+        )
+        return held

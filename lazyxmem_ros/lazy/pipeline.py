@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.lazy.arrivals import add_to_past
 from lazyxmem_ros.lazy.corrections import CorrectionDesk
 from lazyxmem_ros.lazy.history import RecentFrames
-from lazyxmem_ros.lazy.late import Timeline
+from lazyxmem_ros.lazy.late import Moment, Timeline
 from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind, TrackState
 from lazyxmem_ros.lazy.results import FrameJudge
 from lazyxmem_ros.lazy.snapshot import Snapshot, describe
@@ -78,6 +79,11 @@ class LazyTracker:
         return self._state.tracker.object_ids
 
     @property
+    def arriving_ids(self) -> tuple[int, ...]:
+        """The objects of `add_to_past` that are not in the results yet."""
+        return tuple(i for i in self._state.arriving_ids() if i not in self.object_ids)
+
+    @property
     def paused_ids(self) -> frozenset[int]:
         """The objects that are paused (see `pause_objects`)."""
         return self._state.paused_ids()
@@ -95,7 +101,8 @@ class LazyTracker:
     @property
     def history_bytes(self) -> int:
         """Bytes kept for late corrections."""
-        return self._state.timeline.nbytes + self._state.recent.nbytes
+        catch_up = self._state.catch_up.nbytes if self._state.catch_up else 0
+        return self._state.timeline.nbytes + self._state.recent.nbytes + catch_up
 
     # ---- frames
 
@@ -125,15 +132,13 @@ class LazyTracker:
         self._check_image(image)
         self._check_masks(given, (image.shape[0], image.shape[1]))
         self.close()
-        caught_up = self._state.catch_up_a_little()
+        caught_up = self._state.catch_up_a_little(self._state.config.catch_up_budget)
         frame = self._state.tracker.segment(image, given or None, stamp=stamp)
         newest = NewestFrame(frame, image, open=True, given=bool(given), held=False)
         self._state.newest = newest
         self._introduce(given, labels or {}, frame.index)
         result = self._judge.conclude(newest, set(given))
-        asked = any(request.kind is RequestKind.USER for request in result.requests)
-        paused = self._state.paused_ids()
-        self._state.timeline.add(self._state.tracker, frame, asked=asked, paused=paused)
+        self._keep(newest, {request.kind for request in result.requests})
         return replace(result, caught_up=caught_up, catching_up=self.frames_behind)
 
     def close(self) -> None:
@@ -152,8 +157,31 @@ class LazyTracker:
         moment = self._state.timeline.find(newest.frame.stamp)
         if moment is not None and learnt:
             moment.learn(learnt)
+        elif moment is not None and newest.all_masks():
+            moment.barred = True
         if moment is not None and self._state.catch_up is not None:
             self._state.catch_up.follow(moment)
+
+    def catch_up(self, budget: float) -> int:
+        """Closes the newest frame and goes on with the catching up for `budget` seconds, for when
+        no more frames are coming; returns the past frames still to go through.
+        """
+        self.close()
+        self._state.catch_up_a_little(budget)
+        return self.frames_behind
+
+    def _keep(self, newest: NewestFrame, asked: set[RequestKind]) -> None:
+        """Keeps the open frame for late corrections. asked: whom its result asks."""
+        state = self._state
+        corrects_itself = RequestKind.PSEUDO in asked and not state.config.update_from_pseudo
+        moment = Moment(
+            newest.frame,
+            state.paused_ids(),
+            {i: item.history for i, item in state.objects.items()},
+            held=newest.held,
+            barred=corrects_itself,
+        )
+        state.timeline.add(state.tracker, moment, asked=RequestKind.USER in asked)
 
     # ---- corrections
 
@@ -198,7 +226,7 @@ class LazyTracker:
         if stamp is not None and stamp != newest.frame.stamp:
             raise StampError(
                 f"objects can be added on the newest frame, of stamp {newest.frame.stamp} ns, "
-                f"not on that of {stamp} ns"
+                f"not on that of {stamp} ns; add_to_past may do that"
             )
         if not masks:
             raise MaskError("no mask of an object to add was given")
@@ -206,18 +234,65 @@ class LazyTracker:
         self._state.tracker.add_objects(newest.frame, masks)
         newest.given = True
         self._introduce(masks, labels or {}, newest.frame.index)
+        moment = self._state.timeline.find(newest.frame.stamp)
+        if moment is not None:
+            moment.additions.append(dict(masks))
         return self._judge.conclude(newest, set(masks))
+
+    def keeps(self, stamp: int) -> bool:
+        """Whether `add_to_past` and late corrections reach the frame of this stamp (ns)."""
+        return bool(self._state.moments(stamp))
+
+    def add_to_past(
+        self,
+        masks: Mapping[int, BoolMask],
+        stamp: int,
+        labels: Mapping[int, str] | None = None,
+    ) -> Outcome:
+        """Adds objects on a past frame, or sets the masks of known ones there, exactly.
+
+        The frames since are gone through again, a few with each new frame. Then everything is as
+        if the masks had been given at once, and the objects appear in the results; until then they
+        are `arriving_ids`, and the other objects are tracked on.
+
+        Args:
+            masks: id (1..65535) -> bool [H, W]. An id that another object had on that frame or
+                since cannot be used.
+            stamp: of the frame, nanoseconds; `keeps` tells whether it is kept.
+            labels: names of objects, id -> text.
+
+        Returns:
+            What became of it, with the past frame's label map.
+
+        Raises:
+            StampError: that frame is not kept.
+            MaskError: see `step`; or the id is taken. Nothing has changed.
+        """
+        if not masks:
+            raise MaskError("no mask of an object to add was given")
+        moments = self._state.moments(stamp)
+        if not moments:
+            raise StampError(f"the frame of stamp {stamp} ns is not kept")
+        self._check_masks(masks, moments[0].frame.size)
+        outcome = add_to_past(self._state, moments, dict(masks))
+        for object_id, label in (labels or {}).items():
+            if object_id in self._state.objects:
+                self._state.objects[object_id].label = label
+        return outcome
+
+    def ids_since(self, stamp: int) -> frozenset[int]:
+        """The ids that objects had on the kept frames from a stamp (ns) on; `add_to_past` takes
+        none of them for a new object.
+        """
+        past = (m for m in self._state.timeline.moments if m.stamp >= stamp)
+        return frozenset(i for moment in past for i in moment.frame.object_ids)
 
     def remove_objects(self, object_ids: Iterable[int]) -> None:
         """Forgets objects and their open requests. Raises UnknownObjectError, changing nothing."""
         ids = self._known(object_ids)
-        self._state.tracker.remove_objects(ids)
+        self._state.tracker.remove_objects([i for i in ids if i in self.object_ids])
         for object_id in ids:
-            del self._state.objects[object_id]
-            self._state.removed.add(object_id)
-            if self._state.newest is not None:
-                for masks in self._state.newest.masks.values():
-                    masks.pop(object_id, None)
+            self._state.forget(object_id)
 
     def pause_objects(self, object_ids: Iterable[int]) -> None:
         """Lets objects rest from the next frame on, until `resume_objects`; twice is fine.
@@ -256,10 +331,15 @@ class LazyTracker:
     # ---- snapshots
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything as of the last closed frame, for `write_snapshot`."""
+        """A copy of everything as of the last closed frame, for `write_snapshot`.
+
+        Objects that are still arriving are not in it.
+        """
         return Snapshot(
             tracker=replace(self._state.tracker.state(), frame=None),
-            objects={i: copy(item) for i, item in self._state.objects.items()},
+            objects={
+                i: copy(item) for i, item in self._state.objects.items() if i in self.object_ids
+            },
             removed=frozenset(self._state.removed),
             made_by=describe(self._state.tracker),
         )
@@ -326,7 +406,7 @@ class LazyTracker:
                     f"the mask of object {object_id} must be bool {list(size)} like the image, "
                     f"not {dtype} {list(shape)}"
                 )
-            if object_id not in self._state.objects and not mask.any():
+            if object_id not in self.object_ids and not mask.any():
                 raise MaskError(f"the first mask of object {object_id} is empty")
 
 

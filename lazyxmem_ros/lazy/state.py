@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.lazy.hindsight import adopted
 from lazyxmem_ros.lazy.history import RecentFrames
-from lazyxmem_ros.lazy.late import CatchUp, Timeline
-from lazyxmem_ros.lazy.policy import HoldRule, LazyConfig, ObjectHistory, RequestKind, TrackState
+from lazyxmem_ros.lazy.late import CatchUp, Moment, Timeline
+from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind, TrackState
 from lazyxmem_ros.lazy.types import Labels, Source
-from lazyxmem_ros.lazy.uncertainty import measure, winning_class
+from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import Frame, XMemTracker
 
 
@@ -30,6 +30,8 @@ class FollowedObject:
         published: its state in the last result; None before the first.
         rate: its entropy's change on the last frame that was decided upon, or None.
         corrected: source -> stamp of the newest frame of which a correction was applied.
+        arriving: it was shown on a past frame, before it was known, and the frames since are still
+            being gone through.
     """
 
     label: str
@@ -38,6 +40,7 @@ class FollowedObject:
     published: TrackState | None = None
     rate: float | None = None
     corrected: dict[Source, int] = field(default_factory=dict)
+    arriving: bool = False
 
 
 @dataclass
@@ -137,36 +140,82 @@ class LazyState:
             learnt |= self.newest.masks[Source.OPERATOR]
         return learnt
 
-    def go_back(self, stamp: int) -> int | None:
-        """Starts to go through the frames again from the one of a stamp, or from an earlier one
-        where that is under way; returns how many there are, None if they are not kept.
-        """
-        start = stamp if self.catch_up is None else min(stamp, self.catch_up.start)
-        moments = self.timeline.rewind(start)
-        if moments is None:
-            return None
-        self.catch_up = CatchUp(self.tracker, moments, self._hold_again)
-        return len(moments)
+    # ---- the past
 
-    def catch_up_a_little(self) -> int:
-        """Goes on with that within its budget; returns the frames once all are done, else 0.
+    def arriving_ids(self) -> set[int]:
+        """The objects shown on a past frame that has not been caught up with."""
+        return {i for i, item in self.objects.items() if item.arriving}
+
+    def moments(self, stamp: int) -> list[Moment]:
+        """What is kept of the closed frame of a stamp and can be gone through again: as it was,
+        and as it is on the way of a catch-up; empty where it is not kept.
+        """
+        found = [m for m in self.timeline.rewind(stamp) or () if m.stamp == stamp]
+        if self.catch_up is not None:
+            again = (m for m in self.catch_up.moments if m.stamp == stamp)
+            found += [m for m in again if m not in found]
+        return found
+
+    def go_back(self, stamp: int) -> int:
+        """Goes through the frames again from the one of a stamp on, which `moments` has found, or
+        from an earlier one where that is under way; returns how many there are.
+        """
+        if self.catch_up is not None and stamp >= self.catch_up.start:
+            self.catch_up.revisit(stamp)
+        else:
+            moments = self.timeline.rewind(stamp)
+            assert moments
+            self.catch_up = CatchUp(
+                self.tracker,
+                moments,
+                config=lambda: self.config,
+                arriving=self.arriving_ids,
+            )
+        return self.catch_up.frames_left
+
+    def catch_up_a_little(self, budget: float) -> int:
+        """Goes on with that for `budget` seconds; returns the frames once all are done, else 0.
 
         Every frame must be closed.
         """
-        if self.catch_up is None or not self.catch_up.run(self.config.catch_up_budget):
+        catch_up = self.catch_up
+        if catch_up is None or not catch_up.run(budget):
             return 0
-        frames = self.catch_up.take_over(self.tracker, self.timeline)
+        frames = catch_up.take_over(self.tracker, self.timeline, self.objects)
+        for object_id, history in catch_up.histories.items():
+            item = self.objects.get(object_id)
+            if item is not None:
+                item.history = adopted(item.history, history, arriving=item.arriving)
+        for item in self.objects.values():
+            item.arriving = False
+        if self.newest is not None and self.tracker.frame is not None:
+            self.newest.frame = self.tracker.frame
         self.catch_up = None
         return frames
 
-    def _hold_again(self, frame: Frame, paused: frozenset[int]) -> bool:
-        """The uncertainty-driven update of a frame that is gone through again."""
-        if math.isinf(self.config.hold_entropy):
-            return False
-        measured = zip(frame.object_ids, measure(frame.probabilities).objects, strict=True)
-        seen = [o for object_id, o in measured if o.area > 0 and object_id not in paused]
-        doubtful = [o.entropy > self.config.hold_entropy for o in seen]
-        return any(doubtful) if self.config.hold_rule is HoldRule.ANY else all(doubtful or [False])
+    def forget(self, object_id: int) -> None:
+        """The object was removed while the newest frame was the newest."""
+        item = self.objects.pop(object_id)
+        self.removed.add(object_id)
+        if self.newest is not None:
+            for masks in self.newest.masks.values():
+                masks.pop(object_id, None)
+            moment = self.timeline.find(self.newest.frame.stamp)
+            if moment is not None:
+                moment.forget(object_id)
+                if not item.arriving:
+                    moment.removed.add(object_id)
+        if item.arriving:
+            self._unsay(object_id)
+
+    def _unsay(self, object_id: int) -> None:
+        """An object that never arrived: the past is gone through as if nobody had shown it."""
+        past = [*self.timeline.moments, *(self.catch_up.moments if self.catch_up else ())]
+        shown = [moment for moment in past if moment.shows(object_id)]
+        for moment in shown:
+            moment.forget(object_id)
+        if self.catch_up is not None and shown:
+            self.catch_up.revisit(max(min(m.stamp for m in shown), self.catch_up.start))
 
     def corrected_labels(self, newest: NewestFrame) -> Labels:
         """The newest frame's label map with its corrections."""

@@ -109,7 +109,7 @@ class ObjectInput:
         future = self._worker.submit(lambda: self._session.give_masks(given))
         future.add_done_callback(self._after_init_mask)
 
-    def _after_init_mask(self, future: WorkerFuture[tuple[int, ...]]) -> None:
+    def _after_init_mask(self, future: WorkerFuture[str]) -> None:
         if future.cancelled():
             return
         error = future.exception()
@@ -125,7 +125,7 @@ class ObjectInput:
         self, request: AddObjects.Request, response: AddObjects.Response
     ) -> AddObjects.Response:
         try:
-            response.ids = await self._add_objects(request)
+            response.ids, response.message = await self._add_objects(request)
             response.success = True
         except (ValueError, CancelledError) as error:
             # Every refusal is a ValueError: of the image, the prompt, the session, the tracker.
@@ -133,7 +133,8 @@ class ObjectInput:
             response.message = str(error) or "the node is shutting down"
         return response
 
-    async def _add_objects(self, request: AddObjects.Request) -> list[int]:
+    async def _add_objects(self, request: AddObjects.Request) -> tuple[list[int], str]:
+        """The objects' ids, and how they were added if that was not simply as asked."""
         from lazyxmem_ros.nodes.session import GivenMasks
 
         if not self._is_active():
@@ -142,7 +143,7 @@ class ObjectInput:
             raise PromptFault("the request names no object")
         stamp = stamp_of(request.header.stamp)
         frame = await self._in_worker(lambda: self._session.find_frame(stamp))
-        ids = await self._in_worker(lambda: self._choose_ids(request.objects))
+        ids = await self._in_worker(lambda: self._choose_ids(request.objects, frame.stamp))
         size = frame.rgb().shape[:2]
         masks = {}
         for object_id, new in zip(ids, request.objects, strict=True):
@@ -150,10 +151,9 @@ class ObjectInput:
         labels = {object_id: new.label for object_id, new in zip(ids, request.objects, strict=True)}
         topic = self._node.resolve_service_name("~/add_objects")
         given = GivenMasks(frame.stamp, masks, labels, topic)
-        await self._in_worker(lambda: self._session.give_masks(given))
-        return ids
+        return ids, await self._in_worker(lambda: self._session.give_masks(given))
 
-    def _choose_ids(self, objects: list[msg.NewObject]) -> list[int]:
+    def _choose_ids(self, objects: list[msg.NewObject], stamp: int) -> list[int]:
         wanted = [new.id for new in objects if new.id]
         twice = sorted({object_id for object_id in wanted if wanted.count(object_id) > 1})
         if twice:
@@ -163,7 +163,7 @@ class ObjectInput:
             raise PromptFault(
                 f"object {tracked[0]} is tracked already; correct it or remove it first"
             )
-        free = iter(self._session.free_ids(len(objects) - len(wanted), wanted))
+        free = iter(self._session.free_ids(len(objects) - len(wanted), wanted, stamp=stamp))
         return [new.id or next(free) for new in objects]
 
     async def _mask_of(

@@ -168,7 +168,7 @@ class TrackingSession:
             return
         masks = {i: mask for entry in given for i, mask in entry.masks.items()}
         names = {i: text for entry in given for i, text in entry.labels.items()}
-        if not masks and not self._lazy.object_ids:
+        if not masks and not self._followed():
             self._finish_frame(frame, image, np.zeros(image.shape[:2], np.uint16), None)
             return
         try:
@@ -255,11 +255,12 @@ class TrackingSession:
             raise RefusedError("forgotten stamp", f"there is no recent frame of stamp {stamp} ns")
         return frame
 
-    def give_masks(self, given: GivenMasks) -> tuple[int, ...]:
+    def give_masks(self, given: GivenMasks) -> str:
         """Show objects on a frame: now, or when the frame of that stamp arrives.
 
-        Objects that are tracked already get the mask as the truth of that frame. Returns the ids.
-        Raises RefusedError or a TrackerError, with nothing changed.
+        Objects that are tracked already get the mask as the truth of that frame. Returns how it
+        was done if that was not simply as asked, else "". Raises RefusedError or a TrackerError,
+        with nothing changed.
         """
         if not given.masks:
             raise RefusedError("no object", "the label map names no object: every value is 0")
@@ -269,27 +270,31 @@ class TrackingSession:
         frame = self._frame_of(stamp)
         if frame is None:
             self._hold(given)
-            return tuple(given.masks)
+            return f"the frame of stamp {stamp} ns has not come yet: shown when it does"
         self._check_sizes(given, frame)
+        note = ""
         if stamp > self._processed:
             self._process_with(frame, [given])
-        elif newest is not None and stamp == newest.stamp and self._lazy.object_ids:
+        elif newest is not None and stamp == newest.stamp and self._followed():
             self._add_to_newest(given, newest)
-        elif not self._lazy.object_ids:
+        elif not self._followed():
             # Nothing is tracked, so nothing is lost by starting at that frame.
             self._lazy.reset()
             self._process_with(frame, [given])
         else:
             assert newest is not None
-            self._add_to_newest(self._carried_forward(given, frame, newest), newest)
+            note = self._add_to_past(given, frame, newest)
         self.see_objects()
         if not set(given.masks) <= set(self.object_ids):
             raise RefusedError("not added", f"the objects could not be added at stamp {stamp} ns")
-        return tuple(given.masks)
+        return note
 
-    def free_ids(self, count: int, taken: Sequence[int] = ()) -> list[int]:
-        """The lowest `count` object ids that are neither tracked nor in `taken`."""
-        used = {*self._lazy.object_ids, *taken}
+    def free_ids(self, count: int, taken: Sequence[int] = (), *, stamp: int = 0) -> list[int]:
+        """The lowest `count` object ids that are neither followed nor in `taken`.
+
+        stamp: of a past frame (ns) on which they will be shown: no object had them since.
+        """
+        used = {*self._followed(), *taken, *(self._lazy.ids_since(stamp) if stamp else ())}
         ids: list[int] = []
         candidate = 1
         while len(ids) < count:
@@ -300,7 +305,7 @@ class TrackingSession:
 
     def remove(self, object_ids: Sequence[int]) -> tuple[int, ...]:
         """Forget objects (all where none is named); raises a TrackerError for an unknown one."""
-        ids = tuple(object_ids) or tuple(self._lazy.object_ids)
+        ids = tuple(object_ids) or self._followed()
         self._lazy.remove_objects(list(ids))
         self.see_objects()
         return ids
@@ -310,7 +315,7 @@ class TrackingSession:
 
         Raises a TrackerError for an unknown one, with nothing changed.
         """
-        ids = tuple(dict.fromkeys(object_ids)) or tuple(self._lazy.object_ids)
+        ids = tuple(dict.fromkeys(object_ids)) or self._followed()
         if pause:
             self._lazy.pause_objects(ids)
             # No frame waits for an answer that will be refused.
@@ -349,6 +354,20 @@ class TrackingSession:
         labels = dict(given.labels)
         result = self._lazy.add_objects(dict(given.masks), stamp=newest.stamp, labels=labels)
         self._finish_frame(newest, newest.rgb(), result.labels, result)
+
+    def _add_to_past(self, given: GivenMasks, frame: ReceivedFrame, newest: ReceivedFrame) -> str:
+        """Shows objects on a frame that has passed; returns how."""
+        if not self._lazy.keeps(frame.stamp):
+            tracked = frame.labels is not None
+            self._add_to_newest(self._carried_forward(given, frame, newest), newest)
+            why = "'s features are not kept" if tracked else " was never tracked"
+            return (
+                f"that frame{why}: the objects were found again in the newest one, and begin there"
+            )
+        outcome = self._lazy.add_to_past(given.masks, frame.stamp, dict(given.labels))
+        frame.labels = outcome.labels
+        self.upkeep = Upkeep(self._lazy.history_bytes, self._lazy.frames_behind)
+        return outcome.reason
 
     def _carried_forward(
         self, given: GivenMasks, frame: ReceivedFrame, newest: ReceivedFrame
@@ -407,8 +426,12 @@ class TrackingSession:
                     f"the frame {size[1]}x{size[0]} pixels",
                 )
 
+    def _followed(self) -> tuple[int, ...]:
+        """The objects that are tracked, and those that will be, once caught up."""
+        return (*self._lazy.object_ids, *self._lazy.arriving_ids)
+
     def see_objects(self) -> None:
-        """Note which objects are tracked, for those who read `object_ids` and `published`."""
-        self.object_ids = tuple(self._lazy.object_ids)
+        """Note which objects are followed, for those who read `object_ids` and `published`."""
+        self.object_ids = self._followed()
         known = (t for t in self.published.tracks if t.object_id in self.object_ids)
         self.published = replace(self.published, tracks=tuple(known))

@@ -22,6 +22,9 @@ from lazyxmem_ros.nodes.worker import FrameT, Worker
 
 WRITING_TIMEOUT = 30.0
 """Seconds that the end of the node waits for the last file to be written."""
+CATCH_UP_TIMEOUT = 2.0
+"""Seconds that the end of the node goes on with late corrections and objects that are arriving, so
+that they are in the last file; launch kills a node 5 s after it was asked to end."""
 
 
 class SnapshotKeeper:
@@ -84,7 +87,7 @@ class SnapshotKeeper:
         if not self._writing.acquire(timeout=WRITING_TIMEOUT):
             self._on_fault(f"{self.path} is still being written")
             return
-        self._lazy.close()
+        self._lazy.catch_up(CATCH_UP_TIMEOUT)
         self._write_and_release(self._copy())
 
     def _copy(self) -> Snapshot:

@@ -1,82 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Late corrections: exactly what an instant answer would have led to, once caught up."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-
-from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Source
-from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
-
-SIZE = (48, 64)
-FRAME_TIME = SECOND // 10
-MEMORY = MemoryConfig(
-    memory_every=2,
-    max_working_frames=5,
-    min_working_frames=3,
-    keep_first_frames=2,
-    prototypes=6,
-    max_long_term_tokens=20,
-    top_k=5,
-)
-CONFIG = LazyConfig(
-    user_corrections=False,
-    pseudo_corrections=False,
-    hold_entropy=math.inf,
-    lost_after=0,
-    state_period=SECOND // 2,
-    catch_up_budget=0.0,
+from late_runs import (
+    CONFIG,
+    FIRST,
+    FRAME_TIME,
+    SECOND_ONE,
+    correction,
+    image,
+    mask,
+    probabilities,
+    run,
+    same,
+    start,
+    step,
 )
 
-
-def image(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-
-
-def mask(top: int, left: int) -> np.ndarray:
-    m = np.zeros(SIZE, dtype=bool)
-    m[top : top + 16, left : left + 16] = True
-    return m
-
-
-def start(network: XMem, config: LazyConfig = CONFIG) -> LazyTracker:
-    lazy = LazyTracker(XMemTracker(network, MEMORY), config)
-    lazy.step(image(0), 0, masks={1: mask(0, 0), 2: mask(20, 30)})
-    return lazy
-
-
-def step(lazy: LazyTracker, index: int, **kwargs):
-    return lazy.step(image(index), index * FRAME_TIME, **kwargs)
-
-
-def correction(index: int, masks, source=Source.OPERATOR) -> Correction:
-    return Correction(index * FRAME_TIME, masks, source)
-
-
-def run(lazy: LazyTracker, answers, last: int, **given):
-    """Steps to frame `last`; `answers`: after which frame -> correction."""
-    results = {}
-    for index in range(1, last + 1):
-        results[index] = step(lazy, index, **given.get(f"at{index}", {}))
-        for outcome in [lazy.apply(a) for a in answers.get(index, [])]:
-            assert outcome.applied, outcome.reason
-    return results
-
-
-def probabilities(lazy: LazyTracker) -> torch.Tensor:
-    assert lazy.tracker.frame is not None
-    return lazy.tracker.frame.probabilities
-
-
-def same(a: LazyTracker, b: LazyTracker) -> bool:
-    return torch.equal(probabilities(a), probabilities(b))
-
-
-FIRST = {1: mask(30, 10)}
-SECOND_ONE = {2: mask(2, 44)}
+from lazyxmem_ros.lazy import SECOND, TrackState
+from lazyxmem_ros.xmem import XMem
 
 
 @pytest.mark.parametrize("delay", [1, 3, 12, 25])
@@ -250,6 +196,78 @@ def test_pauses_count_when_frames_are_gone_through_again(small_network: XMem) ->
         tokens.append((lazy.tracker.memory_tokens, probabilities(lazy)))
     assert tokens[0][0] == tokens[1][0]
     assert torch.equal(tokens[0][1], tokens[1][1])
+
+
+@pytest.mark.parametrize(
+    ("lost_area", "hold_entropy"),  # an untrained network is unsure of everything
+    [(10**6, 0.0), (1600, 1.3)],  # out of view from the start, or one after the other
+)
+def test_lost_objects_have_no_say_when_frames_are_gone_through_again(
+    lost_area: int, hold_entropy: float, small_network: XMem
+) -> None:
+    config = replace(CONFIG, hold_entropy=hold_entropy, lost_area=lost_area, lost_after=SECOND // 2)
+    instant, late = start(small_network, config), start(small_network, config)
+    held = []
+    for index in range(1, 61):
+        results = [step(lazy, index) for lazy in (instant, late)]
+        held.append(results[1].held)
+        for lazy, answered in ((instant, 5), (late, 30)):
+            if index == answered:
+                assert lazy.apply(correction(5, FIRST)).applied
+    assert late.frames_behind == 0
+    assert True in held
+    assert False in held
+    assert instant.tracker.memory_tokens == late.tracker.memory_tokens
+    assert same(instant, late)
+    final = [step(lazy, 61).tracks for lazy in (instant, late)]
+    assert final[0] == final[1]
+    assert {t.object_id for t in final[0] if t.state is TrackState.LOST} == {1, 2}
+
+
+def test_a_frame_on_which_the_tracker_asked_to_correct_itself_stays_out(
+    small_network: XMem,
+) -> None:
+    config = replace(CONFIG, pseudo_corrections=True, pseudo_entropy=0.0, pseudo_cooldown_frames=4)
+    late = start(small_network, config)
+    held = set()
+    for index in range(1, 31):
+        result = step(late, index)
+        for request in result.requests:
+            held.add(index)
+            late.dismiss(request.object_id, request.kind)
+        if index == 24:
+            assert late.apply(correction(14, FIRST)).applied
+    assert late.catch_up(60.0) == 0
+    memory = late.tracker.state().memory
+    assert memory is not None
+    again = {i for i in memory.working if 14 < i <= 30}
+    assert again
+    assert {i for i in held if 14 < i <= 30}
+    assert not again & held
+
+
+def test_what_is_said_next_follows_from_the_corrected_past(small_network: XMem) -> None:
+    """The uncertainty's rate is to the frame before as it is now, not as it was published."""
+    config = replace(CONFIG, catch_up_budget=60.0)
+    instant, late = start(small_network, config), start(small_network, config)
+    run(instant, {5: [correction(5, FIRST)]}, 20)
+    run(late, {20: [correction(5, FIRST)]}, 20)
+    expected, result = step(instant, 21), step(late, 21)
+    assert result.caught_up == 16
+    assert [t.uncertainty_rate for t in result.tracks] == [
+        t.uncertainty_rate for t in expected.tracks
+    ]
+    assert result.tracks == expected.tracks
+
+
+def test_answers_in_a_row_do_not_keep_it_from_catching_up(small_network: XMem) -> None:
+    """Each is two seconds late, and they come faster than one alone is caught up with."""
+    instant, late = start(small_network), start(small_network)
+    answers = {index: correction(index, {1: mask(index % 30, 10)}) for index in range(5, 41, 5)}
+    run(instant, {index: [answer] for index, answer in answers.items()}, 140)
+    run(late, {index + 20: [answer] for index, answer in answers.items()}, 140)
+    assert late.frames_behind == 0
+    assert same(instant, late)
 
 
 def test_without_idu_only_the_mask_is_refined(small_network: XMem) -> None:

@@ -120,9 +120,9 @@ class Rig:
         for index in indices:
             self.session.process(self.receive(index))
 
-    def give(self, index: int, *object_ids: int) -> None:
+    def give(self, index: int, *object_ids: int) -> str:
         masks = {i: self.scene.masks(index)[i] for i in object_ids}
-        self.session.give_masks(GivenMasks(FIRST_STAMP + index * STEP, masks, topic="init"))
+        return self.session.give_masks(GivenMasks(FIRST_STAMP + index * STEP, masks, topic="init"))
 
     def overlap(self, index: int, object_id: int) -> float:
         labels = self.outputs.labels[FIRST_STAMP + index * STEP] == object_id
@@ -135,14 +135,76 @@ def rig() -> Rig:
     return Rig()
 
 
-def test_an_object_shown_late_is_found_on_the_newest_frame(rig: Rig) -> None:
+def test_an_object_shown_late_begins_on_its_own_frame(rig: Rig) -> None:
+    """Another is tracked, and goes on being tracked; then all is as if both had been shown."""
+    at_once = Rig()
+    for each in (rig, at_once):
+        each.track(0)
+        each.give(0, 1)
+        each.track(1)
+    at_once.give(1, 2)
+    rig.track(2, 3, 4)
+    at_once.track(2, 3, 4)
+    published = list(rig.outputs.order)
+    note = rig.give(1, 2)
+    assert "shown 3 frames late, on the frame itself" in note
+    assert rig.outputs.order == published  # nothing that was out goes out again
+    assert rig.session.object_ids == (1, 2)
+    assert rig.session.upkeep.frames_behind > 0
+    assert rig.session.free_ids(1) == [3]
+    shown = rig.history.find(FIRST_STAMP + STEP)
+    assert shown is not None
+    assert shown.labels is not None
+    np.testing.assert_array_equal(shown.labels == 2, rig.scene.masks(1)[2])
+    for each in (rig, at_once):
+        each.track(*range(5, 12))
+    assert rig.session.upkeep.frames_behind == 0
+    assert [track.object_id for track in rig.session.published.tracks] == [1, 2]
+    for index in (10, 11):
+        stamp = FIRST_STAMP + index * STEP
+        np.testing.assert_array_equal(rig.outputs.labels[stamp], at_once.outputs.labels[stamp])
+    assert rig.overlap(11, 2) > GOOD
+    assert rig.overlap(11, 1) > GOOD
+
+
+def test_the_only_other_object_may_go_while_one_arrives(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1)
+    rig.track(1, 2, 3)
+    rig.give(1, 2)
+    rig.session.remove([1])
+    assert rig.session.object_ids == (2,)
+    rig.track(4, 5, 6)
+    assert rig.overlap(6, 2) > GOOD
+    assert rig.session.remove([]) == (2,)
+    assert rig.session.object_ids == ()
+
+
+def test_a_free_id_for_a_past_frame_was_nobodys_since(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1, 2)
+    rig.track(1, 2)
+    rig.session.remove([2])
+    rig.track(3)
+    assert rig.session.free_ids(1) == [2]
+    assert rig.session.free_ids(1, stamp=FIRST_STAMP + STEP) == [3]
+
+
+@pytest.fixture
+def forgetful() -> Rig:
+    """Without the features of past frames."""
+    return Rig(correction_horizon=0)
+
+
+def test_where_features_are_not_kept_it_is_found_on_the_newest_frame(forgetful: Rig) -> None:
     """Another is tracked, so time cannot be turned back: it is carried forward."""
+    rig = forgetful
     rig.track(0)
     rig.give(0, 1)
     rig.track(1, 2, 3, 4)
     stale = rig.scene.masks(1)[2]
     truth = rig.scene.masks(4)[2]
-    rig.give(1, 2)
+    assert "features are not kept: the objects were found again" in rig.give(1, 2)
     assert rig.session.object_ids == (1, 2)
     assert rig.outputs.order[-1] == FIRST_STAMP + 4 * STEP  # the newest frame, published again
     unmoved = float((stale & truth).sum() / (stale | truth).sum())
@@ -153,7 +215,18 @@ def test_an_object_shown_late_is_found_on_the_newest_frame(rig: Rig) -> None:
     assert rig.overlap(5, 1) > GOOD
 
 
-def test_an_object_that_is_gone_by_now_is_refused(rig: Rig) -> None:
+def test_an_object_shown_on_a_frame_that_was_dropped_is_carried_forward(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1)
+    rig.receive(1)  # dropped for frame 2
+    rig.track(2, 3)
+    assert "was never tracked: the objects were found again" in rig.give(1, 2)
+    assert rig.outputs.order[-1] == FIRST_STAMP + 3 * STEP
+    assert rig.overlap(3, 2) > GOOD
+
+
+def test_an_object_that_is_gone_by_now_is_refused(forgetful: Rig) -> None:
+    rig = forgetful
     rig.track(0)
     rig.give(0, 1)
     rig.track(1)

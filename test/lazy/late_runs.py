@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small untrained network, random images, and runs in which something comes late."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Source
+from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
+
+SIZE = (48, 64)
+FRAME_TIME = SECOND // 10
+MEMORY = MemoryConfig(
+    memory_every=2,
+    max_working_frames=5,
+    min_working_frames=3,
+    keep_first_frames=2,
+    prototypes=6,
+    max_long_term_tokens=20,
+    top_k=5,
+)
+CONFIG = LazyConfig(
+    user_corrections=False,
+    pseudo_corrections=False,
+    hold_entropy=math.inf,
+    lost_after=0,
+    state_period=SECOND // 2,
+    catch_up_budget=0.0,
+)
+
+
+def image(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+def mask(top: int, left: int) -> np.ndarray:
+    m = np.zeros(SIZE, dtype=bool)
+    m[top : top + 16, left : left + 16] = True
+    return m
+
+
+FIRST = {1: mask(30, 10)}
+SECOND_ONE = {2: mask(2, 44)}
+
+
+def start(network: XMem, config: LazyConfig = CONFIG) -> LazyTracker:
+    """Objects 1 and 2, shown on frame 0."""
+    lazy = LazyTracker(XMemTracker(network, MEMORY), config)
+    lazy.step(image(0), 0, masks={1: mask(0, 0), 2: mask(20, 30)})
+    return lazy
+
+
+def step(lazy: LazyTracker, index: int, **kwargs):
+    return lazy.step(image(index), index * FRAME_TIME, **kwargs)
+
+
+def correction(index: int, masks, source=Source.OPERATOR) -> Correction:
+    return Correction(index * FRAME_TIME, masks, source)
+
+
+def run(lazy: LazyTracker, answers, last: int, **given):
+    """Steps to frame `last`; `answers`: after which frame -> correction."""
+    results = {}
+    for index in range(1, last + 1):
+        results[index] = step(lazy, index, **given.get(f"at{index}", {}))
+        for outcome in [lazy.apply(a) for a in answers.get(index, [])]:
+            assert outcome.applied, outcome.reason
+    return results
+
+
+def probabilities(lazy: LazyTracker) -> torch.Tensor:
+    assert lazy.tracker.frame is not None
+    return lazy.tracker.frame.probabilities
+
+
+def same(a: LazyTracker, b: LazyTracker) -> bool:
+    return torch.equal(probabilities(a), probabilities(b))
