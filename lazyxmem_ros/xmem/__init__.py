@@ -2,6 +2,7 @@
 """XMem in plain PyTorch: frames in, probabilities out."""
 
 from lazyxmem_ros.xmem.checkpoint import save_network
+from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import (
     CheckpointError,
     FrameError,
@@ -12,7 +13,7 @@ from lazyxmem_ros.xmem.errors import (
 from lazyxmem_ros.xmem.frame import Closing, Frame
 from lazyxmem_ros.xmem.memory import Memory, MemoryConfig, MemoryState
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
-from lazyxmem_ros.xmem.tracker import TrackerState, XMemTracker, resolve_device, resolve_precision
+from lazyxmem_ros.xmem.tracker import TrackerState, XMemTracker
 
 __all__ = [
     "CheckpointError",

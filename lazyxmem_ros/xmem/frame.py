@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One image on its way through the tracker, and the geometry between outside and inside."""
+"""One image on its way through the tracker."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lazyxmem_ros.xmem.network import STRIDE, KeyFeatures
+from lazyxmem_ros.xmem.inputs import outputs
+from lazyxmem_ros.xmem.network import KeyFeatures
 
 
 class Closing(enum.Enum):
@@ -85,25 +85,9 @@ class Frame:
 
     def at_output_size(self, distribution: Tensor) -> Tensor:
         """[K, H', W'] -> [K, H, W]."""
-        (top, left), (height, width) = padding(self.inner_size), self.inner_size
-        cropped = distribution[:, top : top + height, left : left + width]
-        if self.inner_size == self.size:
-            return cropped
-        return F.interpolate(cropped[None], self.size, mode="bilinear", align_corners=False)[0]
+        return outputs(distribution, self.inner_size, self.size)
 
     def set_distribution(self, distribution: Tensor) -> None:
         """Replace the probabilities [K + 1, H', W']."""
         self.distribution = distribution
         self._probabilities = None
-
-
-def padding(size: tuple[int, int]) -> tuple[int, int]:
-    """Rows above and columns left of an image that is padded to multiples of the stride."""
-    return (-size[0] % STRIDE) // 2, (-size[1] % STRIDE) // 2
-
-
-def pad(x: Tensor) -> Tensor:
-    """[..., H, W] -> [..., H', W']: zeros all around, the larger half at the bottom and right."""
-    height, width = x.shape[-2:]
-    top, left = padding((height, width))
-    return F.pad(x, (left, -width % STRIDE - left, top, -height % STRIDE - top))

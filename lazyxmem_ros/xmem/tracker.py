@@ -13,24 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import FrameError, MaskError, UnknownObjectError
-from lazyxmem_ros.xmem.frame import Closing, Frame, pad
+from lazyxmem_ros.xmem.frame import Closing, Frame
+from lazyxmem_ros.xmem.inputs import Inputs, Mask, check_masks, image_size
 from lazyxmem_ros.xmem.memory import Memory, MemoryConfig, MemoryState
-from lazyxmem_ros.xmem.network import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    STRIDE,
-    KeyFeatures,
-    XMem,
-    aggregate,
-)
-
-BFLOAT16_CAPABILITY = (8, 0)
-"""CUDA compute capability from which bfloat16 is computed in hardware (Ampere)."""
-MAX_OBJECT_ID = 65_535
-"""Label maps are 16 bits deep."""
-
-Mask = NDArray[np.bool_]
+from lazyxmem_ros.xmem.network import STRIDE, KeyFeatures, XMem, aggregate
 
 
 @dataclass(frozen=True)
@@ -81,18 +69,13 @@ class XMemTracker:
         `precision`: what the convolutions compute in, a name of `resolve_precision`; memory is
         kept and read in float32 always.
         """
-        if max_internal_size < 0 or 0 < max_internal_size < STRIDE:
-            raise FrameError(
-                f"max_internal_size must be 0 (off) or at least {STRIDE}, not {max_internal_size}"
-            )
         self.device = resolve_device(device)
+        self._inputs = Inputs(self.device, max_internal_size)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.to(self.device).eval()
         self.config = config or MemoryConfig()
         self.max_internal_size = max_internal_size
         self.precision = resolve_precision(precision, self.device)
-        self._mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
-        self._std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
         self.reset()
 
     def reset(self) -> None:
@@ -148,14 +131,14 @@ class XMemTracker:
         `masks` {id: bool [H, W]} adds new objects and sets known ones. Raises `FrameError` (not
         an image, another size than before, the frame before still open), `MaskError`.
         """
-        size = self._check_image(image)
+        size = self._check_size(image)
         if self._frame is not None and self._frame.open:
             raise FrameError(
                 f"frame {self._frame.index} is still open: memorize, hold or correct it first"
             )
-        given = self._check_masks(masks or {}, size)
+        given = self._take_masks(masks or {}, size)
         self._size = size
-        padded, inner = self._prepare(image)
+        padded, inner = self._inputs.image(image)
         clock = self._clock + 1
         frame = Frame(
             index=self._frames,
@@ -184,7 +167,7 @@ class XMemTracker:
         """
         if frame is not self._frame:
             raise FrameError(f"frame {frame.index} is not the newest one")
-        given = self._check_masks(masks, frame.size)
+        given = self._take_masks(masks, frame.size)
         if not given:
             return
         if frame.open:
@@ -201,7 +184,7 @@ class XMemTracker:
         """
         self._check_open(frame)
         if masks:
-            self._overlay(frame, self._check_masks(masks, frame.size, known_only=True))
+            self._overlay(frame, self._take_masks(masks, frame.size, known_only=True))
         self._hidden.update(frame.hidden)
         self._clock = frame.clock
         if self._births and (frame.given or masks or self._memory_due(frame.clock)):
@@ -230,7 +213,7 @@ class XMemTracker:
         """
         if frame is not self._frame:
             raise FrameError(f"frame {frame.index} is not the newest one")
-        corrected = self._check_masks(masks, frame.size, known_only=True)
+        corrected = self._take_masks(masks, frame.size, known_only=True)
         if not corrected:
             raise MaskError("a correction needs the mask of at least one object")
         self._overlay(frame, corrected)
@@ -243,7 +226,7 @@ class XMemTracker:
     @torch.inference_mode()
     def preview(self, frame: Frame, masks: Mapping[int, Mask]) -> Tensor:
         """What `frame.probabilities` would be with these masks; changes nothing."""
-        checked = self._check_masks(masks, frame.size, known_only=True)
+        checked = self._take_masks(masks, frame.size, known_only=True)
         return frame.at_output_size(self._with_masks(frame, checked))
 
     @torch.inference_mode()
@@ -497,44 +480,11 @@ class XMemTracker:
             self.device.type, self.precision, enabled=self.precision != torch.float32
         )
 
-    # ---- images and masks in
-
-    def _inner_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        scale = self.max_internal_size / min(size) if self.max_internal_size else 1.0
-        if scale >= 1:
-            return size
-        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
-
-    def _prepare(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
-        """RGB uint8 [H, W, 3] -> normalised [1, 3, H', W'] and the size without padding."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
-        scaled = (pixels.permute(2, 0, 1).float() / 255 - self._mean) / self._std
-        size = image.shape[0], image.shape[1]
-        inner = self._inner_size(size)
-        if inner != size:
-            scaled = F.interpolate(scaled[None], inner, mode="area")[0]
-        padded = pad(scaled)[None]
-        return padded.contiguous(memory_format=torch.channels_last), inner
-
-    def _prepare_mask(self, mask: Mask) -> Tensor:
-        """Bool [H, W] -> float [H', W'] in 0..1."""
-        pixels = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device).float()
-        size = mask.shape[0], mask.shape[1]
-        inner = self._inner_size(size)
-        if inner != size:
-            pixels = F.interpolate(pixels[None, None], inner, mode="area")[0, 0]
-        return pad(pixels)
-
     # ---- checks, all of them before anything changes
 
-    def _check_image(self, image: NDArray[np.uint8]) -> tuple[int, int]:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise FrameError(
-                f"an image must be RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}"
-            )
-        height, width = image.shape[:2]
-        if not height or not width:
-            raise FrameError(f"the image is empty: {height}x{width} pixels")
+    def _check_size(self, image: NDArray[np.uint8]) -> tuple[int, int]:
+        """The image's size, which may change only while there is no object."""
+        height, width = image_size(image)
         if self._births and self._size not in (None, (height, width)):
             assert self._size is not None
             raise FrameError(
@@ -543,26 +493,21 @@ class XMemTracker:
             )
         return height, width
 
-    def _check_masks(
+    def _take_masks(
         self,
         masks: Mapping[int, Mask],
         size: tuple[int, int],
         *,
         known_only: bool = False,
     ) -> dict[int, Tensor]:
+        """Check masks {id: bool [H, W]} and bring them in: {id: float [H', W']}."""
         if known_only:
             self._check_known(masks)
+        check_masks(masks, size)
         for object_id, mask in masks.items():
-            if not 1 <= object_id <= MAX_OBJECT_ID:
-                raise MaskError(f"object id {object_id} is not in 1..{MAX_OBJECT_ID}")
-            if mask.dtype != np.bool_ or mask.shape != size:
-                raise MaskError(
-                    f"the mask of object {object_id} must be bool [{size[0]}, {size[1]}] like the "
-                    f"image, not {mask.dtype} {list(mask.shape)}"
-                )
             if object_id not in self._births and not mask.any():
                 raise MaskError(f"the first mask of object {object_id} is empty")
-        return {i: self._prepare_mask(m) for i, m in masks.items()}
+        return {i: self._inputs.mask(m) for i, m in masks.items()}
 
     def _check_known(self, object_ids: Iterable[int]) -> None:
         unknown = [i for i in object_ids if i not in self._births]
@@ -577,36 +522,6 @@ class XMemTracker:
             raise FrameError(f"frame {frame.index} is not the newest one")
         if not frame.open:
             raise FrameError(f"frame {frame.index} is closed already")
-
-
-def resolve_device(name: str | torch.device) -> torch.device:
-    """The device of a name: auto (the GPU where there is one), cpu, cuda or cuda:N."""
-    if isinstance(name, torch.device):
-        return name
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f'device "{name}" is unknown: use auto, cpu, cuda or cuda:N') from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f'device "{name}" is not here ({torch.cuda.device_count()} CUDA devices): use auto'
-        )
-    return device
-
-
-def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type of a name: float32, bfloat16, float16, or auto, bfloat16 where that is quick."""
-    if name == "auto":
-        if device.type == "cuda":
-            quick = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
-        else:
-            quick = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if quick else torch.float32
-    if name not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f'precision "{name}" is unknown: use auto, float32, bfloat16 or float16')
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def _tokens(x: Tensor) -> Tensor:

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and masks from outside: whether they can be taken, and how they come in and out.
+
+Outside, pixels have the size of the image as given. Inside, they are scaled down to the internal
+size (where there is a limit) and padded to multiples of the network's stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lazyxmem_ros.xmem.errors import FrameError, MaskError
+from lazyxmem_ros.xmem.network import IMAGE_MEAN, IMAGE_STD, STRIDE
+
+MAX_OBJECT_ID = 65_535
+"""Label maps are 16 bits deep."""
+
+Mask = NDArray[np.bool_]
+Size = tuple[int, int]
+"""Height and width, pixels."""
+
+
+class Inputs:
+    """Brings images and masks to the form that the network takes, on its device."""
+
+    def __init__(self, device: torch.device, max_internal_size: int) -> None:
+        """`max_internal_size`: longest allowed short side inside, pixels; 0: no limit."""
+        if max_internal_size < 0 or 0 < max_internal_size < STRIDE:
+            raise FrameError(
+                f"max_internal_size must be 0 (off) or at least {STRIDE}, not {max_internal_size}"
+            )
+        self._device = device
+        self._max_internal_size = max_internal_size
+        self._mean = torch.tensor(IMAGE_MEAN, device=device)[:, None, None]
+        self._std = torch.tensor(IMAGE_STD, device=device)[:, None, None]
+
+    def image(self, image: NDArray[np.uint8]) -> tuple[Tensor, Size]:
+        """RGB uint8 [H, W, 3] -> normalised [1, 3, H', W'] and the size without padding."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
+        scaled = (pixels.permute(2, 0, 1).float() / 255 - self._mean) / self._std
+        size = image.shape[0], image.shape[1]
+        inner = self._inner_size(size)
+        if inner != size:
+            scaled = F.interpolate(scaled[None], inner, mode="area")[0]
+        padded = pad(scaled)[None]
+        return padded.contiguous(memory_format=torch.channels_last), inner
+
+    def mask(self, mask: Mask) -> Tensor:
+        """Bool [H, W] -> float [H', W'] in 0..1."""
+        pixels = torch.from_numpy(np.ascontiguousarray(mask)).to(self._device).float()
+        size = mask.shape[0], mask.shape[1]
+        inner = self._inner_size(size)
+        if inner != size:
+            pixels = F.interpolate(pixels[None, None], inner, mode="area")[0, 0]
+        return pad(pixels)
+
+    def _inner_size(self, size: Size) -> Size:
+        scale = self._max_internal_size / min(size) if self._max_internal_size else 1.0
+        if scale >= 1:
+            return size
+        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def outputs(inside: Tensor, inner_size: Size, size: Size) -> Tensor:
+    """[K, H', W'] inside -> [K, H, W], the image's `size`; `inner_size` is that without padding."""
+    (top, left), (height, width) = _padding(inner_size), inner_size
+    cropped = inside[:, top : top + height, left : left + width]
+    if inner_size == size:
+        return cropped
+    return F.interpolate(cropped[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def pad(x: Tensor) -> Tensor:
+    """[..., H, W] -> [..., H', W']: zeros all around, the larger half at the bottom and right."""
+    height, width = x.shape[-2:]
+    top, left = _padding((height, width))
+    return F.pad(x, (left, -width % STRIDE - left, top, -height % STRIDE - top))
+
+
+def _padding(size: Size) -> tuple[int, int]:
+    """Rows above and columns left of an image that is padded to multiples of the stride."""
+    return (-size[0] % STRIDE) // 2, (-size[1] % STRIDE) // 2
+
+
+def image_size(image: NDArray[np.uint8]) -> Size:
+    """Height and width of an image; raises `FrameError` where it is none."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise FrameError(
+            f"an image must be RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}"
+        )
+    height, width = image.shape[:2]
+    if not height or not width:
+        raise FrameError(f"the image is empty: {height}x{width} pixels")
+    return height, width
+
+
+def check_masks(masks: Mapping[int, Mask], size: Size) -> None:
+    """Raise `MaskError` where a mask {id: bool [H, W]} does not fit an image of this size."""
+    for object_id, mask in masks.items():
+        if not 1 <= object_id <= MAX_OBJECT_ID:
+            raise MaskError(f"object id {object_id} is not in 1..{MAX_OBJECT_ID}")
+        if mask.dtype != np.bool_ or mask.shape != size:
+            raise MaskError(
+                f"the mask of object {object_id} must be bool [{size[0]}, {size[1]}] like the "
+                f"image, not {mask.dtype} {list(mask.shape)}"
+            )
