@@ -11,4 +11,5 @@ import sys
 
 from lazyxmem_ros.entry import lazyxmem
 
-sys.exit(lazyxmem())
+if __name__ == "__main__":
+    sys.exit(lazyxmem())

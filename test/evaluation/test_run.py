@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,10 +170,12 @@ class PageReader(HTMLParser):
 
 
 def command(root: Path, weights: Path, out: Path, *more: str) -> list[str]:
+    installed = shutil.which("lazyxmem")
     program = "import sys; from lazyxmem_ros.cli import main; sys.exit(main(sys.argv[1:]))"
+    start = [installed] if installed else [sys.executable, "-c", program]
     arguments = ["evaluate", str(root), "--weights", str(weights), "--out", str(out)]
     thresholds = ["--user-rate", "0", "--pseudo-rate", "inf", "--cooldown", "3"]
-    return [sys.executable, "-c", program, *arguments, *thresholds, "--device", "cpu", *more]
+    return [*start, *arguments, *thresholds, "--device", "cpu", *more]
 
 
 def test_command_writes_tables_and_a_self_contained_report(
