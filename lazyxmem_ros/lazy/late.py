@@ -20,7 +20,7 @@ import numpy as np
 
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.hindsight import Histories, judge_again
-from lazyxmem_ros.lazy.policy import LazyConfig, RequestKind
+from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind
 from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 
 FRAMES_AT_LEAST = 2
@@ -78,11 +78,10 @@ class Moment:
         return any(object_id in added for added in self.additions)
 
     def forget(self, object_id: int) -> None:
-        """As if nothing had been said of the object on this frame."""
+        """As if nothing had been said of the object after the frame was opened."""
         for added in self.additions:
             added.pop(object_id, None)
         self.additions = [added for added in self.additions if added]
-        self.frame.given.pop(object_id, None)
         self.learnt.pop(object_id, None)
 
     def opening(self) -> Frame:
@@ -299,7 +298,8 @@ class CatchUp:
             self._fork.correct(frame, learnt)
             for object_id, mask in learnt.items():
                 in_view = int(np.count_nonzero(mask)) > self._config().lost_area
-                self.histories[object_id] = self.histories[object_id].corrected(
+                history = self.histories.get(object_id, ObjectHistory())
+                self.histories[object_id] = history.corrected(
                     RequestKind.USER, index=frame.index, stamp=frame.stamp, in_view=in_view
                 )
         elif held and not frame.given:

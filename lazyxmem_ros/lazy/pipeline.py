@@ -99,6 +99,11 @@ class LazyTracker:
         return self._state.catch_up.frames_left if self._state.catch_up else 0
 
     @property
+    def frames_evicted(self) -> int:
+        """Frames that `correction_bytes` has pushed out before their time."""
+        return self._state.timeline.evicted
+
+    @property
     def history_bytes(self) -> int:
         """Bytes kept for late corrections."""
         catch_up = self._state.catch_up.nbytes if self._state.catch_up else 0
@@ -134,7 +139,9 @@ class LazyTracker:
         self.close()
         caught_up = self._state.catch_up_a_little(self._state.config.catch_up_budget)
         frame = self._state.tracker.segment(image, given or None, stamp=stamp)
-        newest = NewestFrame(frame, image, open=True, given=bool(given), held=False)
+        newest = NewestFrame(
+            frame, image, open=True, given=bool(given), held=False, moment=Moment(frame)
+        )
         self._state.newest = newest
         self._introduce(given, labels or {}, frame.index)
         result = self._judge.conclude(newest, set(given))
@@ -154,13 +161,12 @@ class LazyTracker:
         else:
             self._state.tracker.memorize(newest.frame)
         newest.open = False
-        moment = self._state.timeline.find(newest.frame.stamp)
-        if moment is not None and learnt:
-            moment.learn(learnt)
-        elif moment is not None and newest.all_masks():
-            moment.barred = True
-        if moment is not None and self._state.catch_up is not None:
-            self._state.catch_up.follow(moment)
+        if learnt:
+            newest.moment.learn(learnt)
+        elif newest.all_masks():
+            newest.moment.barred = True
+        if self._state.catch_up is not None:
+            self._state.catch_up.follow(newest.moment)
 
     def catch_up(self, budget: float) -> int:
         """Closes the newest frame and goes on with the catching up for `budget` seconds, for when
@@ -174,14 +180,10 @@ class LazyTracker:
         """Keeps the open frame for late corrections. asked: whom its result asks."""
         state = self._state
         corrects_itself = RequestKind.PSEUDO in asked and not state.config.update_from_pseudo
-        moment = Moment(
-            newest.frame,
-            state.paused_ids(),
-            {i: item.history for i, item in state.objects.items()},
-            held=newest.held,
-            barred=corrects_itself,
-        )
-        state.timeline.add(state.tracker, moment, asked=RequestKind.USER in asked)
+        newest.moment.paused = state.paused_ids()
+        newest.moment.histories = {i: item.history for i, item in state.objects.items()}
+        newest.moment.held, newest.moment.barred = newest.held, corrects_itself
+        state.timeline.add(state.tracker, newest.moment, asked=RequestKind.USER in asked)
 
     # ---- corrections
 
@@ -234,9 +236,7 @@ class LazyTracker:
         self._state.tracker.add_objects(newest.frame, masks)
         newest.given = True
         self._introduce(masks, labels or {}, newest.frame.index)
-        moment = self._state.timeline.find(newest.frame.stamp)
-        if moment is not None:
-            moment.additions.append(dict(masks))
+        newest.moment.additions.append(dict(masks))
         return self._judge.conclude(newest, set(masks))
 
     def keeps(self, stamp: int) -> bool:

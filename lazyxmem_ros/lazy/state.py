@@ -53,6 +53,7 @@ class NewestFrame:
         open: whether it can still be kept out of memory.
         given: whether masks were given on it; such a frame is always learnt.
         held: whether it stays out of memory.
+        moment: what going through it again needs, whether or not the timeline keeps it.
         masks: source -> object id -> corrected mask bool [H, W], none overlapping another.
     """
 
@@ -61,6 +62,7 @@ class NewestFrame:
     open: bool
     given: bool
     held: bool
+    moment: Moment
     masks: dict[Source, dict[int, BoolMask]] = field(
         default_factory=lambda: {source: {} for source in Source}
     )
@@ -190,6 +192,7 @@ class LazyState:
             item.arriving = False
         if self.newest is not None and self.tracker.frame is not None:
             self.newest.frame = self.tracker.frame
+            self.newest.moment = catch_up.moments[-1]
         self.catch_up = None
         return frames
 
@@ -200,20 +203,20 @@ class LazyState:
         if self.newest is not None:
             for masks in self.newest.masks.values():
                 masks.pop(object_id, None)
-            moment = self.timeline.find(self.newest.frame.stamp)
-            if moment is not None:
-                moment.forget(object_id)
-                if not item.arriving:
-                    moment.removed.add(object_id)
+            self.newest.moment.forget(object_id)
+            if not item.arriving:
+                self.newest.moment.removed.add(object_id)
         if item.arriving:
             self._unsay(object_id)
 
     def _unsay(self, object_id: int) -> None:
         """An object that never arrived: the past is gone through as if nobody had shown it."""
         past = [*self.timeline.moments, *(self.catch_up.moments if self.catch_up else ())]
+        past += [self.newest.moment] if self.newest else []
         shown = [moment for moment in past if moment.shows(object_id)]
         for moment in shown:
             moment.forget(object_id)
+            moment.frame.given.pop(object_id, None)  # where the frame has been gone through again
         if self.catch_up is not None and shown:
             self.catch_up.revisit(max(min(m.stamp for m in shown), self.catch_up.start))
 

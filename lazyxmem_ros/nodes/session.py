@@ -98,10 +98,13 @@ class GivenMasks:
 
 @dataclass(frozen=True)
 class Upkeep:
-    """What is kept for late corrections: bytes; past frames still to go through for one."""
+    """What is kept for late corrections: bytes; past frames still to go through for one; frames
+    that the limit in bytes has pushed out before their time.
+    """
 
     history_bytes: int = 0
     frames_behind: int = 0
+    frames_evicted: int = 0
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ class TrackingSession:
         # First, so that whoever has the frame's mask finds its tracks here.
         self.published = Published(frame.stamp, () if result is None else tuple(result.tracks))
         self._outputs.publish_frame(frame, image, labels, result)
-        self.upkeep = Upkeep(self._lazy.history_bytes, self._lazy.frames_behind)
+        self._see_upkeep()
 
     def _ask(self, frame: ReceivedFrame, result: StepResult) -> None:
         self._waiting_for = {(frame.stamp, request.object_id) for request in result.requests}
@@ -366,7 +369,7 @@ class TrackingSession:
             )
         outcome = self._lazy.add_to_past(given.masks, frame.stamp, dict(given.labels))
         frame.labels = outcome.labels
-        self.upkeep = Upkeep(self._lazy.history_bytes, self._lazy.frames_behind)
+        self._see_upkeep()
         return outcome.reason
 
     def _carried_forward(
@@ -425,6 +428,10 @@ class TrackingSession:
                     f"the mask of object {object_id} is {mask.shape[1]}x{mask.shape[0]}, "
                     f"the frame {size[1]}x{size[0]} pixels",
                 )
+
+    def _see_upkeep(self) -> None:
+        lazy = self._lazy
+        self.upkeep = Upkeep(lazy.history_bytes, lazy.frames_behind, lazy.frames_evicted)
 
     def _followed(self) -> tuple[int, ...]:
         """The objects that are tracked, and those that will be, once caught up."""

@@ -108,6 +108,7 @@ class TrackerReport:
             "recent images kept": images_kept,
             "kept for late corrections (MiB)": upkeep.history_bytes / MEBIBYTE,
             "frames to go through again": upkeep.frames_behind,
+            "frames forgotten early for want of bytes": upkeep.frames_evicted,
         }
         if device.startswith("cuda"):
             import torch

@@ -303,16 +303,6 @@ class XMemTracker:
             setattr(self, name, getattr(other, name))
 
     @torch.inference_mode()
-    def give_again(self, past: Frame) -> None:
-        """Give the open frame what its past self was given after the copy was made."""
-        frame = self._frame
-        assert frame is not None
-        missing = {i: mask for i, mask in past.given.items() if i not in frame.given}
-        if missing:
-            frame.deep_update = self._deep_update_due(frame.clock, given=True)
-            self._give(frame, missing)
-
-    @torch.inference_mode()
     def resegment(self, past: Frame) -> Frame:
         """Open a past frame anew: its cached features, this tracker's memory and objects.
 

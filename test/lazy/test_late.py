@@ -281,6 +281,22 @@ def test_without_idu_only_the_mask_is_refined(small_network: XMem) -> None:
     assert same(plain, late)
 
 
+@pytest.mark.parametrize("change", [{"correction_horizon": 0}, {"correction_bytes": 1}])
+def test_a_catch_up_ends_well_although_no_more_is_kept(change, small_network: XMem) -> None:
+    instant, late = start(small_network), start(small_network)
+    for index in range(1, 61):
+        step(instant, index)
+        step(late, index)
+        if index == 5:
+            assert instant.apply(correction(5, FIRST)).applied
+        if index == 20:
+            assert late.apply(correction(5, FIRST)).applied
+        if index == 23:
+            late.config = replace(CONFIG, **change)
+    assert late.frames_behind == 0
+    assert same(instant, late)
+
+
 def test_reset_forgets_a_catch_up(small_network: XMem) -> None:
     late = start(small_network)
     run(late, {20: [correction(5, FIRST)]}, 21)
