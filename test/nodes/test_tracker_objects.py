@@ -163,6 +163,26 @@ def test_objects_are_listed_as_last_published(tracker: Tracker) -> None:
     assert [track.id for track in listed(tracker).objects] == [5]
 
 
+def test_an_object_shown_on_a_past_frame_arrives(tracker: Tracker) -> None:
+    """By the service, on the frame's stamp; the answer says how, and the next ids know of it."""
+    show_two(tracker)
+    for index in range(1, 6):
+        tracker.send(index)
+    new = np.zeros_like(scene(0)[1])
+    new[5:25, 5:25] = True
+    objects = [NewObject(label="late", mask=mask_message(new, header(2)))]
+    request = AddObjects.Request(header=header(2), objects=objects)
+    response = tracker.probe.call(AddObjects, f"{NODE}/add_objects", request)
+    assert response.success, response.message
+    assert list(response.ids) == [2]
+    assert "shown 3 frames late, on the frame itself" in response.message
+    assert [track.id for track in tracker.out("tracks")[-1].tracks] == [1, 5]
+    for index in range(6, 14):
+        tracker.send(index)
+    tracks = {track.id: track.label for track in tracker.out("tracks")[-1].tracks}
+    assert tracks == {1: "cup", 5: "", 2: "late"}
+
+
 def test_a_removed_objects_request_is_not_open_any_more(tracker: Tracker) -> None:
     show_two(tracker)
     tracker.send(1)
