@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from lazyxmem_ros.evaluation.sequences import (
 
 LVOS_RATE = 6.0
 """Frames per second of LVOS."""
+REGULAR_SHARE = 0.8
+"""Frames are numbered in equal steps, and so a larger one is a gap, where so many steps are."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 BAG_SUFFIXES = (".mcap", ".db3")
 
@@ -182,13 +185,42 @@ def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
 
 
 def _pair_files(images: Path, masks: Path) -> tuple[FrameFiles, ...]:
-    """Images and masks by their stems, in the order of the numbers in them."""
+    """Images and masks by their stems, in the order of the numbers in them, gaps included."""
     image_files = {
         file.stem: file for file in images.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES
     }
     mask_files = {file.stem: file for file in masks.glob("*.png")} if masks.is_dir() else {}
     stems = sorted(image_files.keys() | mask_files.keys(), key=_natural)
-    return tuple(FrameFiles(stem, image_files.get(stem), mask_files.get(stem)) for stem in stems)
+    return tuple(
+        FrameFiles(stem, image_files.get(stem), mask_files.get(stem))
+        for stem in _without_gaps(stems)
+    )
+
+
+def _without_gaps(stems: list[str]) -> list[str]:
+    """The stems with those of missing frames, where the others are numbered in equal steps."""
+    numbered = [re.fullmatch(r"(.*?)(\d+)", stem) for stem in stems]
+    found = [match for match in numbered if match is not None]
+    if len(found) < len(stems) or len({match[1] for match in found}) != 1 or len(stems) < 3:
+        return stems
+    numbers = [int(match[2]) for match in found]
+    steps = np.diff(numbers)
+    step = Counter(steps.tolist()).most_common(1)[0][0]
+    regular = step > 0 and (steps == step).mean() >= REGULAR_SHARE
+    # Two files of one number, or a number out of all proportion: not what it seems to be.
+    if (
+        not regular
+        or (steps % step).any()
+        or steps.min() < step
+        or steps.sum() > 2 * step * len(stems)
+    ):
+        return stems
+    present = dict(zip(numbers, stems, strict=True))
+    prefix, width = found[0][1], len(found[0][2])
+    return [
+        present.get(number, f"{prefix}{number:0{width}d}")
+        for number in range(numbers[0], numbers[-1] + 1, step)
+    ]
 
 
 def _natural(stem: str) -> tuple[tuple[int, int, str], ...]:

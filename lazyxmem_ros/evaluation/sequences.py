@@ -267,7 +267,8 @@ def _read_into(sample: Sample, files: FrameFiles, *, binary: bool) -> None:
         except DatasetError as error:
             sample.faults.append(str(error))
     elif sample.image is None and not sample.faults:
-        sample.faults.append(f"frame {sample.key}: the image is missing, its mask is {files.mask}")
+        where = f", its mask is {files.mask}" if files.mask is not None else ""
+        sample.faults.append(f"frame {sample.key}: the image is missing{where}")
     if files.mask is not None:
         try:
             sample.truth = read_label_map(files.mask, binary=binary)

@@ -104,6 +104,28 @@ def test_faults_are_named_and_cost_one_frame(make_tree: MakeTree) -> None:
     assert [sample.truth is not None for sample in samples[3:]] == [False, False, True]
 
 
+def test_a_gap_in_the_numbers_is_a_missing_frame(make_tree: MakeTree) -> None:
+    root = make_tree("cow", 20, {0: (1,)}, start=8)
+    for number in (11, 12, 15):
+        (root / f"JPEGImages/480p/cow/{number:05d}.jpg").unlink()
+    samples = list(only(root).samples())
+    assert [sample.key for sample in samples] == [f"{8 + index:05d}" for index in range(20)]
+    missing = {sample.key: sample.faults for sample in samples if sample.image is None}
+    assert missing == {
+        key: [f"frame {key}: the image is missing"] for key in ("00011", "00012", "00015")
+    }
+
+
+@pytest.mark.parametrize(
+    "numbers", [(0, 5, 10, 15, 20), (0, 1, 3, 4, 9, 11), (7, 9), (1, 2, 3, 4, 5, 6, 10**15)]
+)
+def test_other_ways_of_numbering_have_no_gaps(numbers: tuple[int, ...], tmp_path: Path) -> None:
+    for number in numbers:
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"frame{number}.png")
+    keys = [sample.key for sample in only(tmp_path).samples()]
+    assert keys == [f"frame{number}" for number in numbers]
+
+
 def test_label_maps_of_every_kind(tmp_path: Path) -> None:
     wide = np.array([[0, 300], [65535, 2]], np.uint16)
     Image.fromarray(wide).save(tmp_path / "wide.png")
