@@ -6,6 +6,9 @@ The worker only copies the memory, which takes milliseconds; a thread of its own
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +25,8 @@ from lazyxmem_ros.nodes.worker import FrameT, Worker
 
 WRITING_TIMEOUT = 30.0
 """Seconds that the end of the node waits for the last file to be written."""
+WRITING_NICENESS = 10
+"""Of the thread that writes files now and then; the others have the process's, mostly 0."""
 CATCH_UP_TIMEOUT = 2.0
 """Seconds that the end of the node goes on with late corrections and objects that are arriving, so
 that they are in the last file; launch kills a node 5 s after it was asked to end."""
@@ -69,7 +74,7 @@ class SnapshotKeeper:
                     self._writing.release()
                     return
                 snapshot = future.result()
-                threading.Thread(target=self._write_and_release, args=(snapshot,)).start()
+                threading.Thread(target=self._write_unhurried, args=(snapshot,)).start()
 
             future.add_done_callback(go_on)
 
@@ -95,6 +100,15 @@ class SnapshotKeeper:
         snapshot = self._lazy.snapshot()
         self.last_copy_seconds = time.monotonic() - started
         return snapshot
+
+    def _write_unhurried(self, snapshot: Snapshot) -> None:
+        """In a thread of its own, which leaves the processor to frames."""
+        if sys.platform == "linux":  # where the priority is the thread's and not the process's
+            thread = threading.get_native_id()
+            with contextlib.suppress(OSError):  # where even that is forbidden
+                niceness = os.getpriority(os.PRIO_PROCESS, thread)  # which may only rise
+                os.setpriority(os.PRIO_PROCESS, thread, max(niceness, WRITING_NICENESS))
+        self._write_and_release(snapshot)
 
     def _write_and_release(self, snapshot: Snapshot) -> None:
         try:
