@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from lazyxmem_ros.evaluation.markdown import markdown_table
+from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table
 from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
@@ -232,6 +232,7 @@ def main() -> int:
     parser.add_argument("--plain-frames", type=int, default=5_000, help="frames of the growing one")
     parser.add_argument("--weights", default="")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--docs", action="store_true", help="put the outcome into docs/, too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     network = XMem.from_checkpoint(locate(arguments.weights))
@@ -264,6 +265,8 @@ def main() -> int:
     for row in rows:
         shown.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(shown, f"see {OUT}/flat.png")
+    if arguments.docs:
+        into_documents("flat", OUT)
     return 0
 
 

@@ -35,7 +35,7 @@ from rich.table import Table
 
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.errors import DatasetError
-from lazyxmem_ros.evaluation.markdown import markdown_table
+from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.scene import SceneConfig
 from lazyxmem_ros.evaluation.sequences import SceneSequence, VideoSequence
@@ -332,6 +332,7 @@ def main() -> int:
     parser.add_argument("--max-internal-size", type=int, default=240, metavar="ROWS")
     parser.add_argument("--rate", type=float, default=12.0, help="frames a second (default: 12)")
     parser.add_argument("--budget", type=float, default=0.0, help="catch-up budget, s a frame")
+    parser.add_argument("--docs", action="store_true", help="put the outcome into docs/, too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tracker = SharingTracker(
@@ -361,6 +362,8 @@ def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     draw(pd.DataFrame(rows), clips)
     report(rows, arguments.budget)
+    if arguments.docs:
+        into_documents("late_corrections", OUT)
     return 0
 
 

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from lazyxmem_ros.evaluation.markdown import markdown_table
+from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table
 from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker, Snapshot
 from lazyxmem_ros.nodes.snapshots import SnapshotKeeper
 from lazyxmem_ros.nodes.worker import Worker
@@ -203,6 +203,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=100, help="of a turn; three turns of each")
     parser.add_argument("--weights", default="")
+    parser.add_argument("--docs", action="store_true", help="put the outcome into docs/, too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     network = XMem.from_checkpoint(locate(arguments.weights))
@@ -228,6 +229,8 @@ def main() -> int:
     for row in rows:
         shown.add_row(*map(str, row.values()))
     Console().print(shown)
+    if arguments.docs:
+        into_documents("snapshots", OUT, picture=False)
     return 0
 
 

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables for documents."""
 
-from lazyxmem_ros.evaluation.markdown import markdown_table
+from pathlib import Path
+
+import pytest
+
+from lazyxmem_ros.evaluation.markdown import PAGE, markdown_table, put_table
 
 
 def test_columns_are_the_first_rows_and_numbers_are_short() -> None:
@@ -9,3 +13,20 @@ def test_columns_are_the_first_rows_and_numbers_are_short() -> None:
     assert markdown_table(rows) == (
         "| name | J |\n| --- | --- |\n| pond | 0.793 |\n| camel | 1.000 |\n"
     )
+
+
+def test_a_table_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("one\n<!-- flat -->\n| old |\n<!-- /flat -->\ntwo\n")
+    for _ in range(2):
+        put_table(page, "flat", "| new |\n")
+        assert page.read_text() == "one\n<!-- flat -->\n\n| new |\n\n<!-- /flat -->\ntwo\n"
+    with pytest.raises(ValueError, match="no place for a table"):
+        put_table(page, "steep", "| new |\n")
+    assert "new" in page.read_text()
+
+
+def test_the_documents_have_a_place_for_each_table(root: Path) -> None:
+    text = (root / PAGE).read_text(encoding="utf-8")
+    for name in ("late_corrections", "flat", "snapshots"):
+        assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1
