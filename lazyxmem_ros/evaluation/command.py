@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -285,12 +286,15 @@ def _summary(results: Results) -> Table:
         "stability": "stability",
     }
     shown += [] if scored else ["coverage", "stability"]
-    table = Table(title="All sequences (%)" if scored else "All sequences (%), no ground truth")
-    table.add_column("method")
-    for key in shown:
-        table.add_column(headings[key], justify="right")
-    for heading in ("NoC", "per 1000", "ACI", "uncertainty"):
-        table.add_column(heading, justify="right")
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(
+        title="All sequences (%)" if scored else "All sequences (%), no ground truth",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method", no_wrap=True)
+    for heading in (*(headings[key] for key in shown), "NoC", "per\n1000", "ACI", "uncertainty"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for _, row in results.dataset.iterrows():
         table.add_row(
             row["method"],
@@ -304,6 +308,11 @@ def _summary(results: Results) -> Table:
 
 
 def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
+    failed = {report.name.partition("/")[0]: report.error for report in reports if report.error}
+    if failed:
+        console.print(f"[red]{len(failed)} sequence(s) could not be evaluated to the end:[/]")
+        for reason in failed.values():
+            console.print(f"  {reason}", soft_wrap=True)
     faults = list(
         dict.fromkeys(
             f"{report.name.partition('/')[0]}: {fault}"

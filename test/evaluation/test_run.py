@@ -280,6 +280,20 @@ def test_command_explains_bad_input(
     assert "nowhere: there is no such file or folder" in capsys.readouterr().err.replace("\n", "")
 
 
+def test_command_counts_what_could_not_be_evaluated(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mask in (two_walks / "Annotations/480p/run").glob("*.png"):
+        mask.unlink()
+    arguments = ["evaluate", str(two_walks), "--weights", str(tiny_weights), "--device", "cpu"]
+    arguments += ["--out", str(tmp_path / "out"), "--methods", "xmem", "--workers", "1"]
+    assert main(arguments) == 1
+    printed = capsys.readouterr().out
+    assert "1 sequence(s) could not be evaluated to the end" in printed
+    assert "run: no frame with both an image and a mask" in printed
+    assert "R@0.25" in printed, "the table is too wide for 80 columns"
+
+
 def group_ends(group: int, *, within: float) -> bool:
     """Whether a process group is empty before so many seconds have passed."""
     deadline = time.monotonic() + within
