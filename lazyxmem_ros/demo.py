@@ -35,7 +35,7 @@ from rich.progress import (
 from rich.table import Table
 
 from lazyxmem_ros import weights
-from lazyxmem_ros.correction import make_corrector
+from lazyxmem_ros.correction import DEFAULT_CORRECTOR, make_corrector
 from lazyxmem_ros.evaluation.bag_export import FIRST_STAMP, TRUTH_TOPIC, export_bag
 from lazyxmem_ros.evaluation.bags import stamp_of
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
@@ -60,7 +60,7 @@ from lazyxmem_ros.evaluation.sequences import (
 )
 from lazyxmem_ros.evaluation.story import Clicks, Story
 from lazyxmem_ros.evaluation.tables import given_corrections
-from lazyxmem_ros.lazy import LazyConfig, LazyTracker
+from lazyxmem_ros.lazy import LazyConfig, LazyTracker, expected_iou_of
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 
 DATA = Path("..") / "shared" / "data"
@@ -263,7 +263,10 @@ def _without_corrections(
         precision="auto",
     )
     runner = SequenceRunner(
-        LazyTracker(tracker, method.lazy), make_corrector("grabcut"), SimulatedOperator(), method
+        LazyTracker(tracker, method.lazy, expected_iou=expected_iou_of(weights_file)),
+        make_corrector(DEFAULT_CORRECTOR),
+        SimulatedOperator(),
+        method,
     )
     seen = SelectedFrames(bag, frozenset(record.masks))
     for done, _ in enumerate(runner.run(seen), start=1):

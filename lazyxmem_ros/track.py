@@ -21,7 +21,15 @@ from lazyxmem_ros.correction import CORRECTOR_NAMES, Corrector, CorrectorError, 
 from lazyxmem_ros.evaluation.errors import DatasetError
 from lazyxmem_ros.evaluation.pictures import overlay, save_indexed_png, write_video
 from lazyxmem_ros.evaluation.sequences import read_image_file, read_label_map
-from lazyxmem_ros.lazy import Correction, LazyConfig, LazyTracker, RequestKind, Source, StepResult
+from lazyxmem_ros.lazy import (
+    Correction,
+    LazyConfig,
+    LazyTracker,
+    RequestKind,
+    Source,
+    StepResult,
+    expected_iou_of,
+)
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import XMem, XMemTracker
 
@@ -132,8 +140,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if not masks:
         raise DatasetError(f"{arguments.mask}: the mask is empty; colour the object's pixels")
     corrector = _make_corrector(arguments)
+    weights_file = locate(arguments.weights)
     tracker = XMemTracker(
-        XMem.from_checkpoint(locate(arguments.weights)),
+        XMem.from_checkpoint(weights_file),
         device=arguments.device,
         max_internal_size=arguments.max_internal_size,
         precision=arguments.precision,
@@ -141,6 +150,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     lazy = LazyTracker(
         tracker,
         LazyConfig(user_corrections=False, pseudo_corrections=corrector is not None),
+        expected_iou=expected_iou_of(weights_file),
     )
     rows = _Rows(arguments.out)
     with rows, _progress(console) as progress:
@@ -209,7 +219,9 @@ class _Rows:
     def __enter__(self) -> _Rows:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._writer = csv.writer(self._stack.enter_context(self._path.open("w", newline="")))
-        self._writer.writerow(["frame", "id", "state", "area", "x0", "y0", "x1", "y1", "entropy"])
+        self._writer.writerow(
+            ["frame", "id", "state", "area", "x0", "y0", "x1", "y1", "entropy", "predicted_iou"]
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -218,10 +230,9 @@ class _Rows:
     def add(self, name: str, result: StepResult) -> None:
         for track in result.tracks:
             box = track.box or ("", "", "", "")
-            entropy = f"{track.uncertainty:.4f}"
-            self._writer.writerow(
-                [name, track.object_id, track.state.name.lower(), track.area, *box, entropy]
-            )
+            iou = "" if track.expected_iou is None else f"{track.expected_iou:.4f}"
+            row = [name, track.object_id, track.state.name.lower(), track.area, *box]
+            self._writer.writerow([*row, f"{track.uncertainty:.4f}", iou])
             self._seen.setdefault(track.object_id, []).append(track.uncertainty)
 
     def summary(self) -> Table:

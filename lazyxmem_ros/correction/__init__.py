@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
+from typing import Any
 
+from lazyxmem_ros import weights
 from lazyxmem_ros.correction.base import (
     Corrector,
     CorrectorError,
@@ -17,6 +19,7 @@ from lazyxmem_ros.correction.base import (
 
 __all__ = [
     "CORRECTOR_NAMES",
+    "DEFAULT_CORRECTOR",
     "Corrector",
     "CorrectorError",
     "Prompt",
@@ -27,10 +30,39 @@ __all__ = [
 ]
 
 
+REFINER_WEIGHTS = "refiner"
+SAM_HQ_WEIGHTS = {
+    "sam-hq-tiny": "vit_tiny",
+    "sam-hq-b": "vit_b",
+    "sam-hq-l": "vit_l",
+    "sam-hq-h": "vit_h",
+}
+"""Names of published weights -> SAM-HQ's size, the quickest first."""
+
+
 def _make_grabcut(**_: object) -> Corrector:
     from lazyxmem_ros.correction.grabcut import GrabCutCorrector
 
     return GrabCutCorrector()
+
+
+def _make_refiner(*, device: str, checkpoint: str | PathLike[str] | None, **_: object) -> Corrector:
+    from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
+
+    path = weights.find(REFINER_WEIGHTS).path if checkpoint is None else checkpoint
+    return RefinerCorrector(load_refiner(path), device=device)
+
+
+def _make_best(*, checkpoint: str | PathLike[str] | None, **arguments: Any) -> Corrector:
+    """SAM-HQ where its weights are named or in the cache, else the embedded refiner."""
+    if checkpoint is not None:
+        return _make_sam_hq(checkpoint=checkpoint, **arguments)
+    for name, model_type in SAM_HQ_WEIGHTS.items():
+        found = weights.find(name)
+        if found.present:
+            arguments["model_type"] = model_type
+            return _make_sam_hq(checkpoint=found.path, **arguments)
+    return _make_refiner(checkpoint=None, **arguments)
 
 
 def _make_sam_hq(
@@ -49,11 +81,14 @@ def _make_sam_hq(
 
 # Imported only when asked for: SAM-HQ takes seconds to import, GrabCut must work without it.
 _FACTORIES: dict[str, Callable[..., Corrector]] = {
+    "auto": _make_best,
+    "refiner": _make_refiner,
     "grabcut": _make_grabcut,
     "sam_hq": _make_sam_hq,
 }
 
 CORRECTOR_NAMES = tuple(_FACTORIES)
+DEFAULT_CORRECTOR = "auto"
 
 
 def make_corrector(
@@ -67,9 +102,10 @@ def make_corrector(
     """Makes a corrector by name.
 
     Args:
-        name: "grabcut" (needs no weights; the other arguments do not matter to it) or "sam_hq".
+        name: "sam_hq"; "refiner", the embedded network; "grabcut", which needs no weights; or
+            "auto": SAM-HQ where its weights are on this machine, else the refiner.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        checkpoint: weights of a `sam_hq_vit_*.pth` file.
+        checkpoint: weights of a `sam_hq_vit_*.pth` file, or the refiner's own.
         model_type: SAM-HQ's size: "vit_tiny", "vit_b", "vit_l" or "vit_h".
         untrained: random weights instead of a checkpoint; of use to tests alone.
 

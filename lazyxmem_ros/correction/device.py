@@ -9,7 +9,7 @@ from lazyxmem_ros.correction.base import CorrectorError
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:N" -> device. Raises CorrectorError where it is not here."""
+    """The device of a name: auto, cpu, cuda or cuda:N. Raises CorrectorError if it is not here."""
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

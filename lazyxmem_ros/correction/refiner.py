@@ -54,6 +54,15 @@ SAME_WINDOW = 0.7
 """Overlap of two windows from which a second look would show nothing new."""
 MIN_SIDE = 48
 """Least side of a crop in image pixels."""
+DETAIL = 2.0
+"""Pixels of the crop: half the width below which a change along an outline is none."""
+SURE = 0.9
+"""Probability from which the network, not the colours, decides about a pixel."""
+GRABCUT_ROUNDS = 2
+TRUSTED = 0.85
+"""Expected IoU of a prior from which only the places clicked on change."""
+AGREEMENT = 0.7
+"""IoU of prior and answer from which only the places clicked on change."""
 WIDTHS = (24, 48, 80, 128, 160)
 
 
@@ -246,22 +255,78 @@ class RefinerCorrector:
             seen = dataclasses.replace(prompt, mask=found)
             closer = choose_window(seen, size)
             if overlap(closer, window) < SAME_WINDOW:
-                probability, score, _ = self._best(image, prompt, [closer])
+                probability, score, window = self._best(image, prompt, [closer])
                 found = probability > 0.5
+        if prompt.mask is not None and prompt.mask.any():
+            found = merge(prompt.mask, found, prompt, radius=round(DETAIL * window.side / CROP))
         return Refinement(_connected(found, prompt), score)
 
     @torch.inference_mode()
     def _best(
         self, image: NDArray[np.uint8], prompt: Prompt, windows: Sequence[Window]
     ) -> tuple[NDArray[np.float32], float, Window]:
-        """Probabilities [H, W] and predicted IoU of the window that the network expects most of."""
-        stacked = np.stack([_window_input(image, prompt, window) for window in windows])
-        batch = torch.from_numpy(stacked).to(self.device)
-        logits, quality = self._network(batch)
-        best = int(quality.argmax())
-        crop = torch.sigmoid(logits[best].float()).cpu().numpy()
+        """Mask values [H, W] and predicted IoU of the window that the network expects most of.
+
+        Each window is seen as it is and mirrored, and the mean is taken.
+        """
+        inputs = [_window_input(image, prompt, window) for window in windows]
+        stacked = np.stack([*inputs, *(x[..., ::-1] for x in inputs)])
+        logits, quality = self._network(torch.from_numpy(stacked).to(self.device))
+        count = len(windows)
+        scores = torch.sigmoid(quality.float()).unflatten(0, (2, count)).mean(0)
+        best = int(scores.argmax())
+        seen = torch.sigmoid(logits.float())
+        crop = ((seen[best] + seen[count + best].flip(-1)) / 2).cpu().numpy()
+        crop = follow_colours(windows[best].take(image), crop)
         whole = windows[best].put_back(crop, (image.shape[0], image.shape[1]))
-        return whole, float(torch.sigmoid(quality[best].float())), windows[best]
+        return whole, float(scores[best]), windows[best]
+
+
+def follow_colours(
+    crop: NDArray[np.uint8], probability: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Where the network is unsure, GrabCut decides: the colours of what it is sure of know edges
+    that so small a network has not learnt to see.
+
+    crop: RGB uint8 [160, 160, 3]; probability: float [160, 160]. Returns 0 or 1, [160, 160].
+    """
+    found = probability > 0.5
+    if found.all() or not found.any():
+        return found.astype(np.float32)
+    labels = np.where(found, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[probability > SURE] = cv2.GC_FGD
+    labels[probability < 1 - SURE] = cv2.GC_BGD
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)  # it draws; the same prompt shall have the same answer
+    cv2.grabCut(crop, labels, None, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
+    return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
+
+
+def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> BoolMask:
+    """The prior with those changes that the network means.
+
+    What it redraws along an outline, thinner than 2 * `radius` + 1 pixels, is the coarseness of its
+    crop, not a change. And where it agrees with the prior by and large, or the prior is known to be
+    good, a click is about the place that it points at, and nothing else changes (as in FocalClick's
+    progressive merge).
+    """
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    both, either = np.count_nonzero(prior & found), np.count_nonzero(prior | found)
+    trusted = prompt.prior_iou is not None and prompt.prior_iou >= TRUSTED
+    agrees = trusted or both > AGREEMENT * either
+    near_a_click = np.zeros(prior.shape, np.uint8)
+    for x, y in np.rint(np.concatenate([prompt.positive, prompt.negative])):
+        cv2.circle(near_a_click, (int(x), int(y)), 2 * radius, (1,), -1)
+    merged = prior.copy()
+    for change, value in ((found & ~prior, True), (prior & ~found, False)):
+        thick = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+        count, parts = cv2.connectedComponents(thick)
+        meant = np.full(count, not agrees)
+        meant[parts[(near_a_click > 0) & change]] = True
+        meant[0] = False
+        whole = cv2.dilate(meant[parts].astype(np.uint8), kernel) > 0
+        merged[change & (whole | (near_a_click > 0))] = value
+    return merged
 
 
 def overlap(a: Window, b: Window) -> float:

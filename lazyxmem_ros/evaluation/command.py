@@ -17,7 +17,7 @@ from rich.table import Table
 
 import lazyxmem_ros
 from lazyxmem_ros import weights
-from lazyxmem_ros.correction import CORRECTOR_NAMES
+from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.evaluation.display import Display
 from lazyxmem_ros.evaluation.errors import DatasetError, MethodError
@@ -139,6 +139,11 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
         ("hold-entropy", "tau_m"),
     ):
         group.add_argument(f"--{name}", type=float, help=f"{text}; inf = off")
+    for name, text in (
+        ("user-iou", "ask below this predicted IoU"),
+        ("pseudo-iou", "correct itself below this predicted IoU"),
+    ):
+        group.add_argument(f"--{name}", type=float, help=f"{text}; 0 = off")
     group.add_argument("--cooldown", type=int, help="frames before an object may ask again")
     group.add_argument(
         "--paper", action="store_true", help="the paper's settings: no cool-down, no limits"
@@ -166,7 +171,7 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
         default=weights.EMBEDDED_INTERNAL_SIZE,
         help="short side in the tracker; 0 = off (default: %(default)s)",
     )
-    group.add_argument("--corrector", choices=CORRECTOR_NAMES, default="grabcut")
+    group.add_argument("--corrector", choices=CORRECTOR_NAMES, default=DEFAULT_CORRECTOR)
     group.add_argument("--corrector-checkpoint", type=Path)
     group.add_argument("--corrector-model", default="vit_tiny", help="SAM-HQ's size")
 
@@ -227,6 +232,8 @@ def _method_options(arguments: argparse.Namespace) -> MethodOptions:
         "pseudo_entropy": arguments.pseudo_entropy,
         "pseudo_rate": arguments.pseudo_rate,
         "hold_entropy": arguments.hold_entropy,
+        "user_iou": arguments.user_iou,
+        "pseudo_iou": arguments.pseudo_iou,
         "cooldown_frames": arguments.cooldown,
     }
     changes = {name: value for name, value in named.items() if value is not None}

@@ -15,6 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lazyxmem_ros.evaluation.tables import CALIBRATION_BINS
+
 NANOSECONDS_PER_SECOND = 1e9
 INK = "#1f2933"
 MUTED = "#9aa5b1"
@@ -196,6 +198,37 @@ def honesty_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.
             ylim=(0, 1),
         )
         axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def reliability_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.2)) -> Figure:
+    """Mean IoU in bins of predicted IoU, per method, over how many frames there are in each."""
+    scored = frames[frames["scored"].astype(bool) & frames["predicted_iou"].notna()]
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    middles = (edges[:-1] + edges[1:]) / 2
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes, counts = figure.subplots(2, sharex=True, height_ratios=(4, 1))
+        axes.grid(color=HIDDEN, linewidth=0.8)
+        axes.plot([0, 1], [0, 1], color=HIDDEN, linewidth=1.5)
+        for number, (method, rows) in enumerate(scored.groupby("method", sort=False)):
+            colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
+            places = np.minimum(
+                (rows["predicted_iou"].to_numpy() * CALIBRATION_BINS).astype(int),
+                CALIBRATION_BINS - 1,
+            )
+            scores = rows["j"].to_numpy()
+            means = [
+                scores[places == place].mean() if (places == place).any() else np.nan
+                for place in range(CALIBRATION_BINS)
+            ]
+            axes.plot(middles, means, "o-", color=colour, markersize=4, label=str(method))
+            share = np.bincount(places, minlength=CALIBRATION_BINS) / max(1, len(places))
+            counts.step(middles, 100 * share, where="mid", color=colour, linewidth=1.2)
+        axes.set(ylabel="mean IoU", title="Is the predicted IoU right?", xlim=(0, 1), ylim=(0, 1))
+        counts.set(xlabel="predicted IoU", ylabel="frames (%)")
+        if len(scored):
+            axes.legend(frameon=False, fontsize=8)
     return figure
 
 

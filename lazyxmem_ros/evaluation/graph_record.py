@@ -20,7 +20,7 @@ from lazyxmem_ros.evaluation.bags import (
     stamp_of,
     unpack_labels,
 )
-from lazyxmem_ros.evaluation.rows import FrameRows, event_row
+from lazyxmem_ros.evaluation.rows import FrameRows, Measured, event_row
 from lazyxmem_ros.evaluation.sequences import VideoSequence
 from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
 
@@ -122,15 +122,16 @@ def _take(record: GraphRecord, topic: str, content: Any, received: int, image_to
                 record.diagnostics[f"{status.name}: {value.key}"] = value.value
 
 
-def _measured(record: GraphRecord, stamp: int) -> dict[int, tuple[float, float | None, str]]:
-    """Object id -> uncertainty, its rate and state, as published for a frame."""
+def _measured(record: GraphRecord, stamp: int) -> dict[int, Measured]:
+    """Object id -> what was published of it for a frame."""
     message = record.tracks.get(stamp)
     tracks = [] if message is None else message.tracks
     return {
-        int(track.id): (
+        int(track.id): Measured(
             float(track.uncertainty),
             float(track.uncertainty_rate),
             STATES[track.state],
+            float(track.predicted_iou),
         )
         for track in tracks
     }

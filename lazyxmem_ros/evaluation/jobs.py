@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 import lazyxmem_ros
-from lazyxmem_ros.correction import Corrector, make_corrector
+from lazyxmem_ros.correction import DEFAULT_CORRECTOR, Corrector, make_corrector
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.graph_jobs import GraphMode, run_through_graph
 from lazyxmem_ros.evaluation.methods import Method
@@ -38,7 +38,7 @@ from lazyxmem_ros.evaluation.operator import OperatorConfig, SimulatedOperator
 from lazyxmem_ros.evaluation.pictures import caption, overlay, save_image, save_indexed_png
 from lazyxmem_ros.evaluation.sequences import Sample, VideoSequence
 from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
-from lazyxmem_ros.lazy import LazyTracker
+from lazyxmem_ros.lazy import LazyTracker, calibration_path, expected_iou_of
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 
 FRAMES_FILE = "frames.parquet"
@@ -63,7 +63,7 @@ class TrackerSettings:
     max_internal_size: int = 0
     precision: str = "auto"
     memory: MemoryConfig = field(default_factory=MemoryConfig)
-    corrector: str = "grabcut"
+    corrector: str = DEFAULT_CORRECTOR
     corrector_checkpoint: Path | None = None
     corrector_model: str = "vit_tiny"
     threads: int = 1
@@ -96,9 +96,11 @@ class Job:
     def fingerprint(self) -> str:
         """Changes with anything that could change the results."""
         weights = self.tracker.weights
+        calibration = calibration_path(weights)
         facts = {
             "version": lazyxmem_ros.__version__,
             "weights": [weights.stat().st_size, _digest(weights)],
+            "calibration": _digest(calibration) if calibration.is_file() else None,
             "job": _plain(self),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -284,7 +286,7 @@ def _lazy_tracker(job: Job) -> LazyTracker:
         max_internal_size=job.tracker.max_internal_size,
         precision=job.tracker.precision,
     )
-    return LazyTracker(tracker, job.method.lazy)
+    return LazyTracker(tracker, job.method.lazy, expected_iou=expected_iou_of(job.tracker.weights))
 
 
 def _newest_scores(log: RunLog) -> list[float]:

@@ -89,8 +89,9 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
         update_from_user=False,
         update_from_pseudo=False,
         hold_entropy=NEVER,
+        hold_unseen=False,
     )
-    cautious = replace(plain, hold_entropy=base.hold_entropy)
+    cautious = replace(plain, hold_entropy=base.hold_entropy, hold_unseen=base.hold_unseen)
     pseudo = replace(cautious, pseudo_corrections=True)
     asking = replace(pseudo, user_corrections=True)
     learning = replace(asking, update_from_user=True)

@@ -22,7 +22,7 @@ from lazyxmem_ros.evaluation.errors import DatasetError
 from lazyxmem_ros.evaluation.methods import Method, Trigger
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.operator import SimulatedOperator
-from lazyxmem_ros.evaluation.rows import FrameRows, event_row, overlap, truth_of
+from lazyxmem_ros.evaluation.rows import NAN, FrameRows, Measured, event_row, overlap, truth_of
 from lazyxmem_ros.evaluation.sequences import Sample, VideoSequence
 from lazyxmem_ros.lazy import (
     Correction,
@@ -324,10 +324,11 @@ class SequenceRunner:
 
     def _score(self, outcome: FrameOutcome) -> None:
         measured = {
-            track.object_id: (
+            track.object_id: Measured(
                 track.uncertainty,
-                track.uncertainty_rate,
+                NAN if track.uncertainty_rate is None else track.uncertainty_rate,
                 track.state.name.lower(),
+                NAN if track.expected_iou is None else track.expected_iou,
             )
             for track in outcome.result.tracks
         }

@@ -17,6 +17,7 @@ from lazyxmem_ros.evaluation.figures import (
     METHOD_COLOURS,
     balance_figure,
     honesty_figure,
+    reliability_figure,
     robustness_figure,
     timeline_figure,
     to_png,
@@ -62,6 +63,14 @@ HELP = (
     Column("aci_sum", "ACI sum", "the same, sum over objects", 1, 2),
     Column("pseudo_corrections", "self", "corrections that the tracker made itself", 1, 0),
     Column("honesty", "honesty", "area under the ROC curve of uncertainty against IoU < 0.5", 1, 2),
+    Column(
+        "iou_honesty",
+        "pred. IoU honesty",
+        "area under the ROC curve of the predicted IoU against IoU < 0.5",
+        1,
+        2,
+    ),
+    Column("iou_error", "ECE", "expected calibration error of the predicted IoU", 1, 3),
     Column("coverage", "coverage", "share of frames with a non-empty mask, %", 100),
     Column("stability", "stability", "IoU of successive masks, %", 100),
     Column("seconds_per_frame", "s/frame", "tracker and corrector, one process", 1, 3),
@@ -135,6 +144,7 @@ def _figures(results: Results, *, scored: bool) -> list[dict[str, str]]:
         (balance_figure(results.dataset), "J&F against the help that it took"),
         (robustness_figure(results.frames), "Share of frames with at least this IoU"),
         (honesty_figure(results.frames), "Mean IoU where the uncertainty is so high"),
+        (reliability_figure(results.frames), "Mean IoU where so much is predicted"),
     ]
     return [{"about": about, "data": _encode(to_png(figure))} for figure, about in made]
 

@@ -6,7 +6,7 @@ Their columns are described in `tables`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,15 @@ from lazyxmem_ros.evaluation.sequences import Sample
 
 BoolMask = NDArray[np.bool_]
 NAN = float("nan")
+
+
+class Measured(NamedTuple):
+    """What the tracker said of one object on one frame; NaN where it said nothing."""
+
+    uncertainty: float = NAN
+    rate: float = NAN
+    state: str = ""
+    predicted_iou: float = NAN
 
 
 class FrameRows:
@@ -35,20 +44,17 @@ class FrameRows:
         self,
         sample: Sample,
         labels: NDArray[np.uint16],
-        measured: dict[int, tuple[float, float | None, str]],
+        measured: dict[int, Measured],
         *,
         held: bool,
         seconds: float,
     ) -> None:
-        """Add a row per object.
-
-        labels: as published, uint16 [H, W]. measured: object id -> uncertainty, its rate, state.
-        """
+        """Add a row per object. labels: as published, uint16 [H, W]; measured: by object id."""
         for object_id, first in self.first_index.items():
             mask = labels == object_id
             truth = truth_of(sample, object_id)
             before = self._previous.get(object_id)
-            uncertainty, rate, state = measured.get(object_id, (NAN, NAN, ""))
+            said = measured.get(object_id, Measured())
             self.rows.append(
                 {
                     "index": sample.index,
@@ -61,9 +67,10 @@ class FrameRows:
                     "f": NAN if truth is None else boundary_f(mask, truth),
                     "area": int(np.count_nonzero(mask)),
                     "stability": overlap(mask, before),
-                    "uncertainty": uncertainty,
-                    "uncertainty_rate": NAN if rate is None else rate,
-                    "state": state,
+                    "uncertainty": said.uncertainty,
+                    "uncertainty_rate": said.rate,
+                    "predicted_iou": said.predicted_iou,
+                    "state": said.state,
                     "held": held,
                     "seconds": seconds,
                 }

@@ -4,7 +4,8 @@
 A frame's row: `sequence, method, repeat` say the run; `index, key, stamp` the frame; `object`;
 `scored`: whether it counts (annotated, and not the object's first); `visible` in the ground truth;
 `j`, `f`; `area` in pixels; `stability`: IoU with the object's mask on the frame before;
-`uncertainty`, `uncertainty_rate`, `state` as published; `held`: withheld from memory; `seconds`.
+`uncertainty`, `uncertainty_rate`, `predicted_iou`, `state` as published; `held`: withheld from
+memory; `seconds`.
 
 An event's row: the run, the frame that it is about, `object`; `source`: operator or pseudo;
 `reason` for asking; `applied` and `outcome`; `delay` in s from the frame to the newest one when
@@ -24,6 +25,7 @@ from lazyxmem_ros.evaluation import metrics
 RUN_COLUMNS = ["method", "repeat"]
 LOST_IOU = 0.5
 """Below this IoU an object counts as lost where the uncertainty's honesty is measured."""
+CALIBRATION_BINS = 10
 EVENT_COLUMNS = [
     *("sequence", "method", "repeat", "index", "key", "stamp", "object", "source", "reason"),
     *("applied", "outcome", "delay", "j_before", "j_after"),
@@ -95,6 +97,18 @@ def honesty(uncertainty: pd.Series, score: pd.Series) -> float:
     return float((ranks[lost].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def calibration_error(predicted: pd.Series, score: pd.Series) -> float:
+    """Expected calibration error of predicted IoUs: the mean distance, over ten bins of equal
+    width weighted by their frames, between the mean prediction and the mean IoU. NaN without any.
+    """
+    known = predicted.notna() & score.notna()
+    if not known.any():
+        return float("nan")
+    bins = np.minimum((predicted[known] * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gap = (predicted[known] - score[known]).groupby(bins).agg(["sum"])["sum"].abs()
+    return float(gap.sum() / known.sum())
+
+
 def given_corrections(events: pd.DataFrame) -> pd.DataFrame:
     """The operator's corrections that were applied."""
     return events[(events["source"] == "operator") & events["applied"].astype(bool)]
@@ -145,6 +159,8 @@ def _object_figures(frames: pd.DataFrame, events: pd.DataFrame) -> dict[str, Any
         "stability": float(frames["stability"].mean()),
         "uncertainty": float(frames["uncertainty"].mean()),
         "honesty": honesty(scored["uncertainty"], scored["j"]),
+        "iou_honesty": honesty(-scored["predicted_iou"], scored["j"]),
+        "iou_error": calibration_error(scored["predicted_iou"], scored["j"]),
         "held": float(frames["held"].astype(bool).mean()),
     }
 
@@ -187,5 +203,7 @@ def _group_figures(
         "aci_sum": helped.aci_sum,
         "pseudo_corrections": int(objects["pseudo_corrections"].sum()),
         "honesty": honesty(scored["uncertainty"], scored["j"]),
+        "iou_honesty": honesty(-scored["predicted_iou"], scored["j"]),
+        "iou_error": calibration_error(scored["predicted_iou"], scored["j"]),
         "seconds_per_frame": float(once["seconds"].mean()),
     }

@@ -1,6 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lazy tracking: when to ask for a correction, what to ask, and what memory learns."""
 
+from lazyxmem_ros.lazy.expected_iou import (
+    Calibration,
+    CalibrationError,
+    Evidence,
+    ExpectedIou,
+    calibration_beside,
+    calibration_path,
+    expected_iou_of,
+)
 from lazyxmem_ros.lazy.pipeline import LazyTracker
 from lazyxmem_ros.lazy.policy import (
     OFF,
@@ -39,8 +48,12 @@ from lazyxmem_ros.lazy.uncertainty import (
 __all__ = [
     "OFF",
     "SECOND",
+    "Calibration",
+    "CalibrationError",
     "ConfigError",
     "Correction",
+    "Evidence",
+    "ExpectedIou",
     "HoldRule",
     "LazyConfig",
     "LazyTracker",
@@ -58,7 +71,10 @@ __all__ = [
     "TrackState",
     "Uncertainty",
     "box_of_mask",
+    "calibration_beside",
+    "calibration_path",
     "entropy_map",
+    "expected_iou_of",
     "masked_entropy",
     "measure",
     "pseudo_click",

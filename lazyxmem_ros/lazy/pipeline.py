@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.arrivals import add_to_past
 from lazyxmem_ros.lazy.corrections import CorrectionDesk
+from lazyxmem_ros.lazy.expected_iou import ExpectedIou
 from lazyxmem_ros.lazy.history import RecentFrames
 from lazyxmem_ros.lazy.late import Moment, Timeline
 from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind, TrackState
@@ -47,11 +47,18 @@ class LazyTracker:
     One thread may use it at a time. `config` may be replaced at any time between calls.
     """
 
-    def __init__(self, tracker: XMemTracker, config: LazyConfig | None = None) -> None:
+    def __init__(
+        self,
+        tracker: XMemTracker,
+        config: LazyConfig | None = None,
+        *,
+        expected_iou: ExpectedIou | None = None,
+    ) -> None:
+        """expected_iou: the calibration of the tracker's weights, for predicted IoUs."""
         config = config or LazyConfig()
         recent = RecentFrames(max_time=config.history_time, max_frames=config.history_frames)
         timeline = Timeline(**_timeline_bounds(config))
-        self._state = LazyState(tracker, config, recent, timeline)
+        self._state = LazyState(tracker, config, recent, timeline, expected_iou)
         self._judge = FrameJudge(self._state)
         self._desk = CorrectionDesk(self._state)
 
@@ -338,7 +345,7 @@ class LazyTracker:
         return Snapshot(
             tracker=replace(self._state.tracker.state(), frame=None),
             objects={
-                i: copy(item) for i, item in self._state.objects.items() if i in self.object_ids
+                i: item.copy() for i, item in self._state.objects.items() if i in self.object_ids
             },
             removed=frozenset(self._state.removed),
             made_by=describe(self._state.tracker),
@@ -348,7 +355,7 @@ class LazyTracker:
         """Goes on from a snapshot: the same objects and memory. Any stamp may come next."""
         self.reset()
         self._state.tracker.restore(snapshot.tracker)
-        self._state.objects |= {i: copy(item) for i, item in snapshot.objects.items()}
+        self._state.objects |= {i: item.copy() for i, item in snapshot.objects.items()}
         self._state.removed |= snapshot.removed
 
     def _introduce(

@@ -73,16 +73,23 @@ class LazyConfig:
     """tau_u: ask a person above this masked entropy."""
     user_rate: float = 0.5
     """delta_u: ask a person above this rate."""
+    user_iou: float = 0.0
+    """Ask a person below this predicted IoU, 0..1; 0: never. Needs calibrated weights."""
     pseudo_corrections: bool = True
     """Whether the tracker corrects itself at all."""
     pseudo_entropy: float = OFF
     """tau_p: correct itself above this masked entropy."""
     pseudo_rate: float = 0.2
     """delta_p: correct itself above this rate (and up to delta_u)."""
+    pseudo_iou: float = 0.0
+    """Correct itself below this predicted IoU, 0..1; 0: never. Needs calibrated weights."""
     hold_entropy: float = 1.2
     """tau_m: above this masked entropy a frame stays out of memory (uncertainty-driven update).
     The paper's 0.8 suits the published network; the small embedded one is less certain also where
     it tracks well, and would learn too little."""
+    hold_unseen: bool = True
+    """Whether a frame on which no object is in view stays out of memory. While something is hidden,
+    memory would else fill up with frames that say what it is not."""
     hold_rule: HoldRule = HoldRule.ANY
     """How the objects of a frame share that decision. Lost and paused objects have no say."""
     update_from_user: bool = True
@@ -132,6 +139,9 @@ class LazyConfig:
                 raise ConfigError(f"{item.name} must not be negative or NaN; it is {value}")
         if not self.late_overlap <= 1:
             raise ConfigError(f"late_overlap must be within 0..1; it is {self.late_overlap}")
+        for name in ("user_iou", "pseudo_iou"):
+            if not getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be within 0..1; it is {getattr(self, name)}")
         for name in ("found_frames", "history_frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; it is {getattr(self, name)}")
@@ -153,6 +163,7 @@ class LazyConfig:
             lost_after=0,
             correction_horizon=0,
             hold_entropy=PAPER_HOLD_ENTROPY,
+            hold_unseen=False,
         )
         return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -167,6 +178,7 @@ class Observation:
         area: pixels of the object's mask.
         entropy: its masked entropy, >= 0.
         given: whether the object's mask was given on this frame (it was introduced or set).
+        expected_iou: its predicted IoU, 0..1; None: not known.
     """
 
     index: int
@@ -174,6 +186,7 @@ class Observation:
     area: int
     entropy: float
     given: bool = False
+    expected_iou: float | None = None
 
 
 @dataclass(frozen=True)
@@ -332,11 +345,13 @@ def decide(
 def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:
     """Whether the frame stays out of memory.
 
-    That is so if the uncertainty-driven update withholds it, or if an object is about to correct
-    itself on it and such corrections are not to be learnt.
+    That is so if the uncertainty-driven update withholds it, if it shows no object, or if an object
+    is about to correct itself on it and such corrections are not to be learnt.
     """
     items = list(decisions)
     if not config.update_from_pseudo and any(d.request is RequestKind.PSEUDO for d in items):
+        return True
+    if config.hold_unseen and items and not any(d.in_view for d in items):
         return True
     present = [d for d in items if d.state not in (TrackState.LOST, TrackState.PAUSED)]
     if config.hold_rule is HoldRule.ALL:
@@ -374,17 +389,23 @@ def _condition(
     if first or seen.given:
         return None, ""
     rate = 0.0 if rate is None else rate
-    entropy_limit, rate_limit = OFF, OFF
     if config.user_corrections:
-        entropy_limit, rate_limit = config.user_entropy, config.user_rate
-        reason = _exceeded(seen.entropy, entropy_limit, rate, rate_limit)
+        reason = _exceeded(seen.entropy, config.user_entropy, rate, config.user_rate)
+        reason = reason or _poor(seen, config.user_iou)
         if reason:
             return RequestKind.USER, reason
     if config.pseudo_corrections:
         reason = _exceeded(seen.entropy, config.pseudo_entropy, rate, config.pseudo_rate)
+        reason = reason or _poor(seen, config.pseudo_iou)
         if reason:
             return RequestKind.PSEUDO, reason
     return None, ""
+
+
+def _poor(seen: Observation, limit: float) -> str:
+    if seen.area and seen.expected_iou is not None and seen.expected_iou < limit:
+        return f"the predicted IoU {seen.expected_iou:.2f} is below {limit:.2f}"
+    return ""
 
 
 def _exceeded(entropy: float, entropy_limit: float, rate: float, rate_limit: float) -> str:

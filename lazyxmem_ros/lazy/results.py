@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from lazyxmem_ros.lazy.expected_iou import portraits_of, soft_ious, weigh
 from lazyxmem_ros.lazy.history import PackedMask, PastFrame
 from lazyxmem_ros.lazy.policy import (
     Decision,
@@ -37,6 +39,7 @@ class FrameJudge:
         past = state.recent.find(frame.stamp)
         expired = [] if past else self._expire(frame.stamp)
         chosen = given if past else set(frame.object_ids)
+        self._weigh(newest, uncertainty, chosen)
         decisions = self._decide(newest, uncertainty, chosen, given)
         newest.held = newest.held or hold_frame(state.config, decisions.values())
         labels = label_map(uncertainty.winner, frame.object_ids)
@@ -68,6 +71,35 @@ class FrameJudge:
             given_up += [(object_id, kind) for kind in late]
         return given_up
 
+    def _weigh(self, newest: NewestFrame, uncertainty: Uncertainty, chosen: set[int]) -> None:
+        """The predicted IoU of each of the chosen objects, and portraits where they are due.
+
+        A portrait is due on the first frame with features, and on the first after a person's
+        correction has taken effect: what a person has just said is what the object looks like.
+        """
+        frame, state = newest.frame, self._state
+        if state.expected_iou is None:
+            return
+        portraits = portraits_of(frame)
+        sharpness = soft_ious(frame)
+        for position, object_id in enumerate(frame.object_ids):
+            if object_id not in chosen:
+                continue
+            item, seen = state.objects[object_id], uncertainty.objects[position]
+            item.expected_iou = None
+            if seen.area == 0:
+                item.expected_iou = 0.0
+                continue
+            growth = item.looks.grow(seen.area)
+            if portraits is None:
+                continue
+            if state.portrait_due(item):
+                item.looks.remember(portraits[position].clone())
+                item.portrayed = frame.stamp
+            item.expected_iou = state.expected_iou.predict(
+                weigh(sharpness[position], seen.entropy, portraits[position], item.looks, growth)
+            )
+
     def _decide(
         self, newest: NewestFrame, uncertainty: Uncertainty, chosen: set[int], given: set[int]
     ) -> dict[int, Decision]:
@@ -84,6 +116,7 @@ class FrameJudge:
                 area=seen[object_id].area,
                 entropy=seen[object_id].entropy,
                 given=object_id in given,
+                expected_iou=item.expected_iou,
             )
             decision, item.history = decide(
                 state.config, item.history, observation, waiting=waiting
@@ -106,6 +139,7 @@ class FrameJudge:
                     area=seen.area,
                     uncertainty=seen.entropy,
                     uncertainty_rate=item.rate,
+                    expected_iou=item.expected_iou,
                 )
             )
         return tracks
@@ -152,7 +186,7 @@ class FrameJudge:
                     deadline=frame.stamp + timeout if timeout else None,
                     image=newest.image,
                     mask=mask,
-                    prompt=prompt,
+                    prompt=replace(prompt, prior_iou=self._state.objects[object_id].expected_iou),
                 )
             )
         return requests

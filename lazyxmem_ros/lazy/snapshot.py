@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from lazyxmem_ros.lazy.expected_iou import Looks
 from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
 from lazyxmem_ros.lazy.state import FollowedObject
 from lazyxmem_ros.xmem import MemoryState, TrackerState, XMemTracker
@@ -129,6 +130,9 @@ def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
     text = bytearray(json.dumps(_scalars(snapshot)).encode())
     tensors = {JSON: torch.frombuffer(text, dtype=torch.uint8)}
     tensors |= {f"hidden.{i}": h for i, h in snapshot.tracker.hidden.items()}
+    for i, item in snapshot.objects.items():
+        if item.looks.portraits is not None:
+            tensors[f"portraits.{i}"] = item.looks.portraits
     memory = snapshot.tracker.memory
     if memory is not None:
         tensors |= {f"shared.{name}": t for name, t in memory.shared.items()}
@@ -166,7 +170,14 @@ def _scalars(snapshot: Snapshot) -> dict[str, Any]:
             "long_term": memory.long_term,
         },
         "objects": [
-            {"id": i, "label": o.label, "born": o.born, "history": _history(o.history)}
+            {
+                "id": i,
+                "label": o.label,
+                "born": o.born,
+                "history": _history(o.history),
+                "usual_area": o.looks.usual_area,
+                "portrayed": o.portrayed,
+            }
             for i, o in snapshot.objects.items()
         ],
         "removed": sorted(snapshot.removed),
@@ -213,7 +224,9 @@ def _assemble(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> Snapshot:
             last_memory=tracker["last_memory"],
             last_deep_update=tracker["last_deep_update"],
         ),
-        objects={o["id"]: _object(o) for o in scalars["objects"]},
+        objects={
+            o["id"]: _object(o, tensors.get(f"portraits.{o['id']}")) for o in scalars["objects"]
+        },
         removed=frozenset(scalars["removed"]),
         made_by=scalars["made_by"],
     )
@@ -223,13 +236,15 @@ def _pair(value: list[int] | None) -> tuple[int, int] | None:
     return None if value is None else (value[0], value[1])
 
 
-def _object(scalars: dict[str, Any]) -> FollowedObject:
+def _object(scalars: dict[str, Any], portraits: Tensor | None) -> FollowedObject:
     history = dict(scalars["history"])
     state = TrackState[history.pop("state")]
     return FollowedObject(
         label=scalars["label"],
         born=scalars["born"],
         history=ObjectHistory(state=state, **history),
+        looks=Looks(portraits, scalars.get("usual_area")),
+        portrayed=scalars.get("portrayed"),
         published=state,
     )
 

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.lazy.expected_iou import ExpectedIou, Looks
 from lazyxmem_ros.lazy.hindsight import adopted
 from lazyxmem_ros.lazy.history import RecentFrames
 from lazyxmem_ros.lazy.late import CatchUp, Moment, Timeline
@@ -29,6 +30,9 @@ class FollowedObject:
         history: for the policy.
         published: its state in the last result; None before the first.
         rate: its entropy's change on the last frame that was decided upon, or None.
+        expected_iou: its predicted IoU on that frame, or None.
+        looks: what it has looked like.
+        portrayed: stamp of the newest frame of which a portrait was taken; None before the first.
         corrected: source -> stamp of the newest frame of which a correction was applied.
         arriving: it was shown on a past frame, before it was known, and the frames since are still
             being gone through.
@@ -39,8 +43,15 @@ class FollowedObject:
     history: ObjectHistory = field(default_factory=ObjectHistory)
     published: TrackState | None = None
     rate: float | None = None
+    expected_iou: float | None = None
+    looks: Looks = field(default_factory=Looks)
+    portrayed: int | None = None
     corrected: dict[Source, int] = field(default_factory=dict)
     arriving: bool = False
+
+    def copy(self) -> FollowedObject:
+        """The same, with a life of its own."""
+        return replace(self, looks=self.looks.copy(), corrected=dict(self.corrected))
 
 
 @dataclass
@@ -104,6 +115,7 @@ class LazyState:
         removed: ids of objects that were removed and are not followed now.
         newest: the newest frame; None before the first.
         timeline: the last seconds' frames, with what a late correction needs.
+        expected_iou: the calibration of the tracker's weights; None: it has none.
         catch_up: the going through them again that is under way.
     """
 
@@ -111,6 +123,7 @@ class LazyState:
     config: LazyConfig
     recent: RecentFrames
     timeline: Timeline
+    expected_iou: ExpectedIou | None = None
     objects: dict[int, FollowedObject] = field(default_factory=dict)
     removed: set[int] = field(default_factory=set)
     newest: NewestFrame | None = None
@@ -130,6 +143,13 @@ class LazyState:
         """The objects that are paused."""
         paused = TrackState.PAUSED
         return frozenset(i for i, item in self.objects.items() if item.history.state is paused)
+
+    def portrait_due(self, item: FollowedObject) -> bool:
+        """Whether a portrait of the object is to be taken of the newest frame."""
+        if item.portrayed is None:
+            return True
+        corrected = item.corrected.get(Source.OPERATOR, item.portrayed)
+        return self.catch_up is None and corrected > item.portrayed
 
     def to_learn(self) -> dict[int, BoolMask]:
         """The corrected masks of the newest frame that memory takes in."""

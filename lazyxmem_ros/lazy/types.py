@@ -47,6 +47,8 @@ class Track:
         area: pixels of its mask.
         uncertainty: masked entropy, >= 0, about 1 where nothing is known.
         uncertainty_rate: its change since the frame before; None on the object's first frame.
+        expected_iou: the IoU with the truth to be expected, 0..1 (0 where the mask is empty);
+            None without a calibration, and on the first frame of all.
     """
 
     object_id: int
@@ -56,6 +58,7 @@ class Track:
     area: int
     uncertainty: float
     uncertainty_rate: float | None
+    expected_iou: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,21 +40,24 @@ DIAGNOSTICS_PERIOD_S = 1.0
 PARAMETERS = (
     ParameterSpec(
         "corrector",
-        "grabcut",
-        "What turns a prompt into a mask: grabcut needs no weights, sam_hq needs a checkpoint.",
-        choices=("grabcut", "sam_hq"),
+        "auto",
+        "What turns a prompt into a mask: sam_hq needs a checkpoint, refiner is the embedded "
+        "network, grabcut needs no weights; auto = sam_hq where its weights are in the user's "
+        "cache, else refiner.",
+        choices=("auto", "refiner", "sam_hq", "grabcut"),
         changes=Changes.NEVER,
     ),
     ParameterSpec(
         "device",
         "auto",
-        "Where sam_hq runs: auto (a GPU where there is one), cpu, cuda or cuda:N.",
+        "Where it runs (but for grabcut): auto (a GPU where there is one), cpu, cuda or cuda:N.",
         changes=Changes.NEVER,
     ),
     ParameterSpec(
         "checkpoint",
         "",
-        "Path of the SAM-HQ checkpoint; empty = the one in the user's cache directory.",
+        "Path of the SAM-HQ checkpoint, or of the refiner's; empty = the one in the user's cache "
+        "directory, or the embedded one.",
         changes=Changes.NEVER,
     ),
     ParameterSpec(
@@ -193,6 +196,7 @@ def read_prompt(request: CorrectMask.Request, size: tuple[int, ...]) -> Prompt:
         negative=read_points(request.negative),
         box=read_region(request.box) if request.has_box else None,
         mask=prior,
+        prior_iou=request.prior_iou or None,
     )
 
 

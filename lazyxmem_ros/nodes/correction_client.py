@@ -44,13 +44,14 @@ class CorrectionPrompt:
     """What the service gets beside the image.
 
     positive [P, 2] and negative [N, 2]: clicks (x, y); box: (x0, y0, x1, y1), half-open, or None;
-    prior: rough mask bool [H, W], or None.
+    prior: rough mask bool [H, W], or None; prior_iou: its expected overlap with the truth, or None.
     """
 
     positive: NDArray[np.float32]
     negative: NDArray[np.float32]
     box: tuple[int, int, int, int] | None = None
     prior: MaskArray | None = None
+    prior_iou: float | None = None
 
 
 AnswerCallback = Callable[[CorrectionAnswer], None]
@@ -109,6 +110,7 @@ class CorrectionClient:
         request = CorrectMask.Request(
             image=image,
             prior=Image() if prompt.prior is None else mask_message(prompt.prior, image.header),
+            prior_iou=prompt.prior_iou or 0.0,
             positive=point_messages(prompt.positive),
             negative=point_messages(prompt.negative),
             has_box=prompt.box is not None,

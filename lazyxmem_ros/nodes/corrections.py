@@ -308,7 +308,7 @@ def service_prompt(prompt: Prompt) -> CorrectionPrompt:
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box
         box = (int(x0), int(y0), int(np.ceil(x1)), int(np.ceil(y1)))
-    return CorrectionPrompt(prompt.positive, prompt.negative, box, prompt.mask)
+    return CorrectionPrompt(prompt.positive, prompt.negative, box, prompt.mask, prompt.prior_iou)
 
 
 def read_prompt(

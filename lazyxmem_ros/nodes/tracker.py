@@ -162,7 +162,7 @@ class TrackerNode(LifecycleNode):
 
     def _build(self) -> _Parts:
         # Imported late: PyTorch takes seconds, and Ctrl-C meanwhile is then an ordinary end.
-        from lazyxmem_ros.lazy import LazyTracker
+        from lazyxmem_ros.lazy import LazyTracker, expected_iou_of
         from lazyxmem_ros.nodes.session import TrackingSession
         from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, resolve_device
 
@@ -183,6 +183,7 @@ class TrackerNode(LifecycleNode):
         lazy = LazyTracker(
             make_tracker(tracker_parameters.memory_config(values)),
             tracker_parameters.lazy_config(values),
+            expected_iou=expected_iou_of(path),
         )
         history = FrameHistory(values["history_megabytes"] * MEBIBYTE, lazy.config.history_time)
         outputs = TrackerOutputs(self, self._settings.__getitem__)

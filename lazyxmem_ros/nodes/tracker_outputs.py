@@ -90,7 +90,7 @@ class TrackerOutputs:
                 label=request.label,
                 reason=request.reason,
                 uncertainty=float(request.uncertainty),
-                uncertainty_rate=_rate(request.uncertainty_rate),
+                uncertainty_rate=_or_nan(request.uncertainty_rate),
                 image=image_message(request.image, "rgb8", header),
                 mask=mask_message(request.mask, header),
                 deadline=time_message(deadline),
@@ -141,10 +141,10 @@ def track_message(track: Track) -> msg.Track:
         box=region_message(track.box),
         area=track.area,
         uncertainty=float(track.uncertainty),
-        uncertainty_rate=_rate(track.uncertainty_rate),
-        predicted_iou=math.nan,
+        uncertainty_rate=_or_nan(track.uncertainty_rate),
+        predicted_iou=_or_nan(track.expected_iou),
     )
 
 
-def _rate(value: float | None) -> float:
+def _or_nan(value: float | None) -> float:
     return math.nan if value is None else float(value)

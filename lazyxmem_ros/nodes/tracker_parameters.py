@@ -32,6 +32,13 @@ _POLICY = (
         "(delta_u); .inf = never.",
         bounds=(0.0, INF),
     ),
+    ParameterSpec(
+        "user_iou",
+        0.0,
+        "Predicted IoU of an object below which a person is asked; 0 = never. Needs weights with a "
+        "calibration, as the embedded ones are.",
+        bounds=(0.0, 1.0),
+    ),
     ParameterSpec("pseudo_corrections", True, "Whether the tracker may correct itself at all."),
     ParameterSpec(
         "pseudo_entropy",
@@ -47,11 +54,22 @@ _POLICY = (
         bounds=(0.0, INF),
     ),
     ParameterSpec(
+        "pseudo_iou",
+        0.0,
+        "Predicted IoU below which the tracker corrects itself; 0 = never.",
+        bounds=(0.0, 1.0),
+    ),
+    ParameterSpec(
         "hold_entropy",
         1.2,
         "Masked entropy above which a frame is withheld from memory (tau_m); .inf = never. The "
         "paper's 0.8 suits the published weights.",
         bounds=(0.0, INF),
+    ),
+    ParameterSpec(
+        "hold_unseen",
+        True,
+        "Whether a frame on which no object is in view is withheld from memory.",
     ),
     ParameterSpec(
         "hold_rule",

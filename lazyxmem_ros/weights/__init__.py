@@ -76,6 +76,13 @@ KNOWN: tuple[Weights, ...] = (
         "Apache-2.0",
         MEGABYTE,
     ),
+    Weights(
+        "refiner",
+        "refiner.safetensors",
+        "small corrector, embedded: clicks, a box and a rough mask to a mask",
+        "Apache-2.0",
+        MEGABYTE,
+    ),
     _published(
         "xmem",
         "XMem.pth",

@@ -106,5 +106,5 @@ def test_make_corrector():
     corrector = make_corrector("grabcut")
     assert isinstance(corrector, Corrector)
     assert corrector.name == "grabcut"
-    with pytest.raises(CorrectorError, match="grabcut, sam_hq"):
+    with pytest.raises(CorrectorError, match="auto, refiner, grabcut, sam_hq"):
         make_corrector("magic")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lazyxmem_ros.correction import make_corrector
 from lazyxmem_ros.correction.base import Corrector, CorrectorError, Prompt, PromptError
 from lazyxmem_ros.correction.refiner import (
     BOX,
@@ -23,6 +24,7 @@ from lazyxmem_ros.correction.refiner import (
     choose_window,
     draw_clicks,
     load_refiner,
+    merge,
     network_input,
     overlap,
 )
@@ -156,3 +158,43 @@ def test_weights_load_and_strange_files_are_named(tmp_path: Path) -> None:
     )
     loaded = load_refiner(path)
     torch.testing.assert_close(loaded.mask.weight, network.mask.weight, rtol=1e-3, atol=1e-3)
+
+
+def test_a_thin_outline_is_no_change_and_a_piece_is() -> None:
+    prior = mask_of(40, 30, 100, 90)
+    grown = mask_of(39, 29, 101, 91)
+    click = Prompt(positive=[(70, 60)], mask=prior)
+    np.testing.assert_array_equal(merge(prior, grown, click, radius=3), prior)
+    halved = mask_of(40, 30, 65, 90)
+    np.testing.assert_array_equal(merge(prior, halved, click, radius=3), halved)
+
+
+def test_where_network_and_prior_agree_only_the_place_clicked_on_changes() -> None:
+    prior = mask_of(40, 20, 120, 100)
+    found = prior | mask_of(125, 40, 140, 55)  # another piece, which nobody pointed at
+    found[20:40, 40:60] = False  # a corner less
+    beside = Prompt(negative=[(50, 30)], mask=prior)
+    merged = merge(prior, found, beside, radius=3)
+    assert not merged[24:36, 44:56].any()
+    assert not merged[40:55, 125:140].any()
+    assert merged[60:90, 60:110].all()
+
+
+@pytest.mark.parametrize("name", ["refiner", "auto"])
+def test_the_embedded_refiner_is_made_by_name_where_sam_hq_is_absent(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(tmp_path))
+    assert make_corrector(name, device="cpu").name == "refiner"
+
+
+def test_a_click_on_a_disc_finds_it() -> None:
+    """The embedded weights, on a picture that any corrector should manage."""
+    y, x = np.mgrid[0:240, 0:320]
+    disc = (x - 170) ** 2 + (y - 110) ** 2 <= 45**2
+    noise = np.random.default_rng(0).normal(0, 12, (240, 320, 1))
+    image = np.where(disc[..., None], (200, 60, 40), (60, 90, 120)) + noise
+    (answer,) = make_corrector("refiner", device="cpu").refine(
+        image.clip(0, 255).astype(np.uint8), [Prompt(positive=[(170, 110)])]
+    )
+    assert (answer.mask & disc).sum() / (answer.mask | disc).sum() > 0.8

@@ -26,6 +26,7 @@ def frame_rows(method: str, repeat: int, scores: dict[int, list[float]]) -> list
             "stability": np.nan if index == 0 else 0.5,
             "uncertainty": 1 - score,
             "uncertainty_rate": 0.0,
+            "predicted_iou": 0.5,
             "state": "tracked",
             "held": index == 1,
             "seconds": 0.1,

@@ -202,7 +202,13 @@ def test_lost_objects_have_no_say_when_frames_are_gone_through_again(
     small_network: XMem,
 ) -> None:
     """An untrained network doubts everything; at these limits an object is LOST for it in time."""
-    config = replace(CONFIG, hold_entropy=1.3, lost_area=1600, lost_after=SECOND // 2)
+    config = replace(
+        CONFIG,
+        hold_entropy=1.3,
+        hold_unseen=False,
+        lost_area=1600,
+        lost_after=SECOND // 2,
+    )
     instant, late = start(small_network, config), start(small_network, config)
     held = []
     for index in range(1, 61):

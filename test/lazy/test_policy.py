@@ -305,11 +305,12 @@ ASKED = decision_with(request=USER)
         ([DOUBTFUL, ABSENT], True, True),
         ([DOUBTFUL, GONE], True, True),
         ([SURE, GONE], False, False),
-        ([GONE], False, False),
+        ([GONE], True, True),  # nothing in view: nothing to learn
+        ([GONE, ABSENT], True, True),
         ([DOUBTFUL, RESTING], True, True),
         ([SURE, RESTING], False, False),
         ([RESTING], False, False),
-        ([ABSENT], False, False),
+        ([ABSENT], True, True),
         ([SURE, SELF], True, True),
         ([ASKED], False, False),  # asking a person alone does not hold the frame
     ],
@@ -317,6 +318,12 @@ ASKED = decision_with(request=USER)
 def test_hold_frame(decisions, held_by_any, held_by_all):
     assert hold_frame(LazyConfig(hold_rule=HoldRule.ANY), decisions) is held_by_any
     assert hold_frame(LazyConfig(hold_rule=HoldRule.ALL), decisions) is held_by_all
+
+
+def test_frames_that_show_nothing_may_be_learnt():
+    for decisions in ([GONE], [ABSENT]):
+        assert not hold_frame(LazyConfig(hold_unseen=False), decisions)
+    assert not hold_frame(LazyConfig(), [])
 
 
 def test_own_corrections_may_be_learnt():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,27 @@ class CountingCorrector:
 
 @pytest.fixture(scope="module")
 def server(ros: None) -> Iterator[CorrectionNode]:
-    node = CorrectionNode(cli_args=["--ros-args", "-r", f"__ns:={NAMESPACE}"])
+    arguments = ["--ros-args", "-r", f"__ns:={NAMESPACE}", "-p", "corrector:=grabcut"]
+    node = CorrectionNode(cli_args=arguments)
     spinner = Spinner(node)
     yield node
     spinner.close()
+
+
+def test_the_embedded_refiner_serves_where_nothing_else_is_asked_for(
+    ros: None, probe: Probe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(tmp_path))  # where no SAM-HQ lies
+    node = CorrectionNode(cli_args=["--ros-args", "-r", "__ns:=/default_corrector"])
+    spinner = Spinner(node)
+    try:
+        asked = request(3, prior=mask_message(scene(3)[1], header(3)), prior_iou=0.95)
+        response = probe.call(CorrectMask, "/default_corrector/correct_mask", asked)
+    finally:
+        spinner.close()
+    assert response.success, response.message
+    assert response.corrector == "refiner"
+    assert iou(read_mask(response.mask), scene(3)[1]) > 0.9
 
 
 def request(index: int = 0, **fields: Any) -> CorrectMask.Request:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,11 +123,22 @@ def test_plans_keep_the_first_frame_in_memory() -> None:
 
 
 def test_the_rate_warms_up_and_falls() -> None:
-    config = load_tracker_training(CONFIGS / "tracker.yaml")
+    config = replace(load_tracker_training(CONFIGS / "tracker.yaml"), restarts=())
     assert rate_at(config, 0) < 0.02 * config.learning_rate
     assert rate_at(config, config.warm_up) == pytest.approx(config.learning_rate)
     last = rate_at(config, config.steps)
     assert last == pytest.approx(config.final_rate * config.learning_rate)
+
+
+def test_the_rate_begins_anew_at_a_restart_and_lower() -> None:
+    config = load_tracker_training(CONFIGS / "tracker.yaml")
+    (restart,) = config.restarts
+    lowest = rate_at(config, restart - 1)
+    assert lowest < 1.1 * config.final_rate * config.learning_rate
+    assert rate_at(config, restart) < 0.02 * config.learning_rate
+    peak = rate_at(config, restart + config.warm_up)
+    assert peak == pytest.approx(config.restart_share * config.learning_rate)
+    assert rate_at(config, config.steps) == pytest.approx(config.final_rate * peak)
 
 
 def test_a_wrong_configuration_is_named(tmp_path: Path) -> None:

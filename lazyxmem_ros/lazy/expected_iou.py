@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well an object is probably tracked: its predicted IoU, from what the tracker itself can see.
+
+Entropy alone is honest about doubt, but not about mistakes made with confidence: a tracker that
+sits on a look-alike is often sure of itself. So five things are weighed: how sharp the mask is,
+the masked entropy, how much the object still looks like its portraits (its mean key where a person
+showed or corrected it, twice: by direction and by distance), and how suddenly its area changed.
+A logistic function of them gives the IoU with the truth to be expected; its weights belong to one
+network's weights and lie beside them. `python -m training.calibrate` fits and writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lazyxmem_ros.xmem import Frame, TrackerError
+from lazyxmem_ros.xmem.network import STRIDE
+
+FORMAT = "lazyxmem_ros calibration 1"
+MAX_PORTRAITS = 8
+"""Portraits of one object; the first is kept for good, of the others the newest."""
+AREA_MEMORY = 0.1
+"""Share of the newest frame in an object's usual area (a running mean of its logarithm)."""
+_EPSILON = 1e-3
+
+
+class CalibrationError(TrackerError):
+    """A calibration file cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for and against one object's mask on one frame, each about linear in the logit.
+
+    Attributes:
+        sharpness: logit of the soft IoU of mask and probabilities: that which the tracker would
+            expect if its probabilities were right.
+        doubt: logarithm of the masked entropy.
+        likeness: cosine of the mean key under the mask and the portrait nearest to it, -1..1.
+        strangeness: logarithm of the distance between the two.
+        growth: logarithm of the area relative to the usual one.
+        change: its size, whichever the direction.
+    """
+
+    sharpness: float
+    doubt: float
+    likeness: float
+    strangeness: float
+    growth: float
+    change: float
+
+
+class Looks:
+    """What one object has looked like: portraits, and its usual area."""
+
+    def __init__(self, portraits: Tensor | None = None, usual_area: float | None = None) -> None:
+        """portraits: float [P, C_k], the first one oldest; usual_area: log of pixels."""
+        self.portraits = portraits
+        self.usual_area = usual_area
+
+    def copy(self) -> Looks:
+        """Another one; tensors are replaced, never written into."""
+        return Looks(self.portraits, self.usual_area)
+
+    def remember(self, portrait: Tensor) -> None:
+        """Adds a portrait, float [C_k]."""
+        new = portrait[None]
+        if self.portraits is None:
+            self.portraits = new
+            return
+        later = torch.cat([self.portraits[1:], new])[-(MAX_PORTRAITS - 1) :]
+        self.portraits = torch.cat([self.portraits[:1], later])
+
+    def grow(self, area: int) -> float:
+        """Logarithm of the area [pixels, > 0] relative to the usual one, which follows it."""
+        now = math.log(area)
+        if self.usual_area is None:
+            self.usual_area = now
+        change = now - self.usual_area
+        self.usual_area += AREA_MEMORY * change
+        return change
+
+
+def portraits_of(frame: Frame) -> Tensor | None:
+    """Mean key under each object's soft mask, float [K, C_k] on the CPU; None without features."""
+    if frame.features is None:
+        return None
+    key = frame.features.key[0].float()
+    weights = F.avg_pool2d(frame.distribution[None, 1:].float(), STRIDE)[0].flatten(1)
+    weights = weights / weights.sum(1, keepdim=True).clamp(min=_EPSILON)
+    return (weights @ key.flatten(1).T).cpu()
+
+
+def soft_ious(frame: Frame) -> list[float]:
+    """Soft IoU of each object's mask and probabilities at the internal size, 0..1."""
+    distribution = frame.distribution.float()
+    winner = distribution.argmax(0)
+    classes = torch.arange(1, len(distribution), device=winner.device)
+    masks = (winner == classes[:, None, None]).float()
+    objects = distribution[1:]
+    inside = (objects * masks).sum((1, 2))
+    either = masks.sum((1, 2)) + objects.sum((1, 2)) - inside
+    return (inside / either.clamp(min=_EPSILON)).tolist()
+
+
+def weigh(soft_iou: float, entropy: float, key: Tensor, looks: Looks, growth: float) -> Evidence:
+    """The evidence on one object; `looks` must hold a portrait. key: float [C_k]."""
+    assert looks.portraits is not None
+    distances = (looks.portraits - key).norm(dim=1)
+    nearest = int(distances.argmin())
+    return Evidence(
+        sharpness=math.log((soft_iou + _EPSILON) / (1 - soft_iou + _EPSILON)),
+        doubt=math.log(entropy + _EPSILON),
+        likeness=float(F.cosine_similarity(looks.portraits[nearest], key, dim=0)),
+        strangeness=math.log(float(distances[nearest]) + _EPSILON),
+        growth=growth,
+        change=abs(growth),
+    )
+
+
+@dataclass(frozen=True)
+class ExpectedIou:
+    """Evidence -> predicted IoU: sigmoid(bias + sum of weight * (value - mean) / scale)."""
+
+    mean: Evidence
+    scale: Evidence
+    weight: Evidence
+    bias: float
+
+    def predict(self, evidence: Evidence) -> float:
+        """The IoU with the truth to be expected, 0..1."""
+        values, weights = asdict(evidence), asdict(self.weight)
+        means, scales = asdict(self.mean), asdict(self.scale)
+        logit = self.bias
+        for name, value in values.items():
+            logit += weights[name] * (value - means[name]) / scales[name]
+        return 1 / (1 + math.exp(-min(max(logit, -30.0), 30.0)))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What `training.calibrate` found out about one network's weights.
+
+    Attributes:
+        expected_iou: the function.
+        thresholds: settings of LazyConfig that suit the weights.
+        about: how it was made.
+    """
+
+    expected_iou: ExpectedIou
+    thresholds: Mapping[str, float]
+    about: Mapping[str, object]
+
+    def save(self, path: Path) -> None:
+        """Writes the file."""
+        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
+        path.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Reads the file. Raises CalibrationError where that fails."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["format"] != FORMAT:
+                raise CalibrationError(
+                    f"{path} is of format {values['format']!r}, not {FORMAT!r}: calibrate anew"
+                )
+            iou = values["expected_iou"]
+            return cls(
+                ExpectedIou(
+                    mean=Evidence(**iou["mean"]),
+                    scale=Evidence(**iou["scale"]),
+                    weight=Evidence(**iou["weight"]),
+                    bias=float(iou["bias"]),
+                ),
+                dict(values["thresholds"]),
+                dict(values["about"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, CalibrationError):
+                raise
+            raise CalibrationError(
+                f"{path} cannot be read as a calibration ({error}); remove it or calibrate anew"
+            ) from error
+
+
+def calibration_path(weights: Path) -> Path:
+    """Where the calibration of a weights file lies: x.safetensors -> x.calibration.json."""
+    return weights.with_name(f"{weights.stem}.calibration.json")
+
+
+def expected_iou_of(weights: Path) -> ExpectedIou | None:
+    """The predicted IoU of a weights file's calibration. Raises CalibrationError."""
+    calibration = calibration_beside(weights)
+    return calibration.expected_iou if calibration else None
+
+
+def calibration_beside(weights: Path) -> Calibration | None:
+    """The calibration of a weights file, None where it has none. Raises CalibrationError."""
+    path = calibration_path(weights)
+    return Calibration.load(path) if path.is_file() else None
