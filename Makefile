@@ -47,7 +47,7 @@ format: setup ## Correct formatting, and the style where that is safe
 	$(RUN) ruff check --fix $(LINTED)
 	$(RUN) ruff format $(LINTED)
 
-train-smoke: setup ## Train a tiny tracker for a few steps, to see that training works
+train-smoke: setup ## Train a tiny tracker and the refiner for a few steps, to see that training works
 	@$(RUN) python -m training.smoke
 
 bench: setup ## Run every benchmark; each is runnable alone too

@@ -57,7 +57,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "corrector",
         default_value="",
-        description="What corrects masks: auto, refiner, sam_hq or grabcut; empty = as its parameter file says.",
+        description="Who corrects masks: auto, refiner, sam_hq, grabcut; empty = as its file says.",
     ),
     DeclareLaunchArgument(
         "correction_server",

@@ -121,3 +121,13 @@ def test_command_line(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "check", "sam-hq-b"]) == 1
     assert main(["weights", "check", "yolo"]) == 1
     assert "known are" in capsys.readouterr().err
+
+
+def test_the_embedded_tracker_has_its_calibration() -> None:
+    """The default threshold for asking is the one that the calibration found for it."""
+    from lazyxmem_ros.lazy import LazyConfig, calibration_beside
+
+    calibration = calibration_beside(weights.find(weights.DEFAULT_TRACKER).path)
+    assert calibration is not None
+    assert LazyConfig().user_iou == calibration.thresholds["user_iou"]
+    assert LazyConfig.paper().user_iou == 0

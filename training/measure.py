@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +28,8 @@ TRIAL_SEED = 2 * 10**6  # trials are never trained on
 TRIALS = 10
 TRIAL_FRAMES = 30
 HIDDEN_FRAMES = 60  # 2 s at 30 frames/s, besides those on which the target passes under the strip
+LEAST_CONTRAST = 20.0  # in CIELAB; 2 is just noticeable
+RING = 31  # pixels: the ring is half as wide
 IN_VIEW_PIXELS = 250  # of 240 x 240
 SCORED_AT_THE_END = 3
 CLIP_OF_SEVERAL = "judo"
@@ -133,8 +136,9 @@ def trials(
     hidden: the one target passes under a strip, and while nothing of it is to be seen the clip
     stands still for two seconds. look-alike: something of its shape and texture, with other marks
     and another tint, often crosses it; twins: the same picture does, pixel by pixel. several: three
-    targets. But for the last, only clips count in which the target is in view again at the end;
-    which ones these are is decided by the ground truth alone.
+    targets. But for the last, only clips count in which the target is in view again at the end and
+    in which its mean colour differs from that around it, so that a person could follow it; which
+    ones these are is decided by picture and ground truth alone.
     """
     material = load_material(data if data.is_dir() else None, sequences=())
     config = ComposeConfig(
@@ -166,11 +170,20 @@ def trials(
                 kind == "hidden" and not len(away)
             ):
                 continue
+            if contrast(clip.frames[0], clip.labels[0] == 1) < LEAST_CONTRAST:
+                continue
             if kind == "hidden":
                 middle = int(away[len(away) // 2])
                 frames[middle:middle] = [frames[middle]] * HIDDEN_FRAMES
         yield f"{kind} {found}", iter(frames)
         found += 1
+
+
+def contrast(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
+    """Distance in CIELAB between the mean colours of a mask and of the ring around it."""
+    ring = cv2.dilate(mask.astype(np.uint8), np.ones((RING, RING), np.uint8)) > 0
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return float(np.linalg.norm(lab[mask].mean(0) - lab[ring & ~mask].mean(0)))
 
 
 def sets_of(data: Path) -> dict[str, Callable[[], Iterator[tuple[str, Iterator[Frame]]]]]:

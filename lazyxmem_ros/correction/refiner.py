@@ -306,14 +306,16 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
     """The prior with those changes that the network means.
 
     What it redraws along an outline, thinner than 2 * `radius` + 1 pixels, is the coarseness of its
-    crop, not a change. And where it agrees with the prior by and large, or the prior is known to be
-    good, a click is about the place that it points at, and nothing else changes (as in FocalClick's
-    progressive merge).
+    crop, not a change. And where the prior is known to be good (or, where nothing is known, where
+    the network agrees with it by and large) a click is about the place that it points at, and
+    nothing else changes (as in FocalClick's progressive merge).
     """
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     both, either = np.count_nonzero(prior & found), np.count_nonzero(prior | found)
-    trusted = prompt.prior_iou is not None and prompt.prior_iou >= TRUSTED
-    agrees = trusted or both > AGREEMENT * either
+    if prompt.prior_iou is not None:
+        agrees = prompt.prior_iou >= TRUSTED
+    else:
+        agrees = both > AGREEMENT * either
     near_a_click = np.zeros(prior.shape, np.uint8)
     for x, y in np.rint(np.concatenate([prompt.positive, prompt.negative])):
         cv2.circle(near_a_click, (int(x), int(y)), 2 * radius, (1,), -1)

@@ -73,8 +73,9 @@ class LazyConfig:
     """tau_u: ask a person above this masked entropy."""
     user_rate: float = 0.5
     """delta_u: ask a person above this rate."""
-    user_iou: float = 0.0
-    """Ask a person below this predicted IoU, 0..1; 0: never. Needs calibrated weights."""
+    user_iou: float = 0.62
+    """Ask a person below this predicted IoU, 0..1; 0: never. Without calibrated weights nothing is
+    predicted. The value is what `training.calibrate` found for the embedded tracker."""
     pseudo_corrections: bool = True
     """Whether the tracker corrects itself at all."""
     pseudo_entropy: float = OFF
@@ -164,6 +165,7 @@ class LazyConfig:
             correction_horizon=0,
             hold_entropy=PAPER_HOLD_ENTROPY,
             hold_unseen=False,
+            user_iou=0.0,
         )
         return replace(plain, **changes)  # type: ignore[arg-type]
 

@@ -34,9 +34,9 @@ _POLICY = (
     ),
     ParameterSpec(
         "user_iou",
-        0.0,
-        "Predicted IoU of an object below which a person is asked; 0 = never. Needs weights with a "
-        "calibration, as the embedded ones are.",
+        0.62,
+        "Predicted IoU of an object below which a person is asked; 0 = never. Weights without a "
+        "calibration predict none.",
         bounds=(0.0, 1.0),
     ),
     ParameterSpec("pseudo_corrections", True, "Whether the tracker may correct itself at all."),
