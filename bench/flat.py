@@ -51,6 +51,9 @@ SQUARE = 24
 """Side of the objects, pixels."""
 OBJECTS_AT_A_TIME = 5
 OBJECTS_IN_ALL = 200
+LONG_TERM_TOKENS = 1000
+"""Of long-term memory, so that it is full before frames begin to be compared. With the default
+10 000, time and memory rise until it is full, after a few thousand frames."""
 EDGE = 1000
 """Frames that are compared: the last so many with those from so many to twice as many."""
 PAGE = resource.getpagesize()
@@ -100,7 +103,8 @@ class Ours:
     """LazyTracker as it is; the oldest object goes when there are too many."""
 
     def __init__(self, network: XMem, device: str) -> None:
-        self._lazy = LazyTracker(XMemTracker(network, device=device), LazyConfig())
+        memory = MemoryConfig(max_long_term_tokens=LONG_TERM_TOKENS)
+        self._lazy = LazyTracker(XMemTracker(network, memory, device=device), LazyConfig())
         self.objects = 0
 
     def follow(self, index: int, picture: Image, new: Masks) -> None:

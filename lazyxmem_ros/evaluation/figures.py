@@ -124,18 +124,24 @@ def strip_figure(
 
 
 def balance_figure(dataset: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.2)) -> Figure:
-    """J&F against the corrections given per 1000 frames, one point per method."""
+    """J&F against the corrections given per 1000 frames, one point per method;
+    methods at the same place share theirs.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.grid(color=HIDDEN, linewidth=0.8)
         axes.set_axisbelow(True)
-        for number, row in enumerate(dataset.itertuples(index=False)):
+        places: dict[tuple[float, float], list[str]] = {}
+        for row in dataset.itertuples(index=False):
+            place = round(row.per_1000_frames, 1), round(100 * row.jf, 1)
+            places.setdefault(place, []).append(str(row.method))
+        for number, (place, methods) in enumerate(places.items()):
             colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
-            axes.scatter(row.per_1000_frames, 100 * row.jf, s=60, color=colour, zorder=3)
+            axes.scatter(*place, s=60, color=colour, zorder=3)
             axes.annotate(
-                row.method,
-                (row.per_1000_frames, 100 * row.jf),
+                ", ".join(methods),
+                place,
                 (6, 5),
                 textcoords="offset points",
                 color=colour,
