@@ -36,6 +36,10 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
     except (ParameterError, NodeStartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except RuntimeError:
+        # rcl's errors are RuntimeErrors: Ctrl-C ended the context while the node was being made.
+        if rclpy.ok():
+            raise
     finally:
         # A launcher and the terminal may both pass on Ctrl-C; the second must not break the end.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
