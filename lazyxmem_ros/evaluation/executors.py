@@ -16,6 +16,7 @@ from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.jobs import Job, JobReport, run_job
 
 POLL_S = 0.1
+MANAGER_END_S = 5.0
 Handle = TypeVar("Handle")
 Finished = Callable[[Job, JobReport], list[Job]]
 """Is told that a job is done; returns the jobs that can begin now."""
@@ -130,11 +131,15 @@ class _ProcessPool:
     def abandon(self, running: Iterable[Future[JobReport]]) -> None:
         """See Pool."""
         processes = list((self._pool._processes or {}).values())
+        manager: Any = self._pool._executor_manager_thread
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
         for process in processes:
             process.join()
+        if manager is not None:
+            # It closes its pipe now; Python's exit, if it came first, would write into it.
+            manager.join(MANAGER_END_S)
 
     def close(self) -> None:
         """Wait for the workers' end."""
