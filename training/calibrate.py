@@ -40,8 +40,14 @@ from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.figures import reliability_figure, save_figure
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.tables import calibration_error, honesty
-from lazyxmem_ros.lazy import Calibration, Evidence, ExpectedIou, LazyConfig, LazyTracker
-from lazyxmem_ros.lazy.expected_iou import calibration_path
+from lazyxmem_ros.lazy import (
+    Calibration,
+    Evidence,
+    ExpectedIou,
+    LazyConfig,
+    LazyTracker,
+    calibration_path,
+)
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE
 from lazyxmem_ros.xmem import XMem, XMemTracker
 from training.material import HELD_OUT_SEQUENCES, TRAINING_SEQUENCES
@@ -125,13 +131,12 @@ def follow(tracker: XMemTracker, frames: Iterator[Frame], view: View) -> pd.Data
             image = np.ascontiguousarray(image[:, ::-1])
             truth = None if truth is None else np.ascontiguousarray(truth[:, ::-1])
         given = {1: truth} if index == 0 and truth is not None else None
-        (track,) = lazy.step(image, index + 1, masks=given).tracks
+        result = lazy.step(image, index + 1, masks=given)
+        (track,) = result.tracks
         evidence = recorder.take()
         if index == 0 or evidence is None or truth is None or not truth.any():
             continue
-        found = lazy.tracker.frame
-        assert found is not None
-        iou = region_similarity(found.labels() == 1, truth)
+        iou = region_similarity(result.labels == 1, truth)
         rows.append((iou, track.uncertainty, track.uncertainty_rate, *asdict(evidence).values()))
     return pd.DataFrame(rows, columns=["iou", "entropy", "rate", *NAMES])
 

@@ -153,7 +153,9 @@ class Window:
         return out
 
 
-def choose_window(prompt: Prompt, size: tuple[int, int], *, search_share: float = 0.55) -> Window:
+def choose_window(
+    prompt: Prompt, size: tuple[int, int], *, search_share: float = SEARCH_SHARES[1]
+) -> Window:
     """The window around all that a prompt knows of the object, in an image of `size` (H, W).
 
     search_share: its least side where only clicks are known, as a share of the shorter side.
@@ -245,9 +247,9 @@ class RefinerCorrector:
         return [self._one(image, prompt, size) for prompt in prompts]
 
     def _one(self, image: NDArray[np.uint8], prompt: Prompt, size: tuple[int, int]) -> Refinement:
-        known = prompt.box is not None or (prompt.mask is not None and bool(prompt.mask.any()))
-        shares = SEARCH_SHARES[1:2] if known else SEARCH_SHARES
-        windows = list({choose_window(prompt, size, search_share=share) for share in shares})
+        # One and the same window wherever more than clicks is known.
+        tried = (choose_window(prompt, size, search_share=share) for share in SEARCH_SHARES)
+        windows = list(dict.fromkeys(tried))
         probability, score, window = self._best(image, prompt, windows)
         found = probability > 0.5
         if found.any():

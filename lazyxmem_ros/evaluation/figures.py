@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazyxmem_ros.evaluation.tables import CALIBRATION_BINS
+from lazyxmem_ros.evaluation.tables import CALIBRATION_BINS, calibration_bins
 
 NANOSECONDS_PER_SECOND = 1e9
 INK = "#1f2933"
@@ -219,10 +219,7 @@ def reliability_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4
         axes.plot([0, 1], [0, 1], color=HIDDEN, linewidth=1.5)
         for number, (method, rows) in enumerate(scored.groupby("method", sort=False)):
             colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
-            places = np.minimum(
-                (rows["predicted_iou"].to_numpy() * CALIBRATION_BINS).astype(int),
-                CALIBRATION_BINS - 1,
-            )
+            places = calibration_bins(rows["predicted_iou"])
             scores = rows["j"].to_numpy()
             means = [
                 scores[places == place].mean() if (places == place).any() else np.nan

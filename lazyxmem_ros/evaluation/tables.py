@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from lazyxmem_ros.evaluation import metrics
@@ -104,9 +105,14 @@ def calibration_error(predicted: pd.Series, score: pd.Series) -> float:
     known = predicted.notna() & score.notna()
     if not known.any():
         return float("nan")
-    bins = np.minimum((predicted[known] * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gap = (predicted[known] - score[known]).groupby(bins).agg(["sum"])["sum"].abs()
-    return float(gap.sum() / known.sum())
+    gap = (predicted[known] - score[known]).groupby(calibration_bins(predicted[known])).sum()
+    return float(gap.abs().sum() / known.sum())
+
+
+def calibration_bins(predicted: pd.Series) -> NDArray[np.intp]:
+    """The bin of each predicted IoU (0..1, none of them NaN), from 0 to CALIBRATION_BINS - 1."""
+    bins = (predicted.to_numpy(float) * CALIBRATION_BINS).astype(np.intp)
+    return np.minimum(bins, CALIBRATION_BINS - 1)
 
 
 def given_corrections(events: pd.DataFrame) -> pd.DataFrame:
@@ -122,6 +128,14 @@ def _events_of(
         & (events["repeat"] == repeat)
         & (events["sequence"] == sequence)
     ]
+
+
+def _honesty_figures(scored: pd.DataFrame) -> dict[str, float]:
+    return {
+        "honesty": honesty(scored["uncertainty"], scored["j"]),
+        "iou_honesty": honesty(-scored["predicted_iou"], scored["j"]),
+        "iou_error": calibration_error(scored["predicted_iou"], scored["j"]),
+    }
 
 
 def _object_figures(frames: pd.DataFrame, events: pd.DataFrame) -> dict[str, Any]:
@@ -158,9 +172,7 @@ def _object_figures(frames: pd.DataFrame, events: pd.DataFrame) -> dict[str, Any
         "coverage": float((frames["area"] > 0).mean()),
         "stability": float(frames["stability"].mean()),
         "uncertainty": float(frames["uncertainty"].mean()),
-        "honesty": honesty(scored["uncertainty"], scored["j"]),
-        "iou_honesty": honesty(-scored["predicted_iou"], scored["j"]),
-        "iou_error": calibration_error(scored["predicted_iou"], scored["j"]),
+        **_honesty_figures(scored),
         "held": float(frames["held"].astype(bool).mean()),
     }
 
@@ -202,8 +214,6 @@ def _group_figures(
         "aci_mean": helped.aci_mean,
         "aci_sum": helped.aci_sum,
         "pseudo_corrections": int(objects["pseudo_corrections"].sum()),
-        "honesty": honesty(scored["uncertainty"], scored["j"]),
-        "iou_honesty": honesty(-scored["predicted_iou"], scored["j"]),
-        "iou_error": calibration_error(scored["predicted_iou"], scored["j"]),
+        **_honesty_figures(scored),
         "seconds_per_frame": float(once["seconds"].mean()),
     }

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import Frame, TrackerError
 from lazyxmem_ros.xmem.network import STRIDE
 
@@ -102,7 +103,7 @@ def portraits_of(frame: Frame) -> Tensor | None:
 def soft_ious(frame: Frame) -> list[float]:
     """Soft IoU of each object's mask and probabilities at the internal size, 0..1."""
     distribution = frame.distribution.float()
-    winner = distribution.argmax(0)
+    winner = winning_class(distribution)
     classes = torch.arange(1, len(distribution), device=winner.device)
     masks = (winner == classes[:, None, None]).float()
     objects = distribution[1:]
