@@ -45,6 +45,7 @@ TRACKER_TOPICS = (MASK_TOPIC, TRACKS_TOPIC, REQUEST_TOPIC, CORRECTED_TOPIC)
 SUBSCRIBERS = 2
 """Tracker and recorder: the replay begins when both listen."""
 START_TIMEOUT_S = 90.0
+LOCKSTEP_WAIT_S = 120.0
 DRAIN_S = 1.5
 """After the last image: time for its mask and for corrections under way."""
 REPORT_PERIOD_S = 0.25
@@ -65,7 +66,8 @@ class GraphSettings:
     bag: with images on `image_topic`, the first label map on INIT_TOPIC, and ground truth on
     `truth_topic`. rate: speed against the recording. tracker: parameters of the tracker node.
     corrector: parameters of the correction server. operator: None = nobody answers.
-    lockstep: the next image goes out only when the mask of the last one was seen.
+    lockstep: the next image goes out only when the mask of the last one was seen; LOCKSTEP_WAIT_S
+    is how long it is waited for.
     """
 
     bag: Path
@@ -108,9 +110,10 @@ def run_graph(
                 "report_period": REPORT_PERIOD_S,
             },
         )
-        start("correction", settings.corrector)
+        corrector = start("correction", settings.corrector)
+        operator = None
         if settings.operator is not None:
-            start(
+            operator = start(
                 "simulated_operator",
                 {
                     "bag": settings.bag,
@@ -127,6 +130,10 @@ def run_graph(
         start("tracker", settings.tracker, f"{input_topic}:={settings.image_topic}")
         # The replay itself waits for who listens to its images, not for who listens to the masks.
         _wait_for_log(processes, recorder, [f"recording {topic}" for topic in TRACKER_TOPICS])
+        # A request before they are there would be lost.
+        _wait_for_log(processes, corrector, ["correct_mask"])
+        if operator is not None:
+            _wait_for_log(processes, operator, ["ready"])
         replay = start("replay", _replay_parameters(settings))
         patience = START_TIMEOUT_S + 20 * settings.duration / max(settings.rate, 0.05)
         for _ in processes.wait_for(replay, patience):
@@ -202,6 +209,7 @@ def _replay_parameters(settings: GraphSettings) -> dict[str, object]:
             "lockstep_topic": MASK_TOPIC,
             "lockstep_image_topic": settings.image_topic,
             "lockstep_wait_for_object": True,
+            "lockstep_timeout": LOCKSTEP_WAIT_S,
         }
     return parameters
 

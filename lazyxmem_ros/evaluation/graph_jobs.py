@@ -13,7 +13,12 @@ import pandas as pd
 
 from lazyxmem_ros.evaluation.bag_export import TRUTH_TOPIC, export_bag
 from lazyxmem_ros.evaluation.errors import DatasetError, MethodError
-from lazyxmem_ros.evaluation.graph import GraphSettings, run_graph, tracker_parameters
+from lazyxmem_ros.evaluation.graph import (
+    LOCKSTEP_WAIT_S,
+    GraphSettings,
+    run_graph,
+    tracker_parameters,
+)
 from lazyxmem_ros.evaluation.graph_record import GraphRecord, read_record, score_record
 from lazyxmem_ros.evaluation.methods import Method, Trigger
 from lazyxmem_ros.evaluation.sequences import BagSequence
@@ -28,7 +33,11 @@ TRIGGERS = (Trigger.NOBODY, Trigger.POLICY)
 
 @dataclass(frozen=True)
 class GraphMode:
-    """How a sequence is played: at `rate` times its own speed, or in lockstep with the tracker."""
+    """How a sequence is played: at `rate` times its own speed, or in lockstep with the tracker.
+
+    In lockstep a frame also waits for its corrections, where the operator has no reaction delay:
+    everything then goes as in the offline run.
+    """
 
     rate: float = 1.0
     lockstep: bool = False
@@ -92,7 +101,7 @@ def run_through_graph(
         TRUTH_TOPIC,
         _duration(bag),
         mode.rate,
-        parameters | ({"image_reliability": "reliable"} if mode.lockstep else {}),
+        parameters | (_lockstep_parameters(job) if mode.lockstep else {}),
         corrector,
         job.operator if job.method.asks_operator else None,
         mode.lockstep,
@@ -101,6 +110,18 @@ def run_through_graph(
     record = read_record(folder / "published", bag.image_topic)
     frames, events = score_record(record, bag, method=job.method.name)
     return GraphRun(frames, events, record, bag, tuple(faults))
+
+
+def _lockstep_parameters(job: Job) -> dict[str, object]:
+    """Of the tracker, so that no image is dropped and no correction comes late by the clock."""
+    parameters: dict[str, object] = {"image_reliability": "reliable"}
+    if not (job.method.asks_operator and job.operator.reaction_delay):
+        # The replay waits longer than a frame does, and a frame longer than for one service call.
+        parameters |= {
+            "correction_wait": LOCKSTEP_WAIT_S / 2,
+            "correction_timeout": LOCKSTEP_WAIT_S / 4,
+        }
+    return parameters
 
 
 def _duration(bag: BagSequence) -> float:

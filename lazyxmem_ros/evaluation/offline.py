@@ -154,6 +154,7 @@ class SequenceRunner:
             mask = self._refine(request.image, request.prompt, request.stamp)
             if mask is None or not mask.any():
                 self._event(sample, request, applied=False, reason="the corrector found nothing")
+                self._tracker.dismiss(request.object_id, request.kind)
                 continue
             masks[request.object_id] = mask
         if not masks:
@@ -174,6 +175,8 @@ class SequenceRunner:
 
     def _ask(self, sample: Sample, result: StepResult, labels: Labels) -> None:
         """Put the questions of this frame into the operator's queue."""
+        # A request of the tracker's own goes out with what it shows before anything is corrected.
+        shown = result.labels if self._method.trigger is Trigger.POLICY else labels
         for object_id, reason in self._questions_on(sample, result, labels):
             truth = truth_of(sample, object_id)
             assert sample.image is not None
@@ -183,7 +186,7 @@ class SequenceRunner:
                 sample.key,
                 sample.stamp,
                 sample.image,
-                labels == object_id,
+                shown == object_id,
                 truth,
                 reason,
             )

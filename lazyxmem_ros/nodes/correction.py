@@ -129,6 +129,8 @@ class CorrectionNode(Node):
             prompt = read_prompt(request, image.shape[:2])
             key = image_key(request.image)
             refinement = self._corrector.refine(image, [prompt], image_key=key)[0]
+            if not refinement.score > 0:
+                raise CorrectorError("the corrector found nothing")
         except (ImageError, PromptError, CorrectorError) as error:
             self._counts.add("refused")
             self._refusals.refuse(self._service.srv_name, type(error).__name__, str(error))

@@ -50,10 +50,11 @@ class PromptFault(ValueError):  # noqa: N818 - it is the fault, not an error of 
 
 @dataclass(frozen=True)
 class _OpenRequest:
-    """deadline: ROS time in nanoseconds, or NO_DEADLINE."""
+    """deadline: ROS time in nanoseconds, or NO_DEADLINE. mask: bool [H, W], what is asked about."""
 
     deadline: int
     frame: ReceivedFrame
+    mask: MaskArray
 
     def is_over(self, now: int) -> bool:
         return self.deadline != NO_DEADLINE and now > self.deadline
@@ -145,7 +146,7 @@ class Corrections:
         timeout = round(self._setting("request_timeout") * NANOSECONDS_PER_SECOND)
         deadline = self._now() + timeout if timeout else NO_DEADLINE
         with self._lock:
-            self._open[frame.stamp, request.object_id] = _OpenRequest(deadline, frame)
+            self._open[frame.stamp, request.object_id] = _OpenRequest(deadline, frame, request.mask)
         self._outputs.publish_request(frame, request, deadline)
 
     def publish_correction(
@@ -232,23 +233,32 @@ class Corrections:
         try:
             frame, opened = self._frame_for(stamp, message.id)
             self._check_answer(message, frame, opened)
-            prompt, mask = self._read_answer(message, frame)
+            if message.message and is_bare(message):
+                self._counts.add("operator declined")
+                self._leave_unanswered(message, message.message)
+                return
+            prompt, mask = self._read_answer(message, frame, opened)
         except (PromptFault, ImageError) as error:
             self._refusals.refuse(self._topic, "correction", str(error))
-            self._outputs.publish_corrected(
-                message.header,
-                message.id,
-                None,
-                source="operator",
-                applied=False,
-                reason=str(error),
-            )
+            self._leave_unanswered(message, str(error))
             return
         if mask is not None:
             self._apply(stamp, message.id, mask, Source.OPERATOR)
         else:
             assert prompt is not None
             self._refine(frame, message.id, prompt, Source.OPERATOR)
+
+    def _leave_unanswered(self, message: msg.Correction, reason: str) -> None:
+        """An answer of no use: its frame waits no longer, but another answer may come."""
+        from lazyxmem_ros.lazy import Source
+
+        session = self._session
+        assert session is not None
+        stamp, object_id = stamp_of(message.header.stamp), int(message.id)
+        self._worker.post(lambda: session.give_up(stamp, object_id, Source.OPERATOR))
+        self._outputs.publish_corrected(
+            message.header, object_id, None, source="operator", applied=False, reason=reason
+        )
 
     def _frame_for(self, stamp: int, object_id: int) -> tuple[ReceivedFrame, _OpenRequest | None]:
         with self._lock:
@@ -274,7 +284,7 @@ class Corrections:
             raise PromptFault(f"the frame of stamp {frame.stamp} ns was not tracked")
 
     def _read_answer(
-        self, message: msg.Correction, frame: ReceivedFrame
+        self, message: msg.Correction, frame: ReceivedFrame, opened: _OpenRequest | None
     ) -> tuple[CorrectionPrompt | None, MaskArray | None]:
         """Either a prompt for the service or a mask to be used as it is."""
         assert frame.labels is not None
@@ -288,7 +298,8 @@ class Corrections:
         # A click says that something is wrong with the mask, a box that the object is in there:
         # a lost track's mask beside the box would only mislead.
         if prompt.prior is None and prompt.box is None:
-            prior = frame.labels == message.id
+            # Whoever was asked has seen the request's mask; the frame's may have changed since.
+            prior = frame.labels == message.id if opened is None else opened.mask
             prompt = CorrectionPrompt(prompt.positive, prompt.negative, prompt.box, prior)
         return prompt, None
 
@@ -300,6 +311,12 @@ class Corrections:
     @staticmethod
     def _header(stamp: int) -> Header:
         return Header(stamp=time_message(stamp))
+
+
+def is_bare(message: msg.Correction) -> bool:
+    """Whether a correction says nothing of where the object is."""
+    points = len(message.positive) + len(message.negative)
+    return not points and not message.has_box and is_empty(message.mask)
 
 
 def service_prompt(prompt: Prompt) -> CorrectionPrompt:

@@ -92,30 +92,36 @@ class SimulatedOperatorNode(Node):
         quality = QoSProfile(depth=QUEUE_DEPTH)
         self._answers = self.create_publisher(Correction, "operator_correction", quality)
         self.create_subscription(CorrectionRequest, "correction_request", self._on_request, quality)
+        self.get_logger().info(f"{len(self._truth)} frames of ground truth: ready")
 
     def _on_request(self, request: CorrectionRequest) -> None:
-        packed = self._truth.get(stamp_of(request.header.stamp))
-        if packed is None:
-            self.get_logger().warning("a request about a frame without ground truth: no answer")
-            return
-        truth, prediction = unpack_labels(packed), read_mask(request.mask)
-        if prediction.shape != truth.shape:
-            self.get_logger().warning("the request's mask has another size than the ground truth")
-            return
-        prompt = self._operator.click(truth == request.id, prediction)
-        if prompt is None:
-            self.get_logger().info(f"object {request.id} is not visible: no answer")
-            return
+        answer = self._answer_to(request)
         now = self.get_clock().now().nanoseconds
         delay = (self._operator.answer_time(now) - now) / NANOSECONDS_PER_SECOND
-        answer = correction_message(prompt, request.header, request.id)
         number = id(answer)
         self._pending[number] = self.create_timer(delay, partial(self._answer, answer, number))
+
+    def _answer_to(self, request: CorrectionRequest) -> Correction:
+        """What the operator does, or says where there is nothing to do."""
+        packed = self._truth.get(stamp_of(request.header.stamp))
+        if packed is None:
+            return self._nothing(request, "the frame is not annotated")
+        truth, prediction = unpack_labels(packed), read_mask(request.mask)
+        if prediction.shape != truth.shape:
+            return self._nothing(request, "the mask has another size than the ground truth")
+        prompt = self._operator.click(truth == request.id, prediction)
+        if prompt is None:
+            return self._nothing(request, "the operator saw nothing to correct")
+        return correction_message(prompt, request.header, request.id)
+
+    @staticmethod
+    def _nothing(request: CorrectionRequest, why: str) -> Correction:
+        return Correction(header=request.header, id=request.id, message=why)
 
     def _answer(self, answer: Correction, number: int) -> None:
         self.destroy_timer(self._pending.pop(number))
         self._answers.publish(answer)
-        self.get_logger().info(f"answered for object {answer.id}")
+        self.get_logger().info(f"answered for object {answer.id} {answer.message}".rstrip())
 
 
 def correction_message(prompt: Prompt, header: Header, object_id: int) -> Correction:

@@ -90,7 +90,8 @@ class TrackerReport:
             for source in ("pseudo", "operator")
             for what in ("requested", "applied", "not applied", "failed")
         }
-        values["operator received"] = counts["operator received"]
+        for what in ("received", "declined"):
+            values[f"operator {what}"] = counts[f"operator {what}"]
         values["operator open"] = open_requests
         for what in ("requests", "answered", "failed", "unavailable", "timed_out"):
             values[f"service {what}"] = client.counts[what]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,15 +19,17 @@ import pytest
 from PIL import Image
 
 from lazyxmem_ros.evaluation.bags import BagReader
+from lazyxmem_ros.evaluation.datasets import open_dataset
 from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.graph import MASK_TOPIC, tracker_parameters
 from lazyxmem_ros.evaluation.graph_jobs import GraphMode
 from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
-from lazyxmem_ros.evaluation.methods import choose_methods
-from lazyxmem_ros.evaluation.run import EvaluationPlan, evaluate
+from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
+from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig
+from lazyxmem_ros.evaluation.run import EvaluationPlan, Results, evaluate
 from lazyxmem_ros.evaluation.scene import SceneConfig
 from lazyxmem_ros.evaluation.sequences import SceneSequence
-from lazyxmem_ros.lazy import HoldRule, LazyConfig
+from lazyxmem_ros.lazy import OFF, HoldRule, LazyConfig
 from lazyxmem_ros.nodes import tracker_parameters as node_parameters
 from lazyxmem_ros.xmem import MemoryConfig
 
@@ -35,6 +37,8 @@ pytestmark = pytest.mark.slow
 MARKER = "LAZYXMEM_TEST_RUN"
 SIZE = 64
 """Short side inside the tracker, pixels."""
+HELP_WANTED = LazyConfig(user_rate=0.0, pseudo_rate=OFF, pseudo_entropy=0.0, cooldown_frames=3)
+"""Asks a person where uncertainty rises, and else corrects itself."""
 
 
 def demo_command(weights: Path, out: Path) -> list[str]:
@@ -118,30 +122,60 @@ def test_ctrl_c_leaves_no_process(moment: str, tiny_weights: Path, tmp_path: Pat
     assert marked_processes(mark) == []
 
 
+def both_ways(plan: EvaluationPlan, folder: Path) -> tuple[Results, Results]:
+    """The plan offline and through the graph in lockstep; their frames are the same, bit by bit."""
+    offline = evaluate(plan, folder / "offline", Watcher())
+    graph = evaluate(replace(plan, graph=GraphMode(lockstep=True)), folder / "graph", Watcher())
+    exact = ["index", "object", "j", "f", "area", "scored", "state"]
+    pd.testing.assert_frame_equal(graph.frames[exact], offline.frames[exact], check_exact=True)
+    uncertainty = graph.frames["uncertainty"], offline.frames["uncertainty"]
+    np.testing.assert_allclose(*uncertainty, atol=1e-4)
+    pictures = [sorted((folder / way).glob("jobs/*/*/masks/*.png")) for way in ("offline", "graph")]
+    assert len(pictures[0]) == offline.frames["index"].nunique()
+    for first, second in zip(*pictures, strict=True):
+        with Image.open(first) as one, Image.open(second) as other:
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    return offline, graph
+
+
 def test_slow_enough_the_graph_agrees_with_the_offline_run(
     tiny_weights: Path, tmp_path: Path
 ) -> None:
-    """Replay in lockstep, corrections off: the same rows, frame by frame."""
     plan = EvaluationPlan(
         (SceneSequence(SceneConfig(duration=2.0)),),
         tuple(choose_methods(["udu"])),
         TrackerSettings(tiny_weights, device="cpu", max_internal_size=SIZE),
         save_masks=True,
     )
-    offline = evaluate(plan, tmp_path / "offline", Watcher())
-    graph = evaluate(replace(plan, graph=GraphMode(lockstep=True)), tmp_path / "graph", Watcher())
-    assert len(graph.frames) == len(offline.frames) == 20
-    for column in ("index", "object", "j", "f", "area", "scored", "state"):
-        assert graph.frames[column].to_list() == offline.frames[column].to_list()
-    uncertainty = graph.frames["uncertainty"], offline.frames["uncertainty"]
-    np.testing.assert_allclose(*uncertainty, atol=1e-4)
-    for index in range(20):
-        first, second = (
-            sorted((tmp_path / way / "jobs/pond/udu/masks").glob("*.png"))[index]
-            for way in ("offline", "graph")
-        )
-        with Image.open(first) as one, Image.open(second) as other:
-            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    offline, _ = both_ways(plan, tmp_path)
+    assert len(offline.frames) == 20
+
+
+@pytest.mark.parametrize("gesture", [Gesture.CLICK, Gesture.MASK])
+def test_it_agrees_with_an_operator_and_the_trackers_own_corrections(
+    gesture: Gesture, tiny_weights: Path, make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Requests, answers through the correction service, learning from them; two objects.
+
+    On some frames the operator has nothing to say: those are not annotated.
+    """
+    annotated = {index: (1, 2) for index in range(24) if index not in (5, 6, 7)}
+    plan = EvaluationPlan(
+        tuple(open_dataset(make_tree("walk", 24, annotated))),
+        tuple(choose_methods(["lazy"], MethodOptions(HELP_WANTED))),
+        TrackerSettings(tiny_weights, device="cpu"),
+        OperatorConfig(gesture, click_noise=2.0),
+        save_masks=True,
+    )
+    offline, graph = both_ways(plan, tmp_path)
+    place = ["index", "object", "source"]
+    facts = [*place, "applied"]
+    first, second = (
+        run.events[facts].sort_values(place, ignore_index=True) for run in (offline, graph)
+    )
+    pd.testing.assert_frame_equal(first, second)
+    assert set(first[first["applied"]]["source"]) == {"operator", "pseudo"}
+    assert first["applied"].sum() > 10
 
 
 def test_only_the_tracker_asks_in_the_graph(tiny_weights: Path) -> None:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lazyxmem_ros.correction import make_corrector
+from lazyxmem_ros.correction import Corrector, Prompt, Refinement, make_corrector
 from lazyxmem_ros.evaluation.datasets import open_dataset
 from lazyxmem_ros.evaluation.errors import DatasetError, MethodError
 from lazyxmem_ros.evaluation.methods import (
@@ -43,12 +43,13 @@ def runner(
     delay: float = 0.0,
     schedule: dict[int, frozenset[int]] | None = None,
     strict: bool = False,
+    corrector: Corrector | None = None,
 ) -> SequenceRunner:
     chosen = all_methods(options or MethodOptions())[method]
     tracker = XMemTracker(XMem.from_checkpoint(weights), device="cpu")
     return SequenceRunner(
         LazyTracker(tracker, chosen.lazy),
-        make_corrector("grabcut"),
+        corrector or make_corrector("grabcut"),
         SimulatedOperator(OperatorConfig(Gesture.MASK, reaction_delay=delay)),
         chosen,
         schedule=schedule,
@@ -123,6 +124,32 @@ def test_the_policy_is_the_trackers_own(tiny_weights: Path, sequence: VideoSeque
     list(quiet.run(sequence))
     assert quiet.log.events == []
     assert not any(row["held"] for row in quiet.log.frames)
+
+
+class Unable:
+    """A corrector that fails at everything, as correctors say it."""
+
+    name = "unable"
+
+    def refine(
+        self,
+        image: np.ndarray,
+        prompts: Sequence[Prompt],
+        *,
+        image_key: Hashable | None = None,
+    ) -> list[Refinement]:
+        return [Refinement(np.ones(image.shape[:2], bool), 0.0) for _ in prompts]
+
+
+def test_a_corrector_that_finds_nothing_is_asked_again(
+    tiny_weights: Path, sequence: VideoSequence
+) -> None:
+    options = MethodOptions(replace(ALONE, pseudo_entropy=0.0, user_corrections=False))
+    run = runner(tiny_weights, "pseudo", options, corrector=Unable())
+    list(run.run(sequence))
+    asked = [event["index"] for event in run.log.events if event["object"] == 1]
+    assert len(asked) > 2
+    assert not any(event["applied"] for event in run.log.events)
 
 
 def test_faults_are_counted_or_stop_it(tiny_weights: Path, make_tree: MakeTree) -> None:

@@ -89,6 +89,25 @@ def test_a_click_gives_the_object(server: CorrectionNode, probe: Probe, encoding
     assert iou(read_mask(response.mask), scene(3)[1]) > 0.9
 
 
+class FailingCorrector(CountingCorrector):
+    """Gives back something with the score by which correctors say that they failed."""
+
+    def refine(
+        self, image: np.ndarray, prompts: list[Prompt], *, image_key: object = None
+    ) -> list[Refinement]:
+        return [Refinement(np.ones(image.shape[:2], bool), 0.0) for _ in prompts]
+
+
+def test_a_corrector_that_failed_gives_no_mask(
+    server: CorrectionNode, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_corrector", FailingCorrector())
+    response = probe.call(CorrectMask, SERVICE, request(3))
+    assert not response.success
+    assert response.message == "the corrector found nothing"
+    assert response.mask.height == 0
+
+
 def test_a_box_and_a_prior_serve_too(server: CorrectionNode, probe: Probe) -> None:
     mask = scene(5)[1]
     rows, columns = np.nonzero(mask)

@@ -14,10 +14,11 @@ from node_graph import (
     header,
     labels_of,
     scene,
+    scene_message,
     wait_for,
 )
 from rosgraph_msgs.msg import Clock
-from tracker_harness import NODE, Tracker, click
+from tracker_harness import NODE, NS, Tracker, click
 
 from lazyxmem_ros.msg import Correction, CorrectionRequest
 from lazyxmem_ros.nodes.conversions import mask_message, time_message
@@ -114,6 +115,23 @@ def test_a_person_is_asked_with_all_that_is_needed(tracker: Tracker) -> None:
     )
     np.testing.assert_array_equal(labels_of(request.mask) > 0, labels_of(tracker.mask_of(1)) == 1)
     assert request.deadline.sec > 0
+
+
+def test_a_frame_waits_no_longer_once_a_person_has_nothing_to_say(tracker: Tracker) -> None:
+    tracker.show_object(0)
+    tracker.set(user_corrections=True, user_entropy=0.0, cooldown_frames=0, correction_wait=30.0)
+    tracker.probe.publish(f"{NS}/image", scene_message(1))
+    wait_for(lambda: tracker.out("correction_request"), "the request")
+    assert tracker.mask_of(1) is None
+    refused, declined = tracker.refusals(), tracker.count("operator declined")
+    word = Correction(header=header(1), id=1, message="nothing to correct")
+    tracker.probe.publish(f"{NODE}/operator_correction", word)
+    wait_for(lambda: tracker.mask_of(1), "the mask")
+    wait_for(lambda: tracker.out("corrected"), "the report")
+    corrected = tracker.out("corrected")[0]
+    assert (corrected.applied, corrected.message) == (False, "nothing to correct")
+    assert tracker.count("operator declined") == declined + 1
+    assert tracker.refusals() == refused
 
 
 def test_a_persons_click_goes_through_the_service_and_changes_the_mask(tracker: Tracker) -> None:
