@@ -13,6 +13,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+
 
 @contextmanager
 def importing() -> Iterator[None]:
@@ -35,9 +38,12 @@ def importing() -> Iterator[None]:
 
 def start(module: str) -> int:
     """Import a module and run its `main`; returns the exit code."""
-    with importing():
-        main = importlib.import_module(module).main
-    return int(main())
+    try:
+        with importing():
+            main = importlib.import_module(module).main
+        return int(main())
+    except KeyboardInterrupt:  # between the imports and where `main` sees to it itself
+        return EXIT_INTERRUPTED
 
 
 def lazyxmem() -> int:

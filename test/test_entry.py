@@ -38,6 +38,31 @@ def wait_until_loaded(process: subprocess.Popen[str], library: str) -> None:
         time.sleep(0.002)
 
 
+def started(command: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [executable(command[0]), *command[1:]],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        # Python leaves Ctrl-C alone where it is ignored, as below some test runners.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+@pytest.mark.parametrize("name", ["lazyxmem", *(NODES[1].split() if NODES else [])])
+def test_interrupted_while_python_itself_begins(name: str, tmp_path: Path) -> None:
+    """Python's own traceback would come from there, before any line of ours."""
+    if subprocess.run(["env", "--block-signal=INT", "true"], capture_output=True).returncode:
+        pytest.skip("needs an `env` that blocks signals (coreutils 8.31)")
+    for delay in (0.0, 0.01, 0.02, 0.03, 0.05):
+        process = started([name, "evaluate", "scene"], tmp_path)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=DEADLINE_S)
+        assert (process.returncode, errors) == (-signal.SIGINT, ""), delay
+
+
 @pytest.mark.parametrize(
     ("command", "library"),
     [
@@ -51,15 +76,7 @@ def wait_until_loaded(process: subprocess.Popen[str], library: str) -> None:
 def test_interrupted_while_importing(
     command: list[str], library: str, later: float, tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(
-        [executable(command[0]), *command[1:]],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        # Python leaves Ctrl-C alone where it is ignored, as below some test runners.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = started(command, tmp_path)
     wait_until_loaded(process, library)
     time.sleep(later)
     process.send_signal(signal.SIGINT)

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -25,12 +27,16 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
     A node may have `close()`, run before it is destroyed, and `exit_code`.
     """
     node: Node | None = None
+    executor: SingleThreadedExecutor | None = None
     try:
-        rclpy.init(args=list(arguments) if arguments is not None else None)
-        node = make_node()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
+        with Interruptible():
+            with _signals_wait():
+                rclpy.init(args=list(arguments) if arguments is not None else None)
+                # A half-made executor complains when it goes.
+                executor = SingleThreadedExecutor()
+            node = make_node()
+            executor.add_node(node)
+            executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (ParameterError, NodeStartError) as error:
@@ -41,12 +47,42 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
         if rclpy.ok():
             raise
     finally:
-        # A launcher and the terminal may both pass on Ctrl-C; the second must not break the end.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # The node's threads first: they use everything else.
+        close = getattr(node, "close", None)
+        if close is not None:
+            close()
+        if executor is not None:
+            executor.shutdown()
         if node is not None:
-            close = getattr(node, "close", None)
-            if close is not None:
-                close()
             node.destroy_node()
         rclpy.try_shutdown()
     return int(getattr(node, "exit_code", 0))
+
+
+class Interruptible:
+    """A block that the first Ctrl-C leaves by KeyboardInterrupt; afterwards Ctrl-C does nothing.
+
+    A launcher and the terminal may both pass it on: the second must not break the orderly end.
+    """
+
+    def __enter__(self) -> None:
+        self._armed = True
+        signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def __exit__(self, *exception: object) -> None:
+        self._armed = False
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._armed:
+            self._armed = False
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM wait. No other thread may be running that would take them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
