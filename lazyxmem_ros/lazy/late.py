@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lazyxmem_ros.correction.base import BoolMask
-from lazyxmem_ros.lazy.hindsight import Histories, judge_again
+from lazyxmem_ros.lazy.hindsight import AllLooks, Histories, judge_again
 from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind
 from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 
@@ -36,12 +36,14 @@ class Moment:
         frame: the tracker's, with its features.
         paused: ids of the objects that were paused on it.
         histories: its objects', as of its prediction: before masks were added or corrected.
+        looks: what they had looked like, as of then.
         held: whether its prediction was to stay out of memory.
         barred: whether it stays out of memory whatever is predicted when it is gone through again:
             the tracker asked to correct itself on it, or a correction of it is not to be learnt.
         additions: masks given after it was opened, in that order, object id -> bool [H, W].
         removed: ids of the objects that went while it was the newest frame.
         learnt: corrected masks that memory took in on it, object id -> bool [H, W].
+        told: ids of the objects that a person corrected on it.
         state: what the tracker remembered while the frame was open, before its additions; None:
             no copy was made.
     """
@@ -49,11 +51,13 @@ class Moment:
     frame: Frame
     paused: frozenset[int] = frozenset()
     histories: Histories = field(default_factory=dict)
+    looks: AllLooks = field(default_factory=dict)
     held: bool = False
     barred: bool = False
     additions: list[dict[int, BoolMask]] = field(default_factory=list)
     removed: set[int] = field(default_factory=set)
     learnt: dict[int, BoolMask] = field(default_factory=dict)
+    told: set[int] = field(default_factory=set)
     state: TrackerState | None = None
 
     @property
@@ -83,6 +87,7 @@ class Moment:
             added.pop(object_id, None)
         self.additions = [added for added in self.additions if added]
         self.learnt.pop(object_id, None)
+        self.told.discard(object_id)
 
     def opening(self) -> Frame:
         """Its frame with only those given masks with which it was opened."""
@@ -127,6 +132,9 @@ class Timeline:
         """Keeps the open frame, and a copy of the tracker's memory if one is due or `asked` for."""
         if not self._max_time:
             return
+        if self._moments:
+            self._moments[-1].frame.settle()  # its closing has renewed the hidden states
+        moment.frame.settle()
         copies = (m.stamp for m in reversed(self._moments) if m.state is not None)
         last = next(copies, None)
         if asked or last is None or moment.stamp - last >= self._state_period:
@@ -190,11 +198,14 @@ class CatchUp:
         *,
         config: Callable[[], LazyConfig],
         arriving: Callable[[], set[int]],
+        follow_looks: bool,
     ) -> None:
         """moments: the first one has a copy. config: the settings as they are now.
 
         arriving: the objects that the tracker does not know yet on some of these frames.
+        follow_looks: whether it matters what the objects look like.
         """
+        self._follow_looks = follow_looks
         self._tracker = tracker
         self._config = config
         self._arriving = arriving
@@ -208,6 +219,7 @@ class CatchUp:
         self._fork = self._tracker.fork(first.state)
         self._fresh = True
         self.histories = dict(first.histories)
+        self.looks = _copied(first.looks)
 
     @property
     def start(self) -> int:
@@ -269,6 +281,7 @@ class CatchUp:
         fork, arriving = self._fork, self._arriving()
         went = (set(fork.object_ids) - set(moment.frame.object_ids) - arriving) | moment.removed
         fork.remove_objects([i for i in fork.object_ids if i in went])
+        self.looks = {i: looks for i, looks in self.looks.items() if i not in went}
         if self._fresh:
             assert fork.frame is not None  # the copy was made while its frame was open
             frame, held = fork.frame, moment.held
@@ -276,20 +289,26 @@ class CatchUp:
             frame = fork.resegment(moment.opening())
             held = self._decide(frame, moment, frame.object_ids, set(frame.given))
         self._fresh = False
+        frame.settle()
         again = replace(
             moment,
             frame=frame,
             histories=dict(self.histories),
+            looks=_copied(self.looks),
             held=held,
             additions=[dict(added) for added in moment.additions],
             removed=set(moment.removed),
             learnt=dict(moment.learnt),
+            told=set(moment.told),
             state=fork.state() if moment.state else None,
         )
         for added in again.additions:
             fork.add_objects(frame, added)
             self._decide(frame, moment, added, added)
         self._close(frame, moment, held=held or moment.barred)
+        for object_id in moment.told & self.looks.keys():
+            self.looks[object_id].told = frame.stamp
+        frame.settle()
         return again
 
     def _close(self, frame: Frame, moment: Moment, *, held: bool) -> None:
@@ -317,5 +336,10 @@ class CatchUp:
             chosen=chosen,
             given=given,
             paused=moment.paused,
+            looks=self.looks if self._follow_looks else None,
         )
         return held
+
+
+def _copied(looks: AllLooks) -> AllLooks:
+    return {object_id: one.copy() for object_id, one in looks.items()}

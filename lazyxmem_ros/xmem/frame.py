@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from lazyxmem_ros.xmem.inputs import outputs
 from lazyxmem_ros.xmem.network import KeyFeatures
+from lazyxmem_ros.xmem.storage import lasting_copies
 
 
 class Closing(enum.Enum):
@@ -54,6 +56,7 @@ class Frame:
     closing: Closing | None = None
     """How it was closed; None while it is open."""
     _probabilities: Tensor | None = None
+    _settled: tuple[Tensor, ...] = ()  # what lies in memory for what stays
 
     @property
     def open(self) -> bool:
@@ -63,9 +66,12 @@ class Frame:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors that it keeps for corrections."""
-        features = [] if self.features is None else list(self.features)
-        parts = [*features, *self.given.values(), *self.hidden.values()]
-        return sum(t.nbytes for t in (self.image, self.distribution, *parts))
+        return sum(t.nbytes for t in self._kept())
+
+    def _kept(self) -> Iterator[Tensor]:
+        yield from (self.image, *(self.features or ()), self.distribution)
+        yield from self.given.values()
+        yield from self.hidden.values()
 
     @property
     def probabilities(self) -> Tensor:
@@ -77,6 +83,25 @@ class Frame:
     def copy(self) -> Frame:
         """The same frame, with a life of its own; tensors are shared, nothing writes into them."""
         return replace(self, hidden=dict(self.hidden), given=dict(self.given))
+
+    def settle(self) -> None:
+        """Move what is kept to memory for what stays (see `storage`); all values stay the same.
+
+        What is replaced later moves with the next call. On a GPU nothing needs to move.
+        """
+        if self.image.device.type != "cpu":
+            return
+        settled = {id(t) for t in self._settled}
+        moving = [t for t in self._kept() if id(t) not in settled]
+        moved = dict(zip(map(id, moving), lasting_copies(moving), strict=True))
+        self.image = moved.get(id(self.image), self.image)
+        if self.features is not None:
+            self.features = KeyFeatures(*(moved.get(id(t), t) for t in self.features))
+        if id(self.distribution) in moved:
+            self.set_distribution(moved[id(self.distribution)])
+        self.hidden = {i: moved.get(id(t), t) for i, t in self.hidden.items()}
+        self.given = {i: moved.get(id(t), t) for i, t in self.given.items()}
+        self._settled = tuple(self._kept())
 
     def labels(self) -> NDArray[np.uint16]:
         """Label map [H, W]: the most probable object's id, 0 for background."""

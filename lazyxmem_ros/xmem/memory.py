@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lazyxmem_ros.xmem.storage import lasting_copies, lasting_zeros
+
 LIFE_AT_BIRTH = 1e-7
 """Frames; usage is divided by the life, which must not be zero."""
 
@@ -131,7 +133,7 @@ class Memory:
         rows = self._base + config.max_working_frames * tokens_per_frame
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(*shape, dtype=dtype, device=device).zero_()
+            return lasting_zeros(*shape, dtype=dtype, device=device)
 
         self._zeros = zeros
         self._rows = rows
@@ -202,9 +204,11 @@ class Memory:
     def state(self) -> MemoryState:
         """A copy of all that is held; what is done here later does not change it."""
         rows = self._used_rows()
+        columns = self._columns()
+        copies = lasting_copies([array[rows] for array in self._arrays()])
         return MemoryState(
-            shared={name: array[rows].clone() for name, array in self._columns().items()},
-            values={i: owner.values[rows].clone() for i, owner in self._owners.items()},
+            shared=dict(zip(columns, copies[: len(columns)], strict=True)),
+            values=dict(zip(self._owners, copies[len(columns) :], strict=True)),
             births={i: owner.birth for i, owner in self._owners.items()},
             anchored=frozenset(i for i, owner in self._owners.items() if owner.anchored),
             working=tuple(self._working),

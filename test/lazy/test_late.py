@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Late corrections: exactly what an instant answer would have led to, once caught up."""
 
+import mmap
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from late_runs import (
+    CALIBRATION,
     CONFIG,
     FIRST,
     FRAME_TIME,
+    MEMORY,
     SECOND_ONE,
     correction,
     image,
@@ -21,8 +24,8 @@ from late_runs import (
     step,
 )
 
-from lazyxmem_ros.lazy import SECOND, TrackState
-from lazyxmem_ros.xmem import XMem
+from lazyxmem_ros.lazy import SECOND, LazyTracker, TrackState
+from lazyxmem_ros.xmem import XMem, XMemTracker
 
 
 @pytest.mark.parametrize("delay", [1, 3, 12, 25])
@@ -40,6 +43,20 @@ def test_once_caught_up_it_is_as_if_the_answer_had_been_instant(
     assert index + delay < caught_up[0] <= index + 2 * delay + 15
     assert late.frames_behind == 0
     assert same(instant, late)
+
+
+@pytest.mark.parametrize("delay", [1, 12, 25])
+def test_the_predicted_iou_is_then_what_it_would_be_too(delay: int, small_network: XMem) -> None:
+    """What the objects have looked like is followed through the corrected past."""
+    instant, late, plain = (start(small_network, CONFIG, CALIBRATION) for _ in range(3))
+    first, second = correction(5, FIRST), correction(9, SECOND_ONE)
+    run(instant, {5: [first], 9: [second]}, 80)
+    run(late, {5 + delay: [first], 9 + delay: [second]}, 80)
+    run(plain, {}, 80)
+    assert late.frames_behind == 0
+    expected = [[t.expected_iou for t in step(lazy, 81).tracks] for lazy in (instant, late, plain)]
+    assert expected[0] == expected[1] != expected[2]
+    assert all(value is not None for value in expected[0])
 
 
 def test_until_then_tracking_goes_on_as_before(small_network: XMem) -> None:
@@ -307,3 +324,31 @@ def test_reset_forgets_a_catch_up(small_network: XMem) -> None:
     assert late.frames_behind == 0
     assert late.history_bytes == 0
     late.step(image(0), 0, masks={1: mask(0, 0)})
+
+
+def test_the_kept_past_lies_apart_from_what_comes_and_goes(small_network: XMem) -> None:
+    """On pages of its own, also where it was gone through again: no array of a frame's
+    computation is kept, which would leave a hole when it goes.
+    """
+    pictures = np.random.default_rng(0).integers(0, 256, (24, 144, 160, 3), dtype=np.uint8)
+    shown = np.zeros((144, 160), bool)
+    shown[40:90, 30:100] = True
+    lazy = LazyTracker(XMemTracker(small_network, MEMORY), CONFIG)
+    for index, picture in enumerate(pictures):
+        lazy.step(picture, index * FRAME_TIME, masks={1: shown} if index == 0 else None)
+        if index == 8:
+            outcome = lazy.apply(correction(5, {1: np.roll(shown, 20, 1)}))
+            assert outcome.applied
+    assert lazy.frames_behind == 0
+    moments = lazy._state.timeline.moments
+    assert len(moments) == len(pictures)
+    for moment in moments[:-1]:  # the newest frame is open
+        frames = [moment.frame]
+        if moment.state is not None:
+            assert moment.state.frame is not None
+            frames.append(moment.state.frame)
+        for frame in frames:
+            assert frame.features is not None
+            kept = [frame.image, *frame.features, frame.distribution]
+            assert all(t.untyped_storage().data_ptr() % mmap.PAGESIZE == 0 for t in kept)
+            assert kept[1].untyped_storage().data_ptr() == kept[0].untyped_storage().data_ptr()

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory for what stays: the same values and layout, and pages that go back to the system."""
+
+import gc
+import mmap
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lazyxmem_ros.xmem import Frame, MemoryConfig, XMem, XMemTracker
+from lazyxmem_ros.xmem.memory import Memory
+from lazyxmem_ros.xmem.storage import ALIGNMENT, PAGES_FROM, lasting_copies, lasting_zeros
+
+CPU = torch.device("cpu")
+MIB = 1 << 20
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+def various() -> list[torch.Tensor]:
+    """Dense and not, channels first and last, of odd sizes and several types."""
+    torch.manual_seed(0)
+    images = torch.randn(1, 5, 30, 31)
+    return [
+        images,
+        images.to(memory_format=torch.channels_last),
+        torch.randn(70, 9)[3:50],
+        torch.randn(9, 70).T,
+        torch.randn(6, 40, 40)[2],
+        torch.arange(77),
+        torch.arange(5) > 2,
+        torch.zeros(0, 4),
+        torch.tensor(3.0),
+        torch.randn(5, 33).half(),
+    ]
+
+
+@pytest.mark.parametrize("more", [0, PAGES_FROM])
+def test_copies_are_equal_in_values_type_and_layout(more: int) -> None:
+    originals = [*various(), torch.zeros(more, dtype=torch.uint8)]
+    copies = lasting_copies(originals)
+    for original, copy in zip(originals, copies, strict=True):
+        clone = original.clone()
+        assert copy.dtype is clone.dtype
+        assert copy.shape == clone.shape
+        assert copy.stride() == clone.stride()
+        assert copy.nbytes == clone.nbytes
+        assert torch.equal(copy, clone)
+        assert copy.data_ptr() % ALIGNMENT == 0
+
+
+def test_copies_have_a_life_of_their_own() -> None:
+    originals = [torch.ones(PAGES_FROM), torch.ones(7), torch.ones(7)]
+    copies = lasting_copies(originals)
+    copies[1].zero_()
+    originals[0].zero_()
+    assert copies[0].eq(1).all()
+    assert copies[2].eq(1).all()
+    assert originals[1].eq(1).all()
+
+
+def test_copies_of_nothing() -> None:
+    assert lasting_copies([]) == []
+
+
+@pytest.mark.parametrize("rows", [3, PAGES_FROM])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_zeros(rows: int, dtype: torch.dtype) -> None:
+    zeros = lasting_zeros(rows, 2, dtype=dtype, device=CPU)
+    assert zeros.shape == (rows, 2)
+    assert zeros.dtype is dtype
+    assert not zeros.any()
+    zeros[1] = 1
+    assert zeros.sum() == 2
+
+
+@linux_only
+def test_the_pages_are_there_at_once_and_go_with_the_last_tensor() -> None:
+    before = resident()
+    zeros = lasting_zeros(64 * MIB, dtype=torch.uint8, device=CPU)
+    assert resident() - before > 60 * MIB
+    first, second = lasting_copies([zeros, torch.ones(3)])
+    del zeros
+    assert resident() - before > 60 * MIB
+    del first
+    assert second.eq(1).all()  # its pages hold the larger one, too
+    assert resident() - before > 60 * MIB
+    del second
+    assert resident() - before < 4 * MIB
+
+
+@linux_only
+def test_an_object_that_is_removed_gives_its_values_back_to_the_system() -> None:
+    memory = Memory(MemoryConfig(), tokens_per_frame=48, key_dim=8, value_dim=512, device=CPU)
+    memory.add_object(1, birth=0)
+    before = resident()
+    for object_id in range(2, 7):
+        memory.add_object(object_id, birth=0)
+    values = 10_480 * 512 * 4
+    assert resident() - before > 4.9 * values
+    for object_id in range(2, 7):
+        memory.remove_object(object_id)
+    assert resident() - before < 0.1 * values
+
+
+@linux_only
+def test_copies_of_memory_come_and_go_without_a_trace() -> None:
+    memory = Memory(MemoryConfig(), tokens_per_frame=400, key_dim=64, value_dim=512, device=CPU)
+    memory.add_object(1, birth=0)
+    for index in range(5):
+        memory.write(
+            index,
+            key=torch.randn(400, 64),
+            shrinkage=torch.ones(400),
+            selection=torch.rand(400, 64),
+            values={1: torch.randn(400, 512)},
+            shows=torch.ones(400, dtype=torch.int64),
+        )
+    before = resident()
+    states = [memory.state() for _ in range(8)]
+    held = sum(state.nbytes for state in states)
+    assert held > 32 * MIB
+    assert resident() - before > 0.9 * held
+    # Whatever is allocated meanwhile and stays does not keep their place.
+    between = [torch.ones(100) for _ in range(100)]
+    del states[::2]
+    assert resident() - before < 0.6 * held
+    del states, between
+    assert resident() - before < 0.1 * held
+
+
+def parts(frame: Frame) -> list[torch.Tensor]:
+    assert frame.features is not None
+    return [frame.image, *frame.features, frame.distribution, *frame.hidden.values()]
+
+
+def test_a_settled_frame_is_the_same_frame(small_network: XMem) -> None:
+    """Settled while it is open and after it was closed; what follows is equal to the bit."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 144, 160, 3), dtype=np.uint8)
+    shown = np.zeros((144, 160), bool)
+    shown[40:90, 30:100] = True
+    config = MemoryConfig(memory_every=2)
+    plain, settling = XMemTracker(small_network, config), XMemTracker(small_network, config)
+    for index, image in enumerate(images):
+        given = {1: shown, 2: ~shown} if index == 0 else None
+        expected, frame = plain.segment(image, given), settling.segment(image, given)
+        frame.settle()
+        plain.memorize(expected)
+        settling.memorize(frame)
+        frame.settle()
+        assert frame.nbytes == expected.nbytes
+        for mine, theirs in zip(parts(frame), parts(expected), strict=True):
+            assert torch.equal(mine, theirs)
+            assert mine.data_ptr() != theirs.data_ptr()
+        assert torch.equal(frame.probabilities, expected.probabilities)
+        assert frame.given.keys() == expected.given.keys()
+
+
+def test_what_has_settled_is_not_moved_again(small_network: XMem) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (144, 160, 3), dtype=np.uint8)
+    shown = np.zeros((144, 160), bool)
+    shown[40:90, 30:100] = True
+    tracker = XMemTracker(small_network)
+    frame = tracker.segment(image, {1: shown})
+    frame.settle()
+    before = [t.data_ptr() for t in parts(frame)]
+    frame.settle()
+    assert [t.data_ptr() for t in parts(frame)] == before
+    tracker.memorize(frame)  # renews the hidden state
+    frame.settle()
+    assert [t.data_ptr() for t in parts(frame)][:-1] == before[:-1]
+    assert frame.hidden[1].data_ptr() != before[-1]
