@@ -73,6 +73,9 @@ class CorrectionDesk:
             self._learn_after_closing({i: learnt[i] for i in masks})
         stamp = newest.frame.stamp
         self._note(correction, standing)
+        if source is Source.OPERATOR:
+            for moment in {newest.moment, *self._state.moments(stamp)}:
+                moment.told |= masks.keys()
         return Outcome(
             applied=True,
             reason=note,
@@ -104,6 +107,8 @@ class CorrectionDesk:
                 source.kind, index=newest.frame.index, stamp=newest.frame.stamp, in_view=in_view
             )
             item.corrected[source] = max(correction.stamp, item.corrected.get(source, 0))
+            if source is Source.OPERATOR:
+                item.looks.told = item.corrected[source]
 
     def _apply_late(
         self, correction: Correction, past: PastFrame, masks: dict[int, BoolMask]
@@ -116,6 +121,9 @@ class CorrectionDesk:
             return self._apply_to_newest(correction, past, masks)
         frame = moments[-1].frame
         probabilities = state.tracker.preview(frame, masks)
+        if correction.source is Source.OPERATOR:
+            for moment in moments:
+                moment.told |= masks.keys()
         note = f"it came {newest.frame.index - past.index} frames late and is the frame's own"
         if state.config.learns_from(correction.source.kind):
             for moment in moments:

@@ -62,14 +62,46 @@ class Evidence:
 class Looks:
     """What one object has looked like: portraits, and its usual area."""
 
-    def __init__(self, portraits: Tensor | None = None, usual_area: float | None = None) -> None:
-        """portraits: float [P, C_k], the first one oldest; usual_area: log of pixels."""
+    def __init__(
+        self,
+        portraits: Tensor | None = None,
+        usual_area: float | None = None,
+        portrayed: int | None = None,
+        told: int | None = None,
+    ) -> None:
+        """portraits: float [P, C_k], the first one oldest; usual_area: log of pixels.
+
+        portrayed: stamp of the newest frame of which a portrait was taken, nanoseconds; told: that
+        of the newest one on which a person corrected the object.
+        """
         self.portraits = portraits
         self.usual_area = usual_area
+        self.portrayed = portrayed
+        self.told = told
 
     def copy(self) -> Looks:
         """Another one; tensors are replaced, never written into."""
-        return Looks(self.portraits, self.usual_area)
+        return Looks(self.portraits, self.usual_area, self.portrayed, self.told)
+
+    def see(
+        self, area: int, portrait: Tensor | None, stamp: int, *, all_known: bool = True
+    ) -> float:
+        """Notes the object on a frame; returns the growth of its area [pixels, > 0], see `grow`.
+
+        A portrait, float [C_k], is kept where one is due: on the first frame with features, and on
+        the first after a person's correction has taken effect: what a person has just said is what
+        the object looks like. all_known: whether every correction has taken effect by now.
+        """
+        growth = self.grow(area)
+        first = self.portrayed is None
+        if portrait is not None and (first or (all_known and self._told_since())):
+            self.remember(portrait.clone())
+            self.portrayed = stamp
+        return growth
+
+    def _told_since(self) -> bool:
+        assert self.portrayed is not None
+        return self.told is not None and self.told > self.portrayed
 
     def remember(self, portrait: Tensor) -> None:
         """Adds a portrait, float [C_k]."""

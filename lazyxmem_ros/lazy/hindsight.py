@@ -3,7 +3,8 @@
 
 The same rules as the first time, with each object's history as it is in the corrected past: who is
 LOST there has no say in whether memory learns the frame. Nobody is asked anything: that moment has
-passed.
+passed. What an object has looked like is followed through the corrected past too, so that its
+predicted IoU is then what it would be had the answer been instant.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from lazyxmem_ros.lazy.expected_iou import Looks, portraits_of
 from lazyxmem_ros.lazy.policy import (
     Decision,
     LazyConfig,
@@ -25,6 +27,8 @@ from lazyxmem_ros.xmem import Frame
 
 Histories = dict[int, ObjectHistory]
 """Object id -> what the policy remembers of it."""
+AllLooks = dict[int, Looks]
+"""Object id -> what it has looked like."""
 
 
 def judge_again(
@@ -35,6 +39,7 @@ def judge_again(
     chosen: Collection[int],
     given: Collection[int],
     paused: Collection[int],
+    looks: AllLooks | None,
 ) -> tuple[Histories, bool]:
     """Decides about objects of a frame that is open again.
 
@@ -45,6 +50,8 @@ def judge_again(
         chosen: ids of the objects that are decided upon; the others' histories stay.
         given: ids of those whose mask was given on it.
         paused: ids of those that were paused on it.
+        looks: what its objects have looked like up to the frame before; the chosen ones' are
+            brought up to this frame. None: nobody wants to know.
 
     Returns:
         The histories of the frame's objects with this frame, and whether the frame stays out of
@@ -54,9 +61,13 @@ def judge_again(
     after = {i: histories[i] for i in frame.object_ids if i in histories}
     decisions: list[Decision] = []
     measured = measure(frame.probabilities).objects
-    for object_id, seen in zip(frame.object_ids, measured, strict=True):
+    portraits = None if looks is None else portraits_of(frame)
+    for position, (object_id, seen) in enumerate(zip(frame.object_ids, measured, strict=True)):
         if object_id not in chosen:
             continue
+        if looks is not None and seen.area:
+            portrait = None if portraits is None else portraits[position]
+            looks.setdefault(object_id, Looks()).see(seen.area, portrait, frame.stamp)
         before = _rested(after.get(object_id, ObjectHistory()), object_id in paused)
         observation = Observation(
             index=frame.index,

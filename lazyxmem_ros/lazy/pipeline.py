@@ -189,6 +189,7 @@ class LazyTracker:
         corrects_itself = RequestKind.PSEUDO in asked and not state.config.update_from_pseudo
         newest.moment.paused = state.paused_ids()
         newest.moment.histories = {i: item.history for i, item in state.objects.items()}
+        newest.moment.looks = {i: item.looks.copy() for i, item in state.objects.items()}
         newest.moment.held, newest.moment.barred = newest.held, corrects_itself
         state.timeline.add(state.tracker, newest.moment, asked=RequestKind.USER in asked)
 

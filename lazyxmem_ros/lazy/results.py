@@ -72,11 +72,7 @@ class FrameJudge:
         return given_up
 
     def _weigh(self, newest: NewestFrame, uncertainty: Uncertainty, chosen: set[int]) -> None:
-        """The predicted IoU of each of the chosen objects, and portraits where they are due.
-
-        A portrait is due on the first frame with features, and on the first after a person's
-        correction has taken effect: what a person has just said is what the object looks like.
-        """
+        """The predicted IoU of each of the chosen objects, and portraits where they are due."""
         frame, state = newest.frame, self._state
         if state.expected_iou is None:
             return
@@ -90,14 +86,13 @@ class FrameJudge:
             if seen.area == 0:
                 item.expected_iou = 0.0
                 continue
-            growth = item.looks.grow(seen.area)
-            if portraits is None:
+            portrait = None if portraits is None else portraits[position]
+            all_known = state.catch_up is None
+            growth = item.looks.see(seen.area, portrait, frame.stamp, all_known=all_known)
+            if portrait is None:
                 continue
-            if state.portrait_due(item):
-                item.looks.remember(portraits[position].clone())
-                item.portrayed = frame.stamp
             item.expected_iou = state.expected_iou.predict(
-                weigh(sharpness[position], seen.entropy, portraits[position], item.looks, growth)
+                weigh(sharpness[position], seen.entropy, portrait, item.looks, growth)
             )
 
     def _decide(

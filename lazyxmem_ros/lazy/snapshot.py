@@ -176,7 +176,7 @@ def _scalars(snapshot: Snapshot) -> dict[str, Any]:
                 "born": o.born,
                 "history": _history(o.history),
                 "usual_area": o.looks.usual_area,
-                "portrayed": o.portrayed,
+                "portrayed": o.looks.portrayed,
             }
             for i, o in snapshot.objects.items()
         ],
@@ -243,8 +243,7 @@ def _object(scalars: dict[str, Any], portraits: Tensor | None) -> FollowedObject
         label=scalars["label"],
         born=scalars["born"],
         history=ObjectHistory(state=state, **history),
-        looks=Looks(portraits, scalars.get("usual_area")),
-        portrayed=scalars.get("portrayed"),
+        looks=Looks(portraits, scalars.get("usual_area"), scalars.get("portrayed")),
         published=state,
     )
 

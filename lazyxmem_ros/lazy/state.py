@@ -32,7 +32,6 @@ class FollowedObject:
         rate: its entropy's change on the last frame that was decided upon, or None.
         expected_iou: its predicted IoU on that frame, or None.
         looks: what it has looked like.
-        portrayed: stamp of the newest frame of which a portrait was taken; None before the first.
         corrected: source -> stamp of the newest frame of which a correction was applied.
         arriving: it was shown on a past frame, before it was known, and the frames since are still
             being gone through.
@@ -45,7 +44,6 @@ class FollowedObject:
     rate: float | None = None
     expected_iou: float | None = None
     looks: Looks = field(default_factory=Looks)
-    portrayed: int | None = None
     corrected: dict[Source, int] = field(default_factory=dict)
     arriving: bool = False
 
@@ -144,13 +142,6 @@ class LazyState:
         paused = TrackState.PAUSED
         return frozenset(i for i, item in self.objects.items() if item.history.state is paused)
 
-    def portrait_due(self, item: FollowedObject) -> bool:
-        """Whether a portrait of the object is to be taken of the newest frame."""
-        if item.portrayed is None:
-            return True
-        corrected = item.corrected.get(Source.OPERATOR, item.portrayed)
-        return self.catch_up is None and corrected > item.portrayed
-
     def to_learn(self) -> dict[int, BoolMask]:
         """The corrected masks of the newest frame that memory takes in."""
         learnt: dict[int, BoolMask] = {}
@@ -192,6 +183,7 @@ class LazyState:
                 moments,
                 config=lambda: self.config,
                 arriving=self.arriving_ids,
+                follow_looks=self.expected_iou is not None,
             )
         return self.catch_up.frames_left
 
@@ -208,6 +200,7 @@ class LazyState:
             item = self.objects.get(object_id)
             if item is not None:
                 item.history = adopted(item.history, history, arriving=item.arriving)
+                item.looks = catch_up.looks.get(object_id, item.looks)
         for item in self.objects.values():
             item.arriving = False
         if self.newest is not None and self.tracker.frame is not None:

@@ -4,11 +4,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
 
-from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Source
+from lazyxmem_ros.lazy import (
+    SECOND,
+    Correction,
+    Evidence,
+    ExpectedIou,
+    LazyConfig,
+    LazyTracker,
+    Source,
+)
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 
 SIZE = (48, 64)
@@ -32,6 +41,14 @@ CONFIG = LazyConfig(
 )
 
 
+NOTHING = Evidence(**{entry.name: 0.0 for entry in fields(Evidence)})
+EVERYTHING = Evidence(**{entry.name: 1.0 for entry in fields(Evidence)})
+CALIBRATION = ExpectedIou(
+    mean=NOTHING, scale=EVERYTHING, weight=replace(EVERYTHING, strangeness=-0.5), bias=0.0
+)
+"""Of no network: it lets everything weigh."""
+
+
 def image(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 
@@ -46,9 +63,11 @@ FIRST = {1: mask(30, 10)}
 SECOND_ONE = {2: mask(2, 44)}
 
 
-def start(network: XMem, config: LazyConfig = CONFIG) -> LazyTracker:
+def start(
+    network: XMem, config: LazyConfig = CONFIG, expected_iou: ExpectedIou | None = None
+) -> LazyTracker:
     """Objects 1 and 2, shown on frame 0."""
-    lazy = LazyTracker(XMemTracker(network, MEMORY), config)
+    lazy = LazyTracker(XMemTracker(network, MEMORY), config, expected_iou=expected_iou)
     lazy.step(image(0), 0, masks={1: mask(0, 0), 2: mask(20, 30)})
     return lazy
 

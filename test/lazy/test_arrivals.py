@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from late_runs import (
+    CALIBRATION,
     CONFIG,
     FIRST,
     FRAME_TIME,
@@ -36,7 +37,7 @@ def run(lazy: LazyTracker, first: int, last: int):
 
 
 def added_at_once(network: XMem, index: int, masks, last: int, config=CONFIG) -> LazyTracker:
-    lazy = start(network, config)
+    lazy = start(network, config, CALIBRATION)
     run(lazy, 1, index)
     lazy.add_objects(masks)
     run(lazy, index + 1, last)
@@ -48,7 +49,8 @@ def added_at_once(network: XMem, index: int, masks, last: int, config=CONFIG) ->
 def test_once_caught_up_it_is_as_if_the_object_had_been_shown_at_once(
     delay: int, index: int, small_network: XMem
 ) -> None:
-    instant, late = added_at_once(small_network, index, THIRD, 60), start(small_network)
+    instant = added_at_once(small_network, index, THIRD, 60)
+    late = start(small_network, CONFIG, CALIBRATION)
     run(late, 1, index + delay)
     outcome = show(late, index, THIRD)
     assert outcome.applied
@@ -63,7 +65,7 @@ def test_once_caught_up_it_is_as_if_the_object_had_been_shown_at_once(
         assert ids == ([1, 2, 3] if i >= caught_up[0] else [1, 2])
     assert same(instant, late)
     assert late.tracker.memory_tokens == instant.tracker.memory_tokens
-    # What is decided from now on is the same as well: states, uncertainty, and its rate.
+    # What is said from now on is the same as well: states, uncertainty, its rate, predicted IoU.
     assert step(late, 61).tracks == step(instant, 61).tracks
 
 
