@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from lazyxmem_ros.xmem import Frame, MemoryConfig, XMem, XMemTracker
@@ -66,6 +67,17 @@ def test_copies_have_a_life_of_their_own() -> None:
     assert copies[0].eq(1).all()
     assert copies[2].eq(1).all()
     assert originals[1].eq(1).all()
+
+
+def test_copies_that_share_pages_can_be_written_to_a_file() -> None:
+    """As snapshots are; the file holds each of them once."""
+    originals = {str(n): t.contiguous() for n, t in enumerate(various())}
+    originals["large"] = torch.randn(PAGES_FROM)
+    copies = dict(zip(originals, lasting_copies(list(originals.values())), strict=True))
+    data = safetensors.torch.save(copies)
+    assert data == safetensors.torch.save(originals)
+    loaded = safetensors.torch.load(data)
+    assert all(torch.equal(loaded[name], t) for name, t in originals.items())
 
 
 def test_copies_of_nothing() -> None:
