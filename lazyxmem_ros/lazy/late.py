@@ -266,6 +266,19 @@ class CatchUp:
             frames += 1
         return not self._pending
 
+    def reach(self, object_ids: set[int]) -> None:
+        """Goes on until these objects are known where it has come to, or all is gone through."""
+        while self._pending and not object_ids <= set(self._fork.object_ids):
+            self._done.append(self._again(self._pending.popleft()))
+
+    def state(self, followed: Collection[int]) -> TrackerState:
+        """A copy of what is remembered where it has come to, of the `followed` objects."""
+        fork, gone = self._fork, set(self._fork.object_ids) - set(followed)
+        if gone:
+            fork = self._tracker.fork(fork.state())
+            fork.remove_objects(gone)
+        return fork.state()
+
     def take_over(self, tracker: XMemTracker, timeline: Timeline, followed: Iterable[int]) -> int:
         """The tracker becomes the fork, the timeline what was gone through; returns the frames.
 

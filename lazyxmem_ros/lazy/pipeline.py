@@ -341,13 +341,14 @@ class LazyTracker:
     def snapshot(self) -> Snapshot:
         """A copy of everything as of the last closed frame, for `write_snapshot`.
 
-        Objects that are still arriving are not in it.
+        While objects of `add_to_past` are arriving, memory is as of a past frame on which all are
+        known: no object is lost, what was learnt since is. To come to that frame may take as long
+        as `step` does for some frames.
         """
+        tracker, objects = self._state.remembered()
         return Snapshot(
-            tracker=replace(self._state.tracker.state(), frame=None),
-            objects={
-                i: item.copy() for i, item in self._state.objects.items() if i in self.object_ids
-            },
+            tracker=replace(tracker, frame=None),
+            objects=objects,
             removed=frozenset(self._state.removed),
             made_by=describe(self._state.tracker),
         )

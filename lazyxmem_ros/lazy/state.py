@@ -17,7 +17,7 @@ from lazyxmem_ros.lazy.late import CatchUp, Moment, Timeline
 from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind, TrackState
 from lazyxmem_ros.lazy.types import Labels, Source
 from lazyxmem_ros.lazy.uncertainty import winning_class
-from lazyxmem_ros.xmem import Frame, XMemTracker
+from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 
 
 @dataclass
@@ -208,6 +208,28 @@ class LazyState:
             self.newest.moment = catch_up.moments[-1]
         self.catch_up = None
         return frames
+
+    def remembered(self) -> tuple[TrackerState, dict[int, FollowedObject]]:
+        """A copy of the tracker's memory and of what is known of its objects, for a snapshot.
+
+        While objects are arriving it is a copy of the corrected past, as far as that has been gone
+        through and at least to where they all are known: the frames since are lost with the
+        process, the objects are not.
+        """
+        now = self.tracker.state()
+        if self.catch_up is None or not self.arriving_ids():
+            return now, {i: self.objects[i].copy() for i in self.tracker.object_ids}
+        known = set(self.catch_up.moments[-1].frame.object_ids) | self.arriving_ids()
+        self.catch_up.reach(known & self.objects.keys())
+        state = self.catch_up.state(self.objects)
+        objects = {i: self.objects[i].copy() for i in state.births}
+        for object_id, item in objects.items():
+            past = self.catch_up.histories.get(object_id, item.history)
+            item.history = adopted(item.history, past, arriving=item.arriving)
+            item.looks = self.catch_up.looks.get(object_id, item.looks).copy()
+            item.arriving = False
+        # Cool-downs count frames, those that are lost included.
+        return replace(state, frames=now.frames), objects
 
     def forget(self, object_id: int) -> None:
         """The object was removed while the newest frame was the newest."""

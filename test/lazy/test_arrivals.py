@@ -2,6 +2,7 @@
 """Objects shown on past frames: once caught up, exactly what showing them at once leads to."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from late_runs import (
     CONFIG,
     FIRST,
     FRAME_TIME,
+    MEMORY,
     SECOND_ONE,
     correction,
-    image,
     mask,
     probabilities,
     same,
@@ -21,7 +22,14 @@ from late_runs import (
     step,
 )
 
-from lazyxmem_ros.lazy import SECOND, LazyTracker, StampError, TrackState
+from lazyxmem_ros.lazy import (
+    SECOND,
+    LazyTracker,
+    StampError,
+    TrackState,
+    read_snapshot,
+    write_snapshot,
+)
 from lazyxmem_ros.xmem import MaskError, XMem, XMemTracker
 
 THIRD = {3: mask(30, 40)}
@@ -329,18 +337,54 @@ def test_no_more_frames_are_needed_to_catch_up(small_network: XMem) -> None:
         assert np.array_equal(step(instant, index).labels, step(late, index).labels)
 
 
-def test_a_snapshot_in_between_has_the_objects_that_are_tracked(small_network: XMem) -> None:
+@pytest.mark.parametrize("more", [1, 4, 9])
+def test_a_snapshot_in_between_has_the_arriving_objects(
+    more: int, small_network: XMem, tmp_path: Path
+) -> None:
+    late = start(small_network)
+    run(late, 1, 18)
+    late.add_objects(FOURTH)  # known on a frame that is gone through again
+    run(late, 19, 22)
+    show(late, 9, THIRD, labels={3: "cup"})
+    run(late, 23, 22 + more)
+    late.remove_objects([2])
+    assert late.arriving_ids == (3,)
+    write_snapshot(late.snapshot(), tmp_path / "s")
+    resumed = LazyTracker(XMemTracker(small_network, MEMORY), CONFIG)
+    resumed.resume(read_snapshot(tmp_path / "s", resumed.tracker))
+    assert resumed.object_ids == (1, 3, 4)
+    assert resumed.arriving_ids == ()
+    result = step(resumed, 23 + more)
+    assert result.index == 23 + more
+    assert [track.label for track in result.tracks] == ["", "cup", ""]
+    assert all(track.uncertainty_rate is not None for track in result.tracks)
+    # The one that the snapshot was made of is not disturbed by it.
+    instant = start(small_network)
+    for index in range(1, 61):
+        step(instant, index)
+        if index == 9:
+            instant.add_objects(THIRD)
+        if index == 18:
+            instant.add_objects(FOURTH)
+        if index == 22 + more:
+            instant.remove_objects([2])
+    run(late, 23 + more, 60)
+    assert late.object_ids == instant.object_ids == (1, 3, 4)
+    torch.testing.assert_close(probabilities(instant), probabilities(late), rtol=0, atol=1e-3)
+
+
+def test_a_snapshot_in_between_is_that_of_the_frame_gone_through_last(small_network: XMem) -> None:
+    """Going on from it is going on from the corrected past."""
     late = start(small_network)
     run(late, 1, 20)
     show(late, 5, THIRD)
-    step(late, 21)
-    late.close()
-    resumed = LazyTracker(XMemTracker(small_network, late.tracker.config), CONFIG)
+    run(late, 21, 23)
+    gone_through = 23 - late.frames_behind  # the last frame is still open
+    resumed = LazyTracker(XMemTracker(small_network, MEMORY), CONFIG)
     resumed.resume(late.snapshot())
-    assert resumed.object_ids == (1, 2)
-    assert resumed.arriving_ids == ()
-    resumed.step(image(22), 22 * FRAME_TIME, masks=THIRD)
-    assert resumed.object_ids == (1, 2, 3)
+    instant = added_at_once(small_network, 5, THIRD, gone_through - 1)
+    for index in range(gone_through, gone_through + 5):
+        assert np.array_equal(step(resumed, index).labels, step(instant, index).labels)
 
 
 def test_its_frame_may_leave_the_horizon_while_it_arrives(small_network: XMem) -> None:
