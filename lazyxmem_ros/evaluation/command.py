@@ -79,10 +79,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         tuple(methods),
         _tracker_settings(arguments),
         OperatorConfig(
-            Gesture(arguments.gesture),
-            arguments.reaction_delay,
-            arguments.click_noise,
-            arguments.seed,
+            gesture=Gesture(arguments.gesture),
+            reaction_delay=arguments.reaction_delay,
+            click_noise=arguments.click_noise,
+            seed=arguments.seed,
+            clicks=arguments.clicks,
         ),
         arguments.workers,
         arguments.repeats,
@@ -156,6 +157,9 @@ def _add_operator_arguments(group: argparse._ArgumentGroup) -> None:
         choices=[gesture.value for gesture in Gesture],
         default=Gesture.CLICK.value,
         help="what an answer is",
+    )
+    group.add_argument(
+        "--clicks", type=int, default=1, help="most clicks of an answer by largest_error"
     )
     group.add_argument("--reaction-delay", type=float, default=0.0, help="seconds")
     group.add_argument("--click-noise", type=float, default=0.0, help="pixels, standard deviation")

@@ -122,6 +122,7 @@ def run_graph(
                     "reaction_delay": float(settings.operator.reaction_delay),
                     "click_noise": float(settings.operator.click_noise),
                     "seed": settings.operator.seed,
+                    "clicks": settings.operator.clicks,
                 },
                 f"correction_request:={REQUEST_TOPIC}",
                 f"operator_correction:={ANSWER_TOPIC}",

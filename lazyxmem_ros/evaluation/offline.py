@@ -55,6 +55,7 @@ class Ask:
     mask: BoolMask
     truth: BoolMask | None
     reason: str
+    expected_iou: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +178,7 @@ class SequenceRunner:
         """Put the questions of this frame into the operator's queue."""
         # A request of the tracker's own goes out with what it shows before anything is corrected.
         shown = result.labels if self._method.trigger is Trigger.POLICY else labels
+        expected = {track.object_id: track.expected_iou for track in result.tracks}
         for object_id, reason in self._questions_on(sample, result, labels):
             truth = truth_of(sample, object_id)
             assert sample.image is not None
@@ -189,6 +191,7 @@ class SequenceRunner:
                 shown == object_id,
                 truth,
                 reason,
+                expected.get(object_id),
             )
             self._asked_index[object_id] = sample.index
             due = self._operator.answer_time(sample.stamp)
@@ -268,7 +271,7 @@ class SequenceRunner:
             return prompt.mask
         if prompt.box is None:
             # A box says where the whole object is, a click needs the mask that it is about.
-            prompt = Prompt(prompt.positive, prompt.negative, None, ask.mask)
+            prompt = Prompt(prompt.positive, prompt.negative, None, ask.mask, ask.expected_iou)
         mask = self._refine(ask.image, prompt, ask.stamp)
         if mask is None:
             self._answered(ask, False, "the corrector found nothing", {})

@@ -16,6 +16,10 @@ from lazyxmem_ros.evaluation.errors import MetricError
 NANOSECONDS_PER_SECOND = 1_000_000_000
 MIN_BOX_SIDE = 2
 """Pixels; a box thinner than this cannot be drawn on a screen."""
+LEAST_ERROR = 3.0
+"""Pixels: half the width of an error below which a person does not bother to click again."""
+DEALT_WITH = 1.5
+"""A click deals with a disc around it of so many times the error's half width there."""
 
 
 class Gesture(enum.Enum):
@@ -24,7 +28,8 @@ class Gesture(enum.Enum):
     CLICK = "click"
     """One click: positive in the middle of the visible object, negative on a mask of nothing."""
     LARGEST_ERROR = "largest_error"
-    """One click in the middle of the largest region that is wrong, missing or superfluous."""
+    """A click in the middle of the largest region that is wrong, missing or superfluous; with more
+    than one, then in the middle of what is the largest but for that."""
     BOX = "box"
     """A box around the object, and a click in its middle; "not there" as an empty mask."""
     MASK = "mask"
@@ -39,14 +44,18 @@ class OperatorConfig:
     reaction_delay: seconds from the request to the answer, 0 = at once.
     click_noise: standard deviation, pixels, of every coordinate of clicks and boxes.
     seed: of the noise.
+    clicks: most clicks of an answer by LARGEST_ERROR; the other gestures have one.
     """
 
     gesture: Gesture = Gesture.CLICK
     reaction_delay: float = 0.0
     click_noise: float = 0.0
     seed: int = 0
+    clicks: int = 1
 
     def __post_init__(self) -> None:
+        if self.clicks < 1:
+            raise MetricError(f"clicks must be at least 1, got {self.clicks}")
         for name in ("reaction_delay", "click_noise"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
@@ -115,12 +124,26 @@ class SimulatedOperator:
         self, true: NDArray[np.bool_], predicted: NDArray[np.bool_]
     ) -> Prompt | None:
         """Both error maps compete by the largest distance from their edge."""
-        missing, superfluous = true & ~predicted, predicted & ~true
-        if not missing.any() and not superfluous.any():
+        errors = {True: true & ~predicted, False: predicted & ~true}
+        clicks: dict[bool, list[NDArray[np.float32]]] = {True: [], False: []}
+        for number in range(self.config.clicks):
+            depth = {on: _inner_distance(error) for on, error in errors.items()}
+            on = bool(depth[True].max() >= depth[False].max())
+            deepest = float(depth[on].max())
+            if deepest == 0 or (number and deepest < LEAST_ERROR):
+                break
+            x, y = _innermost(errors[on])
+            clicks[on].append(self._noisy_point((x, y), true.shape))
+            dealt_with = np.zeros(true.shape, np.uint8)
+            cv2.circle(dealt_with, (x, y), int(DEALT_WITH * deepest), (1,), cv2.FILLED)
+            errors = {kind: error & (dealt_with == 0) for kind, error in errors.items()}
+        if not clicks[True] and not clicks[False]:
             return None
-        if _inner_distance(missing).max() >= _inner_distance(superfluous).max():
-            return Prompt(positive=self._noisy_point(_innermost(missing), true.shape))
-        return Prompt(negative=self._noisy_point(_innermost(superfluous), true.shape))
+        none = np.zeros((0, 2), np.float32)
+        return Prompt(
+            positive=np.concatenate([none, *clicks[True]]),
+            negative=np.concatenate([none, *clicks[False]]),
+        )
 
     def _noisy_point(self, point: tuple[int, int], shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The point (x, y) with click noise, inside the image, as [1, 2]."""

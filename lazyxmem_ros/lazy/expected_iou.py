@@ -2,9 +2,10 @@
 """How well an object is probably tracked: its predicted IoU, from what the tracker itself can see.
 
 Entropy alone is honest about doubt, but not about mistakes made with confidence: a tracker that
-sits on a look-alike is often sure of itself. So five things are weighed: how sharp the mask is,
-the masked entropy, how much the object still looks like its portraits (its mean key where a person
-showed or corrected it, twice: by direction and by distance), and how suddenly its area changed.
+sits on a look-alike is often sure of itself. So six things are weighed: how sharp the mask is,
+whether it is in one piece, the masked entropy, how much the object still looks like its portraits
+(its mean key where a person showed or corrected it, twice: by direction and by distance), and how
+suddenly its area changed.
 A logistic function of them gives the IoU with the truth to be expected; its weights belong to one
 network's weights and lie beside them. `python -m training.calibrate` fits and writes them.
 """
@@ -16,21 +17,27 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import Frame, TrackerError
 from lazyxmem_ros.xmem.network import STRIDE
 
-FORMAT = "lazyxmem_ros calibration 1"
+FORMAT = "lazyxmem_ros calibration 2"
 MAX_PORTRAITS = 8
 """Portraits of one object; the first is kept for good, of the others the newest."""
 AREA_MEMORY = 0.1
 """Share of the newest frame in an object's usual area (a running mean of its logarithm)."""
 _EPSILON = 1e-3
+_CRUMBS = 1e-2
+"""Share of a mask outside its largest piece that is not told from none."""
 
 
 class CalibrationError(TrackerError):
@@ -44,6 +51,7 @@ class Evidence:
     Attributes:
         sharpness: logit of the soft IoU of mask and probabilities: that which the tracker would
             expect if its probabilities were right.
+        wholeness: logit of the share of the mask that its largest piece has.
         doubt: logarithm of the masked entropy.
         likeness: cosine of the mean key under the mask and the portrait nearest to it, -1..1.
         strangeness: logarithm of the distance between the two.
@@ -52,6 +60,7 @@ class Evidence:
     """
 
     sharpness: float
+    wholeness: float
     doubt: float
     likeness: float
     strangeness: float
@@ -132,31 +141,58 @@ def portraits_of(frame: Frame) -> Tensor | None:
     return (weights @ key.flatten(1).T).cpu()
 
 
-def soft_ious(frame: Frame) -> list[float]:
-    """Soft IoU of each object's mask and probabilities at the internal size, 0..1."""
+class Shape(NamedTuple):
+    """What one object's mask and probabilities at the internal size tell by themselves.
+
+    Attributes:
+        soft_iou: of the mask and the probabilities, 0..1.
+        largest_piece: share of the mask's pixels in its largest 8-connected piece, 0..1.
+    """
+
+    soft_iou: float
+    largest_piece: float
+
+
+def shapes_of(frame: Frame) -> list[Shape]:
+    """The shape of each of the frame's objects, in their order."""
     distribution = frame.distribution.float()
     winner = winning_class(distribution)
     classes = torch.arange(1, len(distribution), device=winner.device)
-    masks = (winner == classes[:, None, None]).float()
+    masks = winner == classes[:, None, None]
     objects = distribution[1:]
     inside = (objects * masks).sum((1, 2))
     either = masks.sum((1, 2)) + objects.sum((1, 2)) - inside
-    return (inside / either.clamp(min=_EPSILON)).tolist()
+    soft_ious = (inside / either.clamp(min=_EPSILON)).tolist()
+    pieces = map(_largest_piece, masks.to(torch.uint8).cpu().numpy())
+    return [Shape(*values) for values in zip(soft_ious, pieces, strict=True)]
 
 
-def weigh(soft_iou: float, entropy: float, key: Tensor, looks: Looks, growth: float) -> Evidence:
+def _largest_piece(mask: NDArray[np.uint8]) -> float:
+    """Share of the mask in its largest piece; 1 of an empty mask."""
+    stats = cv2.connectedComponentsWithStats(mask)[2]
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return float(areas.max() / areas.sum()) if len(areas) else 1.0
+
+
+def weigh(shape: Shape, entropy: float, key: Tensor, looks: Looks, growth: float) -> Evidence:
     """The evidence on one object; `looks` must hold a portrait. key: float [C_k]."""
     assert looks.portraits is not None
     distances = (looks.portraits - key).norm(dim=1)
     nearest = int(distances.argmin())
     return Evidence(
-        sharpness=math.log((soft_iou + _EPSILON) / (1 - soft_iou + _EPSILON)),
+        sharpness=_logit(shape.soft_iou, _EPSILON),
+        wholeness=_logit(shape.largest_piece, _CRUMBS),
         doubt=math.log(entropy + _EPSILON),
         likeness=float(F.cosine_similarity(looks.portraits[nearest], key, dim=0)),
         strangeness=math.log(float(distances[nearest]) + _EPSILON),
         growth=growth,
         change=abs(growth),
     )
+
+
+def _logit(share: float, margin: float) -> float:
+    """Logit of 0..1, kept finite by the margin."""
+    return math.log((share + margin) / (1 - share + margin))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from lazyxmem_ros.lazy.expected_iou import portraits_of, soft_ious, weigh
+from lazyxmem_ros.lazy.expected_iou import portraits_of, shapes_of, weigh
 from lazyxmem_ros.lazy.history import PackedMask, PastFrame
 from lazyxmem_ros.lazy.policy import (
     Decision,
@@ -77,7 +77,7 @@ class FrameJudge:
         if state.expected_iou is None:
             return
         portraits = portraits_of(frame)
-        sharpness = soft_ious(frame)
+        shapes = shapes_of(frame)
         for position, object_id in enumerate(frame.object_ids):
             if object_id not in chosen:
                 continue
@@ -92,7 +92,7 @@ class FrameJudge:
             if portrait is None:
                 continue
             item.expected_iou = state.expected_iou.predict(
-                weigh(sharpness[position], seen.entropy, portrait, item.looks, growth)
+                weigh(shapes[position], seen.entropy, portrait, item.looks, growth)
             )
 
     def _decide(

@@ -50,11 +50,14 @@ class PromptFault(ValueError):  # noqa: N818 - it is the fault, not an error of 
 
 @dataclass(frozen=True)
 class _OpenRequest:
-    """deadline: ROS time in nanoseconds, or NO_DEADLINE. mask: bool [H, W], what is asked about."""
+    """deadline: ROS time in nanoseconds, or NO_DEADLINE. mask: bool [H, W], what is asked about,
+    and its predicted IoU.
+    """
 
     deadline: int
     frame: ReceivedFrame
     mask: MaskArray
+    predicted_iou: float | None
 
     def is_over(self, now: int) -> bool:
         return self.deadline != NO_DEADLINE and now > self.deadline
@@ -146,7 +149,9 @@ class Corrections:
         timeout = round(self._setting("request_timeout") * NANOSECONDS_PER_SECOND)
         deadline = self._now() + timeout if timeout else NO_DEADLINE
         with self._lock:
-            self._open[frame.stamp, request.object_id] = _OpenRequest(deadline, frame, request.mask)
+            self._open[frame.stamp, request.object_id] = _OpenRequest(
+                deadline, frame, request.mask, request.prompt.prior_iou
+            )
         self._outputs.publish_request(frame, request, deadline)
 
     def publish_correction(
@@ -300,7 +305,8 @@ class Corrections:
         if prompt.prior is None and prompt.box is None:
             # Whoever was asked has seen the request's mask; the frame's may have changed since.
             prior = frame.labels == message.id if opened is None else opened.mask
-            prompt = CorrectionPrompt(prompt.positive, prompt.negative, prompt.box, prior)
+            prior_iou = None if opened is None else opened.predicted_iou
+            prompt = CorrectionPrompt(prompt.positive, prompt.negative, None, prior, prior_iou)
         return prompt, None
 
     # ---- how

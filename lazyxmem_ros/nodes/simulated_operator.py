@@ -62,6 +62,13 @@ PARAMETERS = (
         changes=Changes.NEVER,
     ),
     ParameterSpec("seed", 0, "Seed of the noise.", changes=Changes.NEVER),
+    ParameterSpec(
+        "clicks",
+        1,
+        "Most clicks of an answer by largest_error.",
+        bounds=(1, 100),
+        changes=Changes.NEVER,
+    ),
 )
 
 
@@ -86,6 +93,7 @@ class SimulatedOperatorNode(Node):
                 reaction_delay=self._settings["reaction_delay"],
                 click_noise=self._settings["click_noise"],
                 seed=self._settings["seed"],
+                clicks=self._settings["clicks"],
             )
         )
         self._pending: dict[int, Timer] = {}

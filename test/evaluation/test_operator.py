@@ -50,6 +50,36 @@ def test_largest_error_may_be_missing_or_superfluous() -> None:
     assert operator.click(truth, truth) is None
 
 
+def test_several_clicks_point_at_different_errors() -> None:
+    truth, predicted = rectangle(0, 0, 40, 40), rectangle(20, 0, 61, 40)
+    prompt = pointing(3).click(truth, predicted)
+    assert prompt is not None
+    clicks = [*prompt.positive, *prompt.negative]
+    assert len(clicks) == 3
+    assert len(prompt.positive) >= 1
+    assert len(prompt.negative) >= 1
+    for points, on in ((prompt.positive, True), (prompt.negative, False)):
+        for x, y in points.astype(int):
+            assert truth[y, x] == on != predicted[y, x]
+    first = pointing(1).click(truth, predicted)
+    assert first is not None
+    np.testing.assert_array_equal(first.negative, prompt.negative[:1])
+
+
+def test_a_click_that_nothing_is_left_for_is_not_made() -> None:
+    truth, sliver = rectangle(0, 0, 40, 40), rectangle(0, 0, 43, 40)
+    prompt = pointing(5).click(truth, sliver)
+    assert prompt is not None
+    assert len(prompt.negative) == 1
+    assert len(prompt.positive) == 0
+    with pytest.raises(MetricError, match="at least 1"):
+        pointing(0)
+
+
+def pointing(clicks: int) -> SimulatedOperator:
+    return SimulatedOperator(OperatorConfig(gesture=Gesture.LARGEST_ERROR, clicks=clicks))
+
+
 def test_box_and_mask() -> None:
     truth = rectangle(10, 20, 31, 41)
     boxed = SimulatedOperator(OperatorConfig(gesture=Gesture.BOX)).click(truth, NOTHING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +27,19 @@ from lazyxmem_ros.lazy import (
     read_snapshot,
     write_snapshot,
 )
-from lazyxmem_ros.lazy.expected_iou import MAX_PORTRAITS, Looks, calibration_path, weigh
+from lazyxmem_ros.lazy.expected_iou import (
+    MAX_PORTRAITS,
+    Looks,
+    Shape,
+    calibration_path,
+    shapes_of,
+    weigh,
+)
 from lazyxmem_ros.lazy.policy import ObjectHistory, Observation, decide
 from lazyxmem_ros.xmem import XMem
 
-ZERO = Evidence(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-ONE = Evidence(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+ZERO = Evidence(*(0.0 for _ in fields(Evidence)))
+ONE = Evidence(*(1.0 for _ in fields(Evidence)))
 MODEL = ExpectedIou(
     mean=ZERO, scale=ONE, weight=replace(ZERO, sharpness=1.0, strangeness=-0.5), bias=0.25
 )
@@ -60,10 +67,25 @@ def test_an_object_is_compared_with_the_portrait_nearest_to_it() -> None:
     looks = Looks()
     looks.remember(torch.tensor([1.0, 0.0]))
     looks.remember(torch.tensor([0.0, 3.0]))
-    near = weigh(0.9, 0.1, torch.tensor([0.0, 2.0]), looks, 0.0)
+    near = weigh(Shape(0.9, 1.0), 0.1, torch.tensor([0.0, 2.0]), looks, 0.0)
     assert near.likeness == pytest.approx(1.0)
     assert math.exp(near.strangeness) == pytest.approx(1.0, abs=2e-3)
-    assert weigh(0.99, 0.1, torch.ones(2), looks, 0.0).sharpness > near.sharpness
+    sharp = weigh(Shape(0.99, 0.5), 0.1, torch.ones(2), looks, 0.0)
+    assert sharp.sharpness > near.sharpness
+    assert sharp.wholeness == pytest.approx(0)
+    assert near.wholeness > 4
+
+
+def test_a_mask_in_pieces_is_told_by_its_largest_one(small_network: XMem) -> None:
+    tracker = tracker_of(small_network)
+    image, masks = next(iter(moving_squares(1)))
+    pieces = np.zeros(image.shape[:2], np.bool_)
+    pieces[:20, :20] = pieces[-10:, -10:] = True
+    frame = tracker.segment(image, {1: pieces, 2: masks[1] & ~pieces})
+    (broken, whole) = shapes_of(frame)
+    assert broken.largest_piece == pytest.approx(0.8)
+    assert whole.largest_piece == 1.0
+    assert broken.soft_iou > 0.9
 
 
 def test_growth_is_told_from_the_usual_area() -> None:
