@@ -28,6 +28,9 @@ ATTEMPTS = 4
 """How often a job is begun before it is given up, where workers die under it."""
 POLL_S = 0.5
 CONNECT_TIMEOUT_S = 5.0
+AUTHENTICATION_HINT = (
+    "one that asks for a token needs RAY_AUTH_MODE=token here too, and its ~/.ray/auth_token"
+)
 
 
 class ClusterError(EvaluationError):
@@ -59,8 +62,10 @@ class RayExecutor:
                 log_to_driver=False,
                 configure_logging=False,
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise ClusterError(
+                f"no Ray cluster answers at {address}: {error}; {AUTHENTICATION_HINT}"
+            ) from error
 
     def run(
         self,

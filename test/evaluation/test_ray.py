@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -105,6 +109,30 @@ def test_a_worker_dies_and_nothing_is_lost_or_counted_twice(
     while ray.available_resources().get("CPU") != 1.0:
         assert time.monotonic() < deadline, "a task of the stopped evaluation goes on"
         time.sleep(0.1)
+
+
+def test_a_missing_token_is_told(tmp_path: Path) -> None:
+    """In a process of its own: Ray reads the mode once."""
+    program = """
+import sys
+from lazyxmem_ros.evaluation.ray_executor import ClusterError, RayExecutor
+try:
+    RayExecutor(sys.argv[1])
+except ClusterError as error:
+    print(error)
+"""
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        done = subprocess.run(
+            [sys.executable, "-c", program, f"127.0.0.1:{listening.getsockname()[1]}"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**environment, "HOME": str(tmp_path), "RAY_AUTH_MODE": "token"},
+        )
+    assert "no authentication token was found" in done.stdout, done.stderr
+    assert "needs RAY_AUTH_MODE=token here too" in done.stdout
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1", "127.0.0.1:99999"])
