@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 NANOSECONDS_PER_SECOND = 1e9
 TRIGGERS = (Trigger.NOBODY, Trigger.POLICY)
-"""Who can ask through the graph: there the tracker alone does."""
+"""Who can ask through the graph: there the tracker alone does. A question of somebody else's comes
+when the frame's mask is out already; offline its answer is part of that mask."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def check_method(method: Method) -> None:
     """Raise MethodError for a method that only the offline evaluation can run."""
     if method.trigger not in TRIGGERS:
         raise MethodError(
-            f"{method.name} cannot run through the graph: there only the tracker itself asks; "
-            "leave it out with --methods"
+            f"{method.name} is offline only: through the graph nobody but the tracker itself asks; "
+            "leave it out with --methods, or leave out --graph"
         )
 
 
