@@ -124,6 +124,13 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--image-topic", help="of a bag; needed where it has several")
     group.add_argument("--truth-topic", help="of a bag: ground-truth label maps")
     group.add_argument("--rate", type=float, help="frames per second of frames on disk")
+    group.add_argument(
+        "--passes",
+        type=int,
+        default=1,
+        help="play each sequence so many times, there and back: a long video (its frames are held "
+        "in memory)",
+    )
 
 
 def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
@@ -225,6 +232,7 @@ def _dataset_options(arguments: argparse.Namespace) -> DatasetOptions:
         arguments.truth_topic,
         arguments.rate,
         tuple(_names(arguments.sequences)),
+        arguments.passes,
     )
 
 

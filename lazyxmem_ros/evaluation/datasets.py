@@ -20,6 +20,7 @@ from lazyxmem_ros.evaluation.sequences import (
     BagSequence,
     FolderSequence,
     FrameFiles,
+    RepeatedSequence,
     SceneSequence,
     UnreadableSequence,
     VideoSequence,
@@ -59,6 +60,7 @@ class DatasetOptions:
     masks: folder of label maps (FOLDER), or of maps by stamp (BAG). first_mask: label map for the
     first frame (FOLDER and BAG without ground truth). image_topic, truth_topic: of bags.
     rate: frames per second of files, None = the layout's. sequences: only these names.
+    passes: times that each is played, there and back (see RepeatedSequence).
     """
 
     layout: Layout = Layout.AUTO
@@ -68,6 +70,7 @@ class DatasetOptions:
     truth_topic: str | None = None
     rate: float | None = None
     sequences: tuple[str, ...] = ()
+    passes: int = 1
 
 
 def open_dataset(path: Path, options: DatasetOptions = DatasetOptions()) -> list[VideoSequence]:
@@ -76,6 +79,13 @@ def open_dataset(path: Path, options: DatasetOptions = DatasetOptions()) -> list
     With Layout.AUTO the layout is recognised: the word `scene`, a bag, a tree with JPEGImages and
     Annotations (binary masks: DAVIS 2016; a *_meta.json: LVOS; else DAVIS 2017), or plain frames.
     """
+    chosen = _chosen(path, _open(path, options), options.sequences)
+    if options.passes == 1:
+        return chosen
+    return [RepeatedSequence(sequence, options.passes) for sequence in chosen]
+
+
+def _open(path: Path, options: DatasetOptions) -> list[VideoSequence]:
     layout = options.layout
     if layout is Layout.AUTO:
         layout = _recognise(path)
@@ -83,14 +93,11 @@ def open_dataset(path: Path, options: DatasetOptions = DatasetOptions()) -> list
         return [SceneSequence()]
     if not path.exists():
         raise DatasetError(f"{path}: there is no such file or folder")
-    sequences: list[VideoSequence]
     if layout is Layout.BAG:
-        sequences = [_open_bag(bag, options) for bag in _bags_under(path)]
-    elif layout is Layout.FOLDER:
-        sequences = [_open_folder(path, options)]
-    else:
-        sequences = _open_tree(path, layout, options)
-    return _chosen(path, sequences, options.sequences)
+        return [_open_bag(bag, options) for bag in _bags_under(path)]
+    if layout is Layout.FOLDER:
+        return [_open_folder(path, options)]
+    return _open_tree(path, layout, options)
 
 
 def _recognise(path: Path) -> Layout:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables for documents."""
+"""Tables for documents and for the screen."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from rich.table import Table
 
 DIGITS = 3
 PAGE = Path("docs/late_corrections.md")
@@ -18,6 +20,14 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
     lines = [_line(columns), _line(["---"] * len(columns))]
     lines += [_line([_text(row.get(column, "")) for column in columns]) for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def screen_table(rows: Sequence[Mapping[str, object]], *, title: str | None = None) -> Table:
+    """The same table for a terminal."""
+    table = Table(*map(str, rows[0]), title=title)
+    for row in rows:
+        table.add_row(*(_text(row.get(column, "")) for column in rows[0]))
+    return table
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ a whole sequence unusable raises DatasetError or BagError.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -209,6 +209,47 @@ class SelectedFrames:
     def samples(self) -> Iterator[Sample]:
         """The selected samples, numbered as in the whole sequence."""
         return (sample for sample in self.whole.samples() if sample.stamp in self.stamps)
+
+
+@dataclass(frozen=True)
+class RepeatedSequence:
+    """A sequence played there and back, `passes` times in all: a long video, in which everything
+    is seen again. All of its frames are held in memory.
+    """
+
+    whole: VideoSequence
+    passes: int
+
+    def __post_init__(self) -> None:
+        if self.passes < 1:
+            raise DatasetError(f"a sequence is played at least once, not {self.passes} times")
+
+    @property
+    def name(self) -> str:
+        """That of the whole sequence."""
+        return self.whole.name
+
+    def __len__(self) -> int:
+        # The frame at which it turns is shown once.
+        return self.passes * (len(self.whole) - 1) + 1 if len(self.whole) else 0
+
+    def samples(self) -> Iterator[Sample]:
+        """The samples of the first pass, then the same with other keys and later stamps."""
+        played: list[Sample] = []
+        for sample in self.whole.samples():
+            played.append(sample)
+            yield sample
+        stamp = played[-1].stamp if played else 0
+        index = len(played)
+        for number in range(1, self.passes):
+            at = range(1, len(played)) if number % 2 == 0 else range(len(played) - 2, -1, -1)
+            for position in at:
+                before = played[position + 1] if number % 2 else played[position - 1]
+                sample = played[position]
+                stamp += abs(sample.stamp - before.stamp)
+                key = f"{sample.key}_{number}"
+                yield replace(sample, index=index, key=key, stamp=stamp, given={}, faults=[])
+                index += 1
 
 
 @dataclass(frozen=True)

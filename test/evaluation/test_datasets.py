@@ -70,6 +70,25 @@ def test_lvos_masks_that_only_introduce_are_not_scored(make_tree: MakeTree) -> N
     assert all(sample.truth is None for sample in samples)
 
 
+def test_a_sequence_is_played_there_and_back(make_tree: MakeTree) -> None:
+    root = make_tree("cow", 4, EVERY_FRAME)
+    (whole,) = open_dataset(root)
+    (long,) = open_dataset(root, DatasetOptions(passes=3))
+    once, samples = list(whole.samples()), list(long.samples())
+    assert long.name == whole.name
+    assert len(samples) == len(long) == 10
+    assert [int(sample.key[:5]) for sample in samples] == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3]
+    assert len({sample.key for sample in samples}) == 10
+    assert [sample.index for sample in samples] == list(range(10))
+    gaps = np.diff([sample.stamp for sample in samples])
+    np.testing.assert_allclose(gaps, once[1].stamp, atol=1)
+    assert [sorted(sample.given) for sample in samples] == [[1, 2], *[[]] * 9]
+    np.testing.assert_array_equal(samples[4].image, once[2].image)
+    np.testing.assert_array_equal(samples[4].truth, once[2].truth)
+    with pytest.raises(DatasetError, match="at least once"):
+        open_dataset(root, DatasetOptions(passes=0))
+
+
 def test_plain_folder_in_natural_order(tmp_path: Path) -> None:
     folder = tmp_path / "video"
     (folder / "frames").mkdir(parents=True)

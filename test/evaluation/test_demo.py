@@ -180,7 +180,7 @@ def test_it_agrees_with_an_operator_and_the_trackers_own_corrections(
 
 def test_only_the_tracker_asks_in_the_graph(tiny_weights: Path) -> None:
     settings = TrackerSettings(tiny_weights)
-    with pytest.raises(MethodError, match="oracle is offline only: .* leave out --graph"):
+    with pytest.raises(MethodError, match=r"oracle is offline only: .* leave out --graph"):
         EvaluationPlan(
             (SceneSequence(),), tuple(choose_methods(["oracle"])), settings, graph=GraphMode()
         )
