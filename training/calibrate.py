@@ -4,8 +4,9 @@
     tools/run python -m training.calibrate lazyxmem_ros/weights/tracker.safetensors
 
 The tracker follows each training sequence of davis2016-dev (never the held-out three) in several
-views - as it is; every third frame; dark and noisy; blurred and mirrored - and generated clips in
-which the target hides or meets a look-alike, without help. From these frames come
+views - as it is; every third frame; dark and noisy; blurred and mirrored; with a person's help now
+and then - and generated clips in which the target hides or meets a look-alike. From these frames
+come
 
 - the weights of the predicted IoU (`lazyxmem_ros.lazy.expected_iou`): a logistic regression on the
   true IoU, every sequence counting the same;
@@ -42,6 +43,7 @@ from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.tables import calibration_error, honesty
 from lazyxmem_ros.lazy import (
     Calibration,
+    Correction,
     Evidence,
     ExpectedIou,
     LazyConfig,
@@ -92,12 +94,15 @@ class _Recorder(ExpectedIou):
 
 @dataclass(frozen=True)
 class View:
-    """A way to look at a sequence: every n-th frame, changed pictures, changed labels."""
+    """A way to look at a sequence: every n-th frame, changed pictures, changed labels; and the true
+    mask given as a correction on every so many-th of these frames (0: never).
+    """
 
     name: str
     every: int = 1
     picture: Callable[[Image], Image] = lambda image: image
     mirrored: bool = False
+    help_every: int = 0
 
 
 def _dark(image: Image) -> Image:
@@ -114,6 +119,8 @@ VIEWS = (
     View("every third", every=3),
     View("dark", every=2, picture=_dark),
     View("blurred", every=2, picture=_blurred, mirrored=True),
+    # What has just been corrected resembles its newest portrait, however it is tracked since.
+    View("helped", every=2, mirrored=True, help_every=12),
 )
 
 
@@ -134,7 +141,12 @@ def follow(tracker: XMemTracker, frames: Iterator[Frame], view: View) -> pd.Data
         result = lazy.step(image, index + 1, masks=given)
         (track,) = result.tracks
         evidence = recorder.take()
-        if index == 0 or evidence is None or truth is None or not truth.any():
+        if index == 0 or truth is None or not truth.any():
+            continue
+        number = index // view.every
+        if view.help_every and number % view.help_every == 0:
+            lazy.apply(Correction(result.stamp, {1: truth}))
+        if evidence is None:
             continue
         iou = region_similarity(result.labels == 1, truth)
         rows.append((iou, track.uncertainty, track.uncertainty_rate, *asdict(evidence).values()))

@@ -67,6 +67,8 @@ class ComposeConfig:
     """Pasted objects that throw a shadow."""
     moving_light_share: float = 0.0
     """Clips under light that moves, as through water or leaves."""
+    pause_share: float = 0.0
+    """Clips that stand still for two or three frames somewhere on the way."""
     longest: float = 3.0
     """Seconds that a clip may span; the motion between frames grows with it."""
 
@@ -108,6 +110,9 @@ class Composer:
         seconds = float(np.exp(rng.uniform(np.log(0.25), np.log(config.longest))))
         times = np.linspace(0, seconds, config.frames)
         times[1:-1] += rng.uniform(-0.3, 0.3, max(0, config.frames - 2)) * times[1]
+        if config.pause_share and config.frames > 4 and rng.random() < config.pause_share:
+            start = int(rng.integers(1, config.frames - 3))
+            times[start + 1 : start + int(rng.integers(2, 4))] = times[start]
         times = times.astype(np.float32)
         energy = float(rng.uniform(0.15, 1.0))
 

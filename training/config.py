@@ -30,6 +30,8 @@ class Stage:
     batch: int
     memory_frames: int = 3
     """Most frames that memory holds while a frame is segmented, the first always among them."""
+    still_share: float = 0.0
+    """Clips in which memory holds one frame many times, as after a scene that stood still."""
     bootstrap_share: float | None = None
     """Share of the hardest pixels that cross-entropy counts; None: as the run's schedule says."""
     freeze_batch_norm: bool = False

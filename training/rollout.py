@@ -28,22 +28,41 @@ class Plan(NamedTuple):
     """Which earlier frames each frame sees in memory, and where deep updates happen."""
 
     memory: tuple[tuple[int, ...], ...]
-    """For frame t (1 ...): the frames in memory, the first always among them."""
+    """For frame t (1 ...): the frames in memory, the first always among them. A frame may be
+    there several times, as after a scene that stood still."""
     deep: tuple[bool, ...]
     """For frame t: the value encoder renews the hidden state instead of the decoder."""
 
 
+STILL_TIMES = 12  # most often that memory holds one frame: 60 frames of a scene that stands still
+
+
 def random_plan(
-    rng: np.random.Generator, frames: int, memory_frames: int, deep_share: float
+    rng: np.random.Generator,
+    frames: int,
+    memory_frames: int,
+    deep_share: float,
+    *,
+    still_share: float = 0.0,
 ) -> Plan:
-    """The first frame and random earlier ones, as XMem trains (section 4)."""
+    """The first frame and random earlier ones, as XMem trains (section 4).
+
+    still_share: probability that one of the frames is in memory many times, as if the scene had
+    stood still there.
+    """
     memory: list[tuple[int, ...]] = [()]
+    still, times = 0, 1
+    if still_share and frames > 2 and rng.random() < still_share:
+        still, times = int(rng.integers(1, frames - 1)), int(rng.integers(2, STILL_TIMES + 1))
     for t in range(1, frames):
         extra = min(t - 1, memory_frames - 1)
         chosen: set[int] = set()
         if extra:
             chosen = {int(i) for i in rng.choice(np.arange(1, t), extra, replace=False)}
-        memory.append((0, *sorted(chosen)))
+        if times > 1 and still < t:
+            chosen.add(still)
+        seen = [i for i in sorted(chosen) for _ in range(times if i == still else 1)]
+        memory.append((0, *seen))
     return Plan(tuple(memory), tuple(bool(d) for d in rng.random(frames) < deep_share))
 
 

@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -43,6 +43,7 @@ from lazyxmem_ros.correction.refiner import (
     draw_clicks,
     network_input,
 )
+from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
 from training.average import Average
 from training.compose import ComposeConfig, Composer
 from training.config import ConfigError, build
@@ -50,6 +51,7 @@ from training.curve import plot_curve
 from training.degrade import break_mask, largest_error
 from training.export import LICENCE, TRAINING_DATA
 from training.material import Material, load_material
+from training.practice import recoloured, tracked, turned
 
 PICTURE = 256  # pixels of the composed frames' side
 FRAMES = 2  # frames used of each clip
@@ -60,6 +62,12 @@ TOLD_SHARE = 0.5  # of priors of which the network is told how good they are
 IOU_NOISE = 0.12  # of what it is told
 CLOSER_SHARE = 0.35  # of samples whose window is the right one already
 MORE_CLICKS_SHARE = 0.5
+CLICK_SHARES = (0.7, 0.2, 0.1)  # of samples with one, two and three clicks
+CLICK_NOISE = 4.0  # pixels, the most
+TRACKED_SHARE = 0.5  # of clips in practice whose priors are the tracker's
+TRACKED_FRAMES = 4
+WELL_TRACKED = 0.92  # IoU of priors that are mostly passed over
+KEPT_SHARE = 0.2  # of these
 LOG_EVERY = 50
 SAVE_EVERY = 120.0  # seconds
 FIELDS = ("step", "loss", "j", "rate", "validation_j", "seconds")
@@ -77,6 +85,14 @@ class RefinerTraining:
     weight_decay: float = 0.02
     gradient_clip: float = 3.0
     ema: float = 0.998
+    practice_from: int | None = None
+    """Step from which the learning rate begins anew at half, and samples are as in practice:
+    recoloured and turned pictures, masks as the tracker leaves them, clicks on several errors."""
+
+    @property
+    def cycle_starts(self) -> tuple[int, ...]:
+        """Steps at which warm-up and cosine begin."""
+        return (0,) if self.practice_from is None else (0, self.practice_from)
 
 
 def load_refiner_training(path: Path) -> RefinerTraining:
@@ -92,14 +108,17 @@ def make_sample(
     image: NDArray[np.uint8],
     truth: NDArray[np.bool_],
     neighbour: NDArray[np.bool_],
+    *,
+    tracked: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """One input [8, 160, 160] and its true mask [160, 160] from a frame and a target in it.
 
     neighbour: another object's mask, which a broken prior may have leaked into; may be empty.
+    tracked: the prior, as the tracker left it.
     """
     size = truth.shape[0], truth.shape[1]
-    prior: NDArray[np.bool_] | None = None
-    if rng.random() < PRIOR_SHARE:
+    prior = tracked
+    if tracked is None and rng.random() < PRIOR_SHARE:
         prior = break_mask(rng, truth, neighbour)
         if not prior.any():
             prior = None
@@ -109,8 +128,19 @@ def make_sample(
     box = None
     if prior is None and rng.random() < BOX_SHARE:
         box = _loose_box(rng, truth)
+    elif tracked is not None:
+        operator = OperatorConfig(
+            Gesture.LARGEST_ERROR,
+            click_noise=float(rng.uniform(0, CLICK_NOISE)),
+            seed=int(rng.integers(2**31)),
+            clicks=1 + int(rng.choice(3, p=CLICK_SHARES)),
+        )
+        clicks = SimulatedOperator(operator).click(truth, tracked)
+        for points, on in ((clicks.positive, True), (clicks.negative, False)) if clicks else ():
+            true = [p for p in points if truth[round(float(p[1])), round(float(p[0]))] == on]
+            (positive if on else negative).extend((float(x), float(y)) for x, y in true)
     else:
-        for number in range(1 + int(rng.choice(3, p=(0.7, 0.2, 0.1)))):
+        for number in range(1 + int(rng.choice(3, p=CLICK_SHARES))):
             x, y, on = _click(rng, truth, believed, first=number == 0)
             (positive if on else negative).append((x, y))
     prior_iou = None
@@ -181,7 +211,8 @@ def _jittered(rng: np.random.Generator, window: Window) -> Window:
 
 
 def make_batch(config: RefinerTraining, material: Material, step: int) -> tuple[Tensor, Tensor]:
-    """The batch of one step, a function of (seed, step)."""
+    """The batch of one step, a function of (seed, step) and, in practice, the tracker's weights."""
+    practising = config.practice_from is not None and step >= config.practice_from
     settings = ComposeConfig(
         size=PICTURE,
         frames=FRAMES,
@@ -202,16 +233,59 @@ def make_batch(config: RefinerTraining, material: Material, step: int) -> tuple[
         seed = (config.seed, step, clip_number)
         rng = np.random.default_rng((*seed, 1))
         objects = int(rng.integers(1, 3))
-        clip = composer.compose(seed, objects=objects)
         clip_number += 1
+        if practising and rng.random() < TRACKED_SHARE:
+            for channels, truth in _tracked_samples(rng, material, settings, seed, objects):
+                inputs.append(channels)
+                truths.append(truth)
+            continue
+        clip = composer.compose(seed, objects=objects)
         for t in range(FRAMES):
             chosen = int(rng.integers(1, objects + 1))
             target, neighbour = clip.labels[t] == chosen, clip.labels[t] == 3 - chosen
             if np.count_nonzero(target) >= MIN_TARGET_PIXELS and len(inputs) < config.batch:
-                channels, truth = make_sample(rng, clip.frames[t], target, neighbour)
+                image = clip.frames[t]
+                if practising:
+                    image, target, neighbour = _varied(rng, image, target, neighbour)
+                channels, truth = make_sample(rng, image, target, neighbour)
                 inputs.append(channels)
                 truths.append(truth)
+    del inputs[config.batch :], truths[config.batch :]
     return torch.from_numpy(np.stack(inputs)), torch.from_numpy(np.stack(truths)).float()
+
+
+def _tracked_samples(
+    rng: np.random.Generator,
+    material: Material,
+    settings: ComposeConfig,
+    seed: tuple[int, ...],
+    objects: int,
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """Samples of a clip on which the tracker has been: wherever it is not good already."""
+    clip = Composer(material, replace(settings, frames=TRACKED_FRAMES)).compose(
+        seed, objects=objects
+    )
+    for image, labels, seen in zip(clip.frames, clip.labels, tracked(clip, objects), strict=True):
+        for chosen in range(1, objects + 1):
+            target, prior = labels == chosen, seen == chosen
+            if np.count_nonzero(target) < MIN_TARGET_PIXELS or not prior.any():
+                continue
+            overlap = np.count_nonzero(target & prior) / np.count_nonzero(target | prior)
+            if overlap > WELL_TRACKED and rng.random() > KEPT_SHARE:
+                continue
+            picture, truth, mask = _varied(rng, image, target, prior)
+            yield make_sample(rng, picture, truth, np.zeros_like(truth), tracked=mask)
+
+
+def _varied(
+    rng: np.random.Generator,
+    image: NDArray[np.uint8],
+    first: NDArray[np.bool_],
+    second: NDArray[np.bool_],
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
+    """A picture and two masks of it, recoloured and turned."""
+    a, b, c = turned(rng, recoloured(rng, image), first, second)
+    return a.astype(np.uint8), b.astype(np.bool_), c.astype(np.bool_)
 
 
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
@@ -283,10 +357,15 @@ class Trainer:
 
     @property
     def rate(self) -> float:
-        """Learning rate of this step: linear warm-up, then a cosine to a fiftieth."""
-        warm = min(1.0, (self.step + 1) / max(1, self.config.warm_up))
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.config.steps)))
-        return self.config.learning_rate * warm * (0.02 + 0.98 * fall)
+        """Learning rate of this step: linear warm-up, then a cosine to a fiftieth; in the second
+        cycle from half the rate.
+        """
+        config = self.config
+        *past, start = (s for s in config.cycle_starts if s <= self.step)
+        end = min((s for s in config.cycle_starts if s > self.step), default=config.steps)
+        warm = min(1.0, (self.step - start + 1) / max(1, config.warm_up))
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, (self.step - start) / (end - start))))
+        return config.learning_rate * 0.5 ** len(past) * warm * (0.02 + 0.98 * fall)
 
     def train_step(self, inputs: Tensor, truths: Tensor) -> tuple[float, float]:
         """One optimiser step; its loss and mean J on the crops."""

@@ -166,7 +166,13 @@ class Trainer:
         if stage.freeze_batch_norm:
             _freeze_batch_norm(replica)
         rng = np.random.default_rng((config.seed, step, 1))
-        plan = random_plan(rng, stage.frames, stage.memory_frames, config.deep_update_share)
+        plan = random_plan(
+            rng,
+            stage.frames,
+            stage.memory_frames,
+            config.deep_update_share,
+            still_share=stage.still_share,
+        )
         frames, labels = frames.to(self.device), labels.to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits = roll_out(replica, normalise(frames), first_masks(labels, objects), plan)

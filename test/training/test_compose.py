@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,14 @@ def test_targets_move(material: Material) -> None:
         labels = composer.compose((seed,), objects=1).labels
         moved += not np.array_equal(labels[0], labels[-1])
     assert moved == 8
+
+
+def test_a_clip_may_stand_still_on_the_way(material: Material) -> None:
+    pausing = replace(EVERYTHING, frames=8, pause_share=1.0)
+    for number in range(3):
+        labels = Composer(material, pausing).compose((5, number), objects=1).labels
+        unchanged = [np.array_equal(a, b) for a, b in itertools.pairwise(labels)]
+        assert True in unchanged
 
 
 def test_a_bridge_hides_its_target_in_some_clips(material: Material) -> None:

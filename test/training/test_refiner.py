@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from training.compose import ComposeConfig, Composer
 from training.degrade import break_mask, largest_error
 from training.material import Material, load_material
+from training.practice import recoloured, tracked, turned
 from training.train_refiner import RefinerTraining, Trainer, iou, make_batch
 
 CONFIG = RefinerTraining(steps=20, batch=4, warm_up=1)
@@ -62,6 +66,51 @@ def test_a_batch_is_a_function_of_its_step(material: Material) -> None:
     assert truths.shape == (4, 160, 160)
     assert set(truths.unique().tolist()) <= {0.0, 1.0}
     torch.testing.assert_close(inputs, again, rtol=0, atol=0)
+
+
+def test_in_practice_priors_are_the_trackers(material: Material) -> None:
+    practising = replace(CONFIG, practice_from=3)
+    inputs, truths = make_batch(practising, material, 3)
+    again, _ = make_batch(practising, material, 3)
+    before, _ = make_batch(practising, material, 2)
+    assert inputs.shape == (4, 8, 160, 160)
+    assert truths.shape == (4, 160, 160)
+    torch.testing.assert_close(inputs, again, rtol=0, atol=0)
+    torch.testing.assert_close(before, make_batch(CONFIG, material, 2)[0], rtol=0, atol=0)
+
+
+def test_the_tracker_begins_with_the_true_masks(material: Material) -> None:
+    clip = Composer(material, ComposeConfig(size=128, frames=3)).compose((1, 2), objects=2)
+    labels = tracked(clip, 2)
+    assert [seen.shape for seen in labels] == [(128, 128)] * 3
+    np.testing.assert_array_equal(labels[0], clip.labels[0])
+    assert all(seen.max() <= 2 for seen in labels)
+
+
+def test_pictures_and_masks_are_turned_alike_and_only_pictures_recoloured() -> None:
+    rng = np.random.default_rng(0)
+    mask = disc(30, 60, 12)[:80, :80]
+    image = np.where(mask[..., None], 255, 40).astype(np.uint8).repeat(3, -1)
+    seen = set()
+    for _ in range(20):
+        picture, same = turned(rng, image, mask)
+        np.testing.assert_array_equal(picture[..., 0] > 100, same)
+        seen.add(same.tobytes())
+        other = recoloured(rng, image)
+        assert (other.shape, other.dtype) == (image.shape, np.uint8)
+    assert len(seen) >= 4
+
+
+def test_the_second_cycle_begins_at_half_the_rate() -> None:
+    trainer = Trainer(RefinerTraining(steps=40, warm_up=2, practice_from=20), torch.device("cpu"))
+    rates = []
+    for step in range(40):
+        trainer.step = step
+        rates.append(trainer.rate)
+    assert max(rates[:20]) == pytest.approx(1e-3, rel=0.05)
+    assert max(rates[20:]) == pytest.approx(0.5e-3, rel=0.05)
+    assert rates[19] < 0.1 * max(rates)
+    assert rates[39] < 0.1 * max(rates[20:])
 
 
 def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:

@@ -16,7 +16,13 @@ from lazyxmem_ros.xmem import XMem
 from training import smoke
 from training.config import ConfigError, Stage, load_tracker_training
 from training.material import Material, load_material
-from training.rollout import random_plan, read_memory, regular_plan, tracking_loss
+from training.rollout import (
+    STILL_TIMES,
+    random_plan,
+    read_memory,
+    regular_plan,
+    tracking_loss,
+)
 from training.train_tracker import Trainer, compose_batch, rate_at, run
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -122,6 +128,16 @@ def test_plans_keep_the_first_frame_in_memory() -> None:
     assert regular_plan(7, 3).memory[6] == (0, 3)
 
 
+def test_a_scene_that_stands_still_is_in_memory_many_times() -> None:
+    for seed in range(20):
+        plan = random_plan(np.random.default_rng(seed), 8, 3, 0.5, still_share=1.0)
+        (still,) = {i for i in plan.memory[7] if plan.memory[7].count(i) > 1}
+        assert 2 <= plan.memory[7].count(still) <= STILL_TIMES
+        for t in range(1, 8):
+            assert plan.memory[t][0] == 0
+            assert (still in plan.memory[t]) == (still < t)
+
+
 def test_the_rate_warms_up_and_falls() -> None:
     config = replace(load_tracker_training(CONFIGS / "tracker.yaml"), restarts=())
     assert rate_at(config, 0) < 0.02 * config.learning_rate
@@ -132,12 +148,16 @@ def test_the_rate_warms_up_and_falls() -> None:
 
 def test_the_rate_begins_anew_at_a_restart_and_lower() -> None:
     config = load_tracker_training(CONFIGS / "tracker.yaml")
-    (restart,) = config.restarts
+    restart, *later = config.restarts
     lowest = rate_at(config, restart - 1)
     assert lowest < 1.1 * config.final_rate * config.learning_rate
     assert rate_at(config, restart) < 0.02 * config.learning_rate
     peak = rate_at(config, restart + config.warm_up)
     assert peak == pytest.approx(config.restart_share * config.learning_rate)
+    for other in later:
+        again = config.restart_share * peak
+        assert rate_at(config, other + config.warm_up) == pytest.approx(again)
+        peak = again
     assert rate_at(config, config.steps) == pytest.approx(config.final_rate * peak)
 
 
