@@ -25,6 +25,7 @@ from rich.table import Table
 
 from lazyxmem_ros.correction import Corrector, Prompt, make_corrector
 from lazyxmem_ros.correction.base import box_of_mask
+from lazyxmem_ros.evaluation.metrics import region_similarity
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "davis2016-dev"
 MAX_PICTURES = 12
@@ -81,10 +82,6 @@ def prompts_of(mask: Mask) -> dict[str, Prompt]:
     }
 
 
-def iou(first: Mask, second: Mask) -> float:
-    return float((first & second).sum() / max((first | second).sum(), 1))
-
-
 def measure(
     console: Console, corrector: Corrector, pictures: list[Picture], *, trained: bool
 ) -> None:
@@ -102,9 +99,9 @@ def measure(
                 firsts.append(elapsed)  # the first prompt of an image pays for its embedding
             else:
                 times.setdefault(name, []).append(elapsed)
-            found.setdefault(name, []).append(iou(result.mask, truth))
+            found.setdefault(name, []).append(region_similarity(result.mask, truth))
             if prompt.mask is not None:
-                priors.setdefault(name, []).append(iou(prompt.mask, truth))
+                priors.setdefault(name, []).append(region_similarity(prompt.mask, truth))
     height, width = pictures[0][0].shape[:2]
     title = f"{corrector.name}, {len(pictures)} pictures of about {height}x{width}"
     table = Table("prompt", "ms, median", "IoU", "IoU of the prior", title=title)

@@ -32,9 +32,8 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table
+from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table, screen_table
 from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
@@ -265,10 +264,7 @@ def main() -> int:
     draw(runs, "processor time" if arguments.device == "cpu" else "time")
     pd.concat(runs, names=["run", "frame"]).to_csv(OUT / "flat.csv")
     (OUT / "flat.md").write_text(markdown_table(rows))
-    shown = Table(*map(str, rows[0]))
-    for row in rows:
-        shown.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console().print(shown, f"see {OUT}/flat.png")
+    Console().print(screen_table(rows), f"see {OUT}/flat.png")
     if arguments.docs:
         into_documents("flat", OUT)
     return 0

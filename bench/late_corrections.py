@@ -31,11 +31,10 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.errors import DatasetError
-from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table
+from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table, screen_table
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.scene import SceneConfig
 from lazyxmem_ros.evaluation.sequences import SceneSequence, VideoSequence
@@ -315,9 +314,7 @@ def report(rows: list[dict], budget: float) -> None:
     table = pd.DataFrame(rows)
     table.to_csv(OUT / "late_corrections.csv", index=False)
     (OUT / "late_corrections.md").write_text(markdown_table(rows))
-    shown = Table(*map(str, table.columns), title=f"J from then on; catch-up budget {budget:g} s")
-    for row in rows:
-        shown.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    shown = screen_table(rows, title=f"J from then on; catch-up budget {budget:g} s")
     worst = float((table["exact"] - table["instant"]).abs().max())
     Console().print(shown, f"exact and instant differ by {worst:.4f} at most; see {OUT}/")
 

@@ -26,9 +26,8 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table
+from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table, screen_table
 from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker, Snapshot
 from lazyxmem_ros.nodes.snapshots import SnapshotKeeper
 from lazyxmem_ros.nodes.worker import Worker
@@ -227,10 +226,7 @@ def main() -> int:
     rows = [summary("none", off), summary(f"every {PERIOD:g} s", on)]
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "snapshots.md").write_text(markdown_table(rows))
-    shown = Table(*map(str, rows[0]), title=f"a file of {size / 2**20:.0f} MiB")
-    for row in rows:
-        shown.add_row(*map(str, row.values()))
-    Console().print(shown)
+    Console().print(screen_table(rows, title=f"a file of {size / 2**20:.0f} MiB"))
     if arguments.docs:
         into_documents("snapshots", OUT, picture=False)
     return 0

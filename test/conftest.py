@@ -1,10 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures for every room's tests."""
 
+from __future__ import annotations
+
 import signal
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
+
+    from lazyxmem_ros.xmem import XMem
+
+sys.path.append(str(Path(__file__).parent / "support"))  # what several rooms' tests share
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Background jobs of a script are started with SIGINT ignored, and so would be the processes
@@ -33,3 +44,27 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared (real sequences beside the checkout), which is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden_state() -> dict[str, torch.Tensor]:
+    """A state dict of the published names and shapes, filled in from the names alone."""
+    import networks
+
+    return networks.golden_state()
+
+
+@pytest.fixture(scope="session")
+def golden_network(golden_state: dict[str, torch.Tensor]) -> XMem:
+    """The network of that state dict."""
+    from lazyxmem_ros.xmem import XMem
+
+    return XMem.from_checkpoint(golden_state)
+
+
+@pytest.fixture(scope="session")
+def small_network() -> XMem:
+    """Untrained and small, with every part that the full one has."""
+    import networks
+
+    return networks.small_network()

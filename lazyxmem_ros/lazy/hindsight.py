@@ -81,6 +81,11 @@ def judge_again(
     return after, hold_frame(quiet, decisions)
 
 
+def copied(looks: AllLooks) -> AllLooks:
+    """The same, with lives of their own."""
+    return {object_id: one.copy() for object_id, one in looks.items()}
+
+
 def adopted(now: ObjectHistory, past: ObjectHistory, *, arriving: bool) -> ObjectHistory:
     """An object's history once the corrected past has caught up with the present.
 

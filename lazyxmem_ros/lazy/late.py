@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lazyxmem_ros.correction.base import BoolMask
-from lazyxmem_ros.lazy.hindsight import AllLooks, Histories, judge_again
+from lazyxmem_ros.lazy.hindsight import AllLooks, Histories, copied, judge_again
 from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind
 from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 
@@ -71,6 +71,18 @@ class Moment:
         masks = [*self.learnt.values(), *(m for added in self.additions for m in added.values())]
         states = self.state.nbytes if self.state else 0
         return self.frame.nbytes + states + sum(mask.nbytes for mask in masks)
+
+    def copy(self) -> Moment:
+        """The same, with a life of its own but for its frame and state."""
+        return replace(
+            self,
+            histories=dict(self.histories),
+            looks=copied(self.looks),
+            additions=[dict(added) for added in self.additions],
+            removed=set(self.removed),
+            learnt=dict(self.learnt),
+            told=set(self.told),
+        )
 
     def learn(self, masks: dict[int, BoolMask]) -> None:
         """Notes corrected masks; they take their pixels from earlier ones."""
@@ -149,12 +161,7 @@ class Timeline:
 
         A frame that is still open follows when it is closed.
         """
-        start = None
-        for position, moment in enumerate(self._moments):
-            if moment.stamp > stamp:
-                break
-            if moment.state is not None:
-                start = position
+        start = _last_copy(self._moments, stamp)
         if start is None:
             return None
         return [m for m in list(self._moments)[start:] if not m.frame.open]
@@ -188,6 +195,12 @@ class Timeline:
             self._bytes -= self._counted.popleft()
 
 
+def _last_copy(moments: Iterable[Moment], stamp: int) -> int | None:
+    """The place of the last moment at or before a stamp that has a copy; oldest first."""
+    places = (n for n, m in enumerate(moments) if m.state is not None and m.stamp <= stamp)
+    return max(places, default=None)
+
+
 class CatchUp:
     """Goes through moments again, from the first one's copy of the tracker's memory on."""
 
@@ -219,7 +232,7 @@ class CatchUp:
         self._fork = self._tracker.fork(first.state)
         self._fresh = True
         self.histories = dict(first.histories)
-        self.looks = _copied(first.looks)
+        self.looks = copied(first.looks)
 
     @property
     def start(self) -> int:
@@ -253,9 +266,10 @@ class CatchUp:
         """
         if not self._done or self._done[-1].stamp < stamp:
             return
-        copies = [n for n, m in enumerate(self._done) if m.state is not None and m.stamp <= stamp]
-        self._pending.extendleft(reversed(self._done[copies[-1] :]))
-        del self._done[copies[-1] :]
+        start = _last_copy(self._done, stamp)
+        assert start is not None  # the first one has a copy
+        self._pending.extendleft(reversed(self._done[start:]))
+        del self._done[start:]
         self._begin()
 
     def run(self, budget: float) -> bool:
@@ -306,15 +320,11 @@ class CatchUp:
         again = replace(
             moment,
             frame=frame,
-            histories=dict(self.histories),
-            looks=_copied(self.looks),
+            histories=self.histories,
+            looks=self.looks,
             held=held,
-            additions=[dict(added) for added in moment.additions],
-            removed=set(moment.removed),
-            learnt=dict(moment.learnt),
-            told=set(moment.told),
             state=fork.state() if moment.state else None,
-        )
+        ).copy()
         for added in again.additions:
             fork.add_objects(frame, added)
             self._decide(frame, moment, added, added)
@@ -352,7 +362,3 @@ class CatchUp:
             looks=self.looks if self._follow_looks else None,
         )
         return held
-
-
-def _copied(looks: AllLooks) -> AllLooks:
-    return {object_id: one.copy() for object_id, one in looks.items()}

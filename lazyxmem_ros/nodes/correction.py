@@ -16,6 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from lazyxmem_ros import weights
+from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR, SAM_HQ_WEIGHTS
 from lazyxmem_ros.nodes import diagnostics
 from lazyxmem_ros.nodes.conversions import (
     ImageError,
@@ -40,11 +41,11 @@ DIAGNOSTICS_PERIOD_S = 1.0
 PARAMETERS = (
     ParameterSpec(
         "corrector",
-        "auto",
+        DEFAULT_CORRECTOR,
         "What turns a prompt into a mask: sam_hq needs a checkpoint, refiner is the embedded "
         "network, grabcut needs no weights; auto = sam_hq where its weights are in the user's "
         "cache, else refiner.",
-        choices=("auto", "refiner", "sam_hq", "grabcut"),
+        choices=CORRECTOR_NAMES,
         changes=Changes.NEVER,
     ),
     ParameterSpec(
@@ -64,7 +65,7 @@ PARAMETERS = (
         "model_type",
         "vit_tiny",
         "Size of the SAM-HQ network; has to fit the checkpoint.",
-        choices=("vit_tiny", "vit_b", "vit_l", "vit_h"),
+        choices=tuple(SAM_HQ_WEIGHTS.values()),
         changes=Changes.NEVER,
     ),
 )

@@ -6,8 +6,8 @@ from __future__ import annotations
 import math
 from dataclasses import fields, replace
 
-import numpy as np
 import torch
+from random_clip import TINY, image, mask
 
 from lazyxmem_ros.lazy import (
     SECOND,
@@ -18,19 +18,9 @@ from lazyxmem_ros.lazy import (
     LazyTracker,
     Source,
 )
-from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
+from lazyxmem_ros.xmem import XMem, XMemTracker
 
-SIZE = (48, 64)
 FRAME_TIME = SECOND // 10
-MEMORY = MemoryConfig(
-    memory_every=2,
-    max_working_frames=5,
-    min_working_frames=3,
-    keep_first_frames=2,
-    prototypes=6,
-    max_long_term_tokens=20,
-    top_k=5,
-)
 CONFIG = LazyConfig(
     user_corrections=False,
     pseudo_corrections=False,
@@ -49,16 +39,6 @@ CALIBRATION = ExpectedIou(
 """Of no network: it lets everything weigh."""
 
 
-def image(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-
-
-def mask(top: int, left: int) -> np.ndarray:
-    m = np.zeros(SIZE, dtype=bool)
-    m[top : top + 16, left : left + 16] = True
-    return m
-
-
 FIRST = {1: mask(30, 10)}
 SECOND_ONE = {2: mask(2, 44)}
 
@@ -67,7 +47,7 @@ def start(
     network: XMem, config: LazyConfig = CONFIG, expected_iou: ExpectedIou | None = None
 ) -> LazyTracker:
     """Objects 1 and 2, shown on frame 0."""
-    lazy = LazyTracker(XMemTracker(network, MEMORY), config, expected_iou=expected_iou)
+    lazy = LazyTracker(XMemTracker(network, TINY), config, expected_iou=expected_iou)
     lazy.step(image(0), 0, masks={1: mask(0, 0), 2: mask(20, 30)})
     return lazy
 

@@ -12,15 +12,14 @@ from late_runs import (
     CONFIG,
     FIRST,
     FRAME_TIME,
-    MEMORY,
     SECOND_ONE,
     correction,
-    mask,
     probabilities,
     same,
     start,
     step,
 )
+from random_clip import TINY, mask
 
 from lazyxmem_ros.lazy import (
     SECOND,
@@ -350,7 +349,7 @@ def test_a_snapshot_in_between_has_the_arriving_objects(
     late.remove_objects([2])
     assert late.arriving_ids == (3,)
     write_snapshot(late.snapshot(), tmp_path / "s")
-    resumed = LazyTracker(XMemTracker(small_network, MEMORY), CONFIG)
+    resumed = LazyTracker(XMemTracker(small_network, TINY), CONFIG)
     resumed.resume(read_snapshot(tmp_path / "s", resumed.tracker))
     assert resumed.object_ids == (1, 3, 4)
     assert resumed.arriving_ids == ()
@@ -380,7 +379,7 @@ def test_a_snapshot_in_between_is_that_of_the_frame_gone_through_last(small_netw
     show(late, 5, THIRD)
     run(late, 21, 23)
     gone_through = 23 - late.frames_behind  # the last frame is still open
-    resumed = LazyTracker(XMemTracker(small_network, MEMORY), CONFIG)
+    resumed = LazyTracker(XMemTracker(small_network, TINY), CONFIG)
     resumed.resume(late.snapshot())
     instant = added_at_once(small_network, 5, THIRD, gone_through - 1)
     for index in range(gone_through, gone_through + 5):

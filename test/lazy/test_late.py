@@ -12,17 +12,15 @@ from late_runs import (
     CONFIG,
     FIRST,
     FRAME_TIME,
-    MEMORY,
     SECOND_ONE,
     correction,
-    image,
-    mask,
     probabilities,
     run,
     same,
     start,
     step,
 )
+from random_clip import TINY, image, mask
 
 from lazyxmem_ros.lazy import SECOND, LazyTracker, TrackState
 from lazyxmem_ros.xmem import XMem, XMemTracker
@@ -333,7 +331,7 @@ def test_the_kept_past_lies_apart_from_what_comes_and_goes(small_network: XMem) 
     pictures = np.random.default_rng(0).integers(0, 256, (24, 144, 160, 3), dtype=np.uint8)
     shown = np.zeros((144, 160), bool)
     shown[40:90, 30:100] = True
-    lazy = LazyTracker(XMemTracker(small_network, MEMORY), CONFIG)
+    lazy = LazyTracker(XMemTracker(small_network, TINY), CONFIG)
     for index, picture in enumerate(pictures):
         lazy.step(picture, index * FRAME_TIME, masks={1: shown} if index == 0 else None)
         if index == 8:

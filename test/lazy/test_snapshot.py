@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from random_clip import TINY, image, mask
 
 from lazyxmem_ros.lazy import (
     SECOND,
@@ -25,30 +26,10 @@ from lazyxmem_ros.lazy import (
 )
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, save_network
 
-SIZE = (48, 64)
-MEMORY = MemoryConfig(
-    memory_every=2,
-    max_working_frames=5,
-    min_working_frames=3,
-    keep_first_frames=2,
-    prototypes=6,
-    max_long_term_tokens=20,
-    top_k=5,
-)
 CONFIG = LazyConfig(user_corrections=False, pseudo_corrections=False, hold_entropy=math.inf)
 
 
-def image(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-
-
-def mask(top: int, left: int) -> np.ndarray:
-    m = np.zeros(SIZE, dtype=bool)
-    m[top : top + 16, left : left + 16] = True
-    return m
-
-
-def tracker(network: XMem, memory: MemoryConfig = MEMORY) -> XMemTracker:
+def tracker(network: XMem, memory: MemoryConfig = TINY) -> XMemTracker:
     return XMemTracker(network, memory)
 
 
@@ -138,7 +119,7 @@ def test_a_foreign_file_is_refused(small_network: XMem, tmp_path: Path) -> None:
     path = tmp_path / "s"
     write_snapshot(begun(small_network, 12).snapshot(), path)
     with pytest.raises(SnapshotError, match="memory settings"):
-        read_snapshot(path, tracker(small_network, replace(MEMORY, top_k=6)))
+        read_snapshot(path, tracker(small_network, replace(TINY, top_k=6)))
     torch.manual_seed(5)
     with pytest.raises(SnapshotError, match="other weights"):
         read_snapshot(path, tracker(XMem(small_network.config)))

@@ -7,9 +7,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from lazyxmem_ros.xmem import XMem
 
 DOMAIN_COUNT = 100
 
@@ -32,28 +35,15 @@ def ros() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(small_network: XMem, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained XMem, small enough to take milliseconds for a frame."""
     import torch
 
-    from lazyxmem_ros.xmem import EncoderConfig, NetworkConfig, XMem, save_network
+    from lazyxmem_ros.xmem import save_network
 
-    torch.manual_seed(0)
     torch.set_num_threads(1)
-    encoder = EncoderConfig("basic", 8, (1, 1, 1), (8, 8, 16))
-    network = XMem(
-        NetworkConfig(
-            key_encoder=encoder,
-            value_encoder=encoder,
-            key_dim=8,
-            value_dim=16,
-            hidden_dim=8,
-            decoder_dims=(16, 8, 8),
-            hidden_update_dim=8,
-        )
-    )
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_network(network.eval(), path)
+    save_network(small_network, path)
     return path
 
 

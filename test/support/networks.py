@@ -5,7 +5,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from lazyxmem_ros.xmem import EncoderConfig, NetworkConfig, XMem
@@ -33,8 +32,8 @@ def golden_entry(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-@pytest.fixture(scope="session")
 def golden_state() -> dict[str, torch.Tensor]:
+    """The golden state dict."""
     state = {}
     for line in (DATA / "xmem_state_dict.txt").read_text().splitlines():
         name, shape, _ = line.split()
@@ -43,12 +42,6 @@ def golden_state() -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.fixture(scope="session")
-def golden_network(golden_state: dict[str, torch.Tensor]) -> XMem:
-    return XMem.from_checkpoint(golden_state)
-
-
-@pytest.fixture(scope="session")
 def small_network() -> XMem:
     """Untrained and small, with every part that the full one has."""
     torch.manual_seed(0)

@@ -1,32 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Going back in time: copies of the tracker's state, and frames segmented again."""
 
-import numpy as np
 import pytest
 import torch
+from random_clip import TINY, image, mask
 
-from lazyxmem_ros.xmem import Frame, MemoryConfig, XMem, XMemTracker
-
-SIZE = (48, 64)
-TINY = MemoryConfig(
-    memory_every=2,
-    max_working_frames=5,
-    min_working_frames=3,
-    keep_first_frames=2,
-    prototypes=6,
-    max_long_term_tokens=20,
-    top_k=5,
-)
-
-
-def image(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-
-
-def mask(top: int, left: int) -> np.ndarray:
-    m = np.zeros(SIZE, dtype=bool)
-    m[top : top + 16, left : left + 16] = True
-    return m
+from lazyxmem_ros.xmem import Frame, XMem, XMemTracker
 
 
 @pytest.fixture

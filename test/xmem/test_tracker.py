@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from random_clip import SIZE, TINY, image, mask
 
 from lazyxmem_ros.xmem import (
     Frame,
@@ -19,27 +20,6 @@ from lazyxmem_ros.xmem import (
     resolve_device,
     resolve_precision,
 )
-
-SIZE = (48, 64)
-TINY = MemoryConfig(
-    memory_every=2,
-    max_working_frames=5,
-    min_working_frames=3,
-    keep_first_frames=2,
-    prototypes=6,
-    max_long_term_tokens=20,
-    top_k=5,
-)
-
-
-def image(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-
-
-def mask(top: int, left: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    m = np.zeros(size, dtype=bool)
-    m[top : top + 16, left : left + 16] = True
-    return m
 
 
 @pytest.fixture
