@@ -27,7 +27,6 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
     A node may have `close()`, run before it is destroyed, and `exit_code`.
     """
     node: Node | None = None
-    executor: SingleThreadedExecutor | None = None
     try:
         with Interruptible():
             with _signals_wait():
@@ -47,12 +46,11 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
         if rclpy.ok():
             raise
     finally:
-        # The node's threads first: they use everything else.
+        # The node's threads first: they use everything else. The executor's own conditions go last,
+        # by themselves: until the signal handlers are gone, those may be triggering them.
         close = getattr(node, "close", None)
         if close is not None:
             close()
-        if executor is not None:
-            executor.shutdown()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
