@@ -234,6 +234,7 @@ def thresholds(frames: pd.DataFrame) -> dict[str, float]:
         "pseudo_rate": round(float(well["rate"].quantile(PSEUDO_SHARE)), 2),
         "user_rate": round(float(well["rate"].quantile(USER_SHARE)), 2),
         "user_iou": round(float(well["predicted"].quantile(USER_IOU_SHARE)), 2),
+        "hold_iou": round(float(well["predicted"].quantile(USER_IOU_SHARE)), 2),
     }
 
 

@@ -148,6 +148,7 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
     ):
         group.add_argument(f"--{name}", type=float, help=f"{text}; inf = off")
     for name, text in (
+        ("hold-iou", "withhold from memory below this predicted IoU"),
         ("user-iou", "ask below this predicted IoU"),
         ("pseudo-iou", "correct itself below this predicted IoU"),
     ):
@@ -244,6 +245,7 @@ def _method_options(arguments: argparse.Namespace) -> MethodOptions:
         "pseudo_entropy": arguments.pseudo_entropy,
         "pseudo_rate": arguments.pseudo_rate,
         "hold_entropy": arguments.hold_entropy,
+        "hold_iou": arguments.hold_iou,
         "user_iou": arguments.user_iou,
         "pseudo_iou": arguments.pseudo_iou,
         "cooldown_frames": arguments.cooldown,

@@ -90,8 +90,14 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
         update_from_pseudo=False,
         hold_entropy=NEVER,
         hold_unseen=False,
+        hold_iou=0.0,
     )
-    cautious = replace(plain, hold_entropy=base.hold_entropy, hold_unseen=base.hold_unseen)
+    cautious = replace(
+        plain,
+        hold_entropy=base.hold_entropy,
+        hold_unseen=base.hold_unseen,
+        hold_iou=base.hold_iou,
+    )
     pseudo = replace(cautious, pseudo_corrections=True)
     asking = replace(pseudo, user_corrections=True)
     learning = replace(asking, update_from_user=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lazyxmem_ros.lazy.uncertainty import winning_class
+from lazyxmem_ros.lazy.uncertainty import ObjectUncertainty, winning_class
 from lazyxmem_ros.xmem import Frame, TrackerError
 from lazyxmem_ros.xmem.network import STRIDE
 
@@ -212,6 +212,37 @@ class ExpectedIou:
         for name, value in values.items():
             logit += weights[name] * (value - means[name]) / scales[name]
         return 1 / (1 + math.exp(-min(max(logit, -30.0), 30.0)))
+
+    def of_frame(
+        self,
+        frame: Frame,
+        measured: Sequence[ObjectUncertainty],
+        looks: Mapping[int, Looks],
+        *,
+        all_known: bool = True,
+    ) -> dict[int, float | None]:
+        """The predicted IoUs of the objects that have `looks`, which see the frame.
+
+        measured: of each of the frame's objects, in their order. all_known: see `Looks.see`.
+        0 for an empty mask; None where the frame has no features.
+        """
+        portraits, shapes = portraits_of(frame), shapes_of(frame)
+        out: dict[int, float | None] = {}
+        for position, (object_id, seen) in enumerate(zip(frame.object_ids, measured, strict=True)):
+            if object_id not in looks:
+                continue
+            if seen.area == 0:
+                out[object_id] = 0.0
+                continue
+            portrait = None if portraits is None else portraits[position]
+            mine = looks[object_id]
+            growth = mine.see(seen.area, portrait, frame.stamp, all_known=all_known)
+            out[object_id] = None
+            if portrait is not None:
+                out[object_id] = self.predict(
+                    weigh(shapes[position], seen.entropy, portrait, mine, growth)
+                )
+        return out
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from lazyxmem_ros.lazy.expected_iou import Looks, portraits_of
+from lazyxmem_ros.lazy.expected_iou import ExpectedIou, Looks
 from lazyxmem_ros.lazy.policy import (
     Decision,
     LazyConfig,
@@ -39,7 +39,8 @@ def judge_again(
     chosen: Collection[int],
     given: Collection[int],
     paused: Collection[int],
-    looks: AllLooks | None,
+    looks: AllLooks,
+    expected_iou: ExpectedIou | None,
 ) -> tuple[Histories, bool]:
     """Decides about objects of a frame that is open again.
 
@@ -50,8 +51,9 @@ def judge_again(
         chosen: ids of the objects that are decided upon; the others' histories stay.
         given: ids of those whose mask was given on it.
         paused: ids of those that were paused on it.
-        looks: what its objects have looked like up to the frame before; the chosen ones' are
-            brought up to this frame. None: nobody wants to know.
+        looks: what its objects have looked like up to the frame before; where `expected_iou` is
+            given, the chosen ones' are brought up to this frame.
+        expected_iou: for predicted IoUs.
 
     Returns:
         The histories of the frame's objects with this frame, and whether the frame stays out of
@@ -61,13 +63,13 @@ def judge_again(
     after = {i: histories[i] for i in frame.object_ids if i in histories}
     decisions: list[Decision] = []
     measured = measure(frame.probabilities).objects
-    portraits = None if looks is None else portraits_of(frame)
-    for position, (object_id, seen) in enumerate(zip(frame.object_ids, measured, strict=True)):
+    predicted: dict[int, float | None] = {}
+    if expected_iou is not None:
+        mine = {i: looks.setdefault(i, Looks()) for i in frame.object_ids if i in chosen}
+        predicted = expected_iou.of_frame(frame, measured, mine)
+    for object_id, seen in zip(frame.object_ids, measured, strict=True):
         if object_id not in chosen:
             continue
-        if looks is not None and seen.area:
-            portrait = None if portraits is None else portraits[position]
-            looks.setdefault(object_id, Looks()).see(seen.area, portrait, frame.stamp)
         before = _rested(after.get(object_id, ObjectHistory()), object_id in paused)
         observation = Observation(
             index=frame.index,
@@ -75,6 +77,7 @@ def judge_again(
             area=seen.area,
             entropy=seen.entropy,
             given=object_id in given,
+            expected_iou=predicted.get(object_id),
         )
         decision, after[object_id] = decide(quiet, before, observation, waiting=0)
         decisions.append(decision)

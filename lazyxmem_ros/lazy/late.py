@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.lazy.expected_iou import ExpectedIou
 from lazyxmem_ros.lazy.hindsight import AllLooks, Histories, copied, judge_again
 from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind
 from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
@@ -211,14 +212,14 @@ class CatchUp:
         *,
         config: Callable[[], LazyConfig],
         arriving: Callable[[], set[int]],
-        follow_looks: bool,
+        expected_iou: ExpectedIou | None,
     ) -> None:
         """moments: the first one has a copy. config: the settings as they are now.
 
         arriving: the objects that the tracker does not know yet on some of these frames.
-        follow_looks: whether it matters what the objects look like.
+        expected_iou: for the predicted IoUs of the past frames.
         """
-        self._follow_looks = follow_looks
+        self._expected_iou = expected_iou
         self._tracker = tracker
         self._config = config
         self._arriving = arriving
@@ -359,6 +360,7 @@ class CatchUp:
             chosen=chosen,
             given=given,
             paused=moment.paused,
-            looks=self.looks if self._follow_looks else None,
+            looks=self.looks,
+            expected_iou=self._expected_iou,
         )
         return held

@@ -73,9 +73,9 @@ class LazyConfig:
     """tau_u: ask a person above this masked entropy."""
     user_rate: float = 0.5
     """delta_u: ask a person above this rate."""
-    user_iou: float = 0.62
+    user_iou: float = 0.5
     """Ask a person below this predicted IoU, 0..1; 0: never. Without calibrated weights nothing is
-    predicted. The value is what `training.calibrate` found for the embedded tracker."""
+    predicted. `training.calibrate` finds it for given weights, here for the embedded ones."""
     pseudo_corrections: bool = True
     """Whether the tracker corrects itself at all."""
     pseudo_entropy: float = OFF
@@ -91,6 +91,9 @@ class LazyConfig:
     hold_unseen: bool = True
     """Whether a frame on which no object is in view stays out of memory. While something is hidden,
     memory would else fill up with frames that say what it is not."""
+    hold_iou: float = 0.5
+    """The same for a frame on which the predicted IoU, 0..1, of every object in view is below this:
+    what is taken for a hidden object is not to be learnt. 0: never. See `user_iou`."""
     hold_rule: HoldRule = HoldRule.ANY
     """How the objects of a frame share that decision. Lost and paused objects have no say."""
     update_from_user: bool = True
@@ -140,7 +143,7 @@ class LazyConfig:
                 raise ConfigError(f"{item.name} must not be negative or NaN; it is {value}")
         if not self.late_overlap <= 1:
             raise ConfigError(f"late_overlap must be within 0..1; it is {self.late_overlap}")
-        for name in ("user_iou", "pseudo_iou"):
+        for name in ("user_iou", "pseudo_iou", "hold_iou"):
             if not getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be within 0..1; it is {getattr(self, name)}")
         for name in ("found_frames", "history_frames"):
@@ -165,6 +168,7 @@ class LazyConfig:
             correction_horizon=0,
             hold_entropy=PAPER_HOLD_ENTROPY,
             hold_unseen=False,
+            hold_iou=0.0,
             user_iou=0.0,
         )
         return replace(plain, **changes)  # type: ignore[arg-type]
@@ -264,6 +268,7 @@ class Decision:
         suppressed: a condition was met, but cool-down, limit or an open request forbade asking.
         doubtful: its masked entropy says that this frame should stay out of memory.
         in_view: its mask is larger than `lost_area`.
+        credible: it is in view, and its predicted IoU not below `hold_iou`.
     """
 
     state: TrackState
@@ -273,6 +278,7 @@ class Decision:
     suppressed: bool
     doubtful: bool
     in_view: bool
+    credible: bool
 
 
 def expire(
@@ -309,6 +315,7 @@ def decide(
             suppressed=False,
             doubtful=False,
             in_view=in_view,
+            credible=in_view,
         )
         return silent, replace(history, entropy=seen.entropy)
     state, streak, seen_stamp = _follow(config, history, seen, in_view)
@@ -331,6 +338,7 @@ def decide(
         suppressed=bool(refusal),
         doubtful=seen.entropy > config.hold_entropy and state is not TrackState.LOST,
         in_view=in_view,
+        credible=in_view and not _poor(seen, config.hold_iou),
     )
     after = replace(
         history,
@@ -347,13 +355,15 @@ def decide(
 def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:
     """Whether the frame stays out of memory.
 
-    That is so if the uncertainty-driven update withholds it, if it shows no object, or if an object
-    is about to correct itself on it and such corrections are not to be learnt.
+    That is so if the uncertainty-driven update withholds it, if it shows no object, or none that is
+    credible, or if an object is about to correct itself on it and such corrections are not to be
+    learnt.
     """
     items = list(decisions)
     if not config.update_from_pseudo and any(d.request is RequestKind.PSEUDO for d in items):
         return True
-    if config.hold_unseen and items and not any(d.in_view for d in items):
+    in_view = [d for d in items if d.in_view]
+    if (in_view or config.hold_unseen) and items and not any(d.credible for d in in_view):
         return True
     present = [d for d in items if d.state not in (TrackState.LOST, TrackState.PAUSED)]
     if config.hold_rule is HoldRule.ALL:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from lazyxmem_ros.lazy.expected_iou import portraits_of, shapes_of, weigh
 from lazyxmem_ros.lazy.history import PackedMask, PastFrame
 from lazyxmem_ros.lazy.policy import (
     Decision,
@@ -76,24 +75,12 @@ class FrameJudge:
         frame, state = newest.frame, self._state
         if state.expected_iou is None:
             return
-        portraits = portraits_of(frame)
-        shapes = shapes_of(frame)
-        for position, object_id in enumerate(frame.object_ids):
-            if object_id not in chosen:
-                continue
-            item, seen = state.objects[object_id], uncertainty.objects[position]
-            item.expected_iou = None
-            if seen.area == 0:
-                item.expected_iou = 0.0
-                continue
-            portrait = None if portraits is None else portraits[position]
-            all_known = state.catch_up is None
-            growth = item.looks.see(seen.area, portrait, frame.stamp, all_known=all_known)
-            if portrait is None:
-                continue
-            item.expected_iou = state.expected_iou.predict(
-                weigh(shapes[position], seen.entropy, portrait, item.looks, growth)
-            )
+        looks = {i: state.objects[i].looks for i in frame.object_ids if i in chosen}
+        predicted = state.expected_iou.of_frame(
+            frame, uncertainty.objects, looks, all_known=state.catch_up is None
+        )
+        for object_id, expected in predicted.items():
+            state.objects[object_id].expected_iou = expected
 
     def _decide(
         self, newest: NewestFrame, uncertainty: Uncertainty, chosen: set[int], given: set[int]

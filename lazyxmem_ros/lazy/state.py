@@ -183,7 +183,7 @@ class LazyState:
                 moments,
                 config=lambda: self.config,
                 arriving=self.arriving_ids,
-                follow_looks=self.expected_iou is not None,
+                expected_iou=self.expected_iou,
             )
         return self.catch_up.frames_left
 

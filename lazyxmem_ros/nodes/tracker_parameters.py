@@ -34,7 +34,7 @@ _POLICY = (
     ),
     ParameterSpec(
         "user_iou",
-        0.62,
+        0.5,
         "Predicted IoU of an object below which a person is asked; 0 = never. Weights without a "
         "calibration predict none.",
         bounds=(0.0, 1.0),
@@ -70,6 +70,13 @@ _POLICY = (
         "hold_unseen",
         True,
         "Whether a frame on which no object is in view is withheld from memory.",
+    ),
+    ParameterSpec(
+        "hold_iou",
+        0.5,
+        "Predicted IoU below which a frame is withheld from memory if all its objects in view are; "
+        "0 = never.",
+        bounds=(0.0, 1.0),
     ),
     ParameterSpec(
         "hold_rule",

@@ -43,8 +43,10 @@ def run(lazy: LazyTracker, first: int, last: int):
     return {index: step(lazy, index) for index in range(first, last + 1)}
 
 
-def added_at_once(network: XMem, index: int, masks, last: int, config=CONFIG) -> LazyTracker:
-    lazy = start(network, config, CALIBRATION)
+def added_at_once(
+    network: XMem, index: int, masks, last: int, config=CONFIG, expected_iou=None
+) -> LazyTracker:
+    lazy = start(network, config, expected_iou)
     run(lazy, 1, index)
     lazy.add_objects(masks)
     run(lazy, index + 1, last)
@@ -56,7 +58,7 @@ def added_at_once(network: XMem, index: int, masks, last: int, config=CONFIG) ->
 def test_once_caught_up_it_is_as_if_the_object_had_been_shown_at_once(
     delay: int, index: int, small_network: XMem
 ) -> None:
-    instant = added_at_once(small_network, index, THIRD, 60)
+    instant = added_at_once(small_network, index, THIRD, 60, expected_iou=CALIBRATION)
     late = start(small_network, CONFIG, CALIBRATION)
     run(late, 1, index + delay)
     outcome = show(late, index, THIRD)

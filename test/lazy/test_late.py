@@ -43,15 +43,22 @@ def test_once_caught_up_it_is_as_if_the_answer_had_been_instant(
     assert same(instant, late)
 
 
+@pytest.mark.parametrize("hold_iou", [0.0, 0.5])
 @pytest.mark.parametrize("delay", [1, 12, 25])
-def test_the_predicted_iou_is_then_what_it_would_be_too(delay: int, small_network: XMem) -> None:
+def test_the_predicted_iou_is_then_what_it_would_be_too(
+    delay: int, hold_iou: float, small_network: XMem
+) -> None:
     """What the objects have looked like is followed through the corrected past."""
-    instant, late, plain = (start(small_network, CONFIG, CALIBRATION) for _ in range(3))
+    config = replace(CONFIG, hold_iou=hold_iou)
+    instant, late, plain = (start(small_network, config, CALIBRATION) for _ in range(3))
     first, second = correction(5, FIRST), correction(9, SECOND_ONE)
-    run(instant, {5: [first], 9: [second]}, 80)
+    results = run(instant, {5: [first], 9: [second]}, 80)
     run(late, {5 + delay: [first], 9 + delay: [second]}, 80)
     run(plain, {}, 80)
     assert late.frames_behind == 0
+    held = [result.held for result in results.values()]
+    assert any(held) == (hold_iou > 0)
+    assert not all(held)
     expected = [[t.expected_iou for t in step(lazy, 81).tracks] for lazy in (instant, late, plain)]
     assert expected[0] == expected[1] != expected[2]
     assert all(value is not None for value in expected[0])

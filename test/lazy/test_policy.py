@@ -283,13 +283,16 @@ def decision_with(**changes) -> Decision:
         suppressed=False,
         doubtful=False,
         in_view=True,
+        credible=True,
     )
     return replace(plain, **changes)
 
 
 SURE, DOUBTFUL = decision_with(), decision_with(doubtful=True, state=UNCERTAIN)
 RESTING = decision_with(state=PAUSED)
-GONE, ABSENT = decision_with(state=LOST, in_view=False), decision_with(in_view=False)
+UNSEEN = {"in_view": False, "credible": False}
+GONE, ABSENT = decision_with(state=LOST, **UNSEEN), decision_with(**UNSEEN)
+POOR = decision_with(credible=False)
 SELF = decision_with(request=PSEUDO)
 ASKED = decision_with(request=USER)
 
@@ -307,6 +310,9 @@ ASKED = decision_with(request=USER)
         ([SURE, GONE], False, False),
         ([GONE], True, True),  # nothing in view: nothing to learn
         ([GONE, ABSENT], True, True),
+        ([POOR], True, True),  # nothing credible in view
+        ([POOR, ABSENT], True, True),
+        ([POOR, SURE], False, False),  # the other one is to be learnt
         ([DOUBTFUL, RESTING], True, True),
         ([SURE, RESTING], False, False),
         ([RESTING], False, False),
@@ -324,6 +330,24 @@ def test_frames_that_show_nothing_may_be_learnt():
     for decisions in ([GONE], [ABSENT]):
         assert not hold_frame(LazyConfig(hold_unseen=False), decisions)
     assert not hold_frame(LazyConfig(), [])
+
+
+def test_what_is_probably_wrong_is_not_learnt_even_if_frames_without_objects_are():
+    assert hold_frame(LazyConfig(hold_unseen=False), [POOR, ABSENT])
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected", "credible"),
+    [(0.5, 0.49, False), (0.5, 0.5, True), (0.0, 0.0, True), (0.5, None, True)],
+)
+def test_an_object_is_credible_from_a_predicted_iou_on(limit, expected, credible):
+    seen = Observation(index=1, stamp=TICK, area=500, entropy=0.1, expected_iou=expected)
+    decision, _ = decide(LazyConfig(hold_iou=limit), ObjectHistory(), seen, waiting=0)
+    assert decision.credible is credible
+    unseen, _ = decide(
+        LazyConfig(hold_iou=limit), ObjectHistory(), replace(seen, area=3), waiting=0
+    )
+    assert not unseen.credible
 
 
 def test_own_corrections_may_be_learnt():
