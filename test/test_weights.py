@@ -124,10 +124,11 @@ def test_command_line(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_embedded_tracker_has_its_calibration() -> None:
-    """The default threshold for asking is the one that the calibration found for it."""
+    """The default thresholds are those that the calibration found for it."""
     from lazyxmem_ros.lazy import LazyConfig, calibration_beside
 
     calibration = calibration_beside(weights.find(weights.DEFAULT_TRACKER).path)
     assert calibration is not None
-    assert LazyConfig().user_iou == calibration.thresholds["user_iou"]
-    assert LazyConfig.paper().user_iou == 0
+    for name in ("user_iou", "hold_iou"):
+        assert getattr(LazyConfig(), name) == calibration.thresholds[name]
+        assert getattr(LazyConfig.paper(), name) == 0

@@ -96,6 +96,14 @@ class Refinement:
     score: float
 
 
+def improves(score: float, prior_iou: float | None) -> bool:
+    """Whether a corrector that expects an IoU of `score` of its mask expects more than the tracker
+    does of its own: nobody looks at a pseudo-correction before it is applied. True where the
+    tracker expects nothing in particular.
+    """
+    return prior_iou is None or score > prior_iou
+
+
 @runtime_checkable
 class Corrector(Protocol):
     """(image, prompts) -> masks. Implementations keep no state that changes their answers."""

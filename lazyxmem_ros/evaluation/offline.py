@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.correction.base import Corrector, CorrectorError, Prompt, PromptError
+from lazyxmem_ros.correction.base import (
+    Corrector,
+    CorrectorError,
+    Prompt,
+    PromptError,
+    Refinement,
+    improves,
+)
 from lazyxmem_ros.evaluation.errors import DatasetError
 from lazyxmem_ros.evaluation.methods import Method, Trigger
 from lazyxmem_ros.evaluation.metrics import region_similarity
@@ -152,12 +159,17 @@ class SequenceRunner:
             return labels
         masks: dict[int, BoolMask] = {}
         for request in requests:
-            mask = self._refine(request.image, request.prompt, request.stamp)
-            if mask is None or not mask.any():
-                self._event(sample, request, applied=False, reason="the corrector found nothing")
+            answer = self._refine(request.image, request.prompt, request.stamp)
+            fault = ""
+            if answer is None or not answer.mask.any():
+                fault = "the corrector found nothing"
+            elif not improves(answer.score, request.prompt.prior_iou):
+                fault = f"the corrector expects no more of its mask ({answer.score:.2f})"
+            if answer is None or fault:
+                self._event(sample, request, applied=False, reason=fault)
                 self._tracker.dismiss(request.object_id, request.kind)
                 continue
-            masks[request.object_id] = mask
+            masks[request.object_id] = answer.mask
         if not masks:
             return labels
         outcome = self._tracker.apply(Correction(result.stamp, masks, Source.PSEUDO))
@@ -272,18 +284,19 @@ class SequenceRunner:
         if prompt.box is None:
             # A box says where the whole object is, a click needs the mask that it is about.
             prompt = Prompt(prompt.positive, prompt.negative, None, ask.mask, ask.expected_iou)
-        mask = self._refine(ask.image, prompt, ask.stamp)
-        if mask is None:
+        answer = self._refine(ask.image, prompt, ask.stamp)
+        if answer is None:
             self._answered(ask, False, "the corrector found nothing", {})
-        return mask
+            return None
+        return answer.mask
 
-    def _refine(self, image: NDArray[np.uint8], prompt: Prompt, stamp: int) -> BoolMask | None:
+    def _refine(self, image: NDArray[np.uint8], prompt: Prompt, stamp: int) -> Refinement | None:
         try:
             (refinement,) = self._corrector.refine(image, [prompt], image_key=stamp)
         except (PromptError, CorrectorError) as error:
             self.log.faults.append(f"{self._corrector.name}: {error}")
             return None
-        return refinement.mask if refinement.score > USABLE_SCORE else None
+        return refinement if refinement.score > USABLE_SCORE else None
 
     # ---- what is written down
 

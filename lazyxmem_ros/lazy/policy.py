@@ -103,8 +103,9 @@ class LazyConfig:
     cooldown_frames: int = 30
     """Frames after a request to a person, or a person's correction, before the same object may
     ask a person again; 0: none."""
-    pseudo_cooldown_frames: int = 0
-    """The same for the tracker's own corrections."""
+    pseudo_cooldown_frames: int = 5
+    """Frames after the tracker asked to correct an object itself, or its mask was given, before it
+    may ask so again; 0: none."""
     max_open_requests: int = 3
     """Requests that may wait for a person at once, over all objects; 0: no limit."""
     request_timeout: int = 10 * SECOND
@@ -162,6 +163,7 @@ class LazyConfig:
         """
         plain = cls(
             cooldown_frames=0,
+            pseudo_cooldown_frames=0,
             max_open_requests=0,
             request_timeout=0,
             lost_after=0,
@@ -347,9 +349,12 @@ def decide(
         seen_stamp=seen_stamp,
         found_streak=streak,
     )
-    # A given mask is a person's word as much as a correction is: its entropy says nothing of the
-    # tracker's, so the rise to the first predicted frame is no reason to ask.
-    return decision, after._helped(RequestKind.USER, seen.index) if seen.given else after
+    if seen.given:
+        # A given mask is a person's word as much as a correction is: its entropy says nothing of
+        # the tracker's, so the rise to the first predicted frame is no reason to ask.
+        for kind in RequestKind:
+            after = after._helped(kind, seen.index)
+    return decision, after
 
 
 def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:

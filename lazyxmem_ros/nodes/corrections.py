@@ -198,9 +198,15 @@ class Corrections:
     def _refine(
         self, frame: ReceivedFrame, object_id: int, prompt: CorrectionPrompt, source: Source
     ) -> None:
+        from lazyxmem_ros.correction.base import improves
+        from lazyxmem_ros.lazy import Source
+
         def on_answer(answer: CorrectionAnswer) -> None:
             if answer.mask is None:
                 self._fail(frame, object_id, source, answer.fault)
+            elif source is Source.PSEUDO and not improves(answer.score, prompt.prior_iou):
+                fault = f"the corrector expects no more of its mask ({answer.score:.2f})"
+                self._fail(frame, object_id, source, fault)
             else:
                 self._apply(frame.stamp, object_id, answer.mask, source)
 

@@ -103,7 +103,7 @@ _POLICY = (
     ),
     ParameterSpec(
         "pseudo_cooldown_frames",
-        0,
+        5,
         "The same for the tracker's own corrections.",
         bounds=(0, 1_000_000),
     ),

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from lazyxmem_ros.correction import CorrectorError, Prompt, PromptError, make_corrector
-from lazyxmem_ros.correction.base import Corrector, pixels_of, validate_image, validate_prompt
+from lazyxmem_ros.correction.base import (
+    Corrector,
+    improves,
+    pixels_of,
+    validate_image,
+    validate_prompt,
+)
 
 SIZE = (40, 60)
 MASK = np.zeros(SIZE, bool)
@@ -108,3 +114,10 @@ def test_make_corrector():
     assert corrector.name == "grabcut"
     with pytest.raises(CorrectorError, match="auto, refiner, grabcut, sam_hq"):
         make_corrector("magic")
+
+
+@pytest.mark.parametrize(("expected", "better"), [(None, True), (0.3, True), (0.5, False)])
+def test_a_pseudo_correction_promises_more_than_the_tracker_expects(
+    expected: float | None, better: bool
+) -> None:
+    assert improves(0.5, expected) is better

@@ -144,8 +144,8 @@ class Unable:
 def test_a_corrector_that_finds_nothing_is_asked_again(
     tiny_weights: Path, sequence: VideoSequence
 ) -> None:
-    options = MethodOptions(replace(ALONE, pseudo_entropy=0.0, user_corrections=False))
-    run = runner(tiny_weights, "pseudo", options, corrector=Unable())
+    eager = replace(ALONE, pseudo_entropy=0.0, pseudo_cooldown_frames=0, user_corrections=False)
+    run = runner(tiny_weights, "pseudo", MethodOptions(eager), corrector=Unable())
     list(run.run(sequence))
     asked = [event["index"] for event in run.log.events if event["object"] == 1]
     assert len(asked) > 2
