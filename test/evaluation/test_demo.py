@@ -37,7 +37,9 @@ pytestmark = pytest.mark.slow
 MARKER = "LAZYXMEM_TEST_RUN"
 SIZE = 64
 """Short side inside the tracker, pixels."""
-HELP_WANTED = LazyConfig(user_rate=0.0, pseudo_rate=OFF, pseudo_entropy=0.0, cooldown_frames=3)
+HELP_WANTED = LazyConfig(
+    user_rate=0.0, pseudo_rate=OFF, pseudo_entropy=0.0, cooldown_frames=3, pseudo_cooldown_frames=0
+)
 """Asks a person where uncertainty rises, and else corrects itself."""
 
 

@@ -61,6 +61,7 @@ def test_a_bag_in_masks_out(bag: Path, weights: Path, probe: Probe, start: Start
         weights,
         user_corrections=False,
         pseudo_entropy=0.0,
+        pseudo_cooldown_frames=0,
         correction_wait=20.0,
         correction_timeout=20.0,
     )
@@ -112,7 +113,12 @@ def test_a_service_that_dies_and_returns(
 ) -> None:
     """Killed without a word and started again, while frames go on."""
     start_tracker(
-        start, weights, user_corrections=False, pseudo_entropy=0.0, correction_timeout=0.5
+        start,
+        weights,
+        user_corrections=False,
+        pseudo_entropy=0.0,
+        pseudo_cooldown_frames=0,
+        correction_timeout=0.5,
     )
     probe.listen(Correction, f"{NODE}/corrected")
     probe.listen(Image, f"{NODE}/mask")

@@ -303,7 +303,13 @@ def test_a_correction_that_cannot_be_applied_changes_nothing(rig: Rig) -> None:
 
 def test_the_tracker_may_ask_again_after_the_service_failed(rig: Rig) -> None:
     rig.session.configure(
-        LazyConfig(user_corrections=False, pseudo_entropy=0.0, pseudo_rate=float("inf")), 0.0
+        LazyConfig(
+            user_corrections=False,
+            pseudo_entropy=0.0,
+            pseudo_rate=float("inf"),
+            pseudo_cooldown_frames=0,
+        ),
+        0.0,
     )
     rig.track(0)
     rig.give(0, 1)

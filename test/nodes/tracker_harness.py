@@ -43,6 +43,7 @@ QUIET = {
     "correction_timeout": 5.0,
     "request_timeout": 10.0,
     "pseudo_entropy": float("inf"),
+    "pseudo_cooldown_frames": 0,
     "user_entropy": float("inf"),
     "cooldown_frames": 30,
 }
