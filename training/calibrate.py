@@ -13,7 +13,8 @@ come
 - thresholds, from the frames on which all is well (IoU >= 0.7): memory is withheld above the
   entropy that 95 % of them stay below; the tracker corrects itself above the rate of entropy that
   97.5 % stay below; a person is asked above the rate that 99.5 % stay below, or below the predicted
-  IoU that 97.5 % stay above: help is wanted on few frames that do not need it.
+  IoU that 97.5 % stay above, and memory learns nothing below that: help is wanted on few frames
+  that do not need it.
 
 Written beside the weights, as x.calibration.json. How honest both are is printed for sequences that
 the fit has not seen: each training sequence is left out in turn, then come the held-out three.
@@ -58,6 +59,8 @@ from training.measure import Frame, trials
 WELL = 0.7
 """IoU from which a frame counts as tracked well."""
 HOLD_SHARE, PSEUDO_SHARE, USER_SHARE, USER_IOU_SHARE = 0.95, 0.975, 0.995, 0.025
+IOU_STEP = 0.05
+"""Predicted IoUs are not known more exactly."""
 RIDGE = 1e-2
 """Penalty on the squared weights of the standardised evidence."""
 CLIP_SEED = 3 * 10**6
@@ -228,13 +231,14 @@ def left_out(frames: pd.DataFrame) -> pd.Series:
 def thresholds(frames: pd.DataFrame) -> dict[str, float]:
     """The settings of LazyConfig that the frames suggest; `frames` hold a `predicted` column."""
     well = frames[(frames["iou"] >= WELL) & (frames["view"] == VIEWS[0].name)]
+    credible = round(float(well["predicted"].quantile(USER_IOU_SHARE)) / IOU_STEP) * IOU_STEP
     return {
         "hold_entropy": round(float(well["entropy"].quantile(HOLD_SHARE)), 2),
         "uncertain_entropy": round(float(well["entropy"].quantile(HOLD_SHARE)), 2),
         "pseudo_rate": round(float(well["rate"].quantile(PSEUDO_SHARE)), 2),
         "user_rate": round(float(well["rate"].quantile(USER_SHARE)), 2),
-        "user_iou": round(float(well["predicted"].quantile(USER_IOU_SHARE)), 2),
-        "hold_iou": round(float(well["predicted"].quantile(USER_IOU_SHARE)), 2),
+        "user_iou": credible,
+        "hold_iou": credible,
     }
 
 
