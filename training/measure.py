@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
 from lazyxmem_ros.evaluation.sequences import SceneSequence, read_label_map
-from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker
-from lazyxmem_ros.lazy.policy import OFF
+from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, expected_iou_of
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 from training.compose import ComposeConfig, Composer
 from training.material import HELD_OUT_SEQUENCES, TRAINING_SEQUENCES, load_material
@@ -67,20 +66,19 @@ class Result:
 
 
 def track(
-    make_tracker: Callable[[], XMemTracker],
+    make_tracker: Callable[[], LazyTracker],
     name: str,
     frames: Iterator[Frame],
     *,
     every: int,
     one_at_a_time: bool = False,
-    plain: bool = False,
 ) -> Result:
     """Tracks every `every`-th frame and scores where there are labels.
 
     Each object is given on the first frame that shows it. one_at_a_time: a frame's labels show one
-    of the objects, and say nothing about the others. plain: see the module.
+    of the objects, and say nothing about the others.
     """
-    lazy = LazyTracker(make_tracker(), PLAIN if plain else UNHELPED)
+    lazy = make_tracker()
     scores_j, scores_f, spent, count = [], [], 0.0, 0
     for index, (image, truth) in enumerate(frames):
         if index % every:
@@ -226,14 +224,16 @@ def main() -> None:
         parser.error(f"unknown sets {sorted(unknown)}; known are {sorted(known)}")
     network = XMem.from_checkpoint(arguments.weights)
 
-    def make_tracker() -> XMemTracker:
-        return XMemTracker(
+    def make_tracker() -> LazyTracker:
+        tracker = XMemTracker(
             network,
             MemoryConfig(),
             device=arguments.device,
             max_internal_size=arguments.internal_size,
             precision=arguments.precision,
         )
+        config = PLAIN if arguments.plain else UNHELPED
+        return LazyTracker(tracker, config, expected_iou=expected_iou_of(arguments.weights))
 
     print("| clip | J | F | J&F | frames/s |\n| --- | --- | --- | --- | --- |", flush=True)
     for name in arguments.sets:
@@ -245,7 +245,6 @@ def main() -> None:
                 frames,
                 every=arguments.every,
                 one_at_a_time=name == "several-real",
-                plain=arguments.plain,
             )
             results.append(result)
             _print_row(clip, result.mean_j, result.mean_f, f"{result.rate:.1f}")
