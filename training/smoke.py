@@ -114,7 +114,7 @@ def refiner_learns(material: Material, device: torch.device) -> bool:
         network = trainer.average.network.eval()
         scores = [
             float(iou(network(inputs.to(device))[0] > 0, truths.to(device) > 0.5).mean())
-            for inputs, truths in batches
+            for inputs, truths, _ in batches
         ]
         return float(np.mean(scores))
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,7 +56,6 @@ from training.practice import recoloured, tracked, turned
 PICTURE = 256  # pixels of the composed frames' side
 FRAMES = 2  # frames used of each clip
 MIN_TARGET_PIXELS = 80
-PRIOR_SHARE = 0.6  # of samples that start from a broken mask
 BOX_SHARE = 0.3  # of the others that have a box instead of clicks
 TOLD_SHARE = 0.5  # of priors of which the network is told how good they are
 IOU_NOISE = 0.12  # of what it is told
@@ -64,10 +63,10 @@ CLOSER_SHARE = 0.35  # of samples whose window is the right one already
 MORE_CLICKS_SHARE = 0.5
 CLICK_SHARES = (0.7, 0.2, 0.1)  # of samples with one, two and three clicks
 CLICK_NOISE = 4.0  # pixels, the most
-TRACKED_SHARE = 0.5  # of clips in practice whose priors are the tracker's
 TRACKED_FRAMES = 4
 WELL_TRACKED = 0.92  # IoU of priors that are mostly passed over
 KEPT_SHARE = 0.2  # of these
+RESTART_SHARE = 0.5  # of the learning rate, in every cycle but the first
 LOG_EVERY = 50
 SAVE_EVERY = 120.0  # seconds
 FIELDS = ("step", "loss", "j", "rate", "validation_j", "seconds")
@@ -85,14 +84,31 @@ class RefinerTraining:
     weight_decay: float = 0.02
     gradient_clip: float = 3.0
     ema: float = 0.998
+    restarts: tuple[int, ...] = ()
+    """Steps at which warm-up and cosine begin anew, at half the learning rate."""
     practice_from: int | None = None
-    """Step from which the learning rate begins anew at half, and samples are as in practice:
-    recoloured and turned pictures, masks as the tracker leaves them, clicks on several errors."""
+    """Step from which samples are as in practice: recoloured and turned pictures, masks as the
+    tracker leaves them, clicks on several errors."""
+    tracked_share: float = 0.5
+    """Of clips in practice whose priors are the tracker's."""
+    prior_share: float = 0.6
+    """Of the other samples that start from a broken mask."""
+    in_place_share: float = 0.3
+    """Of targets that are part of the picture itself, not pasted into it."""
 
-    @property
-    def cycle_starts(self) -> tuple[int, ...]:
-        """Steps at which warm-up and cosine begin."""
-        return (0,) if self.practice_from is None else (0, self.practice_from)
+
+class Batch(NamedTuple):
+    """inputs: float [B, 8, 160, 160]; truths: true masks 0 or 1, float [B, 160, 160]; areas: of
+    the whole object, also where it lies outside its crop, in pixels of the crop, float [B].
+    """
+
+    inputs: Tensor
+    truths: Tensor
+    areas: Tensor
+
+
+Sample = tuple[NDArray[np.float32], NDArray[np.bool_], float]
+"""One element of each part of a Batch."""
 
 
 def load_refiner_training(path: Path) -> RefinerTraining:
@@ -110,15 +126,16 @@ def make_sample(
     neighbour: NDArray[np.bool_],
     *,
     tracked: NDArray[np.bool_] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """One input [8, 160, 160] and its true mask [160, 160] from a frame and a target in it.
+    prior_share: float = 0.6,
+) -> Sample:
+    """An input, its true mask and the object's area, from a frame and a target in it.
 
     neighbour: another object's mask, which a broken prior may have leaked into; may be empty.
     tracked: the prior, as the tracker left it.
     """
     size = truth.shape[0], truth.shape[1]
     prior = tracked
-    if tracked is None and rng.random() < PRIOR_SHARE:
+    if tracked is None and rng.random() < prior_share:
         prior = break_mask(rng, truth, neighbour)
         if not prior.any():
             prior = None
@@ -172,7 +189,8 @@ def make_sample(
         crop_box,
         prior_iou=prior_iou,
     )
-    return channels, window.take(np.where(truth, 255, 0).astype(np.uint8)) > 127
+    true_crop = window.take(np.where(truth, 255, 0).astype(np.uint8)) > 127
+    return channels, true_crop, np.count_nonzero(truth) * scale**2
 
 
 def _loose_box(
@@ -210,14 +228,14 @@ def _jittered(rng: np.random.Generator, window: Window) -> Window:
     return Window(round(middle_x - side / 2), round(middle_y - side / 2), side)
 
 
-def make_batch(config: RefinerTraining, material: Material, step: int) -> tuple[Tensor, Tensor]:
+def make_batch(config: RefinerTraining, material: Material, step: int) -> Batch:
     """The batch of one step, a function of (seed, step) and, in practice, the tracker's weights."""
     practising = config.practice_from is not None and step >= config.practice_from
     settings = ComposeConfig(
         size=PICTURE,
         frames=FRAMES,
         real_share=0.4,
-        in_place_share=0.3,
+        in_place_share=config.in_place_share,
         real_cut_out_share=0.2,
         smallest=0.12,
         largest=0.9,
@@ -226,32 +244,32 @@ def make_batch(config: RefinerTraining, material: Material, step: int) -> tuple[
         shadow_share=0.2,
     )
     composer = Composer(material, settings)
-    inputs: list[NDArray[np.float32]] = []
-    truths: list[NDArray[np.bool_]] = []
+    samples: list[Sample] = []
     clip_number = 0
-    while len(inputs) < config.batch:
+    while len(samples) < config.batch:
         seed = (config.seed, step, clip_number)
         rng = np.random.default_rng((*seed, 1))
         objects = int(rng.integers(1, 3))
         clip_number += 1
-        if practising and rng.random() < TRACKED_SHARE:
-            for channels, truth in _tracked_samples(rng, material, settings, seed, objects):
-                inputs.append(channels)
-                truths.append(truth)
+        if practising and rng.random() < config.tracked_share:
+            samples += _tracked_samples(rng, material, settings, seed, objects)
             continue
         clip = composer.compose(seed, objects=objects)
         for t in range(FRAMES):
             chosen = int(rng.integers(1, objects + 1))
             target, neighbour = clip.labels[t] == chosen, clip.labels[t] == 3 - chosen
-            if np.count_nonzero(target) >= MIN_TARGET_PIXELS and len(inputs) < config.batch:
+            if np.count_nonzero(target) >= MIN_TARGET_PIXELS and len(samples) < config.batch:
                 image = clip.frames[t]
                 if practising:
                     image, target, neighbour = _varied(rng, image, target, neighbour)
-                channels, truth = make_sample(rng, image, target, neighbour)
-                inputs.append(channels)
-                truths.append(truth)
-    del inputs[config.batch :], truths[config.batch :]
-    return torch.from_numpy(np.stack(inputs)), torch.from_numpy(np.stack(truths)).float()
+                share = config.prior_share
+                samples.append(make_sample(rng, image, target, neighbour, prior_share=share))
+    inputs, truths, areas = zip(*samples[: config.batch], strict=True)
+    return Batch(
+        torch.from_numpy(np.stack(inputs)),
+        torch.from_numpy(np.stack(truths)).float(),
+        torch.tensor(areas, dtype=torch.float32),
+    )
 
 
 def _tracked_samples(
@@ -260,7 +278,7 @@ def _tracked_samples(
     settings: ComposeConfig,
     seed: tuple[int, ...],
     objects: int,
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+) -> Iterator[Sample]:
     """Samples of a clip on which the tracker has been: wherever it is not good already."""
     clip = Composer(material, replace(settings, frames=TRACKED_FRAMES)).compose(
         seed, objects=objects
@@ -288,30 +306,39 @@ def _varied(
     return a.astype(np.uint8), b.astype(np.bool_), c.astype(np.bool_)
 
 
-class Batches(IterableDataset[tuple[Tensor, Tensor]]):
+class Batches(IterableDataset[Batch]):
     """The batches of steps `start` ... end."""
 
     def __init__(self, config: RefinerTraining, material: Material, start: int) -> None:
         self.config, self.material, self.start = config, material, start
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         for step in range(self.start, self.config.steps):
             yield make_batch(self.config, self.material, step)
 
 
-def iou(predicted: Tensor, truth: Tensor) -> Tensor:
-    """IoU of masks [B, H, W], 1 where both are empty; [B]."""
+def iou(predicted: Tensor, truth: Tensor, areas: Tensor | None = None) -> Tensor:
+    """IoU of masks [B, H, W], 1 where both are empty; [B].
+
+    areas: of the whole true masks, [B], where `truth` is what a crop shows of them.
+    """
     both = (predicted & truth).sum((1, 2)).float()
-    either = (predicted | truth).sum((1, 2)).float()
+    shown = truth.sum((1, 2)).float()
+    whole = shown if areas is None else torch.maximum(areas, shown)
+    either = predicted.sum((1, 2)).float() + whole - both
     return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(either))
 
 
-def refiner_loss(logits: Tensor, quality: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy and Dice of the mask, and cross-entropy of the predicted IoU."""
+def refiner_loss(logits: Tensor, quality: Tensor, truth: Tensor, areas: Tensor) -> Tensor:
+    """Cross-entropy and Dice of the mask, and cross-entropy of the predicted IoU.
+
+    That IoU is the whole object's: a crop that shows a part of it shall expect little, or the
+    smallest of several crops always promises most.
+    """
     probability = torch.sigmoid(logits)
     overlap = (probability * truth).sum((1, 2))
     dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2)) + truth.sum((1, 2)) + 1)
-    reached = iou(logits.detach() > 0, truth > 0.5)
+    reached = iou(logits.detach() > 0, truth > 0.5, areas)
     mask = F.binary_cross_entropy_with_logits(logits, truth)
     return mask + dice.mean() + 0.2 * F.binary_cross_entropy_with_logits(quality, reached)
 
@@ -357,17 +384,18 @@ class Trainer:
 
     @property
     def rate(self) -> float:
-        """Learning rate of this step: linear warm-up, then a cosine to a fiftieth; in the second
-        cycle from half the rate.
+        """Learning rate of this step: linear warm-up, then a cosine to a fiftieth; in later
+        cycles from half the rate.
         """
         config = self.config
-        *past, start = (s for s in config.cycle_starts if s <= self.step)
-        end = min((s for s in config.cycle_starts if s > self.step), default=config.steps)
+        start = max((s for s in config.restarts if s <= self.step), default=0)
+        end = min((s for s in config.restarts if s > self.step), default=config.steps)
+        peak = config.learning_rate if start == 0 else RESTART_SHARE * config.learning_rate
         warm = min(1.0, (self.step - start + 1) / max(1, config.warm_up))
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, (self.step - start) / (end - start))))
-        return config.learning_rate * 0.5 ** len(past) * warm * (0.02 + 0.98 * fall)
+        return peak * warm * (0.02 + 0.98 * fall)
 
-    def train_step(self, inputs: Tensor, truths: Tensor) -> tuple[float, float]:
+    def train_step(self, inputs: Tensor, truths: Tensor, areas: Tensor) -> tuple[float, float]:
         """One optimiser step; its loss and mean J on the crops."""
         rng = np.random.default_rng((self.config.seed, self.step, 2))
         inputs, truths = inputs.to(self.device), truths.to(self.device)
@@ -378,7 +406,7 @@ class Trainer:
             group["lr"] = self.rate
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits, quality = self.network(inputs)
-        loss = refiner_loss(logits.float(), quality.float(), truths)
+        loss = refiner_loss(logits.float(), quality.float(), truths, areas.to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
@@ -441,8 +469,8 @@ def run(
     losses: list[float] = []
     scores: list[float] = []
     began = saved = time.monotonic()
-    for inputs, truths in loader:
-        loss, score = trainer.train_step(inputs, truths)
+    for batch in loader:
+        loss, score = trainer.train_step(*batch)
         losses.append(loss)
         scores.append(score)
         done = trainer.step == config.steps or interruption.is_set()

@@ -60,19 +60,20 @@ def test_a_mask_leaks_into_the_neighbour_or_is_stolen_by_it() -> None:
 
 
 def test_a_batch_is_a_function_of_its_step(material: Material) -> None:
-    inputs, truths = make_batch(CONFIG, material, 3)
-    again, _ = make_batch(CONFIG, material, 3)
+    inputs, truths, areas = make_batch(CONFIG, material, 3)
+    again, *_ = make_batch(CONFIG, material, 3)
     assert inputs.shape == (4, 8, 160, 160)
     assert truths.shape == (4, 160, 160)
+    assert areas.shape == (4,)
     assert set(truths.unique().tolist()) <= {0.0, 1.0}
     torch.testing.assert_close(inputs, again, rtol=0, atol=0)
 
 
 def test_in_practice_priors_are_the_trackers(material: Material) -> None:
     practising = replace(CONFIG, practice_from=3)
-    inputs, truths = make_batch(practising, material, 3)
-    again, _ = make_batch(practising, material, 3)
-    before, _ = make_batch(practising, material, 2)
+    inputs, truths, _ = make_batch(practising, material, 3)
+    again, *_ = make_batch(practising, material, 3)
+    before, *_ = make_batch(practising, material, 2)
     assert inputs.shape == (4, 8, 160, 160)
     assert truths.shape == (4, 160, 160)
     torch.testing.assert_close(inputs, again, rtol=0, atol=0)
@@ -102,7 +103,7 @@ def test_pictures_and_masks_are_turned_alike_and_only_pictures_recoloured() -> N
 
 
 def test_the_second_cycle_begins_at_half_the_rate() -> None:
-    trainer = Trainer(RefinerTraining(steps=40, warm_up=2, practice_from=20), torch.device("cpu"))
+    trainer = Trainer(RefinerTraining(steps=40, warm_up=2, restarts=(20,)), torch.device("cpu"))
     rates = []
     for step in range(40):
         trainer.step = step
@@ -126,3 +127,11 @@ def test_iou_counts_rightly_empty_as_one() -> None:
     full = torch.ones(1, 4, 4, dtype=torch.bool)
     assert iou(empty, empty).item() == 1
     assert iou(empty, full).item() == 0
+
+
+def test_what_lies_outside_the_crop_counts_as_missed() -> None:
+    half = torch.zeros(1, 4, 4, dtype=torch.bool)
+    half[:, :2] = True
+    assert iou(half, half).item() == 1
+    assert iou(half, half, torch.tensor([16.0])).item() == 0.5
+    assert iou(half, half, torch.tensor([7.9])).item() == 1
