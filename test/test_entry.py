@@ -60,7 +60,9 @@ def test_interrupted_while_python_itself_begins(name: str, tmp_path: Path) -> No
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=DEADLINE_S)
-        assert (process.returncode, errors) == (-signal.SIGINT, ""), delay
+        # On a quick machine the command line itself may have begun: it ends as shells say.
+        assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT), delay
+        assert errors == "", delay
 
 
 @pytest.mark.parametrize(
