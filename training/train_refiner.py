@@ -126,12 +126,13 @@ def make_sample(
     neighbour: NDArray[np.bool_],
     *,
     tracked: NDArray[np.bool_] | None = None,
-    prior_share: float = 0.6,
+    prior_share: float = 0.0,
 ) -> Sample:
     """An input, its true mask and the object's area, from a frame and a target in it.
 
     neighbour: another object's mask, which a broken prior may have leaked into; may be empty.
-    tracked: the prior, as the tracker left it.
+    tracked: the prior, as the tracker left it. prior_share: without it, how often there is a broken
+    one.
     """
     size = truth.shape[0], truth.shape[1]
     prior = tracked
