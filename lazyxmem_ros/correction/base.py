@@ -96,12 +96,15 @@ class Refinement:
     score: float
 
 
-def improves(score: float, prior_iou: float | None) -> bool:
-    """Whether a corrector that expects an IoU of `score` of its mask expects more than the tracker
-    does of its own: nobody looks at a pseudo-correction before it is applied. True where the
-    tracker expects nothing in particular.
+def objection(score: float, prior_iou: float | None) -> str:
+    """Why a mask that the tracker asked for on its own is not taken; empty where it is.
+
+    Nobody looks at a pseudo-correction before it is applied, so the corrector must expect more of
+    its mask (an IoU of `score`) than the tracker does of its own, if it expects anything.
     """
-    return prior_iou is None or score > prior_iou
+    if prior_iou is None or score > prior_iou:
+        return ""
+    return f"the corrector expects no more of its mask ({score:.2f}) than of the tracker's"
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from lazyxmem_ros.correction.base import (
     Prompt,
     PromptError,
     Refinement,
-    improves,
+    objection,
 )
 from lazyxmem_ros.evaluation.errors import DatasetError
 from lazyxmem_ros.evaluation.methods import Method, Trigger
@@ -160,11 +160,10 @@ class SequenceRunner:
         masks: dict[int, BoolMask] = {}
         for request in requests:
             answer = self._refine(request.image, request.prompt, request.stamp)
-            fault = ""
             if answer is None or not answer.mask.any():
                 fault = "the corrector found nothing"
-            elif not improves(answer.score, request.prompt.prior_iou):
-                fault = f"the corrector expects no more of its mask ({answer.score:.2f})"
+            else:
+                fault = objection(answer.score, request.prompt.prior_iou)
             if answer is None or fault:
                 self._event(sample, request, applied=False, reason=fault)
                 self._tracker.dismiss(request.object_id, request.kind)

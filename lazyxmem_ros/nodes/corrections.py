@@ -158,9 +158,7 @@ class Corrections:
         self, frame: ReceivedFrame | None, correction: SessionCorrection, outcome: Outcome
     ) -> None:
         """Publish and count what became of a correction."""
-        from lazyxmem_ros.lazy import Source
-
-        name = "operator" if correction.source is Source.OPERATOR else "pseudo"
+        name = correction.source.value
         self._counts.add(f"{name} {'applied' if outcome.applied else 'not applied'}")
         if outcome.applied and name == "operator":
             with self._lock:
@@ -198,15 +196,15 @@ class Corrections:
     def _refine(
         self, frame: ReceivedFrame, object_id: int, prompt: CorrectionPrompt, source: Source
     ) -> None:
-        from lazyxmem_ros.correction.base import improves
+        from lazyxmem_ros.correction.base import objection
         from lazyxmem_ros.lazy import Source
 
         def on_answer(answer: CorrectionAnswer) -> None:
             if answer.mask is None:
                 self._fail(frame, object_id, source, answer.fault)
-            elif source is Source.PSEUDO and not improves(answer.score, prompt.prior_iou):
-                fault = f"the corrector expects no more of its mask ({answer.score:.2f})"
-                self._fail(frame, object_id, source, fault)
+            elif source is Source.PSEUDO and (reason := objection(answer.score, prompt.prior_iou)):
+                self._counts.add("pseudo declined")
+                self._give_up(frame.header, object_id, source, reason)
             else:
                 self._apply(frame.stamp, object_id, answer.mask, source)
 
@@ -222,16 +220,18 @@ class Corrections:
 
     def _fail(self, frame: ReceivedFrame, object_id: int, source: Source, fault: str) -> None:
         """The service gave no mask: the correction is lost, nothing else."""
-        from lazyxmem_ros.lazy import Source
+        self._counts.add(f"{source.value} failed")
+        self._refusals.refuse(self._client.service_name, "no mask", fault)
+        self._give_up(frame.header, object_id, source, fault)
 
+    def _give_up(self, header: Header, object_id: int, source: Source, reason: str) -> None:
+        """There will be no mask: the frame waits no longer, and whoever listens is told why."""
         session = self._session
         assert session is not None
-        self._worker.post(lambda: session.give_up(frame.stamp, object_id, source))
-        name = "operator" if source is Source.OPERATOR else "pseudo"
-        self._counts.add(f"{name} failed")
-        self._refusals.refuse(self._client.service_name, "no mask", fault)
+        stamp = stamp_of(header.stamp)
+        self._worker.post(lambda: session.give_up(stamp, object_id, source))
         self._outputs.publish_corrected(
-            frame.header, object_id, None, source=name, applied=False, reason=fault
+            header, object_id, None, source=source.value, applied=False, reason=reason
         )
 
     # ---- a person's answers
@@ -246,30 +246,19 @@ class Corrections:
             self._check_answer(message, frame, opened)
             if message.message and is_bare(message):
                 self._counts.add("operator declined")
-                self._leave_unanswered(message, message.message)
+                self._give_up(message.header, message.id, Source.OPERATOR, message.message)
                 return
             prompt, mask = self._read_answer(message, frame, opened)
         except (PromptFault, ImageError) as error:
             self._refusals.refuse(self._topic, "correction", str(error))
-            self._leave_unanswered(message, str(error))
+            # Of no use, but another answer may come.
+            self._give_up(message.header, message.id, Source.OPERATOR, str(error))
             return
         if mask is not None:
             self._apply(stamp, message.id, mask, Source.OPERATOR)
         else:
             assert prompt is not None
             self._refine(frame, message.id, prompt, Source.OPERATOR)
-
-    def _leave_unanswered(self, message: msg.Correction, reason: str) -> None:
-        """An answer of no use: its frame waits no longer, but another answer may come."""
-        from lazyxmem_ros.lazy import Source
-
-        session = self._session
-        assert session is not None
-        stamp, object_id = stamp_of(message.header.stamp), int(message.id)
-        self._worker.post(lambda: session.give_up(stamp, object_id, Source.OPERATOR))
-        self._outputs.publish_corrected(
-            message.header, object_id, None, source="operator", applied=False, reason=reason
-        )
 
     def _frame_for(self, stamp: int, object_id: int) -> tuple[ReceivedFrame, _OpenRequest | None]:
         with self._lock:

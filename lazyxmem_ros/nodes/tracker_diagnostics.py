@@ -88,10 +88,9 @@ class TrackerReport:
         values: dict[str, object] = {
             f"{source} {what}": counts[f"{source} {what}"]
             for source in ("pseudo", "operator")
-            for what in ("requested", "applied", "not applied", "failed")
+            for what in ("requested", "applied", "not applied", "declined", "failed")
         }
-        for what in ("received", "declined"):
-            values[f"operator {what}"] = counts[f"operator {what}"]
+        values["operator received"] = counts["operator received"]
         values["operator open"] = open_requests
         for what in ("requests", "answered", "failed", "unavailable", "timed_out"):
             values[f"service {what}"] = client.counts[what]

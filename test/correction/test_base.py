@@ -9,7 +9,7 @@ import pytest
 from lazyxmem_ros.correction import CorrectorError, Prompt, PromptError, make_corrector
 from lazyxmem_ros.correction.base import (
     Corrector,
-    improves,
+    objection,
     pixels_of,
     validate_image,
     validate_prompt,
@@ -120,4 +120,4 @@ def test_make_corrector():
 def test_a_pseudo_correction_promises_more_than_the_tracker_expects(
     expected: float | None, better: bool
 ) -> None:
-    assert improves(0.5, expected) is better
+    assert (objection(0.5, expected) == "") is better

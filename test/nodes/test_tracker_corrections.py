@@ -95,6 +95,24 @@ def test_a_service_without_an_answer_costs_its_correction_alone(
     wait_for(lambda: tracker.out("corrected")[-1].applied, "a correction by the service's return")
 
 
+def test_a_mask_that_promises_no_more_is_declined_and_is_no_failure(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The harness's network has no calibration, so that its masks are expected to be nothing.
+    monkeypatch.setattr("lazyxmem_ros.correction.base.objection", lambda *_: "no better")
+    tracker.show_object(0)
+    tracker.service.truth = scene(1)[1]
+    refused, failed = tracker.refusals(), tracker.count("pseudo failed")
+    declined = tracker.count("pseudo declined")
+    tracker.set(pseudo_corrections=True, pseudo_entropy=0.0)
+    tracker.send(1)
+    wait_for(lambda: tracker.out("corrected"), "the report")
+    corrected = tracker.out("corrected")[0]
+    assert (corrected.applied, corrected.message) == (False, "no better")
+    assert tracker.count("pseudo declined") == declined + 1
+    assert (tracker.refusals(), tracker.count("pseudo failed")) == (refused, failed)
+
+
 def ask_a_person(tracker: Tracker) -> CorrectionRequest:
     """A request to a person about frame 1."""
     tracker.show_object(0)
