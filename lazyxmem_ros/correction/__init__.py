@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from lazyxmem_ros import weights
@@ -25,6 +26,7 @@ __all__ = [
     "Prompt",
     "PromptError",
     "Refinement",
+    "corrector_weights",
     "make_corrector",
     "validate_prompt",
 ]
@@ -57,12 +59,16 @@ def _make_best(*, checkpoint: str | PathLike[str] | None, **arguments: Any) -> C
     """SAM-HQ where its weights are named or in the cache, else the embedded refiner."""
     if checkpoint is not None:
         return _make_sam_hq(checkpoint=checkpoint, **arguments)
-    for name, model_type in SAM_HQ_WEIGHTS.items():
-        found = weights.find(name)
-        if found.present:
-            arguments["model_type"] = model_type
-            return _make_sam_hq(checkpoint=found.path, **arguments)
-    return _make_refiner(checkpoint=None, **arguments)
+    cached = _cached_sam_hq()
+    if cached is None:
+        return _make_refiner(checkpoint=None, **arguments)
+    arguments["model_type"] = SAM_HQ_WEIGHTS[cached.name]
+    return _make_sam_hq(checkpoint=cached.path, **arguments)
+
+
+def _cached_sam_hq() -> weights.Weights | None:
+    """The quickest of SAM-HQ's published weights that are on this machine."""
+    return next((w for w in map(weights.find, SAM_HQ_WEIGHTS) if w.present), None)
 
 
 def _make_sam_hq(
@@ -89,6 +95,18 @@ _FACTORIES: dict[str, Callable[..., Corrector]] = {
 
 CORRECTOR_NAMES = tuple(_FACTORIES)
 DEFAULT_CORRECTOR = "auto"
+
+
+def corrector_weights(name: str, checkpoint: str | PathLike[str] | None = None) -> Path | None:
+    """The file whose weights `make_corrector` would load; None where it needs none."""
+    if name == "grabcut":
+        return None
+    if checkpoint is not None:
+        return Path(checkpoint)
+    cached = _cached_sam_hq() if name == "auto" else None
+    if cached is not None:
+        return cached.path
+    return None if name == "sam_hq" else weights.find(REFINER_WEIGHTS).path
 
 
 def make_corrector(

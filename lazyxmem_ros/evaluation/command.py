@@ -256,20 +256,12 @@ def _method_options(arguments: argparse.Namespace) -> MethodOptions:
 
 def _default_methods(sequences: Sequence[VideoSequence], *, graph: bool) -> list[str]:
     """All that can be run: without ground truth there is no operator, in the graph no schedule."""
-    truth = any(_has_truth(sequence) for sequence in sequences)
+    truth = any(sequence.has_truth for sequence in sequences)
     return [
         name
         for name, method in all_methods().items()
         if (truth or not method.needs_truth) and (not graph or method.trigger in TRIGGERS)
     ]
-
-
-def _has_truth(sequence: VideoSequence) -> bool:
-    return bool(getattr(sequence, "scored", True)) and (
-        not hasattr(sequence, "truth_topic")
-        or sequence.truth_topic is not None
-        or getattr(sequence, "truth_folder", None) is not None
-    )
 
 
 def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:

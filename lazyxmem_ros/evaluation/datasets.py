@@ -93,6 +93,10 @@ def _open(path: Path, options: DatasetOptions) -> list[VideoSequence]:
         return [SceneSequence()]
     if not path.exists():
         raise DatasetError(f"{path}: there is no such file or folder")
+    if options.masks is not None and not options.masks.is_dir():
+        raise DatasetError(f"{options.masks}: there is no such folder of label maps")
+    if options.first_mask is not None and not options.first_mask.is_file():
+        raise DatasetError(f"{options.first_mask}: there is no such mask")
     if layout is Layout.BAG:
         return [_open_bag(bag, options) for bag in _bags_under(path)]
     if layout is Layout.FOLDER:
@@ -141,7 +145,7 @@ def _open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[Vide
         frames = _pair_files(folder, masks / folder.name)
         sequence = FolderSequence(folder.name, frames, binary, rate)
         if layout is Layout.LVOS and _masks_only_introduce(sequence):
-            sequence = replace(sequence, scored=False)
+            sequence = replace(sequence, has_truth=False)
         sequences.append(sequence)
     return sequences
 
@@ -180,15 +184,13 @@ def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
     masks = options.masks or path / "masks"
     frames = list(_pair_files(images, masks))
     if options.first_mask is not None and frames and frames[0].mask is None:
-        if not options.first_mask.is_file():
-            raise DatasetError(f"{options.first_mask}: there is no such mask")
         frames[0] = replace(frames[0], mask=options.first_mask)
     found = [files.mask for files in frames if files.mask is not None]
     binary = bool(found) and _is_binary(found[0])
     # With one mask at the start there is nothing to score against.
-    scored = len(found) > 1
+    has_truth = len(found) > 1
     rate = options.rate or DEFAULT_RATE
-    return FolderSequence(path.resolve().name, tuple(frames), binary, rate, scored)
+    return FolderSequence(path.resolve().name, tuple(frames), binary, rate, has_truth)
 
 
 def _pair_files(images: Path, masks: Path) -> tuple[FrameFiles, ...]:

@@ -92,8 +92,8 @@ def run_graph(
     """Play a bag through the graph and record what is published into the new bag `record`.
 
     progressed: called with the number of masks recorded so far. environment: of the nodes, see
-    `graph_environment`. Raises ProcessError where a node
-    fails; however it ends, no process is left.
+    `graph_environment`. Raises ProcessError where a node fails; however it ends, no process is
+    left.
     """
     environment = environment or graph_environment()
     with ProcessSet(logs) as processes:

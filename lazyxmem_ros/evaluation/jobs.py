@@ -29,7 +29,13 @@ import torch
 from numpy.typing import NDArray
 
 import lazyxmem_ros
-from lazyxmem_ros.correction import DEFAULT_CORRECTOR, Corrector, make_corrector
+from lazyxmem_ros import weights
+from lazyxmem_ros.correction import (
+    DEFAULT_CORRECTOR,
+    Corrector,
+    corrector_weights,
+    make_corrector,
+)
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.graph_jobs import GraphMode, run_through_graph
 from lazyxmem_ros.evaluation.methods import Method
@@ -95,12 +101,14 @@ class Job:
 
     def fingerprint(self) -> str:
         """Changes with anything that could change the results."""
-        weights = self.tracker.weights
-        calibration = calibration_path(weights)
+        settings = self.tracker
         facts = {
             "version": lazyxmem_ros.__version__,
-            "weights": [weights.stat().st_size, _digest(weights)],
-            "calibration": _digest(calibration) if calibration.is_file() else None,
+            "weights": _digest(settings.weights),
+            "calibration": _digest(calibration_path(settings.weights)),
+            "corrector": _digest(
+                corrector_weights(settings.corrector, settings.corrector_checkpoint)
+            ),
             "job": _plain(self),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -311,9 +319,8 @@ def _write_last(path: Path, content: dict[str, Any]) -> None:
 
 
 @lru_cache(maxsize=8)
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+def _digest(path: Path | None) -> str | None:
+    return None if path is None or not path.is_file() else weights.sha256(path)
 
 
 def _plain(value: Any) -> Any:

@@ -61,6 +61,10 @@ class VideoSequence(Protocol):
     def name(self) -> str:
         """Unique within the dataset."""
 
+    @property
+    def has_truth(self) -> bool:
+        """Whether masks are there to score by and to answer from, not only to introduce objects."""
+
     def __len__(self) -> int:
         """Number of frames."""
 
@@ -81,14 +85,14 @@ class FrameFiles:
 class FolderSequence:
     """Frames and label maps as files. binary: any non-zero pixel is object 1.
 
-    scored: False where the masks only introduce objects (LVOS and YouTube-VOS test sets).
+    has_truth: False where the masks only introduce objects (LVOS and YouTube-VOS test sets).
     """
 
     name: str
     frames: tuple[FrameFiles, ...]
     binary: bool
     rate: float = DEFAULT_RATE
-    scored: bool = True
+    has_truth: bool = True
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -101,7 +105,7 @@ class FolderSequence:
             sample = Sample(index, files.key, stamp)
             _read_into(sample, files, binary=self.binary)
             _introduce(sample, known)
-            if not self.scored:
+            if not self.has_truth:
                 sample.truth = None
             yield sample
 
@@ -121,6 +125,11 @@ class BagSequence:
     truth_topic: str | None = None
     truth_folder: Path | None = None
     first_mask: Path | None = None
+
+    @property
+    def has_truth(self) -> bool:
+        """See VideoSequence."""
+        return self.truth_topic is not None or self.truth_folder is not None
 
     def __len__(self) -> int:
         return self.frames
@@ -177,6 +186,7 @@ class SceneSequence:
 
     config: SceneConfig = field(default_factory=SceneConfig)
     name: str = "pond"
+    has_truth: bool = True
 
     def __len__(self) -> int:
         return self.config.frames
@@ -203,6 +213,11 @@ class SelectedFrames:
         """That of the whole sequence."""
         return self.whole.name
 
+    @property
+    def has_truth(self) -> bool:
+        """That of the whole sequence."""
+        return self.whole.has_truth
+
     def __len__(self) -> int:
         return len(self.stamps)
 
@@ -228,6 +243,11 @@ class RepeatedSequence:
     def name(self) -> str:
         """That of the whole sequence."""
         return self.whole.name
+
+    @property
+    def has_truth(self) -> bool:
+        """That of the whole sequence."""
+        return self.whole.has_truth
 
     def __len__(self) -> int:
         # The frame at which it turns is shown once.
@@ -258,6 +278,7 @@ class UnreadableSequence:
 
     name: str
     reason: str
+    has_truth: bool = False
 
     def __len__(self) -> int:
         return 1

@@ -52,7 +52,7 @@ def test_lvos_objects_begin_later_and_masks_have_gaps(make_tree: MakeTree) -> No
     root = make_tree("road", 6, {0: (1,), 2: (1, 2), 5: (1, 2)}, resolution=".", start=1)
     (root / "valid_meta.json").write_text("{}")
     sequence = only(root)
-    assert sequence.scored
+    assert sequence.has_truth
     samples = list(sequence.samples())
     assert [sorted(sample.given) for sample in samples] == [[1], [], [2], [], [], []]
     annotated = [sample.index for sample in samples if sample.truth is not None]
@@ -64,7 +64,7 @@ def test_lvos_masks_that_only_introduce_are_not_scored(make_tree: MakeTree) -> N
     root = make_tree("road", 6, {0: (1,), 2: (2,)}, resolution=".")
     (root / "test_meta.json").write_text("{}")
     sequence = only(root)
-    assert not sequence.scored
+    assert not sequence.has_truth
     samples = list(sequence.samples())
     assert [sorted(sample.given) for sample in samples] == [[1], [], [2], [], [], []]
     assert all(sample.truth is None for sample in samples)
@@ -101,7 +101,7 @@ def test_plain_folder_in_natural_order(tmp_path: Path) -> None:
     samples = list(sequence.samples())
     assert [sample.key for sample in samples] == ["f1", "f2", "f10"]
     assert list(samples[0].given) == [7]
-    assert not sequence.scored
+    assert not sequence.has_truth
     assert samples[2].stamp == 200_000_000
 
 
@@ -168,6 +168,10 @@ def test_names_and_paths_are_checked(make_tree: MakeTree, tmp_path: Path) -> Non
     (tmp_path / "half" / "JPEGImages" / "cow").mkdir(parents=True)
     with pytest.raises(DatasetError, match="Annotations: this folder of the layout is missing"):
         open_dataset(tmp_path / "half", DatasetOptions(layout=Layout.DAVIS2017))
+    with pytest.raises(DatasetError, match="nowhere: there is no such folder of label maps"):
+        open_dataset(root, DatasetOptions(masks=tmp_path / "nowhere"))
+    with pytest.raises(DatasetError, match=r"none\.png: there is no such mask"):
+        open_dataset(root, DatasetOptions(first_mask=tmp_path / "none.png"))
 
 
 def test_scene_by_its_name() -> None:
@@ -254,3 +258,11 @@ def test_bag_with_nothing_but_a_first_mask(bag: Path, tmp_path: Path) -> None:
     samples = list(sequence.samples())
     assert list(samples[0].given) == [3]
     assert all(sample.truth is None for sample in samples)
+
+
+def test_what_can_be_scored_says_so_however_often_it_is_played(bag: Path) -> None:
+    for passes in (1, 3):
+        for topic, known in (("/truth", True), (None, False)):
+            options = DatasetOptions(truth_topic=topic, passes=passes)
+            (sequence,) = open_dataset(bag, options)
+            assert sequence.has_truth is known

@@ -29,7 +29,7 @@ from lazyxmem_ros.evaluation.errors import (
     EvaluationError,
     MethodError,
 )
-from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
+from lazyxmem_ros.evaluation.jobs import Job, JobReport, TrackerSettings
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
 from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig
 from lazyxmem_ros.evaluation.run import EvaluationPlan, evaluate
@@ -104,6 +104,23 @@ def test_parallel_run_then_everything_is_kept(
     other = Watcher()
     evaluate(replace(plan, operator=OperatorConfig(Gesture.BOX)), tmp_path / "out", other)
     assert sorted(other.run) == sorted(watcher.names), "other settings, other results"
+
+
+def test_other_weights_of_the_corrector_are_another_job(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["lazy"])
+    job = Job(plan.sequences[0], plan.methods[0], plan.tracker, plan.operator)
+    seen = set()
+    for content in ("one", "other"):
+        file = tmp_path / content
+        file.write_text(content)
+        monkeypatch.setattr(
+            "lazyxmem_ros.evaluation.jobs.corrector_weights", lambda *_, file=file: file
+        )
+        seen.add(job.fingerprint())
+        seen.add(job.fingerprint())
+    assert len(seen) == 2
 
 
 def test_what_is_missing_is_run_again_and_nothing_twice(
