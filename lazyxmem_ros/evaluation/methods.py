@@ -35,7 +35,6 @@ class Method:
 
     lazy: thresholds and switches. trigger: who asks the operator. budget_of: name of the method
     whose number of corrections a RANDOM trigger spends. every: frames between asking (EVERY_N).
-    below: IoU under which the ORACLE asks. needs_corrector: whether any correction is made.
     """
 
     name: str

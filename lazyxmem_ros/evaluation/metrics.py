@@ -9,7 +9,6 @@ where a frame was not scored.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -191,15 +190,6 @@ def interaction_statistics(
         aci_mean=_mean(aci),
         aci_sum=float(aci.sum()),
     )
-
-
-def temporal_stability(masks: Sequence[BoolMask]) -> Scores:
-    """IoU of each mask with the one before: what can be known of a track without ground truth.
-
-    Returns len(masks) - 1 values. A mask that vanishes, appears or jumps gives values near 0.
-    """
-    pairs = itertools.pairwise(masks)
-    return np.array([region_similarity(now, before) for before, now in pairs], dtype=np.float64)
 
 
 def _as_masks(

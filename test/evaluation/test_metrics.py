@@ -72,9 +72,3 @@ def test_interactions_by_hand() -> None:
     assert statistics.aci_mean == pytest.approx(0.5)
     with pytest.raises(MetricError, match="outside"):
         metrics.ObjectInteractions(frames=3, corrected_at=(3,))
-
-
-def test_temporal_stability() -> None:
-    small, large = np.zeros((4, 4), bool), np.ones((4, 4), bool)
-    small[:2] = True
-    np.testing.assert_allclose(metrics.temporal_stability([small, small, large]), [1.0, 0.5])
