@@ -38,7 +38,7 @@ ROS = (
 # What a room may import of the package, besides itself.
 ROOMS = {
     "xmem": set(),
-    "correction": set(),
+    "correction": {"xmem.device", "xmem.network"},
     "lazy": {"xmem", "correction.base"},
     "evaluation": {"xmem", "correction", "lazy"},
 }

@@ -44,6 +44,8 @@ class ComposeConfig:
     """Clips whose background is a real sequence with its object as a target."""
     in_place_share: float = 0.15
     """Clips whose first target is a region of the background photograph itself."""
+    region_border_share: float = 1.0
+    """Most of the photograph's border that such a region may lie along."""
     real_cut_out_share: float = 0.15
     """Pasted objects that are cut out of real sequences, with their real deformation."""
     smallest: float = 0.1
@@ -155,7 +157,13 @@ class Composer:
             kind < config.real_share + config.in_place_share
         )
         return still_base(
-            rng, self.material, times, config.size, energy=energy, with_object=in_place
+            rng,
+            self.material,
+            times,
+            config.size,
+            energy=energy,
+            with_object=in_place,
+            border_share=config.region_border_share,
         )
 
     def _pasted(

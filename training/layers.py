@@ -276,8 +276,13 @@ def still_base(
     *,
     energy: float,
     with_object: bool,
+    border_share: float,
 ) -> Base:
-    """A photograph (or, rarely, a texture) seen by a moving camera."""
+    """A photograph (or, rarely, a texture) seen by a moving camera.
+
+    with_object: one of its regions is an object, none that lies along more than `border_share` of
+    the photograph's border.
+    """
     photographs = material.with_regions if with_object else material.photographs
     photograph: Photograph
     if not with_object and rng.random() < 0.08:
@@ -286,7 +291,7 @@ def still_base(
         photograph = photographs[int(rng.integers(len(photographs)))]
     mask = np.zeros(photograph.image.shape[:2], np.uint8)
     if with_object and photograph.regions is not None:
-        chosen = choose_region(rng, photograph.regions)
+        chosen = choose_region(rng, photograph.regions, border_share=border_share)
         with_object = chosen is not None
         mask = mask if chosen is None else chosen
     picture = np.dstack([photograph.image, mask])

@@ -191,12 +191,20 @@ def blob_mask(rng: np.random.Generator, size: int) -> UInt8Array:
     return mask
 
 
-def choose_region(rng: np.random.Generator, regions: UInt8Array) -> UInt8Array | None:
+def choose_region(
+    rng: np.random.Generator, regions: UInt8Array, *, border_share: float = 1.0
+) -> UInt8Array | None:
     """The union of one to three neighbouring regions, uint8 [H, W] with 0 or 255; None if
     the photograph has no region of a useful size.
+
+    border_share: most of the photograph's border that it may lie along.
     """
     share = np.bincount(regions.ravel(), minlength=256) / regions.size
-    useful = np.flatnonzero((share > MIN_REGION_SHARE) & (share < MAX_REGION_SHARE))
+    edges = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    along = np.bincount(edges, minlength=256) / edges.size
+    useful = np.flatnonzero(
+        (share > MIN_REGION_SHARE) & (share < MAX_REGION_SHARE) & (along <= border_share)
+    )
     if len(useful) == 0:
         return None
     taken = [int(rng.choice(useful))]
@@ -209,6 +217,8 @@ def choose_region(rng: np.random.Generator, regions: UInt8Array) -> UInt8Array |
         taken.append(int(rng.choice(neighbours)))
         grown = mask | np.where(regions == taken[-1], 255, 0).astype(np.uint8)
         if np.count_nonzero(grown) / grown.size > MAX_REGION_SHARE:
+            break
+        if along[taken].sum() > border_share:
             break
         mask = grown
     return mask

@@ -59,7 +59,7 @@ CONFIG = TrackerTraining(
 
 REFINER_STEPS = 90
 REFINER_BATCHES = 3
-REFINER = RefinerTraining(steps=REFINER_STEPS, batch=8, warm_up=10, ema=0.9)
+REFINER = RefinerTraining(steps=REFINER_STEPS, batch=8, answered=2, warm_up=10, ema=0.9)
 
 
 def verdict(
@@ -121,7 +121,7 @@ def refiner_learns(material: Material, device: torch.device) -> bool:
     before = measure()
     losses = []
     for step in range(REFINER_STEPS):
-        loss, _ = trainer.train_step(*batches[step % REFINER_BATCHES])
+        loss, _ = trainer.train_step(batches[step % REFINER_BATCHES])
         losses.append(loss)
         if (step + 1) % 30 == 0:
             recent = np.mean(losses[-WINDOW:])

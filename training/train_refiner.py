@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the embedded corrector: `python -m training.train_refiner training/configs/refiner.yaml`.
 
-Material and resuming as for the tracker. A sample is a frame of a composed clip, one of its
-targets, a broken mask or none, and the clicks of a simulated user; half of the samples then get
-the network's own answer as their prior, and a click on its largest error.
+Material and resuming as for the tracker, from whose weights the network starts. A sample is a frame
+of a composed clip, one of its targets, a broken mask or none, and the clicks of a simulated user.
+Half of each batch are samples of the batch before once more: the network's answer is now their
+prior, and the user has clicked on its largest error.
 """
 
 from __future__ import annotations
@@ -31,19 +32,22 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.correction.refiner import (
-    CROP,
-    NEGATIVE,
-    POSITIVE,
-    PRIOR,
-    PRIOR_IOU,
-    SEARCH_SHARES,
-    RefinerNetwork,
     Window,
     choose_window,
     draw_clicks,
     network_input,
 )
+from lazyxmem_ros.correction.refiner_network import (
+    CROP,
+    NEGATIVE,
+    POSITIVE,
+    PRIOR,
+    PRIOR_IOU,
+    RefinerNetwork,
+)
 from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
+from lazyxmem_ros.weights import locate
+from lazyxmem_ros.xmem import XMem
 from training.average import Average
 from training.compose import ComposeConfig, Composer
 from training.config import ConfigError, build
@@ -59,14 +63,15 @@ MIN_TARGET_PIXELS = 80
 BOX_SHARE = 0.3  # of the others that have a box instead of clicks
 TOLD_SHARE = 0.5  # of priors of which the network is told how good they are
 IOU_NOISE = 0.12  # of what it is told
+SEARCH_RANGE = (0.3, 1.0)  # of the picture's side: windows where only clicks are known
 CLOSER_SHARE = 0.35  # of samples whose window is the right one already
-MORE_CLICKS_SHARE = 0.5
 CLICK_SHARES = (0.7, 0.2, 0.1)  # of samples with one, two and three clicks
 CLICK_NOISE = 4.0  # pixels, the most
 TRACKED_FRAMES = 4
+REGION_BORDER_SHARE = 0.12
+"""Of a photograph's border: a region along more of it is rather ground or sky than a thing."""
 WELL_TRACKED = 0.92  # IoU of priors that are mostly passed over
 KEPT_SHARE = 0.2  # of these
-RESTART_SHARE = 0.5  # of the learning rate, in every cycle but the first
 LOG_EVERY = 50
 SAVE_EVERY = 120.0  # seconds
 FIELDS = ("step", "loss", "j", "rate", "validation_j", "seconds")
@@ -78,23 +83,29 @@ class RefinerTraining:
 
     steps: int
     batch: int = 16
+    """Samples of a step."""
+    answered: int = 8
+    """How many of them, at most, are the last batch's with its answers and one more click."""
     seed: int = 0
     learning_rate: float = 1e-3
     warm_up: int = 100
     weight_decay: float = 0.02
     gradient_clip: float = 3.0
     ema: float = 0.998
-    restarts: tuple[int, ...] = ()
-    """Steps at which warm-up and cosine begin anew, at half the learning rate."""
-    practice_from: int | None = None
-    """Step from which samples are as in practice: recoloured and turned pictures, masks as the
-    tracker leaves them, clicks on several errors."""
-    tracked_share: float = 0.5
-    """Of clips in practice whose priors are the tracker's."""
-    prior_share: float = 0.6
+    tracked_share: float = 0.1
+    """Of clips whose priors are masks as the tracker leaves them."""
+    prior_share: float = 0.5
     """Of the other samples that start from a broken mask."""
-    in_place_share: float = 0.3
-    """Of targets that are part of the picture itself, not pasted into it."""
+    real_share: float = 0.5
+    """Of clips whose background is a real sequence, its object being a target."""
+    in_place_share: float = 0.35
+    """Of clips whose first target is a region of a photograph, not pasted into it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.answered < self.batch:
+            raise ConfigError(
+                f"answered must be at least 0 and below batch ({self.batch}), not {self.answered}"
+            )
 
 
 class Batch(NamedTuple):
@@ -166,7 +177,7 @@ def make_sample(
         overlap = np.count_nonzero(prior & truth) / np.count_nonzero(prior | truth)
         prior_iou = float(np.clip(overlap + rng.normal(0, IOU_NOISE), 0, 1))
     known = Prompt(positive=np.array(positive), box=box, mask=prior)
-    share = float(np.exp(rng.uniform(np.log(SEARCH_SHARES[0]), np.log(SEARCH_SHARES[-1]))))
+    share = float(np.exp(rng.uniform(*np.log(SEARCH_RANGE))))
     if not positive and box is None and prior is None:
         known = Prompt(mask=truth)
     window = choose_window(known, size, search_share=share)
@@ -230,13 +241,14 @@ def _jittered(rng: np.random.Generator, window: Window) -> Window:
 
 
 def make_batch(config: RefinerTraining, material: Material, step: int) -> Batch:
-    """The batch of one step, a function of (seed, step) and, in practice, the tracker's weights."""
-    practising = config.practice_from is not None and step >= config.practice_from
+    """The new samples of one step, a function of (seed, step) and the tracker's weights."""
+    count = config.batch - config.answered
     settings = ComposeConfig(
         size=PICTURE,
         frames=FRAMES,
-        real_share=0.4,
+        real_share=config.real_share,
         in_place_share=config.in_place_share,
+        region_border_share=REGION_BORDER_SHARE,
         real_cut_out_share=0.2,
         smallest=0.12,
         largest=0.9,
@@ -247,25 +259,23 @@ def make_batch(config: RefinerTraining, material: Material, step: int) -> Batch:
     composer = Composer(material, settings)
     samples: list[Sample] = []
     clip_number = 0
-    while len(samples) < config.batch:
+    while len(samples) < count:
         seed = (config.seed, step, clip_number)
         rng = np.random.default_rng((*seed, 1))
         objects = int(rng.integers(1, 3))
         clip_number += 1
-        if practising and rng.random() < config.tracked_share:
+        if rng.random() < config.tracked_share:
             samples += _tracked_samples(rng, material, settings, seed, objects)
             continue
         clip = composer.compose(seed, objects=objects)
         for t in range(FRAMES):
             chosen = int(rng.integers(1, objects + 1))
             target, neighbour = clip.labels[t] == chosen, clip.labels[t] == 3 - chosen
-            if np.count_nonzero(target) >= MIN_TARGET_PIXELS and len(samples) < config.batch:
-                image = clip.frames[t]
-                if practising:
-                    image, target, neighbour = _varied(rng, image, target, neighbour)
+            if np.count_nonzero(target) >= MIN_TARGET_PIXELS:
+                image, target, neighbour = _varied(rng, clip.frames[t], target, neighbour)
                 share = config.prior_share
                 samples.append(make_sample(rng, image, target, neighbour, prior_share=share))
-    inputs, truths, areas = zip(*samples[: config.batch], strict=True)
+    inputs, truths, areas = zip(*samples[:count], strict=True)
     return Batch(
         torch.from_numpy(np.stack(inputs)),
         torch.from_numpy(np.stack(truths)).float(),
@@ -345,29 +355,53 @@ def refiner_loss(logits: Tensor, quality: Tensor, truth: Tensor, areas: Tensor) 
 
 
 @torch.no_grad()
-def ask_again(
-    rng: np.random.Generator, network: RefinerNetwork, inputs: Tensor, truths: Tensor
-) -> Tensor:
-    """Inputs in which some samples have the network's answer as prior and one more click."""
-    chosen = np.flatnonzero(rng.random(len(inputs)) < MORE_CLICKS_SHARE)
-    if not len(chosen):
-        return inputs
-    network.eval()
-    with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
-        logits, quality = network(inputs[chosen])
-    network.train()
-    answers, expected = (logits.float() > 0).cpu().numpy(), torch.sigmoid(quality.float())
-    out = inputs.clone()
-    for i, answer, score in zip(chosen, answers, expected, strict=True):
-        click = largest_error(truths[i].cpu().numpy() > 0.5, answer)
-        if click is None or not answer.any():
+def answered(
+    rng: np.random.Generator, batch: Batch, logits: Tensor, quality: Tensor, *, count: int
+) -> Batch | None:
+    """Up to `count` of the samples, with the network's answer as prior and one more click.
+
+    logits: [B, 160, 160]; quality: IoU logits [B]. None where no answer can be clicked on.
+    """
+    masks, scores = (logits > 0).cpu().numpy(), torch.sigmoid(quality.float())
+    chosen: list[int] = []
+    inputs: list[Tensor] = []
+    for i in rng.permutation(len(masks)):
+        click = largest_error(batch.truths[i].cpu().numpy() > 0.5, masks[i])
+        if click is None or not masks[i].any() or len(chosen) == count:
             continue
-        drawn = torch.from_numpy(draw_clicks(np.array([click[:2]], np.float32))).to(out)
+        sample = batch.inputs[i].clone()
+        drawn = torch.from_numpy(draw_clicks(np.array([click[:2]], np.float32))).to(sample)
         channel = POSITIVE if click[2] else NEGATIVE
-        out[i, PRIOR] = torch.from_numpy(answer).to(out)
-        out[i, PRIOR_IOU] = score if rng.random() < TOLD_SHARE else -1
-        out[i, channel] = torch.maximum(out[i, channel], drawn)
-    return out
+        sample[PRIOR] = torch.from_numpy(masks[i]).to(sample)
+        sample[PRIOR_IOU] = scores[i] if rng.random() < TOLD_SHARE else -1
+        sample[channel] = torch.maximum(sample[channel], drawn)
+        chosen.append(int(i))
+        inputs.append(sample)
+    if not chosen:
+        return None
+    return Batch(torch.stack(inputs), batch.truths[chosen], batch.areas[chosen])
+
+
+@torch.no_grad()
+def start_from(network: RefinerNetwork, tracker: XMem) -> None:
+    """Copies the tracker's encoders, fuser and the way back up; raises RuntimeError where widths
+    differ. The prompt encoder's first convolution knows the image and a mask.
+    """
+    theirs = tracker.value_encoder
+    mine = network.prompt_encoder
+    for part, source in (
+        (network.key_encoder, tracker.key_encoder),
+        (mine.bn1, theirs.bn1),
+        (mine.layer1, theirs.layer1),
+        (mine.layer2, theirs.layer2),
+        (mine.layer3, theirs.layer3),
+        (network.fuser, theirs.fuser),
+        (network.up_16_8, tracker.decoder.up_16_8),
+        (network.up_8_4, tracker.decoder.up_8_4),
+        (network.pred, tracker.decoder.pred),
+    ):
+        part.load_state_dict(source.state_dict())
+    mine.conv1.weight[:, : PRIOR + 1] = theirs.conv1.weight[:, : PRIOR + 1]
 
 
 class Trainer:
@@ -376,7 +410,10 @@ class Trainer:
     def __init__(self, config: RefinerTraining, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device, self.step = config, device, 0
-        self.network = RefinerNetwork().to(device)
+        self.network = RefinerNetwork()
+        start_from(self.network, XMem.from_checkpoint(locate("")))
+        self.network.to(device)
+        self.carried: Batch | None = None
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(self.network, config.ema)
         self.optimiser = torch.optim.AdamW(
@@ -385,37 +422,36 @@ class Trainer:
 
     @property
     def rate(self) -> float:
-        """Learning rate of this step: linear warm-up, then a cosine to a fiftieth; in later
-        cycles from half the rate.
-        """
+        """Learning rate of this step: linear warm-up, then a cosine to a fiftieth."""
         config = self.config
-        start = max((s for s in config.restarts if s <= self.step), default=0)
-        end = min((s for s in config.restarts if s > self.step), default=config.steps)
-        peak = config.learning_rate if start == 0 else RESTART_SHARE * config.learning_rate
-        warm = min(1.0, (self.step - start + 1) / max(1, config.warm_up))
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, (self.step - start) / (end - start))))
-        return peak * warm * (0.02 + 0.98 * fall)
+        warm = min(1.0, (self.step + 1) / max(1, config.warm_up))
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / config.steps)))
+        return config.learning_rate * warm * (0.02 + 0.98 * fall)
 
-    def train_step(self, inputs: Tensor, truths: Tensor, areas: Tensor) -> tuple[float, float]:
-        """One optimiser step; its loss and mean J on the crops."""
-        rng = np.random.default_rng((self.config.seed, self.step, 2))
-        inputs, truths = inputs.to(self.device), truths.to(self.device)
-        self.network.train()
-        inputs = ask_again(rng, self.network, inputs, truths)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    def train_step(self, fresh: Batch) -> tuple[float, float]:
+        """One optimiser step on new samples and on the last ones answered; its loss and mean J on
+        the crops.
+        """
+        config, rng = self.config, np.random.default_rng((self.config.seed, self.step, 2))
+        batch = Batch(*(part.to(self.device) for part in fresh))
+        if self.carried is not None:
+            batch = Batch(*(torch.cat(parts) for parts in zip(batch, self.carried, strict=True)))
+        inputs = batch.inputs.contiguous(memory_format=torch.channels_last)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate
+        self.network.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits, quality = self.network(inputs)
-        loss = refiner_loss(logits.float(), quality.float(), truths, areas.to(self.device))
+        loss = refiner_loss(logits.float(), quality.float(), batch.truths, batch.areas)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimiser.step()
         self.average.update(self.network, self.step)
         self.step += 1
+        self.carried = answered(rng, batch, logits, quality, count=config.answered)
         with torch.no_grad():
-            return float(loss), float(iou(logits > 0, truths > 0.5).mean())
+            return float(loss), float(iou(logits > 0, batch.truths > 0.5).mean())
 
     def save(self, folder: Path) -> None:
         """Writes last.pt and refiner.safetensors; an interruption leaves the old ones whole."""
@@ -424,6 +460,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "carried": None if self.carried is None else tuple(self.carried),
         }
         torch.save(state, folder / "last.pt.partial")
         os.replace(folder / "last.pt.partial", folder / "last.pt")
@@ -442,6 +479,8 @@ class Trainer:
         self.average.network.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = int(state["step"])
+        carried = state["carried"]
+        self.carried = None if carried is None else Batch(*carried)
 
 
 def run(
@@ -471,7 +510,7 @@ def run(
     scores: list[float] = []
     began = saved = time.monotonic()
     for batch in loader:
-        loss, score = trainer.train_step(*batch)
+        loss, score = trainer.train_step(batch)
         losses.append(loss)
         scores.append(score)
         done = trainer.step == config.steps or interruption.is_set()

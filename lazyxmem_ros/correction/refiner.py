@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded corrector: a small network that segments a crop from clicks, a box and a prior.
 
-A U-shaped network on a 160x160 crop around the object. Its input channels are the image, the prior
-mask, the clicks as Gaussians and the box; its output is the mask and how good that mask will be.
-`training/train_refiner.py` trains it.
+Which crops the network (`refiner_network.py`) sees of an image, how prompts are drawn for it, and
+what its answers change. `training/train_refiner.py` trains it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -19,11 +17,10 @@ import cv2
 import numpy as np
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import Tensor, nn
 
+import lazyxmem_ros.xmem.device as compute
 from lazyxmem_ros.correction.base import (
     BoolMask,
     CorrectorError,
@@ -34,20 +31,23 @@ from lazyxmem_ros.correction.base import (
     validate_prompt,
 )
 from lazyxmem_ros.correction.device import resolve_device
+from lazyxmem_ros.correction.refiner_network import (
+    BOX,
+    CHANNELS,
+    CROP,
+    NEGATIVE,
+    POSITIVE,
+    PRIOR,
+    PRIOR_IOU,
+    RefinerNetwork,
+)
+from lazyxmem_ros.xmem.network import IMAGE_MEAN, IMAGE_STD
 
-CROP = 160
-"""Pixels of the crop's side that the network sees."""
 CLICK_SIGMA = 4.0
 """Pixels: width of a click's Gaussian, in the crop."""
-CHANNELS = 8
-"""RGB, prior (-1 where there is none), its expected IoU (-1 where nobody knows), positive clicks,
-negative clicks, box."""
-PRIOR, PRIOR_IOU, POSITIVE, NEGATIVE, BOX = 3, 4, 5, 6, 7
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
 MARGIN = 1.6
 """Side of the crop as a multiple of what is known of the object."""
-SEARCH_SHARES = (0.3, 0.55, 1.0)
+SEARCH_SHARES = (0.42, 0.75, 1.0)
 """Sides of the first crops, as shares of the image's shorter side, where only clicks are known: the
 answer that the network itself expects most of is kept."""
 SAME_WINDOW = 0.7
@@ -59,67 +59,15 @@ DETAIL = 2.0
 SURE = 0.9
 """Probability from which the network, not the colours, decides about a pixel."""
 GRABCUT_ROUNDS = 2
-TRUSTED = 0.85
+TRUSTED = 0.75
 """Expected IoU of a prior from which only the places clicked on change."""
+GOOD = 0.85
+"""Expected IoU of a prior from which not even they change by more than it allows for."""
+SLACK, DOUBT_SHARE = 0.03, 0.5
+"""That is, a part of the change, as a share of the prior's area: SLACK, and DOUBT_SHARE of what the
+expected IoU lacks of 1."""
 AGREEMENT = 0.7
 """IoU of prior and answer from which only the places clicked on change."""
-WIDTHS = (24, 48, 80, 128, 160)
-
-
-def _convolution(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
-
-
-class _Block(nn.Module):
-    """Two convolutions beside a shortcut."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
-        super().__init__()
-        self.first = _convolution(channels_in, channels_out, stride)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
-        )
-        self.shortcut = nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.second(self.first(x)) + self.shortcut(x), inplace=True)
-
-
-class RefinerNetwork(nn.Module):
-    """Crop [B, 8, 160, 160] -> mask logits [B, 160, 160] and predicted IoU logits [B]."""
-
-    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
-        super().__init__()
-        self.stem = _convolution(CHANNELS, widths[0], stride=2)
-        self.down = nn.ModuleList(_Block(a, b, stride=2) for a, b in itertools.pairwise(widths))
-        self.context = nn.Sequential(_Block(widths[-1], widths[-1]), _Block(widths[-1], widths[-1]))
-        self.up = nn.ModuleList(
-            _Block(widths[i + 1] + widths[i], widths[i]) for i in reversed(range(len(widths) - 1))
-        )
-        self.detail = _convolution(widths[0] + CHANNELS, 16)
-        self.mask = nn.Conv2d(16, 1, 3, padding=1)
-        self.quality = nn.Sequential(
-            nn.Linear(widths[-1] + widths[0], 64), nn.ReLU(), nn.Linear(64, 1)
-        )
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        features = [self.stem(x)]
-        for block in self.down:
-            features.append(block(features[-1]))
-        y = self.context(features[-1])
-        deep = y.mean((2, 3))
-        for block, skip in zip(self.up, reversed(features[:-1]), strict=True):
-            up = F.interpolate(y, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            y = block(torch.cat([up, skip], dim=1))
-        quality = self.quality(torch.cat([deep, y.mean((2, 3))], dim=1)).squeeze(1)
-        full = F.interpolate(y, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        return self.mask(self.detail(torch.cat([full, x], dim=1))).squeeze(1), quality
 
 
 @dataclass(frozen=True)
@@ -228,10 +176,20 @@ class RefinerCorrector:
 
     name = "refiner"
 
-    def __init__(self, network: RefinerNetwork, *, device: str | torch.device = "cpu") -> None:
-        """`network` is moved to `device`: "auto", "cpu", "cuda" or "cuda:N"."""
+    def __init__(
+        self,
+        network: RefinerNetwork,
+        *,
+        device: str | torch.device = "cpu",
+        precision: str = "auto",
+    ) -> None:
+        """`network` is moved to `device`: "auto", "cpu", "cuda" or "cuda:N". precision: "float32",
+        "bfloat16", "float16", or "auto", bfloat16 where that is quick.
+        """
         self.device = resolve_device(device)
+        self._precision = compute.resolve_precision(precision, self.device)
         self._network = network.to(self.device).eval()
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def refine(
         self,
@@ -272,8 +230,11 @@ class RefinerCorrector:
         Each window is seen as it is and mirrored, and the mean is taken.
         """
         inputs = [_window_input(image, prompt, window) for window in windows]
-        stacked = np.stack([*inputs, *(x[..., ::-1] for x in inputs)])
-        logits, quality = self._network(torch.from_numpy(stacked).to(self.device))
+        stacked = torch.from_numpy(np.stack([*inputs, *(x[..., ::-1] for x in inputs)]))
+        stacked = stacked.to(self.device, memory_format=torch.channels_last)
+        reduced = self._precision != torch.float32
+        with torch.autocast(self.device.type, dtype=self._precision, enabled=reduced):
+            logits, quality = self._network(stacked)
         count = len(windows)
         scores = torch.sigmoid(quality.float()).unflatten(0, (2, count)).mean(0)
         best = int(scores.argmax())
@@ -310,7 +271,8 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
     What it redraws along an outline, thinner than 2 * `radius` + 1 pixels, is the coarseness of its
     crop, not a change. And where the prior is known to be good (or, where nothing is known, where
     the network agrees with it by and large) a click is about the place that it points at, and
-    nothing else changes (as in FocalClick's progressive merge).
+    nothing else changes (as in FocalClick's progressive merge). Beside a prior that is expected to
+    be good, a large change there is the network's mistake.
     """
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     both, either = np.count_nonzero(prior & found), np.count_nonzero(prior | found)
@@ -318,6 +280,9 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
         agrees = prompt.prior_iou >= TRUSTED
     else:
         agrees = both > AGREEMENT * either
+    room = prior.size
+    if prompt.prior_iou is not None and prompt.prior_iou >= GOOD:
+        room = int((SLACK + DOUBT_SHARE * (1 - prompt.prior_iou)) * np.count_nonzero(prior))
     near_a_click = np.zeros(prior.shape, np.uint8)
     for x, y in np.rint(np.concatenate([prompt.positive, prompt.negative])):
         cv2.circle(near_a_click, (int(x), int(y)), 2 * radius, (1,), -1)
@@ -327,6 +292,7 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
         count, parts = cv2.connectedComponents(thick)
         meant = np.full(count, not agrees)
         meant[parts[(near_a_click > 0) & change]] = True
+        meant &= np.bincount(parts.ravel(), minlength=count) <= room
         meant[0] = False
         whole = cv2.dilate(meant[parts].astype(np.uint8), kernel) > 0
         merged[change & (whole | (near_a_click > 0))] = value

@@ -128,7 +128,8 @@ def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential
     )
 
 
-def _stage(config: EncoderConfig, stage: int) -> nn.Sequential:
+def encoder_stage(config: EncoderConfig, stage: int) -> nn.Sequential:
+    """Stage 0, 1 or 2 of a ResNet; the first keeps the resolution, the others halve it."""
     block = Bottleneck if config.block == "bottleneck" else BasicBlock
     channels_in = config.stem if stage == 0 else config.channels[stage - 1]
     width, stride = config.widths[stage], 1 if stage == 0 else 2
@@ -281,9 +282,9 @@ class KeyEncoder(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, config.stem, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(config.stem)
-        self.res2 = _stage(config, 0)
-        self.layer2 = _stage(config, 1)
-        self.layer3 = _stage(config, 2)
+        self.res2 = encoder_stage(config, 0)
+        self.layer2 = encoder_stage(config, 1)
+        self.layer3 = encoder_stage(config, 2)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.relu(self.bn1(self.conv1(image)), inplace=True)
@@ -314,9 +315,9 @@ class ValueEncoder(nn.Module):
         encoder = config.value_encoder
         self.conv1 = nn.Conv2d(5, encoder.stem, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(encoder.stem)
-        self.layer1 = _stage(encoder, 0)
-        self.layer2 = _stage(encoder, 1)
-        self.layer3 = _stage(encoder, 2)
+        self.layer1 = encoder_stage(encoder, 0)
+        self.layer2 = encoder_stage(encoder, 1)
+        self.layer3 = encoder_stage(encoder, 2)
         image_dim = config.key_encoder.channels[2]
         self.fuser = Fuser(image_dim, encoder.channels[2], config.value_dim)
         self.hidden_reinforce = (

@@ -10,16 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lazyxmem_ros.correction import make_corrector
+from lazyxmem_ros import weights
+from lazyxmem_ros.correction import corrector_weights, make_corrector
 from lazyxmem_ros.correction.base import Corrector, CorrectorError, Prompt, PromptError
 from lazyxmem_ros.correction.refiner import (
-    BOX,
-    CROP,
-    PRIOR,
-    PRIOR_IOU,
     SEARCH_SHARES,
     RefinerCorrector,
-    RefinerNetwork,
     Window,
     choose_window,
     draw_clicks,
@@ -27,6 +23,13 @@ from lazyxmem_ros.correction.refiner import (
     merge,
     network_input,
     overlap,
+)
+from lazyxmem_ros.correction.refiner_network import (
+    BOX,
+    CROP,
+    PRIOR,
+    PRIOR_IOU,
+    RefinerNetwork,
 )
 
 SIZE = (120, 200)
@@ -157,7 +160,7 @@ def test_weights_load_and_strange_files_are_named(tmp_path: Path) -> None:
         {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}, path
     )
     loaded = load_refiner(path)
-    torch.testing.assert_close(loaded.mask.weight, network.mask.weight, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(loaded.pred.weight, network.pred.weight, rtol=1e-3, atol=1e-3)
 
 
 def test_a_thin_outline_is_no_change_and_a_piece_is() -> None:
@@ -180,12 +183,35 @@ def test_where_network_and_prior_agree_only_the_place_clicked_on_changes() -> No
     assert merged[60:90, 60:110].all()
 
 
+def test_a_click_on_a_good_mask_changes_little() -> None:
+    prior = mask_of(40, 20, 120, 100)
+    found = prior.copy()
+    found[20:100, 40:80] = False  # half of it
+    for expected, harmed in ((0.97, False), (0.86, False), (0.8, True), (0.3, True)):
+        click = Prompt(negative=[(60, 60)], mask=prior, prior_iou=expected)
+        merged = merge(prior, found, click, radius=3)
+        assert not merged[58:63, 58:63].any()
+        assert (np.count_nonzero(merged) < 0.9 * np.count_nonzero(prior)) is harmed
+
+
 @pytest.mark.parametrize("name", ["refiner", "auto"])
 def test_the_embedded_refiner_is_made_by_name_where_sam_hq_is_absent(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(tmp_path))
     assert make_corrector(name, device="cpu").name == "refiner"
+    assert corrector_weights(name) == weights.find("refiner").path
+
+
+def test_which_weights_a_corrector_loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(tmp_path))
+    assert corrector_weights("grabcut") is None
+    assert corrector_weights("sam_hq") is None
+    assert corrector_weights("sam_hq", "sam.pth") == Path("sam.pth")
+    published = weights.find("sam-hq-b").path
+    published.write_bytes(b"downloaded")
+    assert corrector_weights("auto") == published
+    assert corrector_weights("refiner") == weights.find("refiner").path
 
 
 def test_a_click_on_a_disc_finds_it() -> None:

@@ -109,6 +109,9 @@ def test_regions_and_shapes_are_masks() -> None:
         assert set(np.unique(mask)) == {0, 255}
         assert 0 < np.count_nonzero(mask) <= 1800
     assert choose_region(rng, np.zeros((60, 80), np.uint8)) is None
+    regions[:, :40] = 1  # now along half of the border
+    chosen = [choose_region(rng, regions, border_share=0.3) for _ in range(10)]
+    assert all(mask is not None and not mask[0].any() for mask in chosen)
     shape = blob_mask(rng, 64)
     assert shape.shape == (64, 64)
     assert set(np.unique(shape)) == {0, 255}

@@ -4,18 +4,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lazyxmem_ros.correction.refiner_network import (
+    NEGATIVE,
+    POSITIVE,
+    PRIOR,
+    PRIOR_IOU,
+    RefinerNetwork,
+)
+from lazyxmem_ros.weights import locate
+from lazyxmem_ros.xmem import XMem
 from training.compose import ComposeConfig, Composer
+from training.config import ConfigError
 from training.degrade import break_mask, largest_error
 from training.material import Material, load_material
 from training.practice import recoloured, tracked, turned
-from training.train_refiner import RefinerTraining, Trainer, iou, make_batch
+from training.train_refiner import (
+    Batch,
+    RefinerTraining,
+    Trainer,
+    answered,
+    iou,
+    make_batch,
+    start_from,
+)
 
-CONFIG = RefinerTraining(steps=20, batch=4, warm_up=1)
+CONFIG = RefinerTraining(steps=20, batch=6, answered=2, warm_up=1)
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +88,44 @@ def test_a_batch_is_a_function_of_its_step(material: Material) -> None:
     torch.testing.assert_close(inputs, again, rtol=0, atol=0)
 
 
-def test_in_practice_priors_are_the_trackers(material: Material) -> None:
-    practising = replace(CONFIG, practice_from=3)
+def test_a_batch_of_the_trackers_masks_can_be_made_again(material: Material) -> None:
+    practising = replace(CONFIG, tracked_share=1.0)
     inputs, truths, _ = make_batch(practising, material, 3)
     again, *_ = make_batch(practising, material, 3)
-    before, *_ = make_batch(practising, material, 2)
     assert inputs.shape == (4, 8, 160, 160)
     assert truths.shape == (4, 160, 160)
+    assert (inputs[:, PRIOR] >= 0).all()
     torch.testing.assert_close(inputs, again, rtol=0, atol=0)
-    torch.testing.assert_close(before, make_batch(CONFIG, material, 2)[0], rtol=0, atol=0)
+
+
+def test_an_answer_becomes_the_prior_and_its_largest_error_is_clicked_on() -> None:
+    truth = torch.from_numpy(disc(50, 40, 20)).float()
+    truth = torch.nn.functional.pad(truth, (0, 60, 0, 80))
+    right, half = truth > 0, (truth > 0) & (torch.arange(160) < 50)
+    inputs = torch.zeros(2, 8, 160, 160)
+    inputs[:, PRIOR] = inputs[:, PRIOR_IOU] = -1
+    batch = Batch(inputs, torch.stack([truth, truth]), truth.sum().expand(2))
+    logits = torch.where(torch.stack([right, half]), 5.0, -5.0)
+    rng, doubt = np.random.default_rng(0), torch.zeros(2)
+    again = answered(rng, batch, logits, doubt, count=2)
+    assert again is not None
+    (sample,) = again.inputs  # of the answer that is right nothing can be clicked on
+    torch.testing.assert_close(sample[PRIOR], half.float())
+    assert sample[PRIOR_IOU].unique().item() in (-1.0, 0.5)
+    assert sample[POSITIVE][40, 60] > 0.9
+    assert not sample[NEGATIVE].any()
+    assert (inputs[1, PRIOR] == -1).all()
+    assert answered(rng, batch, logits, doubt, count=0) is None
+
+
+def test_the_network_starts_from_the_tracker() -> None:
+    tracker, network = XMem.from_checkpoint(locate("")), RefinerNetwork()
+    start_from(network, tracker)
+    image = torch.rand(1, 3, 160, 160)
+    network.eval()
+    with torch.inference_mode():
+        for mine, theirs in zip(network._see(image), tracker.key_encoder(image), strict=False):
+            torch.testing.assert_close(mine, theirs)
 
 
 def test_the_tracker_begins_with_the_true_masks(material: Material) -> None:
@@ -102,24 +150,43 @@ def test_pictures_and_masks_are_turned_alike_and_only_pictures_recoloured() -> N
     assert len(seen) >= 4
 
 
-def test_the_second_cycle_begins_at_half_the_rate() -> None:
-    trainer = Trainer(RefinerTraining(steps=40, warm_up=2, restarts=(20,)), torch.device("cpu"))
+def test_the_rate_rises_and_then_falls() -> None:
+    trainer = Trainer(RefinerTraining(steps=40, warm_up=4), torch.device("cpu"))
     rates = []
     for step in range(40):
         trainer.step = step
         rates.append(trainer.rate)
-    assert max(rates[:20]) == pytest.approx(1e-3, rel=0.05)
-    assert max(rates[20:]) == pytest.approx(0.5e-3, rel=0.05)
-    assert rates[19] < 0.1 * max(rates)
-    assert rates[39] < 0.1 * max(rates[20:])
+    assert rates[:4] == sorted(rates[:4])
+    assert max(rates) == pytest.approx(1e-3, rel=0.05)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] < 0.05 * max(rates)
 
 
 def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:
     torch.set_num_threads(1)
     trainer = Trainer(CONFIG, torch.device("cpu"))
     batch = make_batch(CONFIG, material, 0)
-    losses = [trainer.train_step(*batch)[0] for _ in range(8)]
+    losses = [trainer.train_step(batch)[0] for _ in range(8)]
+    assert trainer.carried is not None
+    assert len(trainer.carried.inputs) == CONFIG.answered
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_run_goes_on_exactly_where_it_stopped(material: Material, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    batches = [make_batch(CONFIG, material, step) for step in range(3)]
+    trainer = Trainer(CONFIG, torch.device("cpu"))
+    for batch in batches[:2]:
+        trainer.train_step(batch)
+    trainer.save(tmp_path)
+    again = Trainer(CONFIG, torch.device("cpu"))
+    again.load(tmp_path / "last.pt")
+    assert again.train_step(batches[2]) == trainer.train_step(batches[2])
+
+
+def test_a_batch_has_room_for_new_samples() -> None:
+    with pytest.raises(ConfigError, match="below batch"):
+        RefinerTraining(steps=1, batch=8, answered=8)
 
 
 def test_iou_counts_rightly_empty_as_one() -> None:

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The refiner's network: a crop and what is known of the object -> its mask and how good that is.
+
+Built of the tracker's parts (`xmem/network.py`), from whose weights its training starts: the key
+encoder sees the image, a small encoder like the value encoder's sees image and prompts, a fuser and
+two layers of self-attention bring both together, and the decoder goes back up. Shapes: B crops;
+suffixes 16, 8, 4 and 2 are strides.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lazyxmem_ros.xmem.network import (
+    EncoderConfig,
+    Fuser,
+    KeyEncoder,
+    UpsampleBlock,
+    encoder_stage,
+)
+
+CROP = 160
+"""Pixels of the crop's side."""
+STRIDE = 16
+CHANNELS = 8
+"""RGB, prior (-1 where there is none), its expected IoU (-1 where nobody knows), positive clicks,
+negative clicks, box."""
+PRIOR, PRIOR_IOU, POSITIVE, NEGATIVE, BOX = 3, 4, 5, 6, 7
+
+# The widths of the embedded tracker.
+KEY_ENCODER = EncoderConfig("basic", 32, (2, 2, 2), (48, 96, 192))
+PROMPT_ENCODER = EncoderConfig("basic", 24, (1, 1, 1), (32, 64, 128))
+FUSED_DIM = 192
+DECODER_DIMS = (160, 80, 48)
+DETAIL_DIM = 24
+ATTENTION_LAYERS, ATTENTION_HEADS = 2, 4
+QUALITY_DIM = 64
+EVIDENCE = 3
+"""Numbers of a mask itself that tell how good it is; see `_evidence`."""
+
+
+class PromptEncoder(nn.Module):
+    """Image and prompts [B, 8, H, W] -> features at strides 16 and 2."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(CHANNELS, config.stem, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(config.stem)
+        self.layer1 = encoder_stage(config, 0)
+        self.layer2 = encoder_stage(config, 1)
+        self.layer3 = encoder_stage(config, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        p2 = F.relu(self.bn1(self.conv1(x)))
+        p4 = self.layer1(F.max_pool2d(p2, 3, stride=2, padding=1))
+        return self.layer3(self.layer2(p4)), p2
+
+
+class RefinerNetwork(nn.Module):
+    """Crop [B, 8, 160, 160] -> mask logits [B, 160, 160] and predicted IoU logits [B]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        c4, c8, c16 = KEY_ENCODER.channels
+        d16, d8, d4 = DECODER_DIMS
+        self.key_encoder = KeyEncoder(KEY_ENCODER)
+        self.prompt_encoder = PromptEncoder(PROMPT_ENCODER)
+        self.fuser = Fuser(c16, PROMPT_ENCODER.channels[2], FUSED_DIM)
+        self.places = nn.Parameter(torch.zeros(1, (CROP // STRIDE) ** 2, FUSED_DIM))
+        layer = nn.TransformerEncoderLayer(
+            FUSED_DIM,
+            ATTENTION_HEADS,
+            dim_feedforward=2 * FUSED_DIM,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.attention = nn.TransformerEncoder(layer, ATTENTION_LAYERS, enable_nested_tensor=False)
+        self.narrow = nn.Conv2d(FUSED_DIM, d16, 1)
+        self.up_16_8 = UpsampleBlock(c8, d16, d8)
+        self.up_8_4 = UpsampleBlock(c4, d8, d4)
+        self.pred = nn.Conv2d(d4, 1, 3, padding=1)
+        self.detail = nn.Conv2d(
+            d4 + KEY_ENCODER.stem + PROMPT_ENCODER.stem, DETAIL_DIM, 3, padding=1
+        )
+        self.outline = nn.Conv2d(DETAIL_DIM, 1, 3, padding=1)
+        self.quality = nn.Sequential(
+            nn.Linear(2 * FUSED_DIM + EVIDENCE, QUALITY_DIM), nn.ReLU(), nn.Linear(QUALITY_DIM, 1)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        f16, f8, f4, f2 = self._see(x[:, :3])
+        p16, p2 = self.prompt_encoder(x)
+        fused = self.fuser(f16, p16[:, None])
+        tokens = self.attention(fused.flatten(2).transpose(1, 2) + self.places)
+        g16 = tokens.transpose(1, 2).unflatten(2, fused.shape[-2:])
+        g4 = F.relu(self.up_8_4(f4, self.up_16_8(f8, self.narrow(g16))))
+        detail = F.relu(self.detail(torch.cat([_twice(g4), f2, p2], dim=1)))
+        logits = _twice(_twice(self.pred(g4)) + self.outline(detail)).squeeze(1)
+        return logits, self._judge(tokens, logits.detach()).squeeze(1)
+
+    def _see(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The key encoder's features at strides 16, 8, 4, and at 2, which the tracker leaves."""
+        encoder = self.key_encoder
+        f2 = F.relu(encoder.bn1(encoder.conv1(image)))
+        f4 = encoder.res2(F.max_pool2d(f2, 3, stride=2, padding=1))
+        f8 = encoder.layer2(f4)
+        return encoder.layer3(f8), f8, f4, f2
+
+    def _judge(self, tokens: Tensor, logits: Tensor) -> Tensor:
+        """Predicted IoU logits [B, 1] from the tokens of the whole crop and of the mask."""
+        probability = torch.sigmoid(logits.float())
+        cover = F.avg_pool2d(probability[:, None], STRIDE).flatten(1)[..., None]
+        of_mask = (cover * tokens).sum(1) / (cover.sum(1) + 1)
+        seen = [tokens.mean(1), of_mask, _evidence(probability)]
+        return self.quality(torch.cat([part.to(tokens.dtype) for part in seen], dim=1))
+
+
+def _evidence(probability: Tensor) -> Tensor:
+    """Of masks [B, H, W]: area, doubt and contact with the crop's border, each 0..1; [B, 3]."""
+    area = probability.mean((1, 2))
+    doubt = (4 * probability * (1 - probability)).mean((1, 2))
+    rim = [probability[:, 0], probability[:, -1], probability[:, :, 0], probability[:, :, -1]]
+    return torch.stack([area, doubt, torch.cat(rim, dim=1).mean(1)], dim=1)
+
+
+def _twice(x: Tensor) -> Tensor:
+    """[B, C, h, w] -> [B, C, 2h, 2w]."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
