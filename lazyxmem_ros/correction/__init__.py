@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from lazyxmem_ros import weights
 from lazyxmem_ros.correction.base import (
@@ -51,24 +51,8 @@ def _make_grabcut(**_: object) -> Corrector:
 def _make_refiner(*, device: str, checkpoint: str | PathLike[str] | None, **_: object) -> Corrector:
     from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
 
-    path = weights.find(REFINER_WEIGHTS).path if checkpoint is None else checkpoint
-    return RefinerCorrector(load_refiner(path), device=device)
-
-
-def _make_best(*, checkpoint: str | PathLike[str] | None, **arguments: Any) -> Corrector:
-    """SAM-HQ where its weights are named or in the cache, else the embedded refiner."""
-    if checkpoint is not None:
-        return _make_sam_hq(checkpoint=checkpoint, **arguments)
-    cached = _cached_sam_hq()
-    if cached is None:
-        return _make_refiner(checkpoint=None, **arguments)
-    arguments["model_type"] = SAM_HQ_WEIGHTS[cached.name]
-    return _make_sam_hq(checkpoint=cached.path, **arguments)
-
-
-def _cached_sam_hq() -> weights.Weights | None:
-    """The quickest of SAM-HQ's published weights that are on this machine."""
-    return next((w for w in map(weights.find, SAM_HQ_WEIGHTS) if w.present), None)
+    assert checkpoint is not None
+    return RefinerCorrector(load_refiner(checkpoint), device=device)
 
 
 def _make_sam_hq(
@@ -87,26 +71,45 @@ def _make_sam_hq(
 
 # Imported only when asked for: SAM-HQ takes seconds to import, GrabCut must work without it.
 _FACTORIES: dict[str, Callable[..., Corrector]] = {
-    "auto": _make_best,
     "refiner": _make_refiner,
     "grabcut": _make_grabcut,
     "sam_hq": _make_sam_hq,
 }
 
-CORRECTOR_NAMES = tuple(_FACTORIES)
 DEFAULT_CORRECTOR = "auto"
+CORRECTOR_NAMES = (DEFAULT_CORRECTOR, *_FACTORIES)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A corrector of _FACTORIES, its weights (None: it needs none, or has to be told) and, where
+    the weights say it, SAM-HQ's size.
+    """
+
+    name: str
+    weights: Path | None
+    model_type: str | None = None
+
+
+def _choose(name: str, checkpoint: str | PathLike[str] | None) -> _Choice:
+    """What a name and a checkpoint stand for on this machine."""
+    if name == "auto":
+        if checkpoint is not None:
+            return _Choice("sam_hq", Path(checkpoint))
+        cached = next((w for w in map(weights.find, SAM_HQ_WEIGHTS) if w.present), None)
+        if cached is not None:
+            return _Choice("sam_hq", cached.path, SAM_HQ_WEIGHTS[cached.name])
+        name = "refiner"
+    if name == "grabcut":
+        return _Choice(name, None)
+    if checkpoint is None and name == "refiner":
+        return _Choice(name, weights.find(REFINER_WEIGHTS).path)
+    return _Choice(name, None if checkpoint is None else Path(checkpoint))
 
 
 def corrector_weights(name: str, checkpoint: str | PathLike[str] | None = None) -> Path | None:
     """The file whose weights `make_corrector` would load; None where it needs none."""
-    if name == "grabcut":
-        return None
-    if checkpoint is not None:
-        return Path(checkpoint)
-    cached = _cached_sam_hq() if name == "auto" else None
-    if cached is not None:
-        return cached.path
-    return None if name == "sam_hq" else weights.find(REFINER_WEIGHTS).path
+    return _choose(name, checkpoint).weights
 
 
 def make_corrector(
@@ -131,9 +134,14 @@ def make_corrector(
         CorrectorError: an unknown name, a package or checkpoint that is missing or does not fit.
 
     """
-    factory = _FACTORIES.get(name)
-    if factory is None:
+    if name not in CORRECTOR_NAMES:
         raise CorrectorError(
             f"there is no corrector {name!r}; choose one of {', '.join(CORRECTOR_NAMES)}"
         )
-    return factory(device=device, checkpoint=checkpoint, model_type=model_type, untrained=untrained)
+    chosen = _choose(name, checkpoint)
+    return _FACTORIES[chosen.name](
+        device=device,
+        checkpoint=chosen.weights,
+        model_type=chosen.model_type or model_type,
+        untrained=untrained,
+    )
