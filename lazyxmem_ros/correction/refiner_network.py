@@ -94,7 +94,8 @@ class RefinerNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        f16, f8, f4, f2 = self._see(x[:, :3])
+        f2 = self.key_encoder.stem(x[:, :3])
+        f16, f8, f4 = self.key_encoder.stages(f2)
         p16, p2 = self.prompt_encoder(x)
         fused = self.fuser(f16, p16[:, None])
         tokens = self.attention(fused.flatten(2).transpose(1, 2) + self.places)
@@ -103,14 +104,6 @@ class RefinerNetwork(nn.Module):
         detail = F.relu(self.detail(torch.cat([_twice(g4), f2, p2], dim=1)))
         logits = _twice(_twice(self.pred(g4)) + self.outline(detail)).squeeze(1)
         return logits, self._judge(tokens, logits.detach()).squeeze(1)
-
-    def _see(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The key encoder's features at strides 16, 8, 4, and at 2, which the tracker leaves."""
-        encoder = self.key_encoder
-        f2 = F.relu(encoder.bn1(encoder.conv1(image)))
-        f4 = encoder.res2(F.max_pool2d(f2, 3, stride=2, padding=1))
-        f8 = encoder.layer2(f4)
-        return encoder.layer3(f8), f8, f4, f2
 
     def _judge(self, tokens: Tensor, logits: Tensor) -> Tensor:
         """Predicted IoU logits [B, 1] from the tokens of the whole crop and of the mask."""

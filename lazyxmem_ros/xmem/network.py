@@ -287,8 +287,15 @@ class KeyEncoder(nn.Module):
         self.layer3 = encoder_stage(config, 2)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = F.relu(self.bn1(self.conv1(image)), inplace=True)
-        f4 = self.res2(F.max_pool2d(x, 3, stride=2, padding=1))
+        return self.stages(self.stem(image))
+
+    def stem(self, image: Tensor) -> Tensor:
+        """Features at stride 2."""
+        return F.relu(self.bn1(self.conv1(image)), inplace=True)
+
+    def stages(self, f2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The stem's features -> those at strides 16, 8 and 4."""
+        f4 = self.res2(F.max_pool2d(f2, 3, stride=2, padding=1))
         f8 = self.layer2(f4)
         return self.layer3(f8), f8, f4
 
