@@ -86,6 +86,37 @@ class TrackerTraining:
         return len(self.stages) - 1, self.stages[-1]
 
 
+@dataclass(frozen=True)
+class RefinerTraining:
+    """Everything that decides a refiner's training run."""
+
+    steps: int
+    batch: int = 16
+    """Samples of a step."""
+    answered: int = 8
+    """How many of them, at most, are the last batch's with its answers and one more click."""
+    seed: int = 0
+    learning_rate: float = 1e-3
+    warm_up: int = 100
+    weight_decay: float = 0.02
+    gradient_clip: float = 3.0
+    ema: float = 0.998
+    tracked_share: float = 0.1
+    """Of clips whose priors are masks as the tracker leaves them."""
+    prior_share: float = 0.5
+    """Of the other samples that start from a broken mask."""
+    real_share: float = 0.5
+    """Of clips whose background is a real sequence, its object being a target."""
+    in_place_share: float = 0.35
+    """Of clips whose first target is a region of a photograph, not pasted into it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.answered < self.batch:
+            raise ConfigError(
+                f"answered must be at least 0 and below batch ({self.batch}), not {self.answered}"
+            )
+
+
 def build(kind: type[T], values: Any, where: str) -> T:
     """A dataclass from a mapping; unknown or missing keys raise ConfigError naming them."""
     if not isinstance(values, dict):
@@ -127,3 +158,11 @@ def load_tracker_training(path: Path) -> TrackerTraining:
         if stage.size % 16 or stage.frames < 2:
             raise ConfigError(f"stages[{i}]: size must be a multiple of 16, frames at least 2")
     return config
+
+
+def load_refiner_training(path: Path) -> RefinerTraining:
+    """Reads a run's YAML file. Raises ConfigError when it is malformed."""
+    try:
+        return build(RefinerTraining, yaml.safe_load(path.read_text("utf-8")), str(path))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error

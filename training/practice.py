@@ -27,14 +27,17 @@ TURNED_SHARE = 0.25
 
 
 @functools.lru_cache(maxsize=1)
-def _network() -> XMem:
+def embedded_tracker() -> XMem:
+    """The tracker that ships, loaded once."""
     return XMem.from_checkpoint(locate(""))
 
 
 def tracked(clip: Clip, objects: int) -> list[NDArray[np.uint16]]:
     """The clip's labels [H, W] as the embedded tracker sees them, from the first frame's on."""
     torch.set_num_threads(1)  # of a worker process, beside the one that trains
-    tracker = XMemTracker(_network(), MemoryConfig(memory_every=2), device="cpu", precision="auto")
+    tracker = XMemTracker(
+        embedded_tracker(), MemoryConfig(memory_every=2), device="cpu", precision="auto"
+    )
     out = []
     for index, image in enumerate(clip.frames):
         first = {i: np.asarray(clip.labels[0] == i) for i in range(1, objects + 1)}

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from lazyxmem_ros.xmem import EncoderConfig, NetworkConfig
-from training.config import Stage, TrackerTraining
+from training.config import RefinerTraining, Stage, TrackerTraining
 from training.material import Material, load_material
+from training.refiner_samples import make_batch
 from training.rollout import mean_j, normalise, regular_plan, roll_out
-from training.train_refiner import RefinerTraining, iou, make_batch
 from training.train_refiner import Trainer as RefinerTrainer
+from training.train_refiner import iou
 from training.train_tracker import Trainer, compose_batch, first_masks
 
 STEPS = 160

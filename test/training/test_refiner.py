@@ -20,19 +20,12 @@ from lazyxmem_ros.correction.refiner_network import (
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import XMem
 from training.compose import ComposeConfig, Composer
-from training.config import ConfigError
+from training.config import ConfigError, RefinerTraining
 from training.degrade import break_mask, largest_error
 from training.material import Material, load_material
 from training.practice import recoloured, tracked, turned
-from training.train_refiner import (
-    Batch,
-    RefinerTraining,
-    Trainer,
-    answered,
-    iou,
-    make_batch,
-    start_from,
-)
+from training.refiner_samples import Batch, answered, make_batch
+from training.train_refiner import Trainer, iou, start_from
 
 CONFIG = RefinerTraining(steps=20, batch=6, answered=2, warm_up=1)
 
@@ -124,7 +117,9 @@ def test_the_network_starts_from_the_tracker() -> None:
     image = torch.rand(1, 3, 160, 160)
     network.eval()
     with torch.inference_mode():
-        for mine, theirs in zip(network._see(image), tracker.key_encoder(image), strict=False):
+        for mine, theirs in zip(
+            network.key_encoder(image), tracker.key_encoder(image), strict=True
+        ):
             torch.testing.assert_close(mine, theirs)
 
 
