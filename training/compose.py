@@ -46,6 +46,10 @@ class ComposeConfig:
     """Clips whose first target is a region of the background photograph itself."""
     region_border_share: float = 1.0
     """Most of the photograph's border that such a region may lie along."""
+    thing_share: float = 0.0
+    """Photographs from which a whole thing is taken, in place or pasted, instead of regions."""
+    nearest: float = 0.4
+    """Least part of a picture's shorter side that a clip's first frame shows; all of it at most."""
     real_cut_out_share: float = 0.15
     """Pasted objects that are cut out of real sequences, with their real deformation."""
     smallest: float = 0.1
@@ -152,7 +156,9 @@ class Composer:
         config, kind = self.config, rng.random()
         if self.material.sequences and kind < config.real_share:
             sequence = self.material.sequences[int(rng.integers(len(self.material.sequences)))]
-            return real_base(rng, sequence, times, config.size, energy=energy)
+            return real_base(
+                rng, sequence, times, config.size, energy=energy, nearest=config.nearest
+            )
         in_place = bool(self.material.with_regions) and (
             kind < config.real_share + config.in_place_share
         )
@@ -164,6 +170,8 @@ class Composer:
             energy=energy,
             with_object=in_place,
             border_share=config.region_border_share,
+            thing_share=config.thing_share,
+            nearest=config.nearest,
         )
 
     def _pasted(
@@ -179,7 +187,7 @@ class Composer:
             cut_out = real_cut_out(rng, sequence, len(times), extent)
             bend *= 0.3
         if cut_out is None:
-            cut_out = still_cut_out(rng, self.material, extent)
+            cut_out = still_cut_out(rng, self.material, extent, thing_share=config.thing_share)
         start = rng.uniform(0.12, 0.88, 2) * size
         path = random_path(rng, times, start, reach=0.5 * size, energy=energy, bend=bend)
         gain = (1 + wobble_gain(rng, times)).astype(np.float32)

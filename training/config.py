@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -90,7 +91,10 @@ class TrackerTraining:
 class RefinerTraining:
     """Everything that decides a refiner's training run."""
 
-    steps: int
+    cycles: tuple[int, ...]
+    """Optimiser steps of each learning-rate cycle: warm-up, then a cosine down."""
+    restart_share: float = 0.6
+    """A cycle's highest rate, as a share of the highest before."""
     batch: int = 16
     """Samples of a step."""
     answered: int = 8
@@ -108,7 +112,25 @@ class RefinerTraining:
     real_share: float = 0.5
     """Of clips whose background is a real sequence, its object being a target."""
     in_place_share: float = 0.35
-    """Of clips whose first target is a region of a photograph, not pasted into it."""
+    """Of clips whose first target is a part of a photograph, not pasted into it."""
+    thing_share: float = 0.6
+    """Of photographs from which a whole thing is taken instead of a few regions."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return sum(self.cycles)
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then a cosine to a fiftieth, in each cycle."""
+        cycle = 0
+        while cycle < len(self.cycles) - 1 and step >= self.cycles[cycle]:
+            step -= self.cycles[cycle]
+            cycle += 1
+        warm = min(1.0, (step + 1) / max(1, self.warm_up))
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.cycles[cycle])))
+        peak = self.learning_rate * self.restart_share**cycle
+        return peak * warm * (0.02 + 0.98 * fall)
 
     def __post_init__(self) -> None:
         if not 0 <= self.answered < self.batch:

@@ -29,7 +29,7 @@ def largest_error(truth: BoolMask, predicted: BoolMask) -> tuple[float, float, b
 
 
 KINDS = ("half", "shift", "leak", "grow", "shrink", "coarse", "neighbour", "stolen", "good")
-KIND_SHARES = (0.2, 0.18, 0.12, 0.05, 0.05, 0.12, 0.1, 0.06, 0.12)
+KIND_SHARES = (0.17, 0.28, 0.1, 0.03, 0.03, 0.08, 0.09, 0.06, 0.16)
 
 
 def break_mask(rng: np.random.Generator, truth: BoolMask, neighbour: BoolMask) -> BoolMask:

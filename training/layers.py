@@ -16,6 +16,7 @@ from training.material import (
     UInt8Array,
     blob_mask,
     choose_region,
+    choose_thing,
     fractal_texture,
 )
 
@@ -161,15 +162,19 @@ def _clear_margin(rgba: UInt8Array) -> UInt8Array:
     return rgba
 
 
-def still_cut_out(rng: np.random.Generator, material: Material, extent: float) -> CutOut:
-    """A region of a photograph, or a random shape filled with a photograph or a texture."""
+def still_cut_out(
+    rng: np.random.Generator, material: Material, extent: float, *, thing_share: float = 0.0
+) -> CutOut:
+    """A region of a photograph (or, `thing_share` of them, a whole thing), or a random shape filled
+    with a photograph or a texture.
+    """
     kind = rng.random()
     rgba: UInt8Array | None = None
     with_regions = material.with_regions
     if kind < 0.6 and with_regions:
         photograph = with_regions[int(rng.integers(len(with_regions)))]
         assert photograph.regions is not None
-        mask = choose_region(rng, photograph.regions)
+        mask = _choose(rng, photograph.regions, thing_share=thing_share)
         if mask is not None:
             rgba = _cut(photograph.image, mask, extent)
     if rgba is None:
@@ -184,6 +189,19 @@ def still_cut_out(rng: np.random.Generator, material: Material, extent: float) -
             rgba = _cut(surface, np.full_like(mask, 255), extent)
     assert rgba is not None  # a full square is never too thin
     return CutOut([_clear_margin(rgba)])
+
+
+def _choose(
+    rng: np.random.Generator,
+    regions: UInt8Array,
+    *,
+    thing_share: float,
+    border_share: float = 1.0,
+) -> UInt8Array | None:
+    """A whole thing, `thing_share` of the time, else a few regions."""
+    if thing_share and rng.random() < thing_share:
+        return choose_thing(rng, regions)
+    return choose_region(rng, regions, border_share=border_share)
 
 
 def random_window(rng: np.random.Generator, material: Material, side: int) -> UInt8Array:
@@ -277,11 +295,14 @@ def still_base(
     energy: float,
     with_object: bool,
     border_share: float,
+    thing_share: float,
+    nearest: float,
 ) -> Base:
     """A photograph (or, rarely, a texture) seen by a moving camera.
 
-    with_object: one of its regions is an object, none that lies along more than `border_share` of
-    the photograph's border.
+    with_object: `thing_share` of the time a whole thing in it is an object, else some of its
+    regions that lie along no more than `border_share` of its border.
+    nearest: least part of its shorter side that the first frame shows.
     """
     photographs = material.with_regions if with_object else material.photographs
     photograph: Photograph
@@ -291,11 +312,13 @@ def still_base(
         photograph = photographs[int(rng.integers(len(photographs)))]
     mask = np.zeros(photograph.image.shape[:2], np.uint8)
     if with_object and photograph.regions is not None:
-        chosen = choose_region(rng, photograph.regions, border_share=border_share)
+        chosen = _choose(
+            rng, photograph.regions, thing_share=thing_share, border_share=border_share
+        )
         with_object = chosen is not None
         mask = mask if chosen is None else chosen
     picture = np.dstack([photograph.image, mask])
-    zoom = float(np.exp(rng.uniform(np.log(0.4), np.log(1.0))))
+    zoom = float(np.exp(rng.uniform(np.log(nearest), np.log(1.0))))
     start, scale = _view(rng, picture, size, zoom, aim=with_object)
     bend = rng.uniform(0, 0.04) * energy if with_object or rng.random() < 0.3 else 0.0
     path = random_path(rng, times, start, reach=0.25 * size, energy=energy, bend=bend)
@@ -309,11 +332,15 @@ def real_base(
     size: int,
     *,
     energy: float,
+    nearest: float,
 ) -> Base:
-    """Real frames of a training sequence, its object being the mask in alpha."""
+    """Real frames of a training sequence, its object being the mask in alpha.
+
+    nearest: as of a photograph.
+    """
     indices = frame_indices(rng, len(sequence.pictures), len(times))
     pictures = [sequence.pictures[i] for i in indices]
-    zoom = float(np.exp(rng.uniform(np.log(0.4), np.log(1.0))))
+    zoom = float(np.exp(rng.uniform(np.log(nearest), np.log(1.0))))
     start, scale = _view(rng, pictures[0], size, zoom, aim=True)
     path = random_path(rng, times, start, reach=0.15 * size, energy=0.4 * energy, bend=0.0)
     path = Path(path.centre, path.log_scale, 0.3 * path.angle, path.shear, None)

@@ -34,6 +34,9 @@ SEQUENCE_HEIGHT = 360  # pixels; real frames are kept at this height
 SAMPLE_PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "color.png")
 SAMPLE_TEXTURES = ("brick.png", "grass.png", "gravel.png")
 MIN_REGION_SHARE, MAX_REGION_SHARE = 0.003, 0.45  # of the photograph's area
+MAX_THING_SHARE = 0.6
+THING_BORDER_SHARE = 0.03
+"""Of a photograph's border: a region along more of it is what stands behind things."""
 
 
 class MaterialError(ValueError):
@@ -199,9 +202,7 @@ def choose_region(
 
     border_share: most of the photograph's border that it may lie along.
     """
-    share = np.bincount(regions.ravel(), minlength=256) / regions.size
-    edges = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
-    along = np.bincount(edges, minlength=256) / edges.size
+    share, along = _extents(regions)
     useful = np.flatnonzero(
         (share > MIN_REGION_SHARE) & (share < MAX_REGION_SHARE) & (along <= border_share)
     )
@@ -222,3 +223,29 @@ def choose_region(
             break
         mask = grown
     return mask
+
+
+def choose_thing(rng: np.random.Generator, regions: UInt8Array) -> UInt8Array | None:
+    """A whole thing, uint8 [H, W] with 0 or 255: a person with clothes and bag, an animal with its
+    spots. None if the photograph has none of a useful size.
+
+    All regions that hardly lie along the photograph's border, as far as they hang together. Things
+    are drawn in proportion to their areas.
+    """
+    share, along = _extents(regions)
+    inner = ((share > 0) & (along <= THING_BORDER_SHARE))[regions]
+    _, things = cv2.connectedComponents(inner.astype(np.uint8), connectivity=4)
+    areas = np.bincount(things.ravel()) / things.size
+    areas[0] = 0  # what is behind them
+    areas[(areas < MIN_REGION_SHARE) | (areas > MAX_THING_SHARE)] = 0
+    if not areas.any():
+        return None
+    chosen = int(rng.choice(len(areas), p=areas / areas.sum()))
+    return np.where(things == chosen, 255, 0).astype(np.uint8)
+
+
+def _extents(regions: UInt8Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Each region's share of the photograph's area and of its border, float [256]."""
+    share = np.bincount(regions.ravel(), minlength=256) / regions.size
+    edges = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    return share, np.bincount(edges, minlength=256) / edges.size

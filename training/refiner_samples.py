@@ -36,7 +36,7 @@ PICTURE = 256  # pixels of the composed frames' side
 FRAMES = 2  # frames used of each clip
 MIN_TARGET_PIXELS = 80
 BOX_SHARE = 0.3  # of the others that have a box instead of clicks
-TOLD_SHARE = 0.5  # of priors of which the network is told how good they are
+TOLD_SHARE = 0.7  # of priors of which the network is told how good they are
 IOU_NOISE = 0.12  # of what it is told
 SEARCH_RANGE = (0.3, 1.0)  # of the picture's side: windows where only clicks are known
 CLOSER_SHARE = 0.35  # of samples whose window is the right one already
@@ -45,6 +45,8 @@ CLICK_NOISE = 4.0  # pixels, the most
 TRACKED_FRAMES = 4
 REGION_BORDER_SHARE = 0.12
 """Of a photograph's border: a region along more of it is rather ground or sky than a thing."""
+NEAREST = 0.7
+"""Of a picture's shorter side: a corrector mostly sees whole things and what is around them."""
 WELL_TRACKED = 0.92  # IoU of priors that are mostly passed over
 KEPT_SHARE = 0.2  # of these
 
@@ -182,6 +184,8 @@ def make_batch(config: RefinerTraining, material: Material, step: int) -> Batch:
         real_share=config.real_share,
         in_place_share=config.in_place_share,
         region_border_share=REGION_BORDER_SHARE,
+        thing_share=config.thing_share,
+        nearest=NEAREST,
         real_cut_out_share=0.2,
         smallest=0.12,
         largest=0.9,

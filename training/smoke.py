@@ -60,7 +60,7 @@ CONFIG = TrackerTraining(
 
 REFINER_STEPS = 90
 REFINER_BATCHES = 3
-REFINER = RefinerTraining(steps=REFINER_STEPS, batch=8, answered=2, warm_up=10, ema=0.9)
+REFINER = RefinerTraining(cycles=(REFINER_STEPS,), batch=8, answered=2, warm_up=10, ema=0.9)
 
 
 def verdict(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import os
 import signal
 import time
@@ -115,14 +114,6 @@ class Trainer:
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
 
-    @property
-    def rate(self) -> float:
-        """Learning rate of this step: linear warm-up, then a cosine to a fiftieth."""
-        config = self.config
-        warm = min(1.0, (self.step + 1) / max(1, config.warm_up))
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / config.steps)))
-        return config.learning_rate * warm * (0.02 + 0.98 * fall)
-
     def train_step(self, fresh: Batch) -> tuple[float, float]:
         """One optimiser step on new samples and on the last ones answered; its loss and mean J on
         the crops.
@@ -133,7 +124,7 @@ class Trainer:
             batch = Batch(*(torch.cat(parts) for parts in zip(batch, self.carried, strict=True)))
         inputs = batch.inputs.contiguous(memory_format=torch.channels_last)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = config.rate_at(self.step)
         self.network.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits, quality = self.network(inputs)
@@ -215,7 +206,7 @@ def run(
                 "step": trainer.step,
                 "loss": f"{np.mean(losses):.4f}",
                 "j": f"{np.mean(scores):.4f}",
-                "rate": f"{trainer.rate:.3e}",
+                "rate": f"{config.rate_at(trainer.step):.3e}",
                 "validation_j": "",
                 "seconds": f"{now - began:.1f}",
             }

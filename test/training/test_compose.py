@@ -19,6 +19,7 @@ from training.material import (
     MaterialError,
     blob_mask,
     choose_region,
+    choose_thing,
     load_material,
     load_sequence,
 )
@@ -115,6 +116,20 @@ def test_regions_and_shapes_are_masks() -> None:
     shape = blob_mask(rng, 64)
     assert shape.shape == (64, 64)
     assert set(np.unique(shape)) == {0, 255}
+
+
+def test_a_thing_is_all_that_hangs_together_before_the_background() -> None:
+    rng = np.random.default_rng(0)
+    regions = np.zeros((60, 80), np.uint8)
+    regions[10:25, 10:30] = 1  # a head
+    regions[25:50, 10:30] = 2  # and what it wears
+    regions[30:58, 60:75] = 3  # another thing
+    regions[40:, 40:50] = 4  # reaches the border
+    things = [choose_thing(rng, regions) for _ in range(20)]
+    whole, other = np.isin(regions, (1, 2)), regions == 3
+    drawn = {mask.tobytes() for mask in things if mask is not None}
+    assert drawn == {np.where(thing, 255, 0).astype(np.uint8).tobytes() for thing in (whole, other)}
+    assert choose_thing(rng, np.zeros((60, 80), np.uint8)) is None
 
 
 def test_frame_numbers_stay_inside_and_run_one_way() -> None:

@@ -27,7 +27,7 @@ from training.practice import recoloured, tracked, turned
 from training.refiner_samples import Batch, answered, make_batch
 from training.train_refiner import Trainer, iou, start_from
 
-CONFIG = RefinerTraining(steps=20, batch=6, answered=2, warm_up=1)
+CONFIG = RefinerTraining(cycles=(20,), batch=6, answered=2, warm_up=1)
 
 
 @pytest.fixture(scope="module")
@@ -146,15 +146,21 @@ def test_pictures_and_masks_are_turned_alike_and_only_pictures_recoloured() -> N
 
 
 def test_the_rate_rises_and_then_falls() -> None:
-    trainer = Trainer(RefinerTraining(steps=40, warm_up=4), torch.device("cpu"))
-    rates = []
-    for step in range(40):
-        trainer.step = step
-        rates.append(trainer.rate)
+    config = RefinerTraining(cycles=(40,), warm_up=4)
+    rates = [config.rate_at(step) for step in range(40)]
     assert rates[:4] == sorted(rates[:4])
     assert max(rates) == pytest.approx(1e-3, rel=0.05)
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert rates[-1] < 0.05 * max(rates)
+
+
+def test_each_cycle_begins_anew_at_a_lower_rate() -> None:
+    config = RefinerTraining(cycles=(40, 20), restart_share=0.5, warm_up=4)
+    rates = [config.rate_at(step) for step in range(config.steps)]
+    assert len(rates) == 60
+    assert rates[:40] == [RefinerTraining(cycles=(40,), warm_up=4).rate_at(i) for i in range(40)]
+    assert max(rates[40:]) == pytest.approx(0.5e-3, rel=0.1)
+    assert rates[44:] == sorted(rates[44:], reverse=True)
 
 
 def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:
@@ -181,7 +187,7 @@ def test_a_run_goes_on_exactly_where_it_stopped(material: Material, tmp_path: Pa
 
 def test_a_batch_has_room_for_new_samples() -> None:
     with pytest.raises(ConfigError, match="below batch"):
-        RefinerTraining(steps=1, batch=8, answered=8)
+        RefinerTraining(cycles=(1,), batch=8, answered=8)
 
 
 def test_iou_counts_rightly_empty_as_one() -> None:
