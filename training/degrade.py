@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Broken masks and simulated clicks: what a corrector is asked to put right."""
+"""Broken masks: what a corrector is asked to put right."""
 
 from __future__ import annotations
 
@@ -8,25 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 BoolMask = NDArray[np.bool_]
-
-
-def largest_error(truth: BoolMask, predicted: BoolMask) -> tuple[float, float, bool] | None:
-    """The click of a simulated user: (x, y, positive) at the centre of the largest error.
-
-    The centre is the maximum of the distance transform of the larger kind of error. None where
-    there is no error.
-    """
-    best: tuple[float, float, bool] | None = None
-    deepest = 0.0
-    for wrong, positive in ((truth & ~predicted, True), (predicted & ~truth, False)):
-        padded = np.pad(wrong, 1).astype(np.uint8)
-        distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-        peak = float(distance.max())
-        if peak > deepest:
-            y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-            best, deepest = (float(x), float(y), positive), peak
-    return best
-
 
 KINDS = ("half", "shift", "leak", "grow", "shrink", "coarse", "neighbour", "stolen", "good")
 KIND_SHARES = (0.17, 0.28, 0.1, 0.03, 0.03, 0.08, 0.09, 0.06, 0.16)

@@ -28,8 +28,8 @@ from lazyxmem_ros.correction.base import box_of_mask
 from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.metrics import region_similarity
+from lazyxmem_ros.evaluation.operator import largest_error
 from training.compose import ComposeConfig, Composer
-from training.degrade import largest_error
 from training.material import HELD_OUT_SEQUENCES, load_material
 
 BoolMask = NDArray[np.bool_]
@@ -138,9 +138,9 @@ def correct(
     negative: list[tuple[float, float]] = []
     prior_iou = float(np.clip(scores[0] + rng.normal(0, TOLD_NOISE), 0, 1))
     for _ in range(CLICKS):
-        click = largest_error(scene.truth, mask)
-        if click is not None:
-            (positive if click[2] else negative).append(click[:2])
+        spot = largest_error(scene.truth & ~mask, mask & ~scene.truth)
+        if spot is not None:
+            (positive if spot.missing else negative).append((spot.x, spot.y))
         if not positive and not mask.any():
             break
         prompt = Prompt(

@@ -25,10 +25,15 @@ from lazyxmem_ros.correction.refiner import (
     network_input,
 )
 from lazyxmem_ros.correction.refiner_network import CROP, NEGATIVE, POSITIVE, PRIOR, PRIOR_IOU
-from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
+from lazyxmem_ros.evaluation.operator import (
+    Gesture,
+    OperatorConfig,
+    SimulatedOperator,
+    largest_error,
+)
 from training.compose import ComposeConfig, Composer
 from training.config import RefinerTraining
-from training.degrade import break_mask, largest_error
+from training.degrade import break_mask
 from training.material import Material
 from training.practice import recoloured, tracked, turned
 
@@ -155,13 +160,13 @@ def _click(
     rng: np.random.Generator, truth: NDArray[np.bool_], believed: NDArray[np.bool_], *, first: bool
 ) -> tuple[float, float, bool]:
     """A click (x, y, positive): on the largest error, near it, or anywhere that it is true."""
-    click = largest_error(truth, believed) if first else None
-    if click is not None and rng.random() < 0.85:
+    error = largest_error(truth & ~believed, believed & ~truth) if first else None
+    if error is not None and rng.random() < 0.85:
         reach = 0.03 * np.sqrt(np.count_nonzero(truth))
-        x, y = np.clip(np.array(click[:2]) + rng.normal(0, reach, 2), 0, truth.shape[0] - 1)
-        if truth[round(float(y)), round(float(x))] == click[2]:
-            return float(x), float(y), click[2]
-        return click
+        x, y = np.clip(np.array(error[:2]) + rng.normal(0, reach, 2), 0, truth.shape[0] - 1)
+        if truth[round(float(y)), round(float(x))] == error.missing:
+            return float(x), float(y), error.missing
+        return float(error.x), float(error.y), error.missing
     on = first or rng.random() < 0.6 or bool(truth.all())
     ys, xs = np.nonzero(truth if on else ~truth)
     spot = int(rng.integers(len(ys)))
@@ -268,12 +273,13 @@ def answered(
     for i in rng.permutation(len(masks)):
         if len(chosen) == count:
             break
-        click = largest_error(batch.truths[i].cpu().numpy() > 0.5, masks[i])
-        if click is None or not masks[i].any():
+        truth = batch.truths[i].cpu().numpy() > 0.5
+        spot = largest_error(truth & ~masks[i], masks[i] & ~truth)
+        if spot is None or not masks[i].any():
             continue
         sample = batch.inputs[i].clone()
-        drawn = torch.from_numpy(draw_clicks(np.array([click[:2]], np.float32))).to(sample)
-        channel = POSITIVE if click[2] else NEGATIVE
+        drawn = torch.from_numpy(draw_clicks(np.array([spot[:2]], np.float32))).to(sample)
+        channel = POSITIVE if spot.missing else NEGATIVE
         sample[PRIOR] = torch.from_numpy(masks[i]).to(sample)
         sample[PRIOR_IOU] = scores[i] if rng.random() < TOLD_SHARE else -1
         sample[channel] = torch.maximum(sample[channel], drawn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +21,28 @@ LEAST_ERROR = 3.0
 """Pixels: half the width of an error below which a person does not bother to click again."""
 DEALT_WITH = 1.5
 """A click deals with a disc around it of so many times the error's half width there."""
+
+
+class ErrorSpot(NamedTuple):
+    """The pixel (x, y) inside a wrong region that lies farthest from its edge.
+
+    depth: pixels to the edge. missing: the object is there and was not predicted.
+    """
+
+    x: int
+    y: int
+    depth: float
+    missing: bool
+
+
+def largest_error(missing: NDArray[np.bool_], surplus: NDArray[np.bool_]) -> ErrorSpot | None:
+    """Where a person would click: the deeper of what is missing and what is too much, masks [H, W].
+
+    None where nothing is wrong.
+    """
+    spots = ErrorSpot(*_innermost(missing), True), ErrorSpot(*_innermost(surplus), False)
+    largest = max(spots, key=lambda spot: spot.depth)  # of equal ones what is missing
+    return largest if largest.depth > 0 else None
 
 
 class Gesture(enum.Enum):
@@ -114,8 +137,8 @@ class SimulatedOperator:
         if gesture is Gesture.LARGEST_ERROR:
             return self._click_largest_error(true, predicted)
         if not true.any():
-            return Prompt(negative=self._noisy_point(_innermost(predicted), true.shape))
-        point = self._noisy_point(_innermost(true), true.shape)
+            return Prompt(negative=self._noisy_middle(predicted))
+        point = self._noisy_middle(true)
         if gesture is Gesture.BOX:
             return Prompt(positive=point, box=self._noisy_box(true))
         return Prompt(positive=point)
@@ -124,19 +147,17 @@ class SimulatedOperator:
         self, true: NDArray[np.bool_], predicted: NDArray[np.bool_]
     ) -> Prompt | None:
         """Both error maps compete by the largest distance from their edge."""
-        errors = {True: true & ~predicted, False: predicted & ~true}
+        missing, surplus = true & ~predicted, predicted & ~true
         clicks: dict[bool, list[NDArray[np.float32]]] = {True: [], False: []}
         for number in range(self.config.clicks):
-            depth = {on: _inner_distance(error) for on, error in errors.items()}
-            on = bool(depth[True].max() >= depth[False].max())
-            deepest = float(depth[on].max())
-            if deepest == 0 or (number and deepest < LEAST_ERROR):
+            spot = largest_error(missing, surplus)
+            if spot is None or (number and spot.depth < LEAST_ERROR):
                 break
-            x, y = _innermost(errors[on])
-            clicks[on].append(self._noisy_point((x, y), true.shape))
+            clicks[spot.missing].append(self._noisy_point((spot.x, spot.y), true.shape))
             dealt_with = np.zeros(true.shape, np.uint8)
-            cv2.circle(dealt_with, (x, y), int(DEALT_WITH * deepest), (1,), cv2.FILLED)
-            errors = {kind: error & (dealt_with == 0) for kind, error in errors.items()}
+            radius = int(DEALT_WITH * spot.depth)
+            cv2.circle(dealt_with, (spot.x, spot.y), radius, (1,), cv2.FILLED)
+            missing, surplus = missing & (dealt_with == 0), surplus & (dealt_with == 0)
         if not clicks[True] and not clicks[False]:
             return None
         none = np.zeros((0, 2), np.float32)
@@ -144,6 +165,10 @@ class SimulatedOperator:
             positive=np.concatenate([none, *clicks[True]]),
             negative=np.concatenate([none, *clicks[False]]),
         )
+
+    def _noisy_middle(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        x, y, _ = _innermost(mask)
+        return self._noisy_point((x, y), mask.shape)
 
     def _noisy_point(self, point: tuple[int, int], shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The point (x, y) with click noise, inside the image, as [1, 2]."""
@@ -163,14 +188,12 @@ class SimulatedOperator:
         return int(x0), int(y0), int(x1), int(y1)
 
 
-def _inner_distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Euclidean distance of each mask pixel to the nearest outside; the image's edge is outside."""
+def _innermost(mask: NDArray[np.bool_]) -> tuple[int, int, float]:
+    """The pixel (x, y) farthest from the mask's edge, and how far; 0 where the mask is empty.
+
+    Outside the image is outside the mask.
+    """
     padded = np.pad(mask.astype(np.uint8), 1)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(distance, dtype=np.float32)[1:-1, 1:-1]
-
-
-def _innermost(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """The (x, y) of the pixel farthest from the mask's edge."""
-    row, column = np.unravel_index(int(_inner_distance(mask).argmax()), mask.shape)
-    return int(column), int(row)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), mask.shape)
+    return int(column), int(row), float(depth.max())

@@ -128,7 +128,6 @@ class SceneConfig:
             raise DatasetError(
                 f"the scene's duration must be in 0..{MAX_DURATION} s, got {self.duration}"
             )
-
         for name in ("likeness", "shade"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DatasetError(f"the scene's {name} must be in 0..1, not {getattr(self, name)}")

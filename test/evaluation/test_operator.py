@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from lazyxmem_ros.evaluation.errors import MetricError
-from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
+from lazyxmem_ros.evaluation.operator import (
+    ErrorSpot,
+    Gesture,
+    OperatorConfig,
+    SimulatedOperator,
+    largest_error,
+)
 
 SECOND = 1_000_000_000
 
@@ -48,6 +54,13 @@ def test_largest_error_may_be_missing_or_superfluous() -> None:
     assert superfluous is not None
     assert superfluous.negative[0, 0] > 40
     assert operator.click(truth, truth) is None
+
+
+def test_the_largest_error_is_the_deepest_not_the_widest() -> None:
+    long_and_thin, square = rectangle(0, 0, 100, 4), rectangle(40, 20, 51, 31)
+    assert largest_error(long_and_thin, square) == ErrorSpot(45, 25, 6.0, missing=False)
+    assert largest_error(square, square) == ErrorSpot(45, 25, 6.0, missing=True)
+    assert largest_error(NOTHING, NOTHING) is None
 
 
 def test_several_clicks_point_at_different_errors() -> None:

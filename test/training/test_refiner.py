@@ -21,7 +21,7 @@ from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import XMem
 from training.compose import ComposeConfig, Composer
 from training.config import ConfigError, RefinerTraining
-from training.degrade import break_mask, largest_error
+from training.degrade import break_mask
 from training.material import Material, load_material
 from training.practice import recoloured, tracked, turned
 from training.refiner_samples import Batch, answered, make_batch
@@ -38,18 +38,6 @@ def material() -> Material:
 def disc(x: int, y: int, radius: int) -> np.ndarray:
     ys, xs = np.mgrid[0:80, 0:100]
     return (xs - x) ** 2 + (ys - y) ** 2 <= radius**2
-
-
-def test_the_click_goes_to_the_middle_of_the_largest_error() -> None:
-    assert largest_error(disc(60, 40, 20), disc(60, 40, 20)) is None
-    x, y, positive = largest_error(disc(60, 40, 20), np.zeros((80, 100), bool))  # type: ignore[misc]
-    assert abs(x - 60) <= 2
-    assert abs(y - 40) <= 2
-    assert positive
-    x, y, positive = largest_error(disc(20, 20, 4), disc(20, 20, 4) | disc(70, 50, 10))  # type: ignore[misc]
-    assert abs(x - 70) <= 2
-    assert abs(y - 50) <= 2
-    assert not positive
 
 
 def test_a_broken_mask_still_touches_the_object_nearly_always() -> None:
