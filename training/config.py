@@ -133,6 +133,11 @@ class RefinerTraining:
         return peak * warm * (0.02 + 0.98 * fall)
 
     def __post_init__(self) -> None:
+        cycles = self.cycles if isinstance(self.cycles, tuple) else ()
+        if not cycles or not all(isinstance(steps, int) and steps > 0 for steps in cycles):
+            raise ConfigError(
+                f"cycles must be a list of numbers of steps, such as [14000], not {self.cycles!r}"
+            )
         if not 0 <= self.answered < self.batch:
             raise ConfigError(
                 f"answered must be at least 0 and below batch ({self.batch}), not {self.answered}"

@@ -20,7 +20,7 @@ from lazyxmem_ros.correction.refiner_network import (
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import XMem
 from training.compose import ComposeConfig, Composer
-from training.config import ConfigError, RefinerTraining
+from training.config import ConfigError, RefinerTraining, load_refiner_training
 from training.degrade import break_mask
 from training.material import Material, load_material
 from training.practice import recoloured, tracked, turned
@@ -149,6 +149,14 @@ def test_each_cycle_begins_anew_at_a_lower_rate() -> None:
     assert rates[:40] == [RefinerTraining(cycles=(40,), warm_up=4).rate_at(i) for i in range(40)]
     assert max(rates[40:]) == pytest.approx(0.5e-3, rel=0.1)
     assert rates[44:] == sorted(rates[44:], reverse=True)
+
+
+@pytest.mark.parametrize("cycles", ["14000", "[]", "[100, 0]", "[1.5]"])
+def test_cycles_that_are_none_are_refused(tmp_path: Path, cycles: str) -> None:
+    path = tmp_path / "refiner.yaml"
+    path.write_text(f"cycles: {cycles}\n")
+    with pytest.raises(ConfigError, match=r"list of numbers of steps, such as \[14000\]"):
+        load_refiner_training(path)
 
 
 def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:
