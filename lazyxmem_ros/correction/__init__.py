@@ -48,10 +48,9 @@ def _make_grabcut(**_: object) -> Corrector:
     return GrabCutCorrector()
 
 
-def _make_refiner(*, device: str, checkpoint: str | PathLike[str] | None, **_: object) -> Corrector:
+def _make_refiner(*, device: str, checkpoint: Path, **_: object) -> Corrector:
     from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
 
-    assert checkpoint is not None
     return RefinerCorrector(load_refiner(checkpoint), device=device)
 
 
