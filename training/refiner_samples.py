@@ -22,7 +22,7 @@ from lazyxmem_ros.correction.refiner import (
     Window,
     choose_window,
     draw_clicks,
-    network_input,
+    window_input,
 )
 from lazyxmem_ros.correction.refiner_network import CROP, NEGATIVE, POSITIVE, PRIOR, PRIOR_IOU
 from lazyxmem_ros.evaluation.operator import (
@@ -116,33 +116,22 @@ def make_sample(
     if prior is not None and rng.random() < TOLD_SHARE:
         overlap = np.count_nonzero(prior & truth) / np.count_nonzero(prior | truth)
         prior_iou = float(np.clip(overlap + rng.normal(0, IOU_NOISE), 0, 1))
-    known = Prompt(positive=np.array(positive), box=box, mask=prior)
+    prompt = Prompt(
+        positive=np.array(positive),
+        negative=np.array(negative),
+        box=box,
+        mask=prior,
+        prior_iou=prior_iou,
+    )
     share = float(np.exp(rng.uniform(*np.log(SEARCH_RANGE))))
-    if not positive and box is None and prior is None:
-        known = Prompt(mask=truth)
-    window = choose_window(known, size, search_share=share)
+    anything = bool(positive) or box is not None or prior is not None
+    window = choose_window(prompt if anything else Prompt(mask=truth), size, search_share=share)
     if box is None and rng.random() < CLOSER_SHARE:
         window = choose_window(Prompt(mask=truth), size)  # the second, closer look
     window = _jittered(rng, window)
-    scale, corner = CROP / window.side, np.array([window.x, window.y])
-
-    def in_crop(points: list[tuple[float, float]]) -> NDArray[np.float32]:
-        return ((np.array(points).reshape(-1, 2) - corner) * scale).astype(np.float32)
-
-    crop_box = None
-    if box is not None:
-        a, b = (np.array(box[:2]) - corner) * scale, (np.array(box[2:]) - corner) * scale
-        crop_box = (float(a[0]), float(a[1]), float(b[0]), float(b[1]))
-    channels = network_input(
-        window.take(image),
-        None if prior is None else window.take(np.where(prior, 255, 0).astype(np.uint8)) > 127,
-        in_crop(positive),
-        in_crop(negative),
-        crop_box,
-        prior_iou=prior_iou,
-    )
     true_crop = window.take(np.where(truth, 255, 0).astype(np.uint8)) > 127
-    return channels, true_crop, np.count_nonzero(truth) * scale**2
+    area = np.count_nonzero(truth) * (CROP / window.side) ** 2
+    return window_input(image, prompt, window), true_crop, area
 
 
 def _loose_box(

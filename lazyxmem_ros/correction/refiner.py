@@ -155,6 +155,31 @@ def network_input(
     return out
 
 
+def window_input(image: NDArray[np.uint8], prompt: Prompt, window: Window) -> NDArray[np.float32]:
+    """The network's input [8, 160, 160] for one window of an image."""
+    scale, corner = CROP / window.side, np.array([window.x, window.y], np.float32)
+    box = None
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box
+        box = (
+            (x0 - window.x) * scale,
+            (y0 - window.y) * scale,
+            (x1 - window.x) * scale,
+            (y1 - window.y) * scale,
+        )
+    prior = None
+    if prompt.mask is not None and prompt.mask.any():
+        prior = window.take(np.where(prompt.mask, 255, 0).astype(np.uint8)) > 127
+    return network_input(
+        window.take(image),
+        prior,
+        ((prompt.positive - corner) * scale).astype(np.float32),
+        ((prompt.negative - corner) * scale).astype(np.float32),
+        box,
+        prior_iou=prompt.prior_iou,
+    )
+
+
 def load_refiner(path: str | PathLike[str]) -> RefinerNetwork:
     """The network from its safetensors. Raises CorrectorError where they are missing or odd."""
     file = Path(path)
@@ -229,7 +254,7 @@ class RefinerCorrector:
 
         Each window is seen as it is and mirrored, and the mean is taken.
         """
-        inputs = [_window_input(image, prompt, window) for window in windows]
+        inputs = [window_input(image, prompt, window) for window in windows]
         stacked = torch.from_numpy(np.stack([*inputs, *(x[..., ::-1] for x in inputs)]))
         stacked = stacked.to(self.device, memory_format=torch.channels_last)
         reduced = self._precision != torch.float32
@@ -305,31 +330,6 @@ def overlap(a: Window, b: Window) -> float:
     height = min(a.y + a.side, b.y + b.side) - max(a.y, b.y)
     both = max(0, width) * max(0, height)
     return both / (a.side**2 + b.side**2 - both)
-
-
-def _window_input(image: NDArray[np.uint8], prompt: Prompt, window: Window) -> NDArray[np.float32]:
-    """The network's input [8, 160, 160] for one window of an image."""
-    scale, corner = CROP / window.side, np.array([window.x, window.y], np.float32)
-    box = None
-    if prompt.box is not None:
-        x0, y0, x1, y1 = prompt.box
-        box = (
-            (x0 - window.x) * scale,
-            (y0 - window.y) * scale,
-            (x1 - window.x) * scale,
-            (y1 - window.y) * scale,
-        )
-    prior = None
-    if prompt.mask is not None and prompt.mask.any():
-        prior = window.take(np.where(prompt.mask, 255, 0).astype(np.uint8)) > 127
-    return network_input(
-        window.take(image),
-        prior,
-        ((prompt.positive - corner) * scale).astype(np.float32),
-        ((prompt.negative - corner) * scale).astype(np.float32),
-        box,
-        prior_iou=prompt.prior_iou,
-    )
 
 
 def _connected(mask: BoolMask, prompt: Prompt) -> BoolMask:
