@@ -202,7 +202,8 @@ def choose_region(
 
     border_share: most of the photograph's border that it may lie along.
     """
-    share, along = _extents(regions)
+    share = np.bincount(regions.ravel(), minlength=256) / regions.size
+    along = _along_border(regions)
     useful = np.flatnonzero(
         (share > MIN_REGION_SHARE) & (share < MAX_REGION_SHARE) & (along <= border_share)
     )
@@ -232,8 +233,7 @@ def choose_thing(rng: np.random.Generator, regions: UInt8Array) -> UInt8Array | 
     All regions that hardly lie along the photograph's border, as far as they hang together. Things
     are drawn in proportion to their areas.
     """
-    share, along = _extents(regions)
-    inner = ((share > 0) & (along <= THING_BORDER_SHARE))[regions]
+    inner = (_along_border(regions) <= THING_BORDER_SHARE)[regions]
     _, things = cv2.connectedComponents(inner.astype(np.uint8), connectivity=4)
     areas = np.bincount(things.ravel()) / things.size
     areas[0] = 0  # what is behind them
@@ -244,8 +244,7 @@ def choose_thing(rng: np.random.Generator, regions: UInt8Array) -> UInt8Array | 
     return np.where(things == chosen, 255, 0).astype(np.uint8)
 
 
-def _extents(regions: UInt8Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Each region's share of the photograph's area and of its border, float [256]."""
-    share = np.bincount(regions.ravel(), minlength=256) / regions.size
+def _along_border(regions: UInt8Array) -> NDArray[np.float64]:
+    """The share of the photograph's border that each region lies along, float [256]."""
     edges = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
-    return share, np.bincount(edges, minlength=256) / edges.size
+    return np.bincount(edges, minlength=256) / edges.size
