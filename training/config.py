@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,19 @@ class TrackerTraining:
         """Optimiser steps of the whole run."""
         return sum(stage.steps for stage in self.stages)
 
+    def rate_at(self, step: int) -> float:
+        """Learning rate: warm-up, a plateau, a cosine down; again from each restart on."""
+        return rate_at(
+            step,
+            end=self.steps,
+            restarts=self.restarts,
+            highest=self.learning_rate,
+            restart_share=self.restart_share,
+            warm_up=self.warm_up,
+            decay=self.decay,
+            final_rate=self.final_rate,
+        )
+
     def stage_at(self, step: int) -> tuple[int, Stage]:
         """Number and settings of the stage that holds this step."""
         end = 0
@@ -122,15 +136,17 @@ class RefinerTraining:
         return sum(self.cycles)
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then a cosine to a fiftieth, in each cycle."""
-        cycle = 0
-        while cycle < len(self.cycles) - 1 and step >= self.cycles[cycle]:
-            step -= self.cycles[cycle]
-            cycle += 1
-        warm = min(1.0, (step + 1) / max(1, self.warm_up))
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.cycles[cycle])))
-        peak = self.learning_rate * self.restart_share**cycle
-        return peak * warm * (0.02 + 0.98 * fall)
+        """Learning rate of a step: in each cycle warm-up, then a cosine to a fiftieth."""
+        return rate_at(
+            step,
+            end=self.steps,
+            restarts=tuple(itertools.accumulate(self.cycles[:-1])),
+            highest=self.learning_rate,
+            restart_share=self.restart_share,
+            warm_up=self.warm_up,
+            decay=1.0,
+            final_rate=0.02,
+        )
 
     def __post_init__(self) -> None:
         cycles = self.cycles if isinstance(self.cycles, tuple) else ()
@@ -142,6 +158,31 @@ class RefinerTraining:
             raise ConfigError(
                 f"answered must be at least 0 and below batch ({self.batch}), not {self.answered}"
             )
+
+
+def rate_at(
+    step: int,
+    *,
+    end: int,
+    restarts: tuple[int, ...],
+    highest: float,
+    restart_share: float,
+    warm_up: int,
+    decay: float,
+    final_rate: float,
+) -> float:
+    """Learning rate: linear warm-up to `highest`, a plateau, a cosine down over the last `decay` of
+    the steps to `final_rate` of it; from each restart on again, at `restart_share` of it.
+    """
+    past = [restart for restart in restarts if restart <= step]
+    start = past[-1] if past else 0
+    stop = min([r for r in restarts if r > step], default=end)
+    warm = min(1.0, (step - start + 1) / max(1, warm_up))
+    fall_steps = decay * (stop - start)
+    progress = min(1.0, max(0.0, (step - (stop - fall_steps)) / max(1.0, fall_steps)))
+    fall = 0.5 * (1 + math.cos(math.pi * progress))
+    peak = highest * restart_share ** len(past)
+    return peak * warm * (final_rate + (1 - final_rate) * fall)
 
 
 def build(kind: type[T], values: Any, where: str) -> T:

@@ -80,19 +80,6 @@ def first_masks(labels: Tensor, objects: int) -> Tensor:
     return torch.stack([labels[:, 0] == k for k in range(1, objects + 1)], dim=1).float()
 
 
-def rate_at(config: TrackerTraining, step: int) -> float:
-    """Learning rate: linear warm-up, a plateau, a cosine down; again from each restart on."""
-    past = [restart for restart in config.restarts if restart <= step]
-    start = past[-1] if past else 0
-    end = min([r for r in config.restarts if r > step], default=config.steps)
-    warm = min(1.0, (step - start + 1) / max(1, config.warm_up))
-    fall_steps = config.decay * (end - start)
-    progress = min(1.0, max(0.0, (step - (end - fall_steps)) / max(1.0, fall_steps)))
-    fall = 0.5 * (1 + math.cos(math.pi * progress))
-    peak = config.learning_rate * config.restart_share ** len(past)
-    return peak * warm * (config.final_rate + (1 - config.final_rate) * fall)
-
-
 def keep_at(config: TrackerTraining, step: int) -> float:
     """Share of the hardest pixels that cross-entropy counts: from all to bootstrap_share."""
     ripe = min(1.0, step / max(1, config.bootstrap_steps))
@@ -132,7 +119,7 @@ class Trainer:
         """One optimiser step on a batch. Returns its loss and, if measured, its mean J."""
         step = self.step
         for group in self.optimiser.param_groups:
-            group["lr"] = rate_at(self.config, step)
+            group["lr"] = self.config.rate_at(step)
         self.optimiser.zero_grad(set_to_none=True)
         share = -(-len(frames) // len(self.replicas))
         jobs = [
@@ -341,7 +328,7 @@ def run(
                 "stage": config.stage_at(step - 1)[0],
                 "loss": f"{np.mean(losses):.4f}",
                 "j": f"{np.mean(scores):.4f}" if scores else "",
-                "rate": f"{rate_at(config, step):.3e}",
+                "rate": f"{config.rate_at(step):.3e}",
                 "validation_j": validation,
                 "seconds": f"{now - began:.1f}",
                 "waited": f"{waited:.2f}",

@@ -23,7 +23,7 @@ from training.rollout import (
     regular_plan,
     tracking_loss,
 )
-from training.train_tracker import Trainer, compose_batch, rate_at, run
+from training.train_tracker import Trainer, compose_batch, run
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 SMALL = dataclasses.replace(
@@ -140,25 +140,25 @@ def test_a_scene_that_stands_still_is_in_memory_many_times() -> None:
 
 def test_the_rate_warms_up_and_falls() -> None:
     config = replace(load_tracker_training(CONFIGS / "tracker.yaml"), restarts=())
-    assert rate_at(config, 0) < 0.02 * config.learning_rate
-    assert rate_at(config, config.warm_up) == pytest.approx(config.learning_rate)
-    last = rate_at(config, config.steps)
+    assert config.rate_at(0) < 0.02 * config.learning_rate
+    assert config.rate_at(config.warm_up) == pytest.approx(config.learning_rate)
+    last = config.rate_at(config.steps)
     assert last == pytest.approx(config.final_rate * config.learning_rate)
 
 
 def test_the_rate_begins_anew_at_a_restart_and_lower() -> None:
     config = load_tracker_training(CONFIGS / "tracker.yaml")
     restart, *later = config.restarts
-    lowest = rate_at(config, restart - 1)
+    lowest = config.rate_at(restart - 1)
     assert lowest < 1.1 * config.final_rate * config.learning_rate
-    assert rate_at(config, restart) < 0.02 * config.learning_rate
-    peak = rate_at(config, restart + config.warm_up)
+    assert config.rate_at(restart) < 0.02 * config.learning_rate
+    peak = config.rate_at(restart + config.warm_up)
     assert peak == pytest.approx(config.restart_share * config.learning_rate)
     for other in later:
         again = config.restart_share * peak
-        assert rate_at(config, other + config.warm_up) == pytest.approx(again)
+        assert config.rate_at(other + config.warm_up) == pytest.approx(again)
         peak = again
-    assert rate_at(config, config.steps) == pytest.approx(config.final_rate * peak)
+    assert config.rate_at(config.steps) == pytest.approx(config.final_rate * peak)
 
 
 def test_a_wrong_configuration_is_named(tmp_path: Path) -> None:
