@@ -8,23 +8,32 @@ import json
 import os
 from pathlib import Path
 
+from torch import nn
+
+from lazyxmem_ros.correction.refiner_network import RefinerNetwork
 from lazyxmem_ros.xmem import XMem, save_network
 
-LICENCE = "Apache-2.0"
-TRAINING_DATA = (
-    "clips composed of BSDS500 photographs, seven DAVIS 2016 validation sequences, "
-    "scikit-image samples and procedural textures"
-)
+ABOUT = {
+    "licence": "Apache-2.0",
+    "training_data": (
+        "clips composed of BSDS500 photographs, seven DAVIS 2016 validation sequences, "
+        "scikit-image samples and procedural textures"
+    ),
+}
 
 
-def save_weights(network: XMem, path: Path, *, steps: int) -> None:
-    """Writes the network as float16 safetensors; an interruption leaves an old file whole."""
-    metadata = {
-        "config": json.dumps(dataclasses.asdict(network.config)),
-        "steps": str(steps),
-        "licence": LICENCE,
-        "training_data": TRAINING_DATA,
-    }
+def save_tracker(network: XMem, path: Path, *, steps: int) -> None:
+    """Writes a tracker, with the widths that make it; an interruption leaves an old file whole."""
+    config = json.dumps(dataclasses.asdict(network.config))
+    _save(network, path, {"config": config, "steps": str(steps)})
+
+
+def save_refiner(network: RefinerNetwork, path: Path, *, steps: int) -> None:
+    """Writes a refiner; an interruption leaves an old file whole."""
+    _save(network, path, {"steps": str(steps)})
+
+
+def _save(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     partial = path.with_suffix(".partial")
-    save_network(network, partial, metadata=metadata)
+    save_network(network, partial, metadata={**metadata, **ABOUT})
     os.replace(partial, path)

@@ -97,7 +97,7 @@ def tracker_learns(material: Material, device: torch.device) -> bool:
     before = measure()
     losses = []
     for step in range(STEPS):
-        loss, _ = trainer.train_step(*batches[step % BATCHES], measure=False)
+        loss, _ = trainer.train_step(batches[step % BATCHES])
         losses.append(loss)
         if (step + 1) % 40 == 0:
             print(f"step {step + 1}/{STEPS}: loss {np.mean(losses[-WINDOW:]):.3f}", flush=True)

@@ -8,35 +8,28 @@ are new samples (`refiner_samples.py`), half are those of the batch before, answ
 from __future__ import annotations
 
 import argparse
-import csv
-import os
-import signal
-import time
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
 from lazyxmem_ros.correction.refiner_network import PRIOR, RefinerNetwork
 from lazyxmem_ros.xmem import XMem
+from training import loop
 from training.average import Average
 from training.config import RefinerTraining, load_refiner_training
-from training.curve import plot_curve
-from training.export import LICENCE, TRAINING_DATA
+from training.export import save_refiner
 from training.material import Material, load_material
 from training.practice import embedded_tracker
 from training.refiner_samples import Batch, answered, make_batch
 
-LOG_EVERY = 50
-SAVE_EVERY = 120.0  # seconds
-FIELDS = ("step", "loss", "j", "rate", "validation_j", "seconds")
+LOG_EVERY = 50  # steps
 
 
 class Batches(IterableDataset[Batch]):
@@ -139,6 +132,10 @@ class Trainer:
         with torch.no_grad():
             return float(loss), float(iou(logits > 0, batch.truths > 0.5).mean())
 
+    def columns(self, *, last: bool) -> dict[str, str]:
+        """The rate."""
+        return {"rate": f"{self.config.rate_at(self.step):.3e}"}
+
     def save(self, folder: Path) -> None:
         """Writes last.pt and refiner.safetensors; an interruption leaves the old ones whole."""
         state = {
@@ -148,15 +145,8 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "carried": None if self.carried is None else tuple(self.carried),
         }
-        torch.save(state, folder / "last.pt.partial")
-        os.replace(folder / "last.pt.partial", folder / "last.pt")
-        weights = {
-            name: (v.half() if v.is_floating_point() else v).contiguous().cpu().clone()
-            for name, v in self.average.network.state_dict().items()
-        }
-        metadata = {"steps": str(self.step), "licence": LICENCE, "training_data": TRAINING_DATA}
-        save_file(weights, folder / "refiner.partial", metadata)
-        os.replace(folder / "refiner.partial", folder / "refiner.safetensors")
+        loop.save_checkpoint(state, folder / "last.pt")
+        save_refiner(self.average.network, folder / "refiner.safetensors", steps=self.step)
 
     def load(self, path: Path) -> None:
         """Goes on from a last.pt."""
@@ -176,59 +166,21 @@ def run(
     *,
     device: torch.device,
     workers: int = 1,
+    stop_at: int | None = None,
     interruption: Event | None = None,
 ) -> Trainer:
-    """Trains to the end, resuming from `folder` where it holds a run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    interruption = interruption or Event()
+    """Trains to the end (or step `stop_at`); see `loop.run`."""
     trainer = Trainer(config, device)
-    if (folder / "last.pt").is_file():
-        trainer.load(folder / "last.pt")
-        print(f"resuming at step {trainer.step}", flush=True)
-    loader = DataLoader(
-        Batches(config, material, trainer.step),
-        batch_size=None,
-        num_workers=workers,
-        # As in train_tracker: a forked worker would inherit thread pools without their threads.
-        multiprocessing_context="spawn" if workers else None,
+    loop.run(
+        trainer,
+        functools.partial(Batches, config, material),
+        folder,
+        end=min(config.steps, stop_at or config.steps),
+        log_every=LOG_EVERY,
+        workers=workers,
+        interruption=interruption,
     )
-    losses: list[float] = []
-    scores: list[float] = []
-    began = saved = time.monotonic()
-    for batch in loader:
-        loss, score = trainer.train_step(batch)
-        losses.append(loss)
-        scores.append(score)
-        done = trainer.step == config.steps or interruption.is_set()
-        if trainer.step % LOG_EVERY == 0 or done:
-            now = time.monotonic()
-            row = {
-                "step": trainer.step,
-                "loss": f"{np.mean(losses):.4f}",
-                "j": f"{np.mean(scores):.4f}",
-                "rate": f"{config.rate_at(trainer.step):.3e}",
-                "validation_j": "",
-                "seconds": f"{now - began:.1f}",
-            }
-            _append(folder / "curve.csv", row)
-            print(" ".join(f"{k}={v}" for k, v in row.items() if v), flush=True)
-            losses, scores, began = [], [], now
-        if time.monotonic() - saved > SAVE_EVERY or done:
-            trainer.save(folder)
-            plot_curve(folder / "curve.csv", folder / "curve.png")
-            saved = time.monotonic()
-        if done:
-            break
     return trainer
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    new = not path.is_file()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def main() -> None:
@@ -238,14 +190,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("out/training/refiner"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
+    parser.add_argument("--stop-at", type=int, default=None, help="stop after this step")
     arguments = parser.parse_args()
-    interruption = Event()
-    signal.signal(signal.SIGTERM, lambda *_: interruption.set())
+    interruption = loop.stop_on_signals()
     run(
         load_refiner_training(arguments.config),
         load_material(arguments.data),
         arguments.out,
         device=torch.device(arguments.device),
+        workers=arguments.workers,
+        stop_at=arguments.stop_at,
         interruption=interruption,
     )
 

@@ -11,11 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
-import math
-import os
-import signal
-import time
+import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,14 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
 from lazyxmem_ros.xmem.network import XMem
+from training import loop
 from training.average import Average
 from training.compose import ComposeConfig, Composer
 from training.config import TrackerTraining, load_tracker_training
-from training.curve import plot_curve
-from training.export import save_weights
+from training.export import save_tracker
 from training.material import Material, load_material
 from training.rollout import (
     mean_j,
@@ -45,23 +41,24 @@ from training.rollout import (
 
 VALIDATION_SEED = 10**6  # far from every step number: validation clips are never trained on
 J_EVERY = 5  # steps between measurements of J on training batches
-FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "seconds", "waited")
+LOG_EVERY = 20  # steps
+
+Batch = tuple[Tensor, Tensor, int]
+"""Frames uint8 [B, T, H, W, 3], labels uint8 [B, T, H, W], targets K."""
 
 
-class Batches(IterableDataset[tuple[Tensor, Tensor, int]]):
-    """The batches of steps `start` ... end: frames uint8 [B, T, H, W, 3], labels, objects K."""
+class Batches(IterableDataset[Batch]):
+    """The batches of steps `start` ... end."""
 
     def __init__(self, config: TrackerTraining, material: Material, start: int) -> None:
         self.config, self.material, self.start = config, material, start
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+    def __iter__(self) -> Iterator[Batch]:
         for step in range(self.start, self.config.steps):
             yield compose_batch(self.config, self.material, step)
 
 
-def compose_batch(
-    config: TrackerTraining, material: Material, step: int
-) -> tuple[Tensor, Tensor, int]:
+def compose_batch(config: TrackerTraining, material: Material, step: int) -> Batch:
     """The batch of one step, a function of (seed, step)."""
     _, stage = config.stage_at(step)
     shares = np.array(config.object_shares)
@@ -113,11 +110,11 @@ class Trainer:
         self.replicas = [_replica(self.network) for _ in range(parts)]
         self._pool = ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(1,))
 
-    def train_step(
-        self, frames: Tensor, labels: Tensor, objects: int, *, measure: bool = True
-    ) -> tuple[float, float | None]:
-        """One optimiser step on a batch. Returns its loss and, if measured, its mean J."""
+    def train_step(self, batch: Batch) -> tuple[float, float | None]:
+        """One optimiser step on a batch. Returns its loss and, every J_EVERY steps, its mean J."""
+        frames, labels, objects = batch
         step = self.step
+        measure = (step + 1) % J_EVERY == 0
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate_at(step)
         self.optimiser.zero_grad(set_to_none=True)
@@ -201,6 +198,15 @@ class Trainer:
             scores.append(mean_j(logits, labels[:, 1:].long()))
         return float(np.mean(scores))
 
+    def columns(self, *, last: bool) -> dict[str, str]:
+        """Stage and rate; every `validation_every` steps and at the end J of the validation."""
+        due = last or self.step % self.config.validation_every == 0
+        return {
+            "stage": str(self.config.stage_at(self.step - 1)[0]),
+            "rate": f"{self.config.rate_at(self.step):.3e}",
+            "validation_j": f"{self.validate():.4f}" if due else "",
+        }
+
     def save(self, folder: Path) -> None:
         """Writes last.pt and tracker.safetensors; an interruption leaves the old ones whole."""
         state = {
@@ -209,10 +215,8 @@ class Trainer:
             "average": self.average.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        partial = folder / "last.pt.partial"
-        torch.save(state, partial)
-        os.replace(partial, folder / "last.pt")
-        save_weights(self.average.network, folder / "tracker.safetensors", steps=self.step)
+        loop.save_checkpoint(state, folder / "last.pt")
+        save_tracker(self.average.network, folder / "tracker.safetensors", steps=self.step)
 
     def load(self, path: Path) -> None:
         """Goes on from a last.pt."""
@@ -249,24 +253,6 @@ def _freeze_batch_norm(network: XMem) -> None:
             module.eval()
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """A worker ends when the loader ends it: Ctrl-C first lets the run save."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _keep_rows(path: Path, before: int) -> None:
-    """Drops the rows of steps that a resumed run does again."""
-    if not path.is_file():
-        return
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= before]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def run(
     config: TrackerTraining,
     material: Material,
@@ -275,86 +261,21 @@ def run(
     device: torch.device,
     workers: int = 1,
     parts: int = 1,
-    log_every: int = 20,
-    save_every: float = 120.0,
     stop_at: int | None = None,
     interruption: Event | None = None,
 ) -> Trainer:
-    """Trains to the end (or step `stop_at`), resuming from `folder` where it holds a run.
-
-    save_every: seconds between checkpoints. interruption: once set, saves and ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    interruption = interruption or Event()
+    """Trains to the end (or step `stop_at`); see `loop.run`."""
     trainer = Trainer(config, material, device, parts=parts)
-    if (folder / "last.pt").is_file():
-        trainer.load(folder / "last.pt")
-        print(f"resuming at step {trainer.step}", flush=True)
-    _keep_rows(folder / "curve.csv", trainer.step)
-    stop = min(config.steps, stop_at or config.steps)
-    # batch_size None: a step's batch is composed as a whole.
-    loader = DataLoader(
-        Batches(config, material, trainer.step),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_signals_to_the_parent,
-        # A forked worker inherits OpenCV's and OpenMP's thread pools without their threads, and
-        # the first call that needs them never returns.
-        multiprocessing_context="spawn" if workers else None,
+    loop.run(
+        trainer,
+        functools.partial(Batches, config, material),
+        folder,
+        end=min(config.steps, stop_at or config.steps),
+        log_every=LOG_EVERY,
+        workers=workers,
+        interruption=interruption,
     )
-    batches = iter(loader)
-    losses: list[float] = []
-    scores: list[float] = []
-    waited, began, saved = 0.0, time.monotonic(), time.monotonic()
-    while trainer.step < stop:
-        asked = time.monotonic()
-        frames, labels, objects = next(batches)
-        waited += time.monotonic() - asked
-        measure = (trainer.step + 1) % J_EVERY == 0
-        loss, score = trainer.train_step(frames, labels, int(objects), measure=measure)
-        if not math.isfinite(loss):
-            raise RuntimeError(f"the loss is {loss} at step {trainer.step}; lower learning_rate")
-        losses.append(loss)
-        if score is not None:
-            scores.append(score)
-        step = trainer.step
-        due = step % config.validation_every == 0 or step == stop
-        if step % log_every == 0 or due:
-            validation = f"{trainer.validate():.4f}" if due else ""
-            now = time.monotonic()
-            row = {
-                "step": step,
-                "stage": config.stage_at(step - 1)[0],
-                "loss": f"{np.mean(losses):.4f}",
-                "j": f"{np.mean(scores):.4f}" if scores else "",
-                "rate": f"{config.rate_at(step):.3e}",
-                "validation_j": validation,
-                "seconds": f"{now - began:.1f}",
-                "waited": f"{waited:.2f}",
-            }
-            _append(folder / "curve.csv", row)
-            print(" ".join(f"{k}={v}" for k, v in row.items() if v), flush=True)
-            losses, scores, waited, began = [], [], 0.0, now
-        stopped = interruption.is_set()
-        if time.monotonic() - saved > save_every or step == stop or stopped:
-            trainer.save(folder)
-            if (folder / "curve.csv").is_file():
-                plot_curve(folder / "curve.csv", folder / "curve.png")
-            saved = time.monotonic()
-        if stopped:
-            print(f"stopped at step {step}; the same command goes on from there", flush=True)
-            break
     return trainer
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    new = not path.is_file()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def main() -> None:
@@ -371,9 +292,7 @@ def main() -> None:
     if arguments.parts > 1:
         torch.set_num_threads(1)  # the parts are the parallelism
     config = load_tracker_training(arguments.config)
-    interruption = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: interruption.set())
+    interruption = loop.stop_on_signals()
     material = load_material(arguments.data)
     print(
         f"{len(material.photographs)} photographs, {len(material.sequences)} real sequences, "

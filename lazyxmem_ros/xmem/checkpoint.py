@@ -13,7 +13,7 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lazyxmem_ros.xmem.errors import CheckpointError
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
@@ -79,12 +79,12 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
 
 
 def save_network(
-    network: XMem,
+    network: nn.Module,
     path: str | PathLike[str],
     *,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the weights as float16 safetensors, with free-form metadata."""
+    """Write a network's weights as float16 safetensors, with free-form metadata."""
     state = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in network.state_dict().items()

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 import torch
 
+from lazyxmem_ros.correction.refiner import load_refiner
 from lazyxmem_ros.correction.refiner_network import (
     NEGATIVE,
     POSITIVE,
@@ -25,7 +28,7 @@ from training.degrade import break_mask
 from training.material import Material, load_material
 from training.practice import recoloured, tracked, turned
 from training.refiner_samples import Batch, answered, make_batch
-from training.train_refiner import Trainer, iou, start_from
+from training.train_refiner import Trainer, iou, run, start_from
 
 CONFIG = RefinerTraining(cycles=(20,), batch=6, answered=2, warm_up=1)
 
@@ -179,6 +182,25 @@ def test_a_run_goes_on_exactly_where_it_stopped(material: Material, tmp_path: Pa
     again = Trainer(CONFIG, torch.device("cpu"))
     again.load(tmp_path / "last.pt")
     assert again.train_step(batches[2]) == trainer.train_step(batches[2])
+
+
+def test_an_interrupted_run_is_saved_and_goes_on(material: Material, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    interruption = Event()
+    config = replace(CONFIG, cycles=(2,))
+    cpu = torch.device("cpu")
+    stopped = run(config, material, tmp_path, device=cpu, workers=0, stop_at=1)
+    assert stopped.step == 1
+    interruption.set()
+    untouched = run(config, material, tmp_path, device=cpu, workers=0, interruption=interruption)
+    assert untouched.step == 1
+    done = run(config, material, tmp_path, device=cpu, workers=0)
+    assert done.step == 2
+    with (tmp_path / "curve.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2"]
+    written = load_refiner(tmp_path / "refiner.safetensors").state_dict()
+    for name, value in done.average.network.state_dict().items():
+        torch.testing.assert_close(written[name], value, rtol=1e-3, atol=1e-3, msg=name)
 
 
 def test_a_batch_has_room_for_new_samples() -> None:

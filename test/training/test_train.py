@@ -52,7 +52,7 @@ def one_thread() -> None:
 def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:
     trainer = Trainer(smoke.CONFIG, material, CPU)
     batch = compose_batch(smoke.CONFIG, material, 0)
-    losses = [trainer.train_step(*batch)[0] for _ in range(12)]
+    losses = [trainer.train_step(batch)[0] for _ in range(12)]
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -86,8 +86,8 @@ def test_two_parts_make_the_gradient_of_the_whole(material: Material) -> None:
     )
     batch = compose_batch(frozen, material, 0)
     one, two = Trainer(frozen, material, CPU), Trainer(frozen, material, CPU, parts=2)
-    loss_one, _ = one.train_step(*batch)
-    loss_two, _ = two.train_step(*batch)
+    loss_one, _ = one.train_step(batch)
+    loss_two, _ = two.train_step(batch)
     assert loss_two == pytest.approx(loss_one, rel=0.02)
     gradient_one = torch.cat([p.grad.flatten() for p in one.network.parameters()])
     gradient_two = torch.cat([p.grad.flatten() for p in two.network.parameters()])
@@ -98,7 +98,7 @@ def test_frozen_batch_norm_keeps_its_statistics(material: Material) -> None:
     config = dataclasses.replace(SMALL, stages=SMALL.stages[1:])
     trainer = Trainer(config, material, CPU)
     before = {n: b.clone() for n, b in trainer.network.named_buffers()}
-    trainer.train_step(*compose_batch(config, material, 0))
+    trainer.train_step(compose_batch(config, material, 0))
     for name, buffer in trainer.network.named_buffers():
         torch.testing.assert_close(buffer, before[name], msg=name)
 

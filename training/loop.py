@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every training run does around its steps: batches, a curve, checkpoints, an orderly end."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from training.curve import plot_curve
+
+FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "seconds", "waited")
+"""Columns of curve.csv; a run leaves empty what it does not have."""
+
+B_contra = TypeVar("B_contra", contravariant=True)
+B = TypeVar("B")
+
+
+class Trainer(Protocol[B_contra]):
+    """What a run drives: networks, an optimiser, and the step that they stand at."""
+
+    step: int
+
+    def train_step(self, batch: B_contra) -> tuple[float, float | None]:
+        """One optimiser step. Returns the batch's loss and, where it was measured, its mean J."""
+
+    def columns(self, *, last: bool) -> dict[str, str]:
+        """More of FIELDS to say of this step. last: none follows."""
+
+    def save(self, folder: Path) -> None:
+        """Writes last.pt and the weights; an interruption leaves the old ones whole."""
+
+    def load(self, path: Path) -> None:
+        """Goes on from a last.pt."""
+
+
+def run(
+    trainer: Trainer[B],
+    batches_from: Callable[[int], IterableDataset[B]],
+    folder: Path,
+    *,
+    end: int,
+    log_every: int,
+    workers: int = 1,
+    save_every: float = 120.0,
+    interruption: Event | None = None,
+) -> None:
+    """Trains up to step `end`, resuming from `folder` where it holds a run.
+
+    batches_from: the batches of a step and all after it. log_every: steps between rows of the
+    curve. workers: processes that make batches; 0: this one does. save_every: seconds between
+    checkpoints. interruption: once set, saves and ends. Raises RuntimeError where the loss is no
+    number any more.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    interruption = interruption or Event()
+    if (folder / "last.pt").is_file():
+        trainer.load(folder / "last.pt")
+        print(f"resuming at step {trainer.step}", flush=True)
+    curve = folder / "curve.csv"
+    _forget_rows(curve, after=trainer.step)
+    batches = iter(_loader(batches_from(trainer.step), workers))
+    losses: list[float] = []
+    scores: list[float] = []
+    waited, began, saved = 0.0, time.monotonic(), time.monotonic()
+    while trainer.step < end and not interruption.is_set():
+        asked = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - asked
+        loss, score = trainer.train_step(batch)
+        if not math.isfinite(loss):
+            raise RuntimeError(f"the loss is {loss} at step {trainer.step}; lower learning_rate")
+        losses.append(loss)
+        if score is not None:
+            scores.append(score)
+        last = trainer.step == end
+        if trainer.step % log_every == 0 or last:
+            now = time.monotonic()
+            row = {
+                "step": str(trainer.step),
+                "loss": f"{np.mean(losses):.4f}",
+                "j": f"{np.mean(scores):.4f}" if scores else "",
+                **trainer.columns(last=last),
+                "seconds": f"{now - began:.1f}",
+                "waited": f"{waited:.2f}",
+            }
+            _append(curve, row)
+            print(" ".join(f"{k}={v}" for k, v in row.items() if v), flush=True)
+            losses, scores, waited, began = [], [], 0.0, now
+        if time.monotonic() - saved > save_every or last or interruption.is_set():
+            trainer.save(folder)
+            if curve.is_file():
+                plot_curve(curve, folder / "curve.png")
+            saved = time.monotonic()
+    if trainer.step < end:
+        print(f"stopped at step {trainer.step}; the same command goes on from there", flush=True)
+
+
+def stop_on_signals() -> Event:
+    """An event that Ctrl-C and SIGTERM set instead of ending the process."""
+    interruption = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: interruption.set())
+    return interruption
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Writes a last.pt; an interruption leaves the old one whole."""
+    partial = path.with_suffix(".pt.partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def _loader(batches: IterableDataset[B], workers: int) -> DataLoader[B]:
+    return DataLoader(
+        batches,
+        batch_size=None,  # a step's batch is made as a whole
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_the_parent,
+        # A forked worker inherits OpenCV's and OpenMP's thread pools without their threads, and
+        # the first call that needs them never returns.
+        multiprocessing_context="spawn" if workers else None,
+    )
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A worker ends when the loader ends it: Ctrl-C first lets the run save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _forget_rows(table: Path, *, after: int) -> None:
+    """Drops the rows of steps that a resumed run does again."""
+    if not table.is_file():
+        return
+    with table.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= after]
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _append(table: Path, row: dict[str, str]) -> None:
+    new = not table.is_file()
+    with table.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
