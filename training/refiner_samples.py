@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lazyxmem_ros.correction.base import Prompt
+from lazyxmem_ros.correction.base import Prompt, mask_iou
 from lazyxmem_ros.correction.refiner import (
     Window,
     choose_window,
@@ -114,8 +114,8 @@ def make_sample(
             (positive if on else negative).append((x, y))
     prior_iou = None
     if prior is not None and rng.random() < TOLD_SHARE:
-        overlap = np.count_nonzero(prior & truth) / np.count_nonzero(prior | truth)
-        prior_iou = float(np.clip(overlap + rng.normal(0, IOU_NOISE), 0, 1))
+        noisy = mask_iou(prior, truth) + rng.normal(0, IOU_NOISE)
+        prior_iou = float(np.clip(noisy, 0, 1))
     prompt = Prompt(
         positive=np.array(positive),
         negative=np.array(negative),
@@ -230,8 +230,7 @@ def _tracked_samples(
             target, prior = labels == chosen, seen == chosen
             if np.count_nonzero(target) < MIN_TARGET_PIXELS or not prior.any():
                 continue
-            overlap = np.count_nonzero(target & prior) / np.count_nonzero(target | prior)
-            if overlap > WELL_TRACKED and rng.random() > KEPT_SHARE:
+            if mask_iou(target, prior) > WELL_TRACKED and rng.random() > KEPT_SHARE:
                 continue
             picture, truth, mask = _varied(rng, image, target, prior)
             yield make_sample(rng, picture, truth, np.zeros_like(truth), tracked=mask)

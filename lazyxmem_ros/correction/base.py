@@ -214,3 +214,9 @@ def box_of_mask(mask: BoolMask) -> tuple[int, int, int, int] | None:
         return None
     columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def mask_iou(first: BoolMask, second: BoolMask) -> float:
+    """Intersection over union of two masks bool [H, W]; 0 if both are empty."""
+    union = int(np.count_nonzero(first | second))
+    return int(np.count_nonzero(first & second)) / union if union else 0.0

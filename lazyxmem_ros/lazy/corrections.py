@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lazyxmem_ros.correction.base import BoolMask
-from lazyxmem_ros.lazy.history import PastFrame, overlap
+from lazyxmem_ros.correction.base import BoolMask, mask_iou
+from lazyxmem_ros.lazy.history import PastFrame
 from lazyxmem_ros.lazy.policy import RequestKind
 from lazyxmem_ros.lazy.state import LazyState, label_map
 from lazyxmem_ros.lazy.types import Correction, Outcome, Source
@@ -156,7 +156,7 @@ class CorrectionDesk:
             self._check_superseded(object_id, correction)
             if object_id not in past.masks:
                 raise RefusedError(f"object {object_id} was not tracked yet on that frame")
-            iou = overlap(past.mask(object_id), now.mask(object_id))
+            iou = mask_iou(past.mask(object_id), now.mask(object_id))
             if not iou > self._state.config.late_overlap:
                 raise RefusedError(
                     f"it came {behind} frames late and object {object_id} has moved or changed "

@@ -122,9 +122,3 @@ class RecentFrames:
             if young and len(self._frames) <= self._max_frames:
                 return
             self._frames.popitem(last=False)
-
-
-def overlap(first: BoolMask, second: BoolMask) -> float:
-    """Intersection over union of two masks bool [H, W]; 0 if both are empty."""
-    union = int(np.count_nonzero(first | second))
-    return int(np.count_nonzero(first & second)) / union if union else 0.0

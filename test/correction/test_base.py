@@ -9,6 +9,7 @@ import pytest
 from lazyxmem_ros.correction import CorrectorError, Prompt, PromptError, make_corrector
 from lazyxmem_ros.correction.base import (
     Corrector,
+    mask_iou,
     objection,
     pixels_of,
     validate_image,
@@ -121,3 +122,11 @@ def test_a_pseudo_correction_promises_more_than_the_tracker_expects(
     expected: float | None, better: bool
 ) -> None:
     assert (objection(0.5, expected) == "") is better
+
+
+def test_iou_of_masks():
+    a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    assert mask_iou(a, b) == 0
+    a[:2], b[1:3] = True, True
+    assert mask_iou(a, b) == pytest.approx(1 / 3)
+    assert mask_iou(a, a) == 1

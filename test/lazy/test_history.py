@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lazyxmem_ros.lazy.history import PackedMask, PastFrame, RecentFrames, overlap
+from lazyxmem_ros.lazy.history import PackedMask, PastFrame, RecentFrames
 
 
 def past(stamp: int) -> PastFrame:
@@ -62,11 +62,3 @@ def test_bounds_can_shrink():
     recent.clear()
     assert recent.newest is None
     assert recent.oldest is None
-
-
-def test_overlap():
-    a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
-    assert overlap(a, b) == 0
-    a[:2], b[1:3] = True, True
-    assert overlap(a, b) == pytest.approx(1 / 3)
-    assert overlap(a, a) == 1
