@@ -27,6 +27,7 @@ from lazyxmem_ros.correction.base import (
     Prompt,
     Refinement,
     box_of_mask,
+    mask_iou,
     validate_image,
     validate_prompt,
 )
@@ -68,6 +69,11 @@ SLACK, DOUBT_SHARE = 0.03, 0.5
 expected IoU lacks of 1."""
 AGREEMENT = 0.7
 """IoU of prior and answer from which only the places clicked on change."""
+MOVED, NEARER = 0.5, 0.15
+"""IoU with the answer from which a prior that was moved there is tried as another prior, and how
+much less it must have had where it was."""
+MATCHED = 160
+"""Pixels of the longer side at which masks are laid on one another."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +236,18 @@ class RefinerCorrector:
         return [self._one(image, prompt, size) for prompt in prompts]
 
     def _one(self, image: NDArray[np.uint8], prompt: Prompt, size: tuple[int, int]) -> Refinement:
+        answer = self._look(image, prompt, size)
+        trusted = prompt.prior_iou is not None and prompt.prior_iou >= TRUSTED
+        if prompt.mask is None or not prompt.mask.any() or trusted:
+            return answer
+        moved, agreement = moved_onto(prompt.mask, answer.mask)
+        if agreement < max(MOVED, mask_iou(prompt.mask, answer.mask) + NEARER):
+            return answer
+        # Its shape may be right where its place was not.
+        again = dataclasses.replace(prompt, mask=moved, prior_iou=agreement)
+        return max(answer, self._look(image, again, size), key=lambda seen: seen.score)
+
+    def _look(self, image: NDArray[np.uint8], prompt: Prompt, size: tuple[int, int]) -> Refinement:
         # One and the same window wherever more than clicks is known.
         tried = (choose_window(prompt, size, search_share=share) for share in SEARCH_SHARES)
         windows = list(dict.fromkeys(tried))
@@ -300,11 +318,10 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
     be good, a large change there is the network's mistake.
     """
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    both, either = np.count_nonzero(prior & found), np.count_nonzero(prior | found)
     if prompt.prior_iou is not None:
         agrees = prompt.prior_iou >= TRUSTED
     else:
-        agrees = both > AGREEMENT * either
+        agrees = mask_iou(prior, found) > AGREEMENT
     room = prior.size
     if prompt.prior_iou is not None and prompt.prior_iou >= GOOD:
         room = int((SLACK + DOUBT_SHARE * (1 - prompt.prior_iou)) * np.count_nonzero(prior))
@@ -322,6 +339,37 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
         whole = cv2.dilate(meant[parts].astype(np.uint8), kernel) > 0
         merged[change & (whole | (near_a_click > 0))] = value
     return merged
+
+
+def moved_onto(prior: BoolMask, found: BoolMask) -> tuple[BoolMask, float]:
+    """The prior, moved to where it covers `found` best, and its IoU with it there, about.
+
+    prior, found: [H, W]. Where nothing was found the prior stays, with IoU 0.
+    """
+    known, there = box_of_mask(prior), box_of_mask(found)
+    if known is None or there is None:
+        return prior, 0.0
+    extent = max(known[2] - known[0], known[3] - known[1], there[2] - there[0], there[3] - there[1])
+    scale = min(1.0, MATCHED / extent)
+    shape, place = _scaled(prior, known, scale), _scaled(found, there, scale)
+    height, width = shape.shape
+    room = cv2.copyMakeBorder(place, height, height, width, width, cv2.BORDER_CONSTANT)
+    both = cv2.matchTemplate(room, shape, cv2.TM_CCORR)
+    _, most, _, (x, y) = cv2.minMaxLoc(both)
+    right = there[0] - known[0] + (x - width) / scale
+    down = there[1] - known[1] + (y - height) / scale
+    move = np.array([[1, 0, right], [0, 1, down]], np.float32)
+    moved = cv2.warpAffine(prior.astype(np.uint8), move, prior.shape[::-1]) > 0
+    agreement = most / (float(shape.sum() + place.sum()) - most)
+    return np.asarray(moved), min(1.0, agreement)  # above by what the correlation rounds
+
+
+def _scaled(mask: BoolMask, box: tuple[int, int, int, int], scale: float) -> NDArray[np.float32]:
+    """The part of a mask in a box, each pixel's share of coverage."""
+    x0, y0, x1, y1 = box
+    size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+    part = mask[y0:y1, x0:x1].astype(np.float32)
+    return cv2.resize(part, size, interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
 
 
 def overlap(a: Window, b: Window) -> float:

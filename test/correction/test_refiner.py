@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from safetensors.torch import save_file
 
 from lazyxmem_ros import weights
 from lazyxmem_ros.correction import corrector_weights, make_corrector
-from lazyxmem_ros.correction.base import Corrector, CorrectorError, Prompt, PromptError
+from lazyxmem_ros.correction.base import (
+    Corrector,
+    CorrectorError,
+    Prompt,
+    PromptError,
+    Refinement,
+    mask_iou,
+)
 from lazyxmem_ros.correction.refiner import (
     SEARCH_SHARES,
     RefinerCorrector,
@@ -21,6 +29,7 @@ from lazyxmem_ros.correction.refiner import (
     draw_clicks,
     load_refiner,
     merge,
+    moved_onto,
     network_input,
     overlap,
 )
@@ -192,6 +201,54 @@ def test_a_click_on_a_good_mask_changes_little() -> None:
         merged = merge(prior, found, click, radius=3)
         assert not merged[58:63, 58:63].any()
         assert (np.count_nonzero(merged) < 0.9 * np.count_nonzero(prior)) is harmed
+
+
+def test_a_prior_that_lags_behind_is_moved_onto_what_was_found() -> None:
+    here = mask_of(100, 20, 130, 100) | mask_of(130, 60, 170, 75)
+    lagging = np.roll(here, -60, axis=1)
+    found = here & ~mask_of(100, 35, 130, 55)
+    moved, agreement = moved_onto(lagging, found)
+    assert mask_iou(moved, here) > 0.95
+    assert agreement == pytest.approx(mask_iou(here, found), abs=0.03)
+    large, at = (np.kron(mask, np.ones((4, 4), bool)) for mask in (lagging, here))
+    assert mask_iou(moved_onto(large, at)[0], at) > 0.95
+
+
+def test_nothing_found_moves_no_prior() -> None:
+    prior = mask_of(10, 10, 40, 40)
+    moved, agreement = moved_onto(prior, np.zeros_like(prior))
+    assert agreement == 0
+    np.testing.assert_array_equal(moved, prior)
+
+
+@pytest.mark.parametrize(("second", "kept"), [(0.9, "second"), (0.2, "first")])
+def test_a_moved_prior_is_tried_and_the_better_answer_kept(
+    corrector: RefinerCorrector, monkeypatch: pytest.MonkeyPatch, second: float, kept: str
+) -> None:
+    there = mask_of(100, 30, 150, 80)
+    seen: list[Prompt] = []
+
+    def look(image, prompt, size):  # type: ignore[no-untyped-def]
+        seen.append(prompt)
+        return Refinement(there, 0.5) if len(seen) == 1 else Refinement(there, second)
+
+    monkeypatch.setattr(corrector, "_look", look)
+    image = np.zeros((*SIZE, 3), np.uint8)
+    lagging = Prompt(positive=[(140, 50)], mask=mask_of(60, 30, 110, 80), prior_iou=0.3)
+    (answer,) = corrector.refine(image, [lagging])
+    assert answer.score == (second if kept == "second" else 0.5)
+    assert seen[1].mask is not None
+    np.testing.assert_array_equal(seen[1].mask, there)
+    assert seen[1].prior_iou == pytest.approx(1.0)
+    # Where it is, is where it is best; or it is trusted to be; or nobody gave one.
+    for prompt in (
+        Prompt(positive=[(120, 50)], mask=mask_of(98, 30, 148, 80), prior_iou=0.3),
+        dataclasses.replace(lagging, prior_iou=0.9),
+        Prompt(positive=[(120, 50)]),
+    ):
+        seen.clear()
+        corrector.refine(image, [prompt])
+        assert len(seen) == 1
 
 
 @pytest.mark.parametrize("name", ["refiner", "auto"])
