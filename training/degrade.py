@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 BoolMask = NDArray[np.bool_]
 
 KINDS = ("half", "shift", "leak", "grow", "shrink", "coarse", "neighbour", "stolen", "good")
-KIND_SHARES = (0.17, 0.28, 0.1, 0.03, 0.03, 0.08, 0.09, 0.06, 0.16)
+KIND_SHARES = (0.15, 0.34, 0.08, 0.03, 0.03, 0.06, 0.09, 0.06, 0.16)
 
 
 def break_mask(rng: np.random.Generator, truth: BoolMask, neighbour: BoolMask) -> BoolMask:

@@ -3,7 +3,7 @@
 
 Built of the tracker's parts (`xmem/network.py`), from whose weights its training starts: the key
 encoder sees the image, a small encoder like the value encoder's sees image and prompts, a fuser and
-two layers of self-attention bring both together, and the decoder goes back up. Shapes: B crops;
+four layers of self-attention bring both together, and the decoder goes back up. Shapes: B crops;
 suffixes 16, 8, 4 and 2 are strides.
 """
 
@@ -35,7 +35,7 @@ PROMPT_ENCODER = EncoderConfig("basic", 24, (1, 1, 1), (32, 64, 128))
 FUSED_DIM = 192
 DECODER_DIMS = (160, 80, 48)
 DETAIL_DIM = 24
-ATTENTION_LAYERS, ATTENTION_HEADS = 2, 4
+ATTENTION_LAYERS, ATTENTION_HEADS = 4, 4
 QUALITY_DIM = 64
 EVIDENCE = 3
 """Numbers of a mask itself that tell how good it is; see `_evidence`."""
