@@ -187,13 +187,14 @@ def test_a_known_objects_mask_on_a_past_frame(small_network: XMem) -> None:
 
 def test_a_known_object_is_shown_on_a_frame_before_its_first(small_network: XMem) -> None:
     instant, late = start(small_network), start(small_network)
+    earlier = {3: mask(26, 40)}
     for lazy in (instant, late):
         for index in range(1, 61):
             step(lazy, index, **({"masks": THIRD} if index == 12 else {}))
-            if index == (7 if lazy is instant else 19):
-                lazy.add_to_past({3: mask(26, 40)}, 7 * FRAME_TIME) if lazy is late else (
-                    lazy.add_objects({3: mask(26, 40)})
-                )
+            if lazy is instant and index == 7:
+                lazy.add_objects(earlier)
+            if lazy is late and index == 19:
+                show(lazy, 7, earlier)
     assert late.object_ids == instant.object_ids == (1, 2, 3)
     assert same(instant, late)
 
