@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol, TypeVar
@@ -22,16 +23,22 @@ from training.curve import plot_curve
 FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "seconds", "waited")
 """Columns of curve.csv; a run leaves empty what it does not have."""
 
-B_contra = TypeVar("B_contra", contravariant=True)
-B = TypeVar("B")
+SAVE_EVERY = 120.0  # seconds between checkpoints
 
 
-class Trainer(Protocol[B_contra]):
+class Trainer(Protocol):
     """What a run drives: networks, an optimiser, and the step that they stand at."""
 
     step: int
+    steps: int
+    """Of the whole run."""
+    log_every: int
+    """Steps between rows of the curve."""
 
-    def train_step(self, batch: B_contra) -> tuple[float, float | None]:
+    def maker(self) -> Callable[[int], Any]:
+        """A function, for other processes too, that makes the batch of a step."""
+
+    def train_step(self, batch: Any) -> tuple[float, float | None]:
         """One optimiser step. Returns the batch's loss and, where it was measured, its mean J."""
 
     def columns(self, *, last: bool) -> dict[str, str]:
@@ -44,32 +51,41 @@ class Trainer(Protocol[B_contra]):
         """Goes on from a last.pt."""
 
 
+T = TypeVar("T", bound=Trainer)
+
+
+class Batches(IterableDataset[Any]):
+    """The batches of steps `start` ... `end`."""
+
+    def __init__(self, make: Callable[[int], Any], start: int, end: int) -> None:
+        self.make, self.start, self.end = make, start, end
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.make, range(self.start, self.end))
+
+
 def run(
-    trainer: Trainer[B],
-    batches_from: Callable[[int], IterableDataset[B]],
+    trainer: T,
     folder: Path,
     *,
-    end: int,
-    log_every: int,
     workers: int = 1,
-    save_every: float = 120.0,
+    stop_at: int | None = None,
     interruption: Event | None = None,
-) -> None:
-    """Trains up to step `end`, resuming from `folder` where it holds a run.
+) -> T:
+    """Trains to the end (or step `stop_at`), resuming from `folder` where it holds a run.
 
-    batches_from: the batches of a step and all after it. log_every: steps between rows of the
-    curve. workers: processes that make batches; 0: this one does. save_every: seconds between
-    checkpoints. interruption: once set, saves and ends. Raises RuntimeError where the loss is no
-    number any more.
+    workers: processes that make batches; 0: this one does. interruption: once set, saves and ends.
+    Raises RuntimeError where the loss is no number any more.
     """
     folder.mkdir(parents=True, exist_ok=True)
     interruption = interruption or Event()
+    end = min(trainer.steps, stop_at or trainer.steps)
     if (folder / "last.pt").is_file():
         trainer.load(folder / "last.pt")
         print(f"resuming at step {trainer.step}", flush=True)
     curve = folder / "curve.csv"
     _forget_rows(curve, after=trainer.step)
-    batches = iter(_loader(batches_from(trainer.step), workers))
+    batches = iter(_loader(Batches(trainer.maker(), trainer.step, end), workers))
     losses: list[float] = []
     scores: list[float] = []
     waited, began, saved = 0.0, time.monotonic(), time.monotonic()
@@ -84,7 +100,7 @@ def run(
         if score is not None:
             scores.append(score)
         last = trainer.step == end
-        if trainer.step % log_every == 0 or last:
+        if trainer.step % trainer.log_every == 0 or last:
             now = time.monotonic()
             row = {
                 "step": str(trainer.step),
@@ -97,13 +113,26 @@ def run(
             _append(curve, row)
             print(" ".join(f"{k}={v}" for k, v in row.items() if v), flush=True)
             losses, scores, waited, began = [], [], 0.0, now
-        if time.monotonic() - saved > save_every or last or interruption.is_set():
+        if time.monotonic() - saved > SAVE_EVERY or last or interruption.is_set():
             trainer.save(folder)
             if curve.is_file():
                 plot_curve(curve, folder / "curve.png")
             saved = time.monotonic()
     if trainer.step < end:
         print(f"stopped at step {trainer.step}; the same command goes on from there", flush=True)
+    return trainer
+
+
+def command_line(description: str | None, *, out: Path) -> argparse.ArgumentParser:
+    """The arguments of every training. out: the run's folder by default."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("config", type=Path, help="the run's YAML file")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
+    parser.add_argument("--stop-at", type=int, default=None, help="stop after this step")
+    return parser
 
 
 def stop_on_signals() -> Event:
@@ -121,7 +150,7 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     os.replace(partial, path)
 
 
-def _loader(batches: IterableDataset[B], workers: int) -> DataLoader[B]:
+def _loader(batches: Batches, workers: int) -> DataLoader[Any]:
     return DataLoader(
         batches,
         batch_size=None,  # a step's batch is made as a whole

@@ -107,7 +107,7 @@ def tracker_learns(material: Material, device: torch.device) -> bool:
 def refiner_learns(material: Material, device: torch.device) -> bool:
     """Trains the refiner as it is."""
     began = time.monotonic()
-    trainer = RefinerTrainer(REFINER, device)
+    trainer = RefinerTrainer(REFINER, material, device)
     batches = [make_batch(REFINER, material, step) for step in range(REFINER_BATCHES)]
 
     @torch.no_grad()

@@ -7,17 +7,14 @@ are new samples (`refiner_samples.py`), half are those of the batch before, answ
 
 from __future__ import annotations
 
-import argparse
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from lazyxmem_ros.correction.refiner_network import PRIOR, RefinerNetwork
 from lazyxmem_ros.xmem import XMem
@@ -28,19 +25,6 @@ from training.export import save_refiner
 from training.material import Material, load_material
 from training.practice import embedded_tracker
 from training.refiner_samples import Batch, answered, make_batch
-
-LOG_EVERY = 50  # steps
-
-
-class Batches(IterableDataset[Batch]):
-    """The batches of steps `start` ... end."""
-
-    def __init__(self, config: RefinerTraining, material: Material, start: int) -> None:
-        self.config, self.material, self.start = config, material, start
-
-    def __iter__(self) -> Iterator[Batch]:
-        for step in range(self.start, self.config.steps):
-            yield make_batch(self.config, self.material, step)
 
 
 def iou(predicted: Tensor, truth: Tensor, areas: Tensor | None = None) -> Tensor:
@@ -94,9 +78,12 @@ def start_from(network: RefinerNetwork, tracker: XMem) -> None:
 class Trainer:
     """One run: network, averaged weights, optimiser, and the step they stand at."""
 
-    def __init__(self, config: RefinerTraining, device: torch.device) -> None:
+    log_every = 50
+
+    def __init__(self, config: RefinerTraining, material: Material, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.device, self.step = config, device, 0
+        self.config, self.material, self.device = config, material, device
+        self.step, self.steps = 0, config.steps
         self.network = RefinerNetwork()
         start_from(self.network, embedded_tracker())
         self.network.to(device)
@@ -106,6 +93,10 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
+
+    def maker(self) -> Callable[[int], Batch]:
+        """See `loop.Trainer`."""
+        return functools.partial(make_batch, self.config, self.material)
 
     def train_step(self, fresh: Batch) -> tuple[float, float]:
         """One optimiser step on new samples and on the last ones answered; its loss and mean J on
@@ -159,46 +150,19 @@ class Trainer:
         self.carried = None if carried is None else Batch(*carried)
 
 
-def run(
-    config: RefinerTraining,
-    material: Material,
-    folder: Path,
-    *,
-    device: torch.device,
-    workers: int = 1,
-    stop_at: int | None = None,
-    interruption: Event | None = None,
-) -> Trainer:
-    """Trains to the end (or step `stop_at`); see `loop.run`."""
-    trainer = Trainer(config, device)
-    loop.run(
-        trainer,
-        functools.partial(Batches, config, material),
-        folder,
-        end=min(config.steps, stop_at or config.steps),
-        log_every=LOG_EVERY,
-        workers=workers,
-        interruption=interruption,
-    )
-    return trainer
-
-
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path, help="the run's YAML file")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("out/training/refiner"))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
-    parser.add_argument("--stop-at", type=int, default=None, help="stop after this step")
+    parser = loop.command_line(__doc__, out=Path("out/training/refiner"))
     arguments = parser.parse_args()
     interruption = loop.stop_on_signals()
-    run(
+    trainer = Trainer(
         load_refiner_training(arguments.config),
         load_material(arguments.data),
+        torch.device(arguments.device),
+    )
+    loop.run(
+        trainer,
         arguments.out,
-        device=torch.device(arguments.device),
         workers=arguments.workers,
         stop_at=arguments.stop_at,
         interruption=interruption,

@@ -9,19 +9,16 @@ weights, float16), curve.csv and curve.png.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from lazyxmem_ros.xmem.network import XMem
 from training import loop
@@ -41,21 +38,9 @@ from training.rollout import (
 
 VALIDATION_SEED = 10**6  # far from every step number: validation clips are never trained on
 J_EVERY = 5  # steps between measurements of J on training batches
-LOG_EVERY = 20  # steps
 
 Batch = tuple[Tensor, Tensor, int]
 """Frames uint8 [B, T, H, W, 3], labels uint8 [B, T, H, W], targets K."""
-
-
-class Batches(IterableDataset[Batch]):
-    """The batches of steps `start` ... end."""
-
-    def __init__(self, config: TrackerTraining, material: Material, start: int) -> None:
-        self.config, self.material, self.start = config, material, start
-
-    def __iter__(self) -> Iterator[Batch]:
-        for step in range(self.start, self.config.steps):
-            yield compose_batch(self.config, self.material, step)
 
 
 def compose_batch(config: TrackerTraining, material: Material, step: int) -> Batch:
@@ -86,6 +71,8 @@ def keep_at(config: TrackerTraining, step: int) -> float:
 class Trainer:
     """One run: network, averaged weights, optimiser, and the step they stand at."""
 
+    log_every = 20
+
     def __init__(
         self,
         config: TrackerTraining,
@@ -104,11 +91,15 @@ class Trainer:
             lr=config.learning_rate,
             fused=True,
         )
-        self.step = 0
+        self.step, self.steps = 0, config.steps
         # Threads that each take a part of the batch with one core: they meet once a step, not in
         # every operator, which on a busy machine is several times as fast.
         self.replicas = [_replica(self.network) for _ in range(parts)]
         self._pool = ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(1,))
+
+    def maker(self) -> Callable[[int], Batch]:
+        """See `loop.Trainer`."""
+        return functools.partial(compose_batch, self.config, self.material)
 
     def train_step(self, batch: Batch) -> tuple[float, float | None]:
         """One optimiser step on a batch. Returns its loss and, every J_EVERY steps, its mean J."""
@@ -253,41 +244,10 @@ def _freeze_batch_norm(network: XMem) -> None:
             module.eval()
 
 
-def run(
-    config: TrackerTraining,
-    material: Material,
-    folder: Path,
-    *,
-    device: torch.device,
-    workers: int = 1,
-    parts: int = 1,
-    stop_at: int | None = None,
-    interruption: Event | None = None,
-) -> Trainer:
-    """Trains to the end (or step `stop_at`); see `loop.run`."""
-    trainer = Trainer(config, material, device, parts=parts)
-    loop.run(
-        trainer,
-        functools.partial(Batches, config, material),
-        folder,
-        end=min(config.steps, stop_at or config.steps),
-        log_every=LOG_EVERY,
-        workers=workers,
-        interruption=interruption,
-    )
-    return trainer
-
-
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path, help="the run's YAML file")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("out/training/tracker"))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = loop.command_line(__doc__, out=Path("out/training/tracker"))
     parser.add_argument("--parts", type=int, default=2, help="threads that share a batch")
-    parser.add_argument("--workers", type=int, default=1, help="processes that compose clips")
-    parser.add_argument("--stop-at", type=int, default=None, help="stop after this step")
     arguments = parser.parse_args()
     if arguments.parts > 1:
         torch.set_num_threads(1)  # the parts are the parallelism
@@ -299,13 +259,10 @@ def main() -> None:
         f"{config.steps} steps on {arguments.device}",
         flush=True,
     )
-    run(
-        config,
-        material,
+    loop.run(
+        Trainer(config, material, torch.device(arguments.device), parts=arguments.parts),
         arguments.out,
-        device=torch.device(arguments.device),
         workers=arguments.workers,
-        parts=arguments.parts,
         stop_at=arguments.stop_at,
         interruption=interruption,
     )

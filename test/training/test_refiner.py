@@ -25,10 +25,11 @@ from lazyxmem_ros.xmem import XMem
 from training.compose import ComposeConfig, Composer
 from training.config import ConfigError, RefinerTraining, load_refiner_training
 from training.degrade import break_mask
+from training.loop import run
 from training.material import Material, load_material
 from training.practice import recoloured, tracked, turned
 from training.refiner_samples import Batch, answered, make_batch
-from training.train_refiner import Trainer, iou, run, start_from
+from training.train_refiner import Trainer, iou, start_from
 
 CONFIG = RefinerTraining(cycles=(20,), batch=6, answered=2, warm_up=1)
 
@@ -164,7 +165,7 @@ def test_cycles_that_are_none_are_refused(tmp_path: Path, cycles: str) -> None:
 
 def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:
     torch.set_num_threads(1)
-    trainer = Trainer(CONFIG, torch.device("cpu"))
+    trainer = Trainer(CONFIG, material, torch.device("cpu"))
     batch = make_batch(CONFIG, material, 0)
     losses = [trainer.train_step(batch)[0] for _ in range(8)]
     assert trainer.carried is not None
@@ -175,11 +176,11 @@ def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:
 def test_a_run_goes_on_exactly_where_it_stopped(material: Material, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     batches = [make_batch(CONFIG, material, step) for step in range(3)]
-    trainer = Trainer(CONFIG, torch.device("cpu"))
+    trainer = Trainer(CONFIG, material, torch.device("cpu"))
     for batch in batches[:2]:
         trainer.train_step(batch)
     trainer.save(tmp_path)
-    again = Trainer(CONFIG, torch.device("cpu"))
+    again = Trainer(CONFIG, material, torch.device("cpu"))
     again.load(tmp_path / "last.pt")
     assert again.train_step(batches[2]) == trainer.train_step(batches[2])
 
@@ -189,12 +190,12 @@ def test_an_interrupted_run_is_saved_and_goes_on(material: Material, tmp_path: P
     interruption = Event()
     config = replace(CONFIG, cycles=(2,))
     cpu = torch.device("cpu")
-    stopped = run(config, material, tmp_path, device=cpu, workers=0, stop_at=1)
+    stopped = run(Trainer(config, material, cpu), tmp_path, workers=0, stop_at=1)
     assert stopped.step == 1
     interruption.set()
-    untouched = run(config, material, tmp_path, device=cpu, workers=0, interruption=interruption)
+    untouched = run(Trainer(config, material, cpu), tmp_path, workers=0, interruption=interruption)
     assert untouched.step == 1
-    done = run(config, material, tmp_path, device=cpu, workers=0)
+    done = run(Trainer(config, material, cpu), tmp_path, workers=0)
     assert done.step == 2
     with (tmp_path / "curve.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2"]

@@ -15,6 +15,7 @@ import torch
 from lazyxmem_ros.xmem import XMem
 from training import smoke
 from training.config import ConfigError, Stage, load_tracker_training
+from training.loop import run
 from training.material import Material, load_material
 from training.rollout import (
     STILL_TIMES,
@@ -23,7 +24,7 @@ from training.rollout import (
     regular_plan,
     tracking_loss,
 )
-from training.train_tracker import Trainer, compose_batch, run
+from training.train_tracker import Trainer, compose_batch
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 SMALL = dataclasses.replace(
@@ -57,9 +58,9 @@ def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:
 
 
 def test_a_resumed_run_equals_an_unbroken_one(material: Material, tmp_path: Path) -> None:
-    whole = run(SMALL, material, tmp_path / "whole", device=CPU, workers=0)
-    run(SMALL, material, tmp_path / "broken", device=CPU, workers=0, stop_at=2)
-    resumed = run(SMALL, material, tmp_path / "broken", device=CPU, workers=0)
+    whole = run(Trainer(SMALL, material, CPU), tmp_path / "whole", workers=0)
+    run(Trainer(SMALL, material, CPU), tmp_path / "broken", workers=0, stop_at=2)
+    resumed = run(Trainer(SMALL, material, CPU), tmp_path / "broken", workers=0)
     assert resumed.step == whole.step == SMALL.steps
     for name, value in whole.average.network.state_dict().items():
         torch.testing.assert_close(
@@ -71,7 +72,7 @@ def test_a_resumed_run_equals_an_unbroken_one(material: Material, tmp_path: Path
 
 
 def test_the_weights_it_writes_load(material: Material, tmp_path: Path) -> None:
-    trainer = run(SMALL, material, tmp_path, device=CPU, workers=0, stop_at=1)
+    trainer = run(Trainer(SMALL, material, CPU), tmp_path, workers=0, stop_at=1)
     network = XMem.from_checkpoint(tmp_path / "tracker.safetensors")
     assert network.config == SMALL.network
     expected = trainer.average.network.state_dict()
