@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.curve import plot_curve
 
@@ -55,13 +55,15 @@ T = TypeVar("T", bound=Trainer)
 
 
 class Batches(IterableDataset[Any]):
-    """The batches of steps `start` ... `end`."""
+    """The batches of steps `start` ... `end`, shared out among the loader's processes."""
 
     def __init__(self, make: Callable[[int], Any], start: int, end: int) -> None:
         self.make, self.start, self.end = make, start, end
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self.make, range(self.start, self.end))
+        worker = get_worker_info()
+        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        return map(self.make, range(self.start + first, self.end, stride))
 
 
 def run(

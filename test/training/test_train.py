@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from lazyxmem_ros.xmem import XMem
 from training import smoke
 from training.config import ConfigError, Stage, load_tracker_training
-from training.loop import run
+from training.loop import Batches, run
 from training.material import Material, load_material
 from training.rollout import (
     STILL_TIMES,
@@ -69,6 +70,15 @@ def test_a_resumed_run_equals_an_unbroken_one(material: Material, tmp_path: Path
     with (tmp_path / "broken" / "curve.csv").open(newline="") as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [2, SMALL.steps]
     assert (tmp_path / "broken" / "curve.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_step_has_its_batch_once_however_many_processes_make_them(workers: int) -> None:
+    context = "spawn" if workers else None
+    loader = DataLoader(
+        Batches(float, 3, 8), batch_size=None, num_workers=workers, multiprocessing_context=context
+    )
+    assert [float(batch) for batch in loader] == [3, 4, 5, 6, 7]
 
 
 def test_the_weights_it_writes_load(material: Material, tmp_path: Path) -> None:
