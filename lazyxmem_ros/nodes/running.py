@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from lazyxmem_ros.nodes.parameters import ParameterError
+
+LOOK_UP_PERIOD_S = 1.0
 
 
 class NodeStartError(RuntimeError):
@@ -34,6 +37,10 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
                 # A half-made executor complains when it goes.
                 executor = SingleThreadedExecutor()
             node = make_node()
+            # A signal wakes the executor and ends the context, in either order: one that went back
+            # to waiting in between would wait for ever. The timer has it look up.
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            node.create_timer(LOOK_UP_PERIOD_S, lambda: None, clock=steady)
             executor.add_node(node)
             executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
