@@ -222,16 +222,22 @@ class ReplayNode(Node):
 
     def _run(self) -> None:
         try:
-            self._wait_for_subscribers()
-            self._play()
+            try:
+                self._wait_for_subscribers()
+                self._play()
+            except BagError as error:
+                self.get_logger().error(str(error))
+                self.exit_code = 1
+            self._flush()
         except ReplayStoppedError:
             return
-        except BagError as error:
-            self.get_logger().error(str(error))
-            self.exit_code = 1
+        except RuntimeError:
+            # rcl's errors are RuntimeErrors: a signal ended the context under what was being sent.
+            if self.context.ok():
+                self.exit_code = 1
+                raise
         finally:
             if not self._stopping.is_set():
-                self._flush()
                 self.context.try_shutdown()
 
     def _wait_for_subscribers(self) -> None:
