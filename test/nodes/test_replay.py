@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -305,6 +307,28 @@ def test_a_bag_that_ends_early_ends_the_node_with_an_error(tmp_path: Path, start
     assert replay.wait() == 1
     assert f"17 of {2 * FRAMES} messages" in replay.log
     assert "Traceback" not in replay.log
+
+
+CONTEXT_ENDS = """
+import sys, threading
+from lazyxmem_ros.nodes.replay import ReplayNode
+from lazyxmem_ros.nodes.running import run_node
+
+def make():
+    node = ReplayNode()
+    threading.Timer(0.5, node.context.handle.shutdown).start()
+    return node
+
+sys.exit(run_node(make, ["--ros-args", "-p", "loop:=true", "-p", "bag:=" + sys.argv[1]]))
+"""
+
+
+def test_a_context_that_ends_first_ends_the_player_without_a_complaint(tmp_path: Path) -> None:
+    """As by SIGTERM: the player then has publishers that cannot send any more."""
+    bag = write_bag(tmp_path / "bag")
+    command = [sys.executable, "-c", CONTEXT_ENDS, str(bag)]
+    ended = subprocess.run(command, timeout=60, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
