@@ -57,9 +57,13 @@ MIN_SIDE = 48
 """Least side of a crop in image pixels."""
 DETAIL = 2.0
 """Pixels of the crop: half the width below which a change along an outline is none."""
-SURE = 0.9
+SURE = 0.8
 """Probability from which the network, not the colours, decides about a pixel."""
-GRABCUT_ROUNDS = 2
+FINE = 3 * CROP // 2
+"""Side of the crop on which the colours decide: they see finer outlines than the network."""
+PINNED = round(CLICK_SIGMA * FINE / CROP)
+"""Pixels around a click, on that crop, that the colours leave as the network saw them."""
+GRABCUT_ROUNDS = 1
 TRUSTED = 0.75
 """Expected IoU of a prior from which only the places clicked on change."""
 GOOD = 0.85
@@ -84,20 +88,27 @@ class Window:
     y: int
     side: int
 
-    def take(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The crop of a picture uint8 [H, W] or [H, W, C]; zeros beyond the image."""
-        method = cv2.INTER_AREA if self.side > CROP else cv2.INTER_LINEAR
+    def take(self, picture: NDArray[np.uint8], crop_side: int = CROP) -> NDArray[np.uint8]:
+        """The crop of a picture uint8 [H, W] or [H, W, C], `crop_side` pixels wide and high; zeros
+        beyond the image.
+        """
+        method = cv2.INTER_AREA if self.side > crop_side else cv2.INTER_LINEAR
         x0, y0, side = self.x, self.y, self.side
         height, width = picture.shape[:2]
         left, top = max(0, -x0), max(0, -y0)
         right, bottom = max(0, x0 + side - width), max(0, y0 + side - height)
         inner = picture[max(0, y0) : y0 + side, max(0, x0) : x0 + side]
         whole = cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_CONSTANT)
-        crop = cv2.resize(whole, (CROP, CROP), interpolation=method)
+        crop = cv2.resize(whole, (crop_side, crop_side), interpolation=method)
         return crop.astype(np.uint8, copy=False)
 
+    def place(self, points: NDArray[np.float32], crop_side: int = CROP) -> NDArray[np.float32]:
+        """Where points [P, 2] (x, y) of the image lie in a crop of so many pixels."""
+        corner = np.array([self.x, self.y], np.float32)
+        return ((points - corner) * crop_side / self.side).astype(np.float32)
+
     def put_back(self, crop: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """A crop's values [160, 160] at their place in an image of `size` (H, W); 0 elsewhere."""
+        """A square crop's values at their place in an image of `size` (H, W); 0 elsewhere."""
         x0, y0, side = self.x, self.y, self.side
         scaled = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
         out = np.zeros(size, np.float32)
@@ -163,24 +174,19 @@ def network_input(
 
 def window_input(image: NDArray[np.uint8], prompt: Prompt, window: Window) -> NDArray[np.float32]:
     """The network's input [8, 160, 160] for one window of an image."""
-    scale, corner = CROP / window.side, np.array([window.x, window.y], np.float32)
     box = None
     if prompt.box is not None:
-        x0, y0, x1, y1 = prompt.box
-        box = (
-            (x0 - window.x) * scale,
-            (y0 - window.y) * scale,
-            (x1 - window.x) * scale,
-            (y1 - window.y) * scale,
-        )
+        corners = window.place(np.array(prompt.box, np.float32).reshape(2, 2))
+        x0, y0, x1, y1 = (float(v) for v in corners.ravel())
+        box = (x0, y0, x1, y1)
     prior = None
     if prompt.mask is not None and prompt.mask.any():
         prior = window.take(np.where(prompt.mask, 255, 0).astype(np.uint8)) > 127
     return network_input(
         window.take(image),
         prior,
-        ((prompt.positive - corner) * scale).astype(np.float32),
-        ((prompt.negative - corner) * scale).astype(np.float32),
+        window.place(prompt.positive),
+        window.place(prompt.negative),
         box,
         prior_iou=prompt.prior_iou,
     )
@@ -283,25 +289,34 @@ class RefinerCorrector:
         best = int(scores.argmax())
         seen = torch.sigmoid(logits.float())
         crop = ((seen[best] + seen[count + best].flip(-1)) / 2).cpu().numpy()
-        crop = follow_colours(windows[best].take(image), crop)
-        whole = windows[best].put_back(crop, (image.shape[0], image.shape[1]))
-        return whole, float(scores[best]), windows[best]
+        crop = cv2.resize(crop, (FINE, FINE), interpolation=cv2.INTER_LINEAR)
+        window = windows[best]
+        clicks = window.place(np.concatenate([prompt.positive, prompt.negative]), FINE)
+        crop = follow_colours(window.take(image, FINE), crop, clicks)
+        whole = window.put_back(crop, (image.shape[0], image.shape[1]))
+        return whole, float(scores[best]), window
 
 
 def follow_colours(
-    crop: NDArray[np.uint8], probability: NDArray[np.float32]
+    crop: NDArray[np.uint8], probability: NDArray[np.float32], clicks: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Where the network is unsure, GrabCut decides: the colours of what it is sure of know edges
-    that so small a network has not learnt to see.
+    that so small a network has not learnt to see. Around clicks the network is right, for it has
+    seen them.
 
-    crop: RGB uint8 [160, 160, 3]; probability: float [160, 160]. Returns 0 or 1, [160, 160].
+    crop: RGB uint8 [H, W, 3]; probability: float [H, W]; clicks: [P, 2] (x, y) in the crop.
+    Returns 0 or 1, [H, W].
     """
     found = probability > 0.5
     if found.all() or not found.any():
         return found.astype(np.float32)
     labels = np.where(found, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[probability > SURE] = cv2.GC_FGD
-    labels[probability < 1 - SURE] = cv2.GC_BGD
+    sure = np.abs(probability - 0.5) > SURE - 0.5
+    pinned = np.zeros(found.shape, np.uint8)
+    for x, y in np.rint(clicks):
+        cv2.circle(pinned, (int(x), int(y)), PINNED, (1,), -1)
+    sure |= pinned > 0
+    labels[sure] = np.where(found, cv2.GC_FGD, cv2.GC_BGD)[sure]
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # it draws; the same prompt shall have the same answer
     cv2.grabCut(crop, labels, None, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)

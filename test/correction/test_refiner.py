@@ -27,6 +27,7 @@ from lazyxmem_ros.correction.refiner import (
     Window,
     choose_window,
     draw_clicks,
+    follow_colours,
     load_refiner,
     merge,
     moved_onto,
@@ -170,6 +171,22 @@ def test_weights_load_and_strange_files_are_named(tmp_path: Path) -> None:
     )
     loaded = load_refiner(path)
     torch.testing.assert_close(loaded.pred.weight, network.pred.weight, rtol=1e-3, atol=1e-3)
+
+
+def test_colours_decide_where_the_network_is_unsure_and_nobody_clicked() -> None:
+    """It takes a disc on the blue side, too, for the red object."""
+    rows, columns = np.mgrid[:80, :80]
+    red = columns < 40
+    disc = (rows - 40) ** 2 + (columns - 60) ** 2 < 8**2
+    crop = np.where(red[..., None], (200, 30, 30), (30, 30, 200)).astype(np.uint8)
+    crop += np.random.default_rng(0).integers(0, 30, crop.shape, dtype=np.uint8)
+    probability = np.where(red, 0.95, np.where(disc, 0.7, 0.05)).astype(np.float32)
+    by_colour = follow_colours(crop, probability, np.empty((0, 2), np.float32)) > 0
+    clicked = follow_colours(crop, probability, np.array([[60, 40]], np.float32)) > 0
+    np.testing.assert_array_equal(by_colour, red)
+    assert clicked[40, 60]
+    assert clicked[disc].mean() > 0.5
+    np.testing.assert_array_equal(clicked & ~disc, red)
 
 
 def test_a_thin_outline_is_no_change_and_a_piece_is() -> None:
