@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -220,3 +221,11 @@ def mask_iou(first: BoolMask, second: BoolMask) -> float:
     """Intersection over union of two masks bool [H, W]; 0 if both are empty."""
     union = int(np.count_nonzero(first | second))
     return int(np.count_nonzero(first & second)) / union if union else 0.0
+
+
+def discs(size: tuple[int, ...], points: NDArray[np.intp], radius: int) -> BoolMask:
+    """Bool [H, W]: filled discs of `radius` pixels around the points [P, 2] (x, y)."""
+    canvas = np.zeros(size[:2], np.uint8)
+    for x, y in points:
+        cv2.circle(canvas, (int(x), int(y)), radius, (1,), cv2.FILLED)
+    return canvas > 0

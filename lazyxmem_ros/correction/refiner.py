@@ -27,6 +27,7 @@ from lazyxmem_ros.correction.base import (
     Prompt,
     Refinement,
     box_of_mask,
+    discs,
     mask_iou,
     validate_image,
     validate_prompt,
@@ -312,10 +313,7 @@ def follow_colours(
         return found.astype(np.float32)
     labels = np.where(found, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     sure = np.abs(probability - 0.5) > SURE - 0.5
-    pinned = np.zeros(found.shape, np.uint8)
-    for x, y in np.rint(clicks):
-        cv2.circle(pinned, (int(x), int(y)), PINNED, (1,), -1)
-    sure |= pinned > 0
+    sure |= discs(found.shape, np.rint(clicks).astype(np.intp), PINNED)
     labels[sure] = np.where(found, cv2.GC_FGD, cv2.GC_BGD)[sure]
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # it draws; the same prompt shall have the same answer
@@ -340,19 +338,18 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
     room = prior.size
     if prompt.prior_iou is not None and prompt.prior_iou >= GOOD:
         room = int((SLACK + DOUBT_SHARE * (1 - prompt.prior_iou)) * np.count_nonzero(prior))
-    near_a_click = np.zeros(prior.shape, np.uint8)
-    for x, y in np.rint(np.concatenate([prompt.positive, prompt.negative])):
-        cv2.circle(near_a_click, (int(x), int(y)), 2 * radius, (1,), -1)
+    clicks = np.rint(np.concatenate([prompt.positive, prompt.negative])).astype(np.intp)
+    near_a_click = discs(prior.shape, clicks, 2 * radius)
     merged = prior.copy()
     for change, value in ((found & ~prior, True), (prior & ~found, False)):
         thick = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_OPEN, kernel)
         count, parts = cv2.connectedComponents(thick)
         meant = np.full(count, not agrees)
-        meant[parts[(near_a_click > 0) & change]] = True
+        meant[parts[near_a_click & change]] = True
         meant &= np.bincount(parts.ravel(), minlength=count) <= room
         meant[0] = False
         whole = cv2.dilate(meant[parts].astype(np.uint8), kernel) > 0
-        merged[change & (whole | (near_a_click > 0))] = value
+        merged[change & (whole | near_a_click)] = value
     return merged
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.correction.base import BoolMask, discs
 
 Labels = NDArray[np.uint8]
 """uint8 [H, W] of cv2.GC_BGD, GC_FGD, GC_PR_BGD, GC_PR_FGD."""
@@ -82,7 +82,7 @@ def parts_touching(mask: BoolMask, seeds: BoolMask) -> BoolMask:
 
 def component_of(mask: BoolMask, points: NDArray[np.intp]) -> BoolMask:
     """The connected parts of the mask that contain one of the points (x, y)."""
-    return parts_touching(mask, disc(mask.shape, points, 0))
+    return parts_touching(mask, discs(mask.shape, points, 0))
 
 
 def similar_region(image: NDArray[np.uint8], point: NDArray[np.intp], radius: int) -> BoolMask:
@@ -100,16 +100,8 @@ def similar_region(image: NDArray[np.uint8], point: NDArray[np.intp], radius: in
         scaled.astype(np.uint8), 0, 255, cv2.THRESH_BINARY_INV + cv2.THRESH_OTSU
     )
     mask = like > 0
-    cv2_disc = disc(mask.shape, np.array([[x, y]]), radius)
-    return component_of(mask | cv2_disc, np.array([[x, y]]))
-
-
-def disc(size: tuple[int, ...], points: NDArray[np.intp], radius: int) -> BoolMask:
-    """Bool [H, W]: filled discs of `radius` pixels around the points (x, y)."""
-    canvas = np.zeros(size[:2], np.uint8)
-    for x, y in points:
-        cv2.circle(canvas, (int(x), int(y)), radius, (1,), thickness=-1)
-    return canvas > 0
+    seed = discs(mask.shape, np.array([[x, y]]), radius)
+    return component_of(mask | seed, np.array([[x, y]]))
 
 
 def _seed_radius(scene: Scene) -> int:
@@ -177,7 +169,7 @@ def make_trimap(scene: Scene, prior: BoolMask | None) -> Labels:
         possible |= ~outer_rim(scene)
     for point in scene.positive:
         if not probable[point[1], point[0]]:
-            around = disc(scene.size, point[None], round(_CLICK_DISC * max(scene.size)))
+            around = discs(scene.size, point[None], round(_CLICK_DISC * max(scene.size)))
             probable |= around | similar_region(scene.image, point, radius)
             possible |= ~outer_rim(scene)
     if scene.box is not None:
@@ -186,8 +178,8 @@ def make_trimap(scene: Scene, prior: BoolMask | None) -> Labels:
     labels[possible] = cv2.GC_PR_BGD
     labels[probable & possible] = cv2.GC_PR_FGD
     labels[certain & possible] = cv2.GC_FGD
-    labels[disc(scene.size, scene.negative, radius)] = cv2.GC_BGD
-    labels[disc(scene.size, scene.positive, radius)] = cv2.GC_FGD
+    labels[discs(scene.size, scene.negative, radius)] = cv2.GC_BGD
+    labels[discs(scene.size, scene.positive, radius)] = cv2.GC_FGD
     # Where discs of both kinds overlap, the clicked pixels themselves have the last word.
     labels[scene.negative[:, 1], scene.negative[:, 0]] = cv2.GC_BGD
     labels[scene.positive[:, 1], scene.positive[:, 0]] = cv2.GC_FGD

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.correction.base import Prompt
+from lazyxmem_ros.correction.base import Prompt, discs
 from lazyxmem_ros.evaluation.errors import MetricError
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
@@ -154,10 +154,9 @@ class SimulatedOperator:
             if spot is None or (number and spot.depth < LEAST_ERROR):
                 break
             clicks[spot.missing].append(self._noisy_point((spot.x, spot.y), true.shape))
-            dealt_with = np.zeros(true.shape, np.uint8)
             radius = int(DEALT_WITH * spot.depth)
-            cv2.circle(dealt_with, (spot.x, spot.y), radius, (1,), cv2.FILLED)
-            missing, surplus = missing & (dealt_with == 0), surplus & (dealt_with == 0)
+            dealt_with = discs(true.shape, np.array([[spot.x, spot.y]]), radius)
+            missing, surplus = missing & ~dealt_with, surplus & ~dealt_with
         if not clicks[True] and not clicks[False]:
             return None
         none = np.zeros((0, 2), np.float32)
