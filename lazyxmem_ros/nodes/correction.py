@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
@@ -30,6 +29,7 @@ from lazyxmem_ros.nodes.conversions import (
 )
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
+from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.srv import CorrectMask
 
 if TYPE_CHECKING:
@@ -94,9 +94,7 @@ class CorrectionNode(Node):
         self._refusals = diagnostics.Refusals(self.get_logger().warning)
         self._publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._service = self.create_service(CorrectMask, "correct_mask", self._correct)
-        self._timer = self.create_timer(
-            DIAGNOSTICS_PERIOD_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self._timer = create_steady_timer(self, DIAGNOSTICS_PERIOD_S, self._report)
         self.get_logger().info(f"{self._corrector.name} serves {self._service.srv_name}")
 
     def _make_corrector(self) -> Corrector:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import Image, RegionOfInterest
@@ -24,6 +23,7 @@ from lazyxmem_ros.nodes.conversions import (
     region_message,
 )
 from lazyxmem_ros.nodes.diagnostics import Counts, Latencies
+from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.srv import CorrectMask
 
 DEADLINE_CHECK_PERIOD_S = 0.05
@@ -81,9 +81,7 @@ class CorrectionClient:
         self.latencies = Latencies()
         self.last_fault = ""
         # Steady time: a service that hangs must be noticed even where the ROS clock stands still.
-        self._timer = node.create_timer(
-            DEADLINE_CHECK_PERIOD_S, self._expire, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self._timer = create_steady_timer(node, DEADLINE_CHECK_PERIOD_S, self._expire)
 
     @property
     def service_name(self) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -150,7 +149,6 @@ class ReplayNode(Node):
             raise NodeStartError(str(error)) from error
         self._publishers_by_topic = self._make_publishers()
         self._paced_topic = self._find_paced_topic()
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._stopping = threading.Event()
         self._mask_seen = threading.Condition()
         self._seen_stamp, self._seen_object = -1, False

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 import rclpy
-from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from lazyxmem_ros.nodes.parameters import ParameterError
+from lazyxmem_ros.nodes.timers import create_steady_timer
 
 LOOK_UP_PERIOD_S = 1.0
 
@@ -39,8 +39,7 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
             node = make_node()
             # A signal wakes the executor and ends the context, in either order: one that went back
             # to waiting in between would wait for ever. The timer has it look up.
-            steady = Clock(clock_type=ClockType.STEADY_TIME)
-            node.create_timer(LOOK_UP_PERIOD_S, lambda: None, clock=steady)
+            create_steady_timer(node, LOOK_UP_PERIOD_S, lambda: None)
             executor.add_node(node)
             executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -16,11 +16,11 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from lazyxmem_ros.lazy import LazyTracker, Snapshot, SnapshotError, read_snapshot, write_snapshot
+from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.worker import FrameT, Worker
 
 WRITING_TIMEOUT = 30.0
@@ -138,9 +138,8 @@ class SnapshotService:
         )
         self._timer = None
         if period:
-            clock = Clock(clock_type=ClockType.STEADY_TIME)
-            self._timer = node.create_timer(
-                period, keeper.save_in_background, callback_group=group, clock=clock
+            self._timer = create_steady_timer(
+                node, period, keeper.save_in_background, callback_group=group
             )
 
     def close(self) -> None:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
 
@@ -32,6 +31,7 @@ from lazyxmem_ros.nodes.image_input import ImageInput
 from lazyxmem_ros.nodes.object_input import ObjectInput
 from lazyxmem_ros.nodes.parameters import Parameters
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
+from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.tracker_diagnostics import MEBIBYTE, TrackerMeasures, TrackerReport
 from lazyxmem_ros.nodes.tracker_outputs import TrackerOutputs
 from lazyxmem_ros.nodes.worker import Worker
@@ -219,11 +219,7 @@ class TrackerNode(LifecycleNode):
             is_active=lambda: self._images is not None,
             on_reset=self._before_reset,
         )
-        timer = self.create_timer(
-            values["diagnostics_period"],
-            self._report,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
+        timer = create_steady_timer(self, values["diagnostics_period"], self._report)
         report = TrackerReport(self.get_name(), self._measures, self._refusals, client)
         snapshots = self._open_snapshots(lazy, session, worker)
         worker.start()
