@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import lazyxmem_ros.xmem.device as compute
 from lazyxmem_ros.correction.refiner_network import PRIOR, RefinerNetwork
 from lazyxmem_ros.xmem import XMem
 from training import loop
@@ -83,6 +84,7 @@ class Trainer:
     def __init__(self, config: RefinerTraining, material: Material, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config, self.material, self.device = config, material, device
+        self.precision = compute.resolve_precision("auto", device)
         self.step, self.steps = 0, config.steps
         self.network = RefinerNetwork()
         start_from(self.network, embedded_tracker())
@@ -110,7 +112,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = config.rate_at(self.step)
         self.network.train()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with compute.autocast(self.device, self.precision):
             logits, quality = self.network(inputs)
         loss = refiner_loss(logits.float(), quality.float(), batch.truths, batch.areas)
         self.optimiser.zero_grad(set_to_none=True)

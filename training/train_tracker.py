@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import lazyxmem_ros.xmem.device as compute
 from lazyxmem_ros.xmem.network import XMem
 from training import loop
 from training.average import Average
@@ -83,6 +84,7 @@ class Trainer:
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.material, self.device = config, material, device
+        self.precision = compute.resolve_precision("auto", device)
         self.network = XMem(config.network).to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(self.network, config.ema)
@@ -149,7 +151,7 @@ class Trainer:
             still_share=stage.still_share,
         )
         frames, labels = frames.to(self.device), labels.to(self.device)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with compute.autocast(self.device, self.precision):
             logits = roll_out(replica, normalise(frames), first_masks(labels, objects), plan)
         keep = stage.bootstrap_share or keep_at(config, step)
         truth = labels[:, 1:].long()
@@ -182,7 +184,7 @@ class Trainer:
             clip = composer.compose((VALIDATION_SEED, i), objects=objects)
             frames = torch.from_numpy(clip.frames)[None].to(self.device)
             labels = torch.from_numpy(clip.labels)[None].to(self.device)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            with compute.autocast(self.device, self.precision):
                 logits = roll_out(
                     network, normalise(frames), first_masks(labels, objects), regular_plan(8, 3)
                 )

@@ -282,8 +282,7 @@ class RefinerCorrector:
         inputs = [window_input(image, prompt, window) for window in windows]
         stacked = torch.from_numpy(np.stack([*inputs, *(x[..., ::-1] for x in inputs)]))
         stacked = stacked.to(self.device, memory_format=torch.channels_last)
-        reduced = self._precision != torch.float32
-        with torch.autocast(self.device.type, dtype=self._precision, enabled=reduced):
+        with compute.autocast(self.device, self._precision):
             logits, quality = self._network(stacked)
         count = len(windows)
         scores = torch.sigmoid(quality.float()).unflatten(0, (2, count)).mean(0)

@@ -37,3 +37,8 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     if name not in ("float32", "bfloat16", "float16"):
         raise ValueError(f'precision "{name}" is unknown: use auto, float32, bfloat16 or float16')
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """The context in which networks compute in a type of `resolve_precision`."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)

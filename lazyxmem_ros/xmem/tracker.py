@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
+from lazyxmem_ros.xmem.device import autocast, resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import FrameError, MaskError, UnknownObjectError
 from lazyxmem_ros.xmem.frame import Closing, Frame
 from lazyxmem_ros.xmem.inputs import Inputs, Mask, check_masks, image_size
@@ -356,7 +355,7 @@ class XMemTracker:
         h, w = frame.features.key.shape[-2:]
         readout = readout.transpose(1, 2).unflatten(2, (h, w))[None]
         synchronous = self.config.deep_update_every < 0
-        with self._autocast():
+        with autocast(self.device, self.precision):
             logits, hidden = self.network.decode(
                 frame.features,
                 readout,
@@ -398,7 +397,7 @@ class XMemTracker:
         """The frame's values enter working memory; the memory clock restarts there."""
         assert frame.features is not None
         assert self._memory is not None
-        with self._autocast():
+        with autocast(self.device, self.precision):
             value, hidden = self.network.encode_value(
                 frame.image,
                 frame.features.f16,
@@ -428,7 +427,7 @@ class XMemTracker:
 
     def _encode(self, frame: Frame) -> None:
         if frame.features is None:
-            with self._autocast():
+            with autocast(self.device, self.precision):
                 features = self.network.encode_key(frame.image)
             frame.features = KeyFeatures(
                 features.key.float(),
@@ -464,11 +463,6 @@ class XMemTracker:
     def _unstack_hidden(self, frame: Frame, hidden: Tensor | None) -> None:
         if hidden is not None:
             frame.hidden.update(zip(frame.object_ids, hidden[0].float(), strict=True))
-
-    def _autocast(self) -> Any:
-        return torch.autocast(
-            self.device.type, self.precision, enabled=self.precision != torch.float32
-        )
 
     # ---- checks, all of them before anything changes
 
