@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the embedded corrector: `python -m training.train_refiner training/configs/refiner.yaml`.
 
-Material and resuming as for the tracker, from whose weights the network starts. Half of each batch
-are new samples (`refiner_samples.py`), half are those of the batch before, answered.
+Material and resuming as for the tracker, from whose weights the network starts, unless `--weights`
+names a refiner's: then the run goes on where those stand, the shipped ones for example. Half of
+each batch are new samples (`refiner_samples.py`), half are those of the batch before, answered.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import Tensor
 
 import lazyxmem_ros.xmem.device as compute
+from lazyxmem_ros.correction.refiner import load_refiner
 from lazyxmem_ros.correction.refiner_network import PRIOR, RefinerNetwork
 from lazyxmem_ros.xmem import XMem
 from training import loop
 from training.average import Average
-from training.config import RefinerTraining, load_refiner_training
+from training.config import ConfigError, RefinerTraining, load_refiner_training
 from training.export import save_refiner
 from training.material import Material, load_material
 from training.practice import embedded_tracker
@@ -96,6 +99,23 @@ class Trainer:
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
 
+    def start_from_weights(self, path: Path) -> None:
+        """Goes on where a refiner.safetensors stands; what the optimiser knew is not in there.
+
+        Raises ConfigError where the run has no steps beyond that, CorrectorError where the file is
+        none.
+        """
+        weights = load_refiner(path).state_dict()
+        with safe_open(path, "pt") as file:
+            step = int((file.metadata() or {}).get("steps", 0))
+        if step >= self.steps:
+            raise ConfigError(
+                f"{path} has all {step} steps of the run already; add a cycle to `cycles`"
+            )
+        self.network.load_state_dict(weights)
+        self.average.network.load_state_dict(weights)
+        self.step = step
+
     def maker(self) -> Callable[[int], Batch]:
         """See `loop.Trainer`."""
         return functools.partial(make_batch, self.config, self.material)
@@ -155,6 +175,9 @@ class Trainer:
 def main() -> None:
     """The command line."""
     parser = loop.command_line(__doc__, out=Path("out/training/refiner"))
+    parser.add_argument(
+        "--weights", type=Path, help="a refiner's, to go on from where --out holds no run yet"
+    )
     arguments = parser.parse_args()
     interruption = loop.stop_on_signals()
     trainer = Trainer(
@@ -162,6 +185,8 @@ def main() -> None:
         load_material(arguments.data),
         torch.device(arguments.device),
     )
+    if arguments.weights:
+        trainer.start_from_weights(arguments.weights)
     loop.run(
         trainer,
         arguments.out,

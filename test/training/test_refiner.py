@@ -185,6 +185,25 @@ def test_a_run_goes_on_exactly_where_it_stopped(material: Material, tmp_path: Pa
     assert again.train_step(batches[2]) == trainer.train_step(batches[2])
 
 
+def test_a_run_goes_on_from_weights_alone(material: Material, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    cpu = torch.device("cpu")
+    config = replace(CONFIG, cycles=(1, 3))
+    trainer = Trainer(config, material, cpu)
+    trainer.train_step(make_batch(config, material, 0))
+    trainer.save(tmp_path)
+    again = Trainer(config, material, cpu)
+    again.start_from_weights(tmp_path / "refiner.safetensors")
+    assert again.step == 1
+    start = load_refiner(tmp_path / "refiner.safetensors").state_dict()
+    for network in (again.network, again.average.network):
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, start[name]), name
+    done = Trainer(replace(CONFIG, cycles=(1,)), material, cpu)
+    with pytest.raises(ConfigError, match="has all 1 steps of the run already"):
+        done.start_from_weights(tmp_path / "refiner.safetensors")
+
+
 def test_an_interrupted_run_is_saved_and_goes_on(material: Material, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     interruption = Event()
