@@ -329,6 +329,11 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
     nothing else changes (as in FocalClick's progressive merge). Beside a prior that is expected to
     be good, a large change there is the network's mistake.
     """
+    differing = box_of_mask(prior ^ found)
+    if differing is None:
+        return prior.copy()
+    x0, y0, x1, y1 = differing
+    around = slice(max(0, y0 - 1), y1 + 1), slice(max(0, x0 - 1), x1 + 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     if prompt.prior_iou is not None:
         agrees = prompt.prior_iou >= TRUSTED
@@ -338,9 +343,10 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
     if prompt.prior_iou is not None and prompt.prior_iou >= GOOD:
         room = int((SLACK + DOUBT_SHARE * (1 - prompt.prior_iou)) * np.count_nonzero(prior))
     clicks = np.rint(np.concatenate([prompt.positive, prompt.negative])).astype(np.intp)
-    near_a_click = discs(prior.shape, clicks, 2 * radius)
+    near_a_click = discs(prior.shape, clicks, 2 * radius)[around]
     merged = prior.copy()
-    for change, value in ((found & ~prior, True), (prior & ~found, False)):
+    before, after = prior[around], found[around]
+    for change, value in ((after & ~before, True), (before & ~after, False)):
         thick = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_OPEN, kernel)
         count, parts = cv2.connectedComponents(thick)
         meant = np.full(count, not agrees)
@@ -348,7 +354,7 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
         meant &= np.bincount(parts.ravel(), minlength=count) <= room
         meant[0] = False
         whole = cv2.dilate(meant[parts].astype(np.uint8), kernel) > 0
-        merged[change & (whole | near_a_click)] = value
+        merged[around][change & (whole | near_a_click)] = value
     return merged
 
 
