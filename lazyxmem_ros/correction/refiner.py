@@ -60,11 +60,17 @@ DETAIL = 2.0
 """Pixels of the crop: half the width below which a change along an outline is none."""
 SURE = 0.8
 """Probability from which the network, not the colours, decides about a pixel."""
-FINE = 3 * CROP // 2
-"""Side of the crop on which the colours decide: they see finer outlines than the network."""
+FINE = 2 * CROP
+"""Side of the crop that is looked at in parts, and on which the colours decide."""
+RIM = CROP // 20
+"""Pixels of that crop around what was found that the parts show too."""
+FIRST_WEIGHT = 0.1
+"""Of the first answer beside those of the parts, whose weights fall from 1 in their middle to 0."""
 PINNED = round(CLICK_SIGMA * FINE / CROP)
 """Pixels around a click, on that crop, that the colours leave as the network saw them."""
 GRABCUT_ROUNDS = 1
+SAMPLED = 4
+"""Every which pixel of a row and a column the colours' models start from: all take their time."""
 TRUSTED = 0.75
 """Expected IoU of a prior from which only the places clicked on change."""
 GOOD = 0.85
@@ -79,6 +85,9 @@ MOVED, NEARER = 0.5, 0.15
 much less it must have had where it was."""
 MATCHED = 160
 """Pixels of the longer side at which masks are laid on one another."""
+_RAMP = 1 - np.abs((np.arange(CROP, dtype=np.float32) + 0.5) / (CROP / 2) - 1)
+PYRAMID = np.minimum(_RAMP[:, None], _RAMP[None, :])
+"""Weight of a part's pixels: 1 in its middle, 0 at its border; [160, 160]."""
 
 
 @dataclass(frozen=True)
@@ -258,43 +267,105 @@ class RefinerCorrector:
         # One and the same window wherever more than clicks is known.
         tried = (choose_window(prompt, size, search_share=share) for share in SEARCH_SHARES)
         windows = list(dict.fromkeys(tried))
-        probability, score, window = self._best(image, prompt, windows)
-        found = probability > 0.5
+        crop, score, window = self._best(image, prompt, windows)
+        found = window.put_back(crop, size) > 0.5
         if found.any():
             # What was found may be larger or smaller than the window was made for: look again.
-            seen = dataclasses.replace(prompt, mask=found)
-            closer = choose_window(seen, size)
+            closer = choose_window(dataclasses.replace(prompt, mask=found), size)
             if overlap(closer, window) < SAME_WINDOW:
-                probability, score, window = self._best(image, prompt, [closer])
-                found = probability > 0.5
+                crop, score, window = self._best(image, prompt, [closer])
+        crop = cv2.resize(crop, (FINE, FINE), interpolation=cv2.INTER_LINEAR)
+        picture = window.take(image, FINE)
+        positive, negative = (window.place(p, FINE) for p in (prompt.positive, prompt.negative))
+        if window.side > CROP:
+            crop = self._in_parts(picture, crop, positive, negative, score)
+        crop = follow_colours(picture, crop, np.concatenate([positive, negative]))
+        found = window.put_back(crop, size) > 0.5
         if prompt.mask is not None and prompt.mask.any():
             found = merge(prompt.mask, found, prompt, radius=round(DETAIL * window.side / CROP))
         return Refinement(_connected(found, prompt), score)
 
-    @torch.inference_mode()
     def _best(
         self, image: NDArray[np.uint8], prompt: Prompt, windows: Sequence[Window]
     ) -> tuple[NDArray[np.float32], float, Window]:
-        """Mask values [H, W] and predicted IoU of the window that the network expects most of.
+        """Mask values [160, 160] and predicted IoU of the window that the network expects most of.
 
-        Each window is seen as it is and mirrored, and the mean is taken.
+        A window alone is seen mirrored, too, and the mean is taken.
         """
         inputs = [window_input(image, prompt, window) for window in windows]
-        stacked = torch.from_numpy(np.stack([*inputs, *(x[..., ::-1] for x in inputs)]))
+        if len(windows) > 1:
+            seen, scores = self._see(inputs)
+            best = int(scores.argmax())
+            return seen[best], float(scores[best]), windows[best]
+        seen, scores = self._see([inputs[0], inputs[0][..., ::-1]])
+        return (seen[0] + seen[1][:, ::-1]) / 2, float(scores.mean()), windows[0]
+
+    def _in_parts(
+        self,
+        picture: NDArray[np.uint8],
+        probability: NDArray[np.float32],
+        positive: NDArray[np.float32],
+        negative: NDArray[np.float32],
+        score: float,
+    ) -> NDArray[np.float32]:
+        """Mask values [320, 320], seen again in parts of 160 pixels, twice as fine as at first.
+
+        picture: RGB [320, 320, 3]; probability: the first answer; clicks: in that crop's pixels;
+        score: the IoU that the first answer is expected to have.
+        """
+        found = probability > 0.5
+        corners = choose_parts(found)
+        if not corners:
+            return probability
+        inputs = []
+        for x, y in corners:
+            part = slice(y, y + CROP), slice(x, x + CROP)
+            corner = np.array([x, y], np.float32)
+            clicks = positive - corner, negative - corner
+            inputs.append(network_input(picture[part], found[part], *clicks, None, prior_iou=score))
+        seen, _ = self._see(inputs)
+        total = FIRST_WEIGHT * probability
+        weight = np.full_like(probability, FIRST_WEIGHT)
+        for (x, y), answer in zip(corners, seen, strict=True):
+            part = slice(y, y + CROP), slice(x, x + CROP)
+            total[part] += PYRAMID * answer
+            weight[part] += PYRAMID
+        return total / weight
+
+    @torch.inference_mode()
+    def _see(
+        self, inputs: list[NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mask values [N, 160, 160] and predicted IoU [N] of inputs [8, 160, 160]."""
+        stacked = torch.from_numpy(np.stack(inputs))
         stacked = stacked.to(self.device, memory_format=torch.channels_last)
         with compute.autocast(self.device, self._precision):
             logits, quality = self._network(stacked)
-        count = len(windows)
-        scores = torch.sigmoid(quality.float()).unflatten(0, (2, count)).mean(0)
-        best = int(scores.argmax())
-        seen = torch.sigmoid(logits.float())
-        crop = ((seen[best] + seen[count + best].flip(-1)) / 2).cpu().numpy()
-        crop = cv2.resize(crop, (FINE, FINE), interpolation=cv2.INTER_LINEAR)
-        window = windows[best]
-        clicks = window.place(np.concatenate([prompt.positive, prompt.negative]), FINE)
-        crop = follow_colours(window.take(image, FINE), crop, clicks)
-        whole = window.put_back(crop, (image.shape[0], image.shape[1]))
-        return whole, float(scores[best]), window
+        return (
+            torch.sigmoid(logits.float()).cpu().numpy(),
+            torch.sigmoid(quality.float()).cpu().numpy(),
+        )
+
+
+def choose_parts(found: BoolMask) -> list[tuple[int, int]]:
+    """Corners (x, y) of the parts, one to four of 160x160 pixels, that show the outline of a mask
+    [320, 320]; none where there is no outline.
+    """
+    box = box_of_mask(found)
+    if box is None:
+        return []
+    (left, right), (top, bottom) = _along(box[0], box[2]), _along(box[1], box[3])
+    corners = dict.fromkeys((x, y) for y in (top, bottom) for x in (left, right))
+    parts = {(x, y): found[y : y + CROP, x : x + CROP] for x, y in corners}
+    return [corner for corner, part in parts.items() if part.any() and not part.all()]
+
+
+def _along(start: int, stop: int) -> tuple[int, int]:
+    """Where the first and the last part begin that cover start ... stop and the rim about it."""
+    if stop - start + 2 * RIM <= CROP:
+        middle = min(max((start + stop - CROP) // 2, 0), FINE - CROP)
+        return middle, middle
+    return min(max(start - RIM, 0), FINE - CROP), min(max(stop + RIM - CROP, 0), FINE - CROP)
 
 
 def follow_colours(
@@ -314,9 +385,12 @@ def follow_colours(
     sure = np.abs(probability - 0.5) > SURE - 0.5
     sure |= discs(found.shape, np.rint(clicks).astype(np.intp), PINNED)
     labels[sure] = np.where(found, cv2.GC_FGD, cv2.GC_BGD)[sure]
+    step = SAMPLED if len(np.unique(found[::SAMPLED, ::SAMPLED])) == 2 else 1
+    some, theirs = (np.ascontiguousarray(a[::step, ::step]) for a in (crop, labels))
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # it draws; the same prompt shall have the same answer
-    cv2.grabCut(crop, labels, None, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(some, theirs, None, *models, 0, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(crop, labels, None, *models, GRABCUT_ROUNDS, cv2.GC_EVAL)
     return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
 
 

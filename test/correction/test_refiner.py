@@ -22,9 +22,12 @@ from lazyxmem_ros.correction.base import (
     mask_iou,
 )
 from lazyxmem_ros.correction.refiner import (
+    FINE,
+    RIM,
     SEARCH_SHARES,
     RefinerCorrector,
     Window,
+    choose_parts,
     choose_window,
     draw_clicks,
     follow_colours,
@@ -37,6 +40,7 @@ from lazyxmem_ros.correction.refiner import (
 from lazyxmem_ros.correction.refiner_network import (
     BOX,
     CROP,
+    POSITIVE,
     PRIOR,
     PRIOR_IOU,
     RefinerNetwork,
@@ -123,6 +127,69 @@ def test_a_lone_click_is_looked_at_in_several_windows(
     assert len(sides[0]) == len(SEARCH_SHARES)
     corrector.refine(image, [Prompt(positive=[(60, 50)], mask=mask_of(40, 30, 90, 80))])
     assert len(sides[-1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("box", "count"),
+    [
+        ((100, 90, 200, 180), 1),
+        ((0, 0, 100, 100), 1),
+        ((10, 140, 300, 200), 2),
+        ((150, 60, 200, 290), 2),
+        ((60, 60, 260, 260), 4),
+    ],
+)
+def test_parts_show_all_of_the_outline(box: tuple[int, int, int, int], count: int) -> None:
+    x0, y0, x1, y1 = box
+    found = np.zeros((FINE, FINE), bool)
+    found[y0:y1, x0:x1] = True
+    corners = choose_parts(found)
+    assert len(corners) == count
+    shown = np.zeros_like(found)
+    for x, y in corners:
+        assert 0 <= min(x, y) <= max(x, y) <= FINE - CROP
+        shown[y : y + CROP, x : x + CROP] = True
+    assert shown[max(0, y0 - RIM) : y1 + RIM, max(0, x0 - RIM) : x1 + RIM].all()
+
+
+def test_without_an_outline_there_are_no_parts() -> None:
+    assert choose_parts(np.zeros((FINE, FINE), bool)) == []
+    assert choose_parts(np.ones((FINE, FINE), bool)) == []
+
+
+def test_what_the_parts_show_replaces_the_first_answer(
+    corrector: RefinerCorrector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, columns = np.mgrid[:FINE, :FINE]
+    truth = (rows - 170) ** 2 + (columns - 150) ** 2 < 90**2
+    coarse = (abs(rows - 170) < 90) & (abs(columns - 150) < 90)
+    picture = np.where(truth, 255, 0).astype(np.uint8)[..., None].repeat(3, -1)
+    clicks = []
+
+    def see(inputs):  # type: ignore[no-untyped-def]
+        clicks.append(sum(float(x[POSITIVE].max()) for x in inputs))
+        return np.stack([(x[0] > 0).astype(np.float32) for x in inputs]), np.ones(len(inputs))
+
+    monkeypatch.setattr(corrector, "_see", see)
+    point, none = np.array([[100, 120]], np.float32), np.empty((0, 2), np.float32)
+    answer = corrector._in_parts(picture, coarse.astype(np.float32), point, none, 0.8)
+    np.testing.assert_array_equal(answer > 0.5, truth)
+    assert clicks[0] >= 0.99
+    assert corrector._in_parts(picture, np.zeros_like(answer), point, none, 0.8).max() == 0
+    assert len(clicks) == 1
+
+
+def test_only_an_object_larger_than_the_crop_is_seen_in_parts(
+    corrector: RefinerCorrector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(corrector, "_in_parts", lambda *a: seen.append(a[0].shape) or a[1])
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    small, large = mask_of(40, 30, 90, 80), mask_of(20, 5, 170, 115)
+    corrector.refine(image, [Prompt(mask=small, prior_iou=0.9)])
+    assert seen == []
+    corrector.refine(image, [Prompt(mask=large, prior_iou=0.9)])
+    assert seen == [(FINE, FINE, 3)]
 
 
 def test_windows_overlap_as_squares_do() -> None:
