@@ -64,6 +64,8 @@ FINE = 2 * CROP
 """Side of the crop that is looked at in parts, and on which the colours decide."""
 RIM = CROP // 20
 """Pixels of that crop around what was found that the parts show too."""
+BESIDE = 16
+"""Pixels of it around all that may be the object: what colours decide is decided within."""
 FIRST_WEIGHT = 0.1
 """Of the first answer beside those of the parts, whose weights fall from 1 in their middle to 0."""
 PINNED = round(CLICK_SIGMA * FINE / CROP)
@@ -390,7 +392,10 @@ def follow_colours(
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # it draws; the same prompt shall have the same answer
     cv2.grabCut(some, theirs, None, *models, 0, cv2.GC_INIT_WITH_MASK)
-    cv2.grabCut(crop, labels, None, *models, GRABCUT_ROUNDS, cv2.GC_EVAL)
+    near = _around(labels != cv2.GC_BGD, BESIDE)
+    some, theirs = (np.ascontiguousarray(a[near]) for a in (crop, labels))
+    cv2.grabCut(some, theirs, None, *models, GRABCUT_ROUNDS, cv2.GC_EVAL)
+    labels[near] = theirs
     return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
 
 
@@ -403,11 +408,7 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
     nothing else changes (as in FocalClick's progressive merge). Beside a prior that is expected to
     be good, a large change there is the network's mistake.
     """
-    differing = box_of_mask(prior ^ found)
-    if differing is None:
-        return prior.copy()
-    x0, y0, x1, y1 = differing
-    around = slice(max(0, y0 - 1), y1 + 1), slice(max(0, x0 - 1), x1 + 1)
+    around = _around(prior ^ found, 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     if prompt.prior_iou is not None:
         agrees = prompt.prior_iou >= TRUSTED
@@ -430,6 +431,12 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
         whole = cv2.dilate(meant[parts].astype(np.uint8), kernel) > 0
         merged[around][change & (whole | near_a_click)] = value
     return merged
+
+
+def _around(mask: BoolMask, beside: int) -> tuple[slice, slice]:
+    """Rows and columns of a mask's box and of so many pixels around it; all where it is empty."""
+    x0, y0, x1, y1 = box_of_mask(mask) or (0, 0, *mask.shape[::-1])
+    return slice(max(0, y0 - beside), y1 + beside), slice(max(0, x0 - beside), x1 + beside)
 
 
 def moved_onto(prior: BoolMask, found: BoolMask) -> tuple[BoolMask, float]:
