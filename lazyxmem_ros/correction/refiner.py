@@ -316,22 +316,17 @@ class RefinerCorrector:
         score: the IoU that the first answer is expected to have.
         """
         found = probability > 0.5
-        corners = choose_parts(found)
-        if not corners:
+        parts = choose_parts(found)
+        if not parts:
             return probability
-        inputs = []
-        for x, y in corners:
-            part = slice(y, y + CROP), slice(x, x + CROP)
-            corner = np.array([x, y], np.float32)
-            clicks = positive - corner, negative - corner
-            inputs.append(network_input(picture[part], found[part], *clicks, None, prior_iou=score))
-        seen, _ = self._see(inputs)
+        prompt = Prompt(positive, negative, mask=found, prior_iou=score)
+        seen, _ = self._see([window_input(picture, prompt, part) for part in parts])
         total = FIRST_WEIGHT * probability
         weight = np.full_like(probability, FIRST_WEIGHT)
-        for (x, y), answer in zip(corners, seen, strict=True):
-            part = slice(y, y + CROP), slice(x, x + CROP)
-            total[part] += PYRAMID * answer
-            weight[part] += PYRAMID
+        for part, answer in zip(parts, seen, strict=True):
+            pixels = slice(part.y, part.y + CROP), slice(part.x, part.x + CROP)
+            total[pixels] += PYRAMID * answer
+            weight[pixels] += PYRAMID
         return total / weight
 
     @torch.inference_mode()
@@ -349,17 +344,17 @@ class RefinerCorrector:
         )
 
 
-def choose_parts(found: BoolMask) -> list[tuple[int, int]]:
-    """Corners (x, y) of the parts, one to four of 160x160 pixels, that show the outline of a mask
-    [320, 320]; none where there is no outline.
+def choose_parts(found: BoolMask) -> list[Window]:
+    """One to four windows of 160x160 pixels that show the outline of a mask [320, 320]; none where
+    there is no outline.
     """
     box = box_of_mask(found)
     if box is None:
         return []
     (left, right), (top, bottom) = _along(box[0], box[2]), _along(box[1], box[3])
-    corners = dict.fromkeys((x, y) for y in (top, bottom) for x in (left, right))
-    parts = {(x, y): found[y : y + CROP, x : x + CROP] for x, y in corners}
-    return [corner for corner, part in parts.items() if part.any() and not part.all()]
+    parts = dict.fromkeys(Window(x, y, CROP) for y in (top, bottom) for x in (left, right))
+    shown = {p: found[p.y : p.y + CROP, p.x : p.x + CROP] for p in parts}
+    return [part for part, mask in shown.items() if mask.any() and not mask.all()]
 
 
 def _along(start: int, stop: int) -> tuple[int, int]:

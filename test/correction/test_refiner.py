@@ -143,10 +143,12 @@ def test_parts_show_all_of_the_outline(box: tuple[int, int, int, int], count: in
     x0, y0, x1, y1 = box
     found = np.zeros((FINE, FINE), bool)
     found[y0:y1, x0:x1] = True
-    corners = choose_parts(found)
-    assert len(corners) == count
+    parts = choose_parts(found)
+    assert len(parts) == count
     shown = np.zeros_like(found)
-    for x, y in corners:
+    for part in parts:
+        x, y = part.x, part.y
+        assert part.side == CROP
         assert 0 <= min(x, y) <= max(x, y) <= FINE - CROP
         shown[y : y + CROP, x : x + CROP] = True
     assert shown[max(0, y0 - RIM) : y1 + RIM, max(0, x0 - RIM) : x1 + RIM].all()
