@@ -217,6 +217,15 @@ def box_of_mask(mask: BoolMask) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def surroundings(mask: BoolMask, margin: int) -> tuple[slice, slice] | None:
+    """Rows and columns of a mask's tight box and `margin` pixels around it; None if it is empty."""
+    box = box_of_mask(mask)
+    if box is None:
+        return None
+    x0, y0, x1, y1 = box
+    return slice(max(0, y0 - margin), y1 + margin), slice(max(0, x0 - margin), x1 + margin)
+
+
 def mask_iou(first: BoolMask, second: BoolMask) -> float:
     """Intersection over union of two masks bool [H, W]; 0 if both are empty."""
     union = int(np.count_nonzero(first | second))

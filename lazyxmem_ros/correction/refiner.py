@@ -29,6 +29,7 @@ from lazyxmem_ros.correction.base import (
     box_of_mask,
     discs,
     mask_iou,
+    surroundings,
     validate_image,
     validate_prompt,
 )
@@ -387,7 +388,8 @@ def follow_colours(
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # it draws; the same prompt shall have the same answer
     cv2.grabCut(some, theirs, None, *models, 0, cv2.GC_INIT_WITH_MASK)
-    near = _around(labels != cv2.GC_BGD, BESIDE)
+    near = surroundings(labels != cv2.GC_BGD, BESIDE)
+    assert near is not None
     some, theirs = (np.ascontiguousarray(a[near]) for a in (crop, labels))
     cv2.grabCut(some, theirs, None, *models, GRABCUT_ROUNDS, cv2.GC_EVAL)
     labels[near] = theirs
@@ -403,7 +405,9 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
     nothing else changes (as in FocalClick's progressive merge). Beside a prior that is expected to
     be good, a large change there is the network's mistake.
     """
-    around = _around(prior ^ found, 1)
+    around = surroundings(prior ^ found, 1)
+    if around is None:
+        return prior.copy()
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     if prompt.prior_iou is not None:
         agrees = prompt.prior_iou >= TRUSTED
@@ -426,12 +430,6 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
         whole = cv2.dilate(meant[parts].astype(np.uint8), kernel) > 0
         merged[around][change & (whole | near_a_click)] = value
     return merged
-
-
-def _around(mask: BoolMask, beside: int) -> tuple[slice, slice]:
-    """Rows and columns of a mask's box and of so many pixels around it; all where it is empty."""
-    x0, y0, x1, y1 = box_of_mask(mask) or (0, 0, *mask.shape[::-1])
-    return slice(max(0, y0 - beside), y1 + beside), slice(max(0, x0 - beside), x1 + beside)
 
 
 def moved_onto(prior: BoolMask, found: BoolMask) -> tuple[BoolMask, float]:

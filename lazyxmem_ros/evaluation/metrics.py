@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.correction.base import BoolMask, surroundings
 from lazyxmem_ros.evaluation.errors import MetricError
 
-BoolMask = NDArray[np.bool_]
 Scores = NDArray[np.float64]
 
 BOUNDARY_TOLERANCE = 0.008
@@ -58,7 +58,7 @@ def boundary_f(
     """
     predicted, true = _as_masks(prediction, truth)
     radius = int(math.ceil(tolerance * math.hypot(*true.shape)) if tolerance < 1 else tolerance)
-    box = _common_box(predicted, true, margin=radius + 1)
+    box = surroundings(predicted | true, margin=radius + 1)
     if box is None:
         return 1.0
     # The boundary map looks one pixel right and down, and treats the image's last row and column
@@ -200,19 +200,6 @@ def _as_masks(
             f"masks must be [H, W] and of one size, got {prediction.shape} and {truth.shape}"
         )
     return prediction.astype(bool, copy=False), truth.astype(bool, copy=False)
-
-
-def _common_box(first: BoolMask, second: BoolMask, *, margin: int) -> tuple[slice, slice] | None:
-    """The smallest window holding both masks and `margin` pixels around; None if both are empty."""
-    union = first | second
-    rows = np.flatnonzero(union.any(axis=1))
-    if rows.size == 0:
-        return None
-    columns = np.flatnonzero(union[rows[0] : rows[-1] + 1].any(axis=0))
-    return (
-        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + margin + 1),
-        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + margin + 1),
-    )
 
 
 def _boundary_map(mask: BoolMask) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from lazyxmem_ros.correction.base import (
     mask_iou,
     objection,
     pixels_of,
+    surroundings,
     validate_image,
     validate_prompt,
 )
@@ -130,3 +131,10 @@ def test_iou_of_masks():
     a[:2], b[1:3] = True, True
     assert mask_iou(a, b) == pytest.approx(1 / 3)
     assert mask_iou(a, a) == 1
+
+
+def test_the_surroundings_of_a_mask_end_at_the_image():
+    assert surroundings(MASK, 3) == (slice(7, 23), slice(7, 33))
+    assert surroundings(MASK, 12)[0].start == 0
+    assert MASK[surroundings(MASK, 25)].shape == (40, 55)
+    assert surroundings(np.zeros(SIZE, bool), 3) is None
