@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lazyxmem_ros.correction.base import Prompt, mask_iou
-from lazyxmem_ros.correction.refiner import (
+from lazyxmem_ros.correction.refiner_input import (
     Window,
     choose_window,
     draw_clicks,

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded corrector: a small network that segments a crop from clicks, a box and a prior.
 
-Which crops the network (`refiner_network.py`) sees of an image, how prompts are drawn for it, and
-what its answers change. `training/train_refiner.py` trains it.
+How often the network (`refiner_network.py`) looks, at which crops (`refiner_input.py`), and what
+its answers change. `training/train_refiner.py` trains it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -34,29 +33,18 @@ from lazyxmem_ros.correction.base import (
     validate_prompt,
 )
 from lazyxmem_ros.correction.device import resolve_device
-from lazyxmem_ros.correction.refiner_network import (
-    BOX,
-    CHANNELS,
-    CROP,
-    NEGATIVE,
-    POSITIVE,
-    PRIOR,
-    PRIOR_IOU,
-    RefinerNetwork,
+from lazyxmem_ros.correction.refiner_input import (
+    CLICK_SIGMA,
+    SEARCH_SHARES,
+    Window,
+    choose_window,
+    overlap,
+    window_input,
 )
-from lazyxmem_ros.xmem.network import IMAGE_MEAN, IMAGE_STD
+from lazyxmem_ros.correction.refiner_network import CROP, RefinerNetwork
 
-CLICK_SIGMA = 4.0
-"""Pixels: width of a click's Gaussian, in the crop."""
-MARGIN = 1.6
-"""Side of the crop as a multiple of what is known of the object."""
-SEARCH_SHARES = (0.42, 0.75, 1.0)
-"""Sides of the first crops, as shares of the image's shorter side, where only clicks are known: the
-answer that the network itself expects most of is kept."""
 SAME_WINDOW = 0.7
 """Overlap of two windows from which a second look would show nothing new."""
-MIN_SIDE = 48
-"""Least side of a crop in image pixels."""
 DETAIL = 2.0
 """Pixels of the crop: half the width below which a change along an outline is none."""
 SURE = 0.8
@@ -91,118 +79,6 @@ MATCHED = 160
 _RAMP = 1 - np.abs((np.arange(CROP, dtype=np.float32) + 0.5) / (CROP / 2) - 1)
 PYRAMID = np.minimum(_RAMP[:, None], _RAMP[None, :])
 """Weight of a part's pixels: 1 in its middle, 0 at its border; [160, 160]."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """A square window of the image that becomes the crop: corner and side, whole pixels."""
-
-    x: int
-    y: int
-    side: int
-
-    def take(self, picture: NDArray[np.uint8], crop_side: int = CROP) -> NDArray[np.uint8]:
-        """The crop of a picture uint8 [H, W] or [H, W, C], `crop_side` pixels wide and high; zeros
-        beyond the image.
-        """
-        method = cv2.INTER_AREA if self.side > crop_side else cv2.INTER_LINEAR
-        x0, y0, side = self.x, self.y, self.side
-        height, width = picture.shape[:2]
-        left, top = max(0, -x0), max(0, -y0)
-        right, bottom = max(0, x0 + side - width), max(0, y0 + side - height)
-        inner = picture[max(0, y0) : y0 + side, max(0, x0) : x0 + side]
-        whole = cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_CONSTANT)
-        crop = cv2.resize(whole, (crop_side, crop_side), interpolation=method)
-        return crop.astype(np.uint8, copy=False)
-
-    def place(self, points: NDArray[np.float32], crop_side: int = CROP) -> NDArray[np.float32]:
-        """Where points [P, 2] (x, y) of the image lie in a crop of so many pixels."""
-        corner = np.array([self.x, self.y], np.float32)
-        return ((points - corner) * crop_side / self.side).astype(np.float32)
-
-    def put_back(self, crop: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """A square crop's values at their place in an image of `size` (H, W); 0 elsewhere."""
-        x0, y0, side = self.x, self.y, self.side
-        scaled = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
-        out = np.zeros(size, np.float32)
-        top, left = max(0, y0), max(0, x0)
-        bottom, right = min(size[0], y0 + side), min(size[1], x0 + side)
-        out[top:bottom, left:right] = scaled[top - y0 : bottom - y0, left - x0 : right - x0]
-        return out
-
-
-def choose_window(
-    prompt: Prompt, size: tuple[int, int], *, search_share: float = SEARCH_SHARES[1]
-) -> Window:
-    """The window around all that a prompt knows of the object, in an image of `size` (H, W).
-
-    search_share: its least side where only clicks are known, as a share of the shorter side.
-    """
-    boxes = [] if prompt.box is None else [prompt.box]
-    prior = None if prompt.mask is None else box_of_mask(prompt.mask)
-    if prior is not None:
-        boxes.append(prior)
-    points = prompt.positive
-    xs = [b[0] for b in boxes] + [b[2] for b in boxes] + [float(x) for x in points[:, 0]]
-    ys = [b[1] for b in boxes] + [b[3] for b in boxes] + [float(y) for y in points[:, 1]]
-    extent = MARGIN * max(max(xs) - min(xs), max(ys) - min(ys))
-    least = float(MIN_SIDE) if boxes else search_share * min(size)
-    side = round(max(extent, least))
-    x, y = (min(xs) + max(xs) - side) / 2, (min(ys) + max(ys) - side) / 2
-    return Window(round(x), round(y), side)
-
-
-def draw_clicks(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Clicks [P, 2] (x, y) in the crop as one map [160, 160]: the highest of their Gaussians."""
-    out = np.zeros((CROP, CROP), np.float32)
-    axis = np.arange(CROP, dtype=np.float32)
-    for x, y in points:
-        gx = np.exp(-((axis - x) ** 2) / (2 * CLICK_SIGMA**2))
-        gy = np.exp(-((axis - y) ** 2) / (2 * CLICK_SIGMA**2))
-        np.maximum(out, gy[:, None] * gx[None, :], out=out)
-    return out
-
-
-def network_input(
-    image: NDArray[np.uint8],
-    prior: NDArray[np.bool_] | None,
-    positive: NDArray[np.float32],
-    negative: NDArray[np.float32],
-    box: tuple[float, float, float, float] | None,
-    *,
-    prior_iou: float | None = None,
-) -> NDArray[np.float32]:
-    """A crop's channels [8, 160, 160] from its image, prior, and prompts in crop pixels."""
-    out = np.zeros((CHANNELS, CROP, CROP), np.float32)
-    colour = (image.astype(np.float32) / 255 - IMAGE_MEAN) / IMAGE_STD
-    out[:3] = colour.transpose(2, 0, 1)
-    out[PRIOR] = -1 if prior is None else prior
-    out[PRIOR_IOU] = -1 if prior is None or prior_iou is None else prior_iou
-    out[POSITIVE], out[NEGATIVE] = draw_clicks(positive), draw_clicks(negative)
-    if box is not None:
-        x0, y0, x1, y1 = (int(np.clip(round(v), 0, CROP)) for v in box)
-        out[BOX, y0:y1, x0:x1] = 1
-    return out
-
-
-def window_input(image: NDArray[np.uint8], prompt: Prompt, window: Window) -> NDArray[np.float32]:
-    """The network's input [8, 160, 160] for one window of an image."""
-    box = None
-    if prompt.box is not None:
-        corners = window.place(np.array(prompt.box, np.float32).reshape(2, 2))
-        x0, y0, x1, y1 = (float(v) for v in corners.ravel())
-        box = (x0, y0, x1, y1)
-    prior = None
-    if prompt.mask is not None and prompt.mask.any():
-        prior = window.take(np.where(prompt.mask, 255, 0).astype(np.uint8)) > 127
-    return network_input(
-        window.take(image),
-        prior,
-        window.place(prompt.positive),
-        window.place(prompt.negative),
-        box,
-        prior_iou=prompt.prior_iou,
-    )
 
 
 def load_refiner(path: str | PathLike[str]) -> RefinerNetwork:
@@ -461,14 +337,6 @@ def _scaled(mask: BoolMask, box: tuple[int, int, int, int], scale: float) -> NDA
     size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
     part = mask[y0:y1, x0:x1].astype(np.float32)
     return cv2.resize(part, size, interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
-
-
-def overlap(a: Window, b: Window) -> float:
-    """IoU of two windows."""
-    width = min(a.x + a.side, b.x + b.side) - max(a.x, b.x)
-    height = min(a.y + a.side, b.y + b.side) - max(a.y, b.y)
-    both = max(0, width) * max(0, height)
-    return both / (a.side**2 + b.side**2 - both)
 
 
 def _connected(mask: BoolMask, prompt: Prompt) -> BoolMask:

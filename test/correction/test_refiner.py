@@ -24,16 +24,18 @@ from lazyxmem_ros.correction.base import (
 from lazyxmem_ros.correction.refiner import (
     FINE,
     RIM,
-    SEARCH_SHARES,
     RefinerCorrector,
-    Window,
     choose_parts,
-    choose_window,
-    draw_clicks,
     follow_colours,
     load_refiner,
     merge,
     moved_onto,
+)
+from lazyxmem_ros.correction.refiner_input import (
+    SEARCH_SHARES,
+    Window,
+    choose_window,
+    draw_clicks,
     network_input,
     overlap,
 )
