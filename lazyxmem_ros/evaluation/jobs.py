@@ -18,7 +18,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -233,8 +233,11 @@ class _GraphWork(_Work):
 
 def load_tables(folders: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames and events of the given complete jobs, one table each."""
-    frames = [pd.read_parquet(folder / FRAMES_FILE) for folder in folders]
-    events = [pd.read_parquet(folder / EVENTS_FILE) for folder in folders]
+    # Arrow's own threads sometimes still hold the file when Python ends, and abort or hang it
+    # (apache/arrow 34314 and 50482).
+    read = partial(pd.read_parquet, use_threads=False)
+    frames = [read(folder / FRAMES_FILE) for folder in folders]
+    events = [read(folder / EVENTS_FILE) for folder in folders]
     events = [table for table in events if len(table)]
     return (
         pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(),
