@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-BoolMask = NDArray[np.bool_]
+from lazyxmem_ros.correction.base import BoolMask
 
 KINDS = ("half", "shift", "leak", "grow", "shrink", "coarse", "neighbour", "stolen", "good")
 KIND_SHARES = (0.15, 0.34, 0.08, 0.03, 0.03, 0.06, 0.09, 0.06, 0.16)

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from lazyxmem_ros.correction import Corrector, Prompt, make_corrector
-from lazyxmem_ros.correction.base import box_of_mask
+from lazyxmem_ros.correction.base import BoolMask, box_of_mask
 from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.metrics import region_similarity
@@ -32,7 +32,6 @@ from lazyxmem_ros.evaluation.operator import largest_error
 from training.compose import ComposeConfig, Composer
 from training.material import HELD_OUT_SEQUENCES, load_material
 
-BoolMask = NDArray[np.bool_]
 FRAME_STEP = 10
 """Every which frame of the real sequences is measured."""
 GENERATED = 30

@@ -15,7 +15,6 @@ from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 from training.camera import Clip
 
-BoolMask = NDArray[np.bool_]
 UInt8Array = NDArray[np.uint8]
 
 GREY_SHARE, SWAPPED_SHARE, TINTED_SHARE = 0.05, 0.1, 0.5

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lazyxmem_ros.correction.base import Prompt, mask_iou
+from lazyxmem_ros.correction.base import Prompt, box_of_mask, mask_iou
 from lazyxmem_ros.correction.refiner_input import (
     Window,
     choose_window,
@@ -138,10 +138,9 @@ def _loose_box(
     rng: np.random.Generator, truth: NDArray[np.bool_]
 ) -> tuple[float, float, float, float]:
     """The box of a mask as a person draws it."""
-    rows, columns = np.nonzero(truth)
-    jitter = rng.normal(0, 0.05, 4) * max(4, int(np.ptp(columns)))
-    tight = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + jitter
-    x0, y0, x1, y1 = (float(v) for v in np.clip(tight, 0, truth.shape[0]))
+    tight = np.array(box_of_mask(truth), np.float64)
+    jitter = rng.normal(0, 0.05, 4) * max(4, tight[2] - tight[0] - 1)
+    x0, y0, x1, y1 = (float(v) for v in np.clip(tight + jitter, 0, truth.shape[0]))
     return x0, y0, max(x1, x0 + 2), max(y1, y0 + 2)
 
 

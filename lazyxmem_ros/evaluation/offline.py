@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.correction.base import (
+    BoolMask,
     Corrector,
     CorrectorError,
     Prompt,
@@ -41,7 +42,6 @@ from lazyxmem_ros.lazy import (
 )
 
 Labels = NDArray[np.uint16]
-BoolMask = NDArray[np.bool_]
 Schedule = Mapping[int, frozenset[int]]
 """Object id -> numbers of the frames on which the operator is asked (Trigger.RANDOM)."""
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.correction.base import Prompt, discs
+from lazyxmem_ros.correction.base import Prompt, box_of_mask, discs
 from lazyxmem_ros.evaluation.errors import MetricError
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
@@ -177,8 +177,7 @@ class SimulatedOperator:
 
     def _noisy_box(self, mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
         """The mask's box with click noise on its corners, at least two pixels wide and high."""
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        corners = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
+        corners = np.array(box_of_mask(mask), dtype=np.float64)
         corners += self._random.normal(0.0, 1.0, 4) * self.config.click_noise
         height, width = mask.shape
         x0, y0 = (np.clip(corners[:2], 0, (width - MIN_BOX_SIDE, height - MIN_BOX_SIDE))).round()

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
 from lazyxmem_ros.evaluation.sequences import Sample
 
-BoolMask = NDArray[np.bool_]
 NAN = float("nan")
 
 
