@@ -103,7 +103,7 @@ class Job:
         """Changes with anything that could change the results."""
         settings = self.tracker
         facts = {
-            "version": lazyxmem_ros.__version__,
+            "code": _code_digest(Path(lazyxmem_ros.__file__).parent),
             "weights": _digest(settings.weights),
             "calibration": _digest(calibration_path(settings.weights)),
             "corrector": _digest(
@@ -324,6 +324,15 @@ def _write_last(path: Path, content: dict[str, Any]) -> None:
 @lru_cache(maxsize=8)
 def _digest(path: Path | None) -> str | None:
     return None if path is None or not path.is_file() else weights.sha256(path)
+
+
+@lru_cache(maxsize=1)
+def _code_digest(package: Path) -> str:
+    """Of every module of a package: nobody can tell which of them leaves the results alone."""
+    digest = hashlib.sha256()
+    for module in sorted(package.rglob("*.py")):
+        digest.update(module.relative_to(package).as_posix().encode() + b"\0" + module.read_bytes())
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

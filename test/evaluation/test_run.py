@@ -123,6 +123,23 @@ def test_other_weights_of_the_corrector_are_another_job(
     assert len(seen) == 2
 
 
+def test_other_code_is_another_job(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["lazy"])
+    job = Job(plan.sequences[0], plan.methods[0], plan.tracker, plan.operator)
+    seen = {job.fingerprint()}
+    for version in ("one", "two"):
+        package = tmp_path / version
+        (package / "lazy").mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "lazy" / "policy.py").write_text("AREA = 1\n" if version == "one" else "")
+        monkeypatch.setattr("lazyxmem_ros.__file__", str(package / "__init__.py"))
+        seen.add(job.fingerprint())
+        seen.add(job.fingerprint())
+    assert len(seen) == 3
+
+
 def test_what_is_missing_is_run_again_and_nothing_twice(
     two_walks: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
