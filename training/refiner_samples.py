@@ -68,6 +68,8 @@ class Batch(NamedTuple):
 
 Sample = tuple[NDArray[np.float32], NDArray[np.bool_], float]
 """One element of each part of a Batch."""
+Click = tuple[float, float, bool]
+"""x, y, and whether it is on the object."""
 
 
 def make_sample(
@@ -85,53 +87,77 @@ def make_sample(
     tracked: the prior, as the tracker left it. prior_share: without it, how often there is a broken
     one.
     """
-    size = truth.shape[0], truth.shape[1]
     prior = tracked
     if tracked is None and rng.random() < prior_share:
-        prior = break_mask(rng, truth, neighbour)
-        if not prior.any():
-            prior = None
-    believed = np.zeros_like(truth) if prior is None else prior
-    positive: list[tuple[float, float]] = []
-    negative: list[tuple[float, float]] = []
+        broken = break_mask(rng, truth, neighbour)
+        prior = broken if broken.any() else None
+    prompt = _prompt(rng, truth, prior, by_operator=tracked is not None)
+    window = _window(rng, truth, prompt)
+    true_crop = window.take(np.where(truth, 255, 0).astype(np.uint8)) > 127
+    area = np.count_nonzero(truth) * (CROP / window.side) ** 2
+    return window_input(image, prompt, window), true_crop, area
+
+
+def _prompt(
+    rng: np.random.Generator,
+    truth: NDArray[np.bool_],
+    prior: NDArray[np.bool_] | None,
+    *,
+    by_operator: bool,
+) -> Prompt:
+    """What is said of a target: a box, or clicks as the simulated operator or anybody gives them,
+    and the prior, mostly with about its IoU.
+    """
     box = None
+    clicks: list[Click] = []
     if prior is None and rng.random() < BOX_SHARE:
         box = _loose_box(rng, truth)
-    elif tracked is not None:
-        operator = OperatorConfig(
-            Gesture.LARGEST_ERROR,
-            click_noise=float(rng.uniform(0, CLICK_NOISE)),
-            seed=int(rng.integers(2**31)),
-            clicks=1 + int(rng.choice(3, p=CLICK_SHARES)),
-        )
-        clicks = SimulatedOperator(operator).click(truth, tracked)
-        for points, on in ((clicks.positive, True), (clicks.negative, False)) if clicks else ():
-            true = [p for p in points if truth[round(float(p[1])), round(float(p[0]))] == on]
-            (positive if on else negative).extend((float(x), float(y)) for x, y in true)
+    elif prior is not None and by_operator:
+        clicks = _operators_clicks(rng, truth, prior)
     else:
-        for number in range(1 + int(rng.choice(3, p=CLICK_SHARES))):
-            x, y, on = _click(rng, truth, believed, first=number == 0)
-            (positive if on else negative).append((x, y))
+        believed = np.zeros_like(truth) if prior is None else prior
+        count = 1 + int(rng.choice(3, p=CLICK_SHARES))
+        clicks = [_click(rng, truth, believed, first=number == 0) for number in range(count)]
     prior_iou = None
     if prior is not None and rng.random() < TOLD_SHARE:
         noisy = mask_iou(prior, truth) + rng.normal(0, IOU_NOISE)
         prior_iou = float(np.clip(noisy, 0, 1))
-    prompt = Prompt(
-        positive=np.array(positive),
-        negative=np.array(negative),
+    return Prompt(
+        positive=np.array([(x, y) for x, y, on in clicks if on]),
+        negative=np.array([(x, y) for x, y, on in clicks if not on]),
         box=box,
         mask=prior,
         prior_iou=prior_iou,
     )
+
+
+def _operators_clicks(
+    rng: np.random.Generator, truth: NDArray[np.bool_], prior: NDArray[np.bool_]
+) -> list[Click]:
+    """All clicks at once on a mask's errors, near their middles, but for those that miss them."""
+    config = OperatorConfig(
+        Gesture.LARGEST_ERROR,
+        click_noise=float(rng.uniform(0, CLICK_NOISE)),
+        seed=int(rng.integers(2**31)),
+        clicks=1 + int(rng.choice(3, p=CLICK_SHARES)),
+    )
+    given = SimulatedOperator(config).click(truth, prior)
+    if given is None:
+        return []
+    clicks = [(float(x), float(y), True) for x, y in given.positive]
+    clicks += [(float(x), float(y), False) for x, y in given.negative]
+    return [(x, y, on) for x, y, on in clicks if truth[round(y), round(x)] == on]
+
+
+def _window(rng: np.random.Generator, truth: NDArray[np.bool_], prompt: Prompt) -> Window:
+    """What the crop shows: what the prompt knows of, or, as in the closer look, what is there."""
     share = float(np.exp(rng.uniform(*np.log(SEARCH_RANGE))))
-    anything = bool(positive) or box is not None or prior is not None
-    window = choose_window(prompt if anything else Prompt(mask=truth), size, search_share=share)
-    if box is None and rng.random() < CLOSER_SHARE:
-        window = choose_window(Prompt(mask=truth), size)  # the second, closer look
-    window = _jittered(rng, window)
-    true_crop = window.take(np.where(truth, 255, 0).astype(np.uint8)) > 127
-    area = np.count_nonzero(truth) * (CROP / window.side) ** 2
-    return window_input(image, prompt, window), true_crop, area
+    known = len(prompt.positive) > 0 or prompt.box is not None or prompt.mask is not None
+    closer = prompt.box is None and rng.random() < CLOSER_SHARE
+    if closer or not known:
+        prompt = Prompt(mask=truth)
+    size = truth.shape[0], truth.shape[1]
+    return _jittered(rng, choose_window(prompt, size, search_share=share))
 
 
 def _loose_box(
@@ -146,8 +172,8 @@ def _loose_box(
 
 def _click(
     rng: np.random.Generator, truth: NDArray[np.bool_], believed: NDArray[np.bool_], *, first: bool
-) -> tuple[float, float, bool]:
-    """A click (x, y, positive): on the largest error, near it, or anywhere that it is true."""
+) -> Click:
+    """A click: on the largest error, near it, or anywhere that it is true."""
     error = largest_error(truth & ~believed, believed & ~truth) if first else None
     if error is not None and rng.random() < 0.85:
         reach = 0.03 * np.sqrt(np.count_nonzero(truth))
