@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time and memory against the number of frames, with objects coming and going all along.
 
-    tools/run python bench/flat.py                  # 20 000 frames, 10 to 15 minutes
+    tools/run python bench/flat.py                  # 20 000 frames, 10 to 20 minutes
     tools/run python bench/flat.py --frames 2000    # a look
 
 Five objects at a time, 200 in all, with the embedded network, everything that is kept for late
