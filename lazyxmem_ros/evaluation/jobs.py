@@ -148,6 +148,7 @@ def run_job(
 
     progress: called with the number of frames done so far. With `job.strict` errors are raised.
     """
+    fingerprint = job.fingerprint()  # of what is loaded now, not of what it is edited to meanwhile
     target = folder / job.name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -168,7 +169,7 @@ def run_job(
     report = JobReport(
         job.name, frames, time.perf_counter() - started, tuple(work.log.faults), error
     )
-    _write_last(target / JOB_FILE, {**asdict(report), "fingerprint": job.fingerprint()})
+    _write_last(target / JOB_FILE, {**asdict(report), "fingerprint": fingerprint})
     return report
 
 

@@ -29,7 +29,13 @@ from lazyxmem_ros.evaluation.errors import (
     EvaluationError,
     MethodError,
 )
-from lazyxmem_ros.evaluation.jobs import Job, JobReport, TrackerSettings
+from lazyxmem_ros.evaluation.jobs import (
+    Job,
+    JobReport,
+    TrackerSettings,
+    is_complete,
+    run_job,
+)
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
 from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig
 from lazyxmem_ros.evaluation.run import EvaluationPlan, evaluate
@@ -138,6 +144,23 @@ def test_other_code_is_another_job(
         seen.add(job.fingerprint())
         seen.add(job.fingerprint())
     assert len(seen) == 3
+
+
+def test_what_is_edited_during_a_run_did_not_make_its_results(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["xmem"])
+    job = Job(plan.sequences[0], plan.methods[0], plan.tracker, plan.operator)
+    edited = tmp_path / "edited"
+    edited.mkdir()
+
+    def edit(frames: int) -> None:
+        monkeypatch.setattr("lazyxmem_ros.__file__", str(edited / "__init__.py"))
+
+    run_job(job, tmp_path / "out", edit)
+    assert is_complete(job, tmp_path / "out") is None
+    monkeypatch.undo()
+    assert is_complete(job, tmp_path / "out") is not None
 
 
 def test_what_is_missing_is_run_again_and_nothing_twice(
