@@ -44,7 +44,8 @@ class Frame:
     distribution: Tensor
     """Probabilities [K + 1, H', W'] at the padded internal size."""
     hidden: dict[int, Tensor]
-    """Hidden state [C_h, h, w] of each object after this frame's decoding."""
+    """Hidden state [C_h, h, w] of each object after this frame's decoding; a deep update when it
+    enters memory is the tracker's."""
     clock: int
     """The memory clock's reading that this frame has if it is not held."""
     deep_update: bool
@@ -68,6 +69,11 @@ class Frame:
         """Bytes of the tensors that it keeps for corrections."""
         return sum(t.nbytes for t in self._kept())
 
+    @property
+    def made_bytes(self) -> int:
+        """Of these, bytes of what is made anew when it is gone through again."""
+        return self.distribution.nbytes + sum(h.nbytes for h in self.hidden.values())
+
     def _kept(self) -> Iterator[Tensor]:
         yield from (self.image, *(self.features or ()), self.distribution)
         yield from self.given.values()
@@ -87,8 +93,10 @@ class Frame:
     def settle(self) -> None:
         """Move what is kept to memory for what stays (see `storage`); all values stay the same.
 
-        What is replaced later moves with the next call. On a GPU nothing needs to move.
+        What is replaced later moves with the next call. On a GPU nothing needs to move. What
+        `probabilities` computed at the image's size is let go; they can be had again.
         """
+        self._probabilities = None
         if self.image.device.type != "cpu":
             return
         settled = {id(t) for t in self._settled}

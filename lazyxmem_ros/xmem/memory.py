@@ -237,6 +237,7 @@ class Memory:
     def remove_object(self, object_id: int) -> None:
         """Free the object's values, and the tokens that nobody else owns."""
         del self._owners[object_id]
+        self._shows[self._shows == object_id] = 0  # its id may be another object's some day
         if not self._owners:
             self._working.clear()
             self._long_term = 0

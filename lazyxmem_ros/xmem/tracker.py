@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,7 +137,6 @@ class XMemTracker:
                 f"frame {self._frame.index} is still open: memorize, hold or correct it first"
             )
         given = self._take_masks(masks or {}, size)
-        self._size = size
         padded, inner = self._inputs.image(image)
         clock = self._clock + 1
         frame = Frame(
@@ -152,9 +152,11 @@ class XMemTracker:
             deep_update=self._deep_update_due(clock, given=bool(given)),
             inner_size=inner,
         )
-        self._frames += 1
-        self._frame = frame
-        self._open(frame, given)
+        with self._or_nothing():
+            self._size = size
+            self._frames += 1
+            self._frame = frame
+            self._open(frame, given)
         return frame
 
     @torch.inference_mode()
@@ -169,11 +171,12 @@ class XMemTracker:
         given = self._take_masks(masks, frame.size)
         if not given:
             return
-        if frame.open:
-            frame.deep_update = self._deep_update_due(frame.clock, given=True)
-        self._give(frame, given)
-        if not frame.open:
-            self._enter(frame, deep_update=True)
+        with self._or_nothing():
+            if frame.open:
+                frame.deep_update = self._deep_update_due(frame.clock, given=True)
+            self._give(frame, given)
+            if not frame.open:
+                self._enter(frame, deep_update=True)
 
     @torch.inference_mode()
     def memorize(self, frame: Frame, masks: Mapping[int, Mask] | None = None) -> None:
@@ -233,11 +236,7 @@ class XMemTracker:
         """Forget objects and free their memory. Raises `UnknownObjectError`, changing nothing."""
         ids = list(dict.fromkeys(object_ids))
         self._check_known(ids)
-        for object_id in ids:
-            del self._births[object_id]
-            self._hidden.pop(object_id, None)
-            if self._memory is not None and object_id in self._memory.object_ids:
-                self._memory.remove_object(object_id)
+        self._forget(ids)
         frame = self._frame
         if frame is not None and ids:
             keep = [n for n, i in enumerate(frame.object_ids) if i not in ids]
@@ -324,6 +323,32 @@ class XMemTracker:
         self._open(frame, given)
         return frame
 
+    def _forget(self, object_ids: Iterable[int]) -> None:
+        """All of known objects but what the newest frame shows of them."""
+        for object_id in object_ids:
+            del self._births[object_id]
+            self._hidden.pop(object_id, None)
+            if self._memory is not None and object_id in self._memory.object_ids:
+                self._memory.remove_object(object_id)
+        if not self._births:
+            self._memory = self._tokens = None  # the next image may have another size
+
+    @contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """What fails on the way (the device's memory may be full) leaves the objects and the newest
+        frame as they were.
+        """
+        newest, frames, size, known = self._frame, self._frames, self._size, set(self._births)
+        before = newest.copy() if newest else None
+        try:
+            yield
+        except BaseException:
+            self._forget(self._births.keys() - known)
+            self._frame, self._frames, self._size = newest, frames, size
+            if newest is not None:
+                vars(newest).update(vars(before))
+            raise
+
     # ---- when
 
     def _memory_due(self, clock: int) -> bool:
@@ -363,7 +388,7 @@ class XMemTracker:
                 update_hidden=not (synchronous and frame.deep_update),
             )
         frame.set_distribution(aggregate(torch.sigmoid(logits[0].float())))
-        self._unstack_hidden(frame, hidden)
+        frame.hidden |= self._unstack_hidden(frame, hidden)
 
     def _give(self, frame: Frame, given: Mapping[int, Tensor]) -> None:
         """Add the objects that are new and set the given masks."""
@@ -415,8 +440,8 @@ class XMemTracker:
         )
         self._last_memory = self._clock
         if deep_update:
-            self._unstack_hidden(frame, hidden)
-            self._hidden.update(frame.hidden)
+            # The frame keeps the decoder's: entering once more starts from there.
+            self._hidden |= frame.hidden | self._unstack_hidden(frame, hidden)
             self._last_deep_update = self._clock
 
     def _shown(self, frame: Frame) -> Tensor:
@@ -460,9 +485,11 @@ class XMemTracker:
             return None
         return torch.stack([frame.hidden[i] for i in frame.object_ids])[None]
 
-    def _unstack_hidden(self, frame: Frame, hidden: Tensor | None) -> None:
-        if hidden is not None:
-            frame.hidden.update(zip(frame.object_ids, hidden[0].float(), strict=True))
+    def _unstack_hidden(self, frame: Frame, hidden: Tensor | None) -> dict[int, Tensor]:
+        """Hidden state [C_h, h, w] of each of the frame's objects, from [1, K, C_h, h, w]."""
+        if hidden is None:
+            return {}
+        return dict(zip(frame.object_ids, hidden[0].float(), strict=True))
 
     # ---- checks, all of them before anything changes
 

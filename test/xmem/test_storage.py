@@ -187,7 +187,18 @@ def test_what_has_settled_is_not_moved_again(small_network: XMem) -> None:
     before = [t.data_ptr() for t in parts(frame)]
     frame.settle()
     assert [t.data_ptr() for t in parts(frame)] == before
-    tracker.memorize(frame)  # renews the hidden state
+    tracker.correct(frame, {1: shown})  # renews the distribution
     frame.settle()
-    assert [t.data_ptr() for t in parts(frame)][:-1] == before[:-1]
-    assert frame.hidden[1].data_ptr() != before[-1]
+    moved = [t.data_ptr() != was for t, was in zip(parts(frame), before, strict=True)]
+    assert moved == [t is frame.distribution for t in parts(frame)]
+
+
+def test_masks_at_the_size_of_the_image_are_not_kept(small_network: XMem) -> None:
+    tracker = XMemTracker(small_network, max_internal_size=48)
+    image = np.random.default_rng(0).integers(0, 256, (144, 160, 3), dtype=np.uint8)
+    frame = tracker.segment(image, {1: np.eye(144, 160, dtype=bool)})
+    frame.settle()
+    for _ in range(2):
+        assert frame.probabilities.shape == (2, 144, 160)
+        frame.settle()
+        assert frame._probabilities is None

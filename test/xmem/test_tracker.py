@@ -3,12 +3,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from random_clip import SIZE, TINY, image, mask
 
+import lazyxmem_ros.xmem.tracker as tracker_module
 from lazyxmem_ros.xmem import (
     Frame,
     FrameError,
@@ -237,6 +239,75 @@ def test_object_added_after_the_newest_frame_was_closed(tracker: XMemTracker) ->
     assert run(tracker, range(1, 8)).object_ids == (4,)
 
 
+def test_a_correction_of_a_closed_frame_is_as_if_it_had_been_open(small_network: XMem) -> None:
+    """Its closing has renewed the hidden state; the correction renews the decoder's, not that."""
+    after = []
+    for closed in (True, False):
+        tracker = XMemTracker(small_network, TINY)
+        tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
+        run(tracker, range(1, 6))
+        frame = tracker.segment(image(6))  # one that is memorized, with a deep update
+        if closed:
+            tracker.memorize(frame)
+        tracker.correct(frame, {1: mask(20, 30)})
+        after.append(run(tracker, range(7, 12)).probabilities)
+    assert torch.equal(*after)
+
+
+def test_an_id_used_again_has_nothing_of_the_object_before(tracker: XMemTracker) -> None:
+    def shown() -> set[int]:
+        memory = tracker.state().memory
+        assert memory is not None
+        return set(memory.shared["shows"].tolist())
+
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0), 2: mask(20, 30)}))
+    run(tracker, range(1, 12))
+    assert shown() == {0, 1, 2}
+    tracker.remove_objects([1])
+    assert shown() == {0, 2}
+
+
+NO_MEMORY = {
+    "features": ("encode_key", lambda t: t.segment(image(6))),
+    "prediction": ("decode", lambda t: t.segment(image(6), {2: mask(20, 30)})),
+    "given masks": ("aggregate", lambda t: t.segment(image(6), {1: mask(1, 1), 2: mask(20, 30)})),
+    "masks added": ("aggregate", lambda t: t.add_objects(t.frame, {2: mask(20, 30)})),
+    "masks learnt": ("encode_value", lambda t: t.add_objects(t.frame, {2: mask(20, 30)})),
+}
+
+
+@pytest.mark.parametrize("case", NO_MEMORY)
+def test_what_fails_on_the_way_changes_nothing(
+    case: str, small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, call = NO_MEMORY[case]
+    undisturbed, disturbed = (XMemTracker(small_network, TINY) for _ in range(2))
+    for tracker in (undisturbed, disturbed):
+        begun(tracker)
+        run(tracker, range(1, 6))
+    before = disturbed.frame.probabilities
+    full = Mock(side_effect=torch.OutOfMemoryError("the device's memory is full"))
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker_module if part == "aggregate" else small_network, part, full)
+        with pytest.raises(torch.OutOfMemoryError):
+            call(disturbed)
+    assert disturbed.object_ids == (1,)
+    assert torch.equal(disturbed.frame.probabilities, before)
+    again, expected = run(disturbed, range(6, 12)), run(undisturbed, range(6, 12))
+    assert again.index == expected.index
+    assert torch.equal(again.probabilities, expected.probabilities)
+
+
+def test_with_no_object_left_the_size_may_change(tracker: XMemTracker) -> None:
+    begun(tracker)
+    run(tracker, range(1, 4))
+    tracker.remove_objects([1])
+    frame = tracker.segment(image(0, (80, 96)), {1: mask(0, 0, (80, 96))})
+    tracker.memorize(frame)
+    frame = tracker.segment(image(1, (80, 96)))
+    assert frame.probabilities.shape == (2, 80, 96)
+
+
 def test_reset_allows_another_size(tracker: XMemTracker) -> None:
     tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
     tracker.reset()
@@ -313,13 +384,13 @@ def test_refusal_changes_nothing(case: str, small_network: XMem) -> None:
             with pytest.raises(error):
                 call(tracker)
         if tracker._frame is not None and tracker._frame.open:
-            if case == "given frame held":
-                continue  # the masks were given; only holding was refused
             tracker.memorize(tracker._frame)
         elif not disturb and case in ("unknown object corrected", "nothing corrected"):
             tracker.memorize(tracker.segment(image(1)))
+        elif not disturb and case == "given frame held":  # the masks stay; holding was refused
+            tracker.memorize(tracker.segment(image(1), {2: mask(0, 0)}))
         answers.append(run(tracker, range(2, 8)).probabilities)
-    torch.testing.assert_close(answers[0], answers[-1], rtol=0, atol=0)
+    torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("frame", ["old", "closed"])
