@@ -31,7 +31,7 @@ def add_to_past(state: LazyState, moments: list[Moment], masks: dict[int, BoolMa
         moment.additions.append(dict(masks))
     for object_id in masks:
         _introduce(state, object_id, frame.index)
-    left = state.go_back(frame.stamp)
+    left = state.go_back(frame.stamp, at_once=True)
     return Outcome(
         applied=True,
         reason=f"shown {newest.frame.index - frame.index} frames late, on the frame itself; "

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class CorrectionDesk:
         }
         if not masks:
             raise RefusedError("the correction has no mask")
+        masks = _without_overlap(masks)
         digests = {i: _digest(mask) for i, mask in masks.items()}
         source = correction.source
         if all(past.applied.get((i, source.value)) == digests[i] for i in masks):
@@ -62,13 +63,9 @@ class CorrectionDesk:
         """Applies masks to the newest frame, open or not."""
         newest, source = self._state.newest, correction.source
         assert newest is not None
-        for object_id, mask in masks.items():
-            if mask.any() and not newest.left_over(mask, source).any():
-                raise RefusedError(
-                    f"what was found of object {object_id} are pixels that an operator gave to "
-                    "other objects"
-                )
-        standing = {i: newest.correct(i, mask, source) for i, mask in masks.items()}
+        standing = _left_over(masks, newest.masks[Source.OPERATOR].values(), source)
+        for object_id, mask in standing.items():
+            newest.correct(object_id, mask, source)
         if not newest.open and (learnt := self._state.to_learn()) and set(masks) & set(learnt):
             self._learn_after_closing({i: learnt[i] for i in masks})
         stamp = newest.frame.stamp
@@ -120,6 +117,7 @@ class CorrectionDesk:
         if not moments:
             return self._apply_to_newest(correction, past, masks)
         frame = moments[-1].frame
+        masks = _left_over(masks, moments[-1].told_masks(), correction.source)
         probabilities = state.tracker.preview(frame, masks)
         if correction.source is Source.OPERATOR:
             for moment in moments:
@@ -237,6 +235,33 @@ class CorrectionDesk:
         if correction.source is Source.PSEUDO:
             for object_id in correction.masks:
                 self._state.dismiss(object_id, RequestKind.PSEUDO)
+
+
+def _without_overlap(masks: Mapping[int, BoolMask]) -> dict[int, BoolMask]:
+    """The masks [H, W]; each takes its pixels from those before it."""
+    kept: dict[int, BoolMask] = {}
+    for object_id, mask in masks.items():
+        kept = {i: other & ~mask for i, other in kept.items()} | {object_id: mask}
+    return kept
+
+
+def _left_over(
+    masks: Mapping[int, BoolMask], told: Collection[BoolMask], source: Source
+) -> dict[int, BoolMask]:
+    """The masks [H, W], less those `told` by a person if they are not a person's themselves.
+
+    Raises RefusedError where nothing is left of one.
+    """
+    if source is Source.OPERATOR:
+        return dict(masks)
+    left = {i: np.logical_and.reduce([mask, *(~m for m in told)]) for i, mask in masks.items()}
+    for object_id, mask in left.items():
+        if masks[object_id].any() and not mask.any():
+            raise RefusedError(
+                f"what was found of object {object_id} are pixels that an operator gave to "
+                "other objects"
+            )
+    return left
 
 
 def _digest(mask: BoolMask) -> bytes:

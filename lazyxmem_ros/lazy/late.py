@@ -27,6 +27,9 @@ from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 FRAMES_AT_LEAST = 2
 """Frames that a catch-up goes through with every new one, whatever its budget: one new frame
 comes with each step, so with fewer it would never arrive."""
+RETURNS = 2
+"""Times that corrections send a catch-up back before it takes over first and goes back then: those
+who answer all the time would keep it from ever arriving."""
 
 
 @dataclass(eq=False)
@@ -86,9 +89,15 @@ class Moment:
         )
 
     def learn(self, masks: dict[int, BoolMask]) -> None:
-        """Notes corrected masks; they take their pixels from earlier ones."""
+        """Notes corrected masks, none overlapping another; they take their pixels from earlier
+        ones.
+        """
         taken = np.logical_or.reduce(list(masks.values()))
         self.learnt = {i: mask & ~taken for i, mask in self.learnt.items()} | masks
+
+    def told_masks(self) -> list[BoolMask]:
+        """What memory learnt on it from a person."""
+        return [self.learnt[i] for i in self.told & self.learnt.keys()]
 
     def shows(self, object_id: int) -> bool:
         """Whether masks of the object were added on it."""
@@ -126,6 +135,8 @@ class Timeline:
         """Changes the bounds and forgets what lies beyond them."""
         self._max_time, self._max_bytes = max_time, max_bytes
         self._state_period = state_period
+        if not max_time:
+            self.clear()
         self._trim()
 
     def __len__(self) -> int:
@@ -141,12 +152,17 @@ class Timeline:
         """All of them, oldest first."""
         return list(self._moments)
 
+    @property
+    def oldest(self) -> Moment | None:
+        """The first one; None where nothing is kept."""
+        return self._moments[0] if self._moments else None
+
     def add(self, tracker: XMemTracker, moment: Moment, *, asked: bool) -> None:
         """Keeps the open frame, and a copy of the tracker's memory if one is due or `asked` for."""
         if not self._max_time:
             return
         if self._moments:
-            self._moments[-1].frame.settle()  # its closing has renewed the hidden states
+            self._moments[-1].frame.settle()  # a correction may have replaced its masks
         moment.frame.settle()
         copies = (m.stamp for m in reversed(self._moments) if m.state is not None)
         last = next(copies, None)
@@ -225,15 +241,13 @@ class CatchUp:
         self._arriving = arriving
         self._pending = deque(moments)
         self._done: list[Moment] = []
-        self._begin()
-
-    def _begin(self) -> None:
-        first = self._pending[0]
-        assert first.state is not None
-        self._fork = self._tracker.fork(first.state)
-        self._fresh = True
-        self.histories = dict(first.histories)
-        self.looks = copied(first.looks)
+        self._fork: XMemTracker | None = None  # until the first frame is gone through
+        self._returns = 0
+        self._left: int | None = None  # stamp from which to go on after taking over
+        self.failures = 0
+        """How often a frame could not be gone through."""
+        self.histories: Histories = {}
+        self.looks: AllLooks = {}
 
     @property
     def start(self) -> int:
@@ -247,8 +261,9 @@ class CatchUp:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the memory copies that were made on the way."""
-        return sum(m.state.nbytes for m in self._done if m.state is not None)
+        """Bytes of what was made on the way; the features are the timeline's."""
+        made = (m.frame.made_bytes + (m.state.nbytes if m.state else 0) for m in self._done)
+        return sum(made)
 
     @property
     def moments(self) -> list[Moment]:
@@ -259,35 +274,53 @@ class CatchUp:
         """A new frame was closed: it is gone through again as well."""
         self._pending.append(moment)
 
-    def revisit(self, stamp: int) -> None:
+    def revisit(self, stamp: int, *, at_once: bool) -> None:
         """What is said of the frame of a stamp has changed: where that was gone through already,
-        the last copy at or before it is where things go on from.
+        the last copy at or before it is where things go on from; after the taking over, where
+        corrections have sent it back often enough and it need not be `at_once`.
 
         The stamp must not lie before `start`.
         """
         if not self._done or self._done[-1].stamp < stamp:
             return
+        if self._left is not None:
+            stamp = min(stamp, self._left)
+        if self._returns == RETURNS and not at_once:
+            self._left = stamp
+            return
+        self._returns += not at_once
+        self._return_to(stamp)
+
+    def _return_to(self, stamp: int) -> None:
+        """Makes the last copy at or before a stamp where things go on from."""
         start = _last_copy(self._done, stamp)
         assert start is not None  # the first one has a copy
         self._pending.extendleft(reversed(self._done[start:]))
         del self._done[start:]
-        self._begin()
+        self._fork = self._left = None
 
     def run(self, budget: float) -> bool:
         """Goes on for `budget` seconds, `FRAMES_AT_LEAST` frames in any case; True: caught up."""
         until, frames = time.monotonic() + budget, 0
         while self._pending and (frames < FRAMES_AT_LEAST or time.monotonic() < until):
-            self._done.append(self._again(self._pending.popleft()))
+            self._advance()
             frames += 1
         return not self._pending
 
     def reach(self, object_ids: set[int]) -> None:
         """Goes on until these objects are known where it has come to, or all is gone through."""
-        while self._pending and not object_ids <= set(self._fork.object_ids):
-            self._done.append(self._again(self._pending.popleft()))
+        while self._pending and not (self._fork and object_ids <= set(self._fork.object_ids)):
+            self._advance()
+
+    def trim(self, oldest: int) -> None:
+        """Lets go of what only a return to before a stamp would need."""
+        if self._left is not None:
+            oldest = min(oldest, self._left)
+        del self._done[: _last_copy(self._done, oldest) or 0]
 
     def state(self, followed: Collection[int]) -> TrackerState:
-        """A copy of what is remembered where it has come to, of the `followed` objects."""
+        """A copy of what is remembered of the `followed` objects where `reach` has come to."""
+        assert self._fork is not None
         fork, gone = self._fork, set(self._fork.object_ids) - set(followed)
         if gone:
             fork = self._tracker.fork(fork.state())
@@ -299,24 +332,50 @@ class CatchUp:
 
         followed: the objects to go on with; others have been removed since.
         """
+        assert self._fork is not None
         self._fork.remove_objects(set(self._fork.object_ids) - set(followed))
         tracker.adopt(self._fork)
         timeline.rewrite(self._done)
         return len(self._done)
 
+    def go_on(self) -> bool:
+        """After taking over: whether there is something to go back for, as this now does."""
+        if self._left is None:
+            return False
+        self._returns = self.failures = 0
+        self._return_to(self._left)
+        return True
+
+    def _advance(self) -> None:
+        """Goes through the next frame; where that fails, from the last copy on the next time."""
+        moment = self._pending[0]
+        try:
+            self._done.append(self._again(moment))
+        except BaseException:
+            self.failures += 1
+            if self._done:
+                self._return_to(moment.stamp)
+            self._fork = None  # half of the frame was done
+            raise
+        self._pending.popleft()
+
     def _again(self, moment: Moment) -> Moment:
         """Goes through a frame; returns what it is now."""
+        fresh = self._fork is None
+        if self._fork is None:
+            assert moment.state is not None
+            self._fork = self._tracker.fork(moment.state)
+            self.histories, self.looks = dict(moment.histories), copied(moment.looks)
         fork, arriving = self._fork, self._arriving()
         went = (set(fork.object_ids) - set(moment.frame.object_ids) - arriving) | moment.removed
         fork.remove_objects([i for i in fork.object_ids if i in went])
         self.looks = {i: looks for i, looks in self.looks.items() if i not in went}
-        if self._fresh:
+        if fresh:
             assert fork.frame is not None  # the copy was made while its frame was open
             frame, held = fork.frame, moment.held
         else:
             frame = fork.resegment(moment.opening())
             held = self._decide(frame, moment, frame.object_ids, set(frame.given))
-        self._fresh = False
         frame.settle()
         again = replace(
             moment,
@@ -329,16 +388,16 @@ class CatchUp:
         for added in again.additions:
             fork.add_objects(frame, added)
             self._decide(frame, moment, added, added)
-        self._close(frame, moment, held=held or moment.barred)
+        self._close(fork, frame, moment, held=held or moment.barred)
         for object_id in moment.told & self.looks.keys():
             self.looks[object_id].told = frame.stamp
         frame.settle()
         return again
 
-    def _close(self, frame: Frame, moment: Moment, *, held: bool) -> None:
-        learnt = {i: m for i, m in moment.learnt.items() if i in self._fork.object_ids}
+    def _close(self, fork: XMemTracker, frame: Frame, moment: Moment, *, held: bool) -> None:
+        learnt = {i: m for i, m in moment.learnt.items() if i in fork.object_ids}
         if learnt:
-            self._fork.correct(frame, learnt)
+            fork.correct(frame, learnt)
             for object_id, mask in learnt.items():
                 in_view = int(np.count_nonzero(mask)) > self._config().lost_area
                 history = self.histories.get(object_id, ObjectHistory())
@@ -346,9 +405,9 @@ class CatchUp:
                     RequestKind.USER, index=frame.index, stamp=frame.stamp, in_view=in_view
                 )
         elif held and not frame.given:
-            self._fork.hold(frame)
+            fork.hold(frame)
         else:
-            self._fork.memorize(frame)
+            fork.memorize(frame)
 
     def _decide(
         self, frame: Frame, moment: Moment, chosen: Collection[int], given: Collection[int]

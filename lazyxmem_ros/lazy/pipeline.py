@@ -144,6 +144,9 @@ class LazyTracker:
         self._check_image(image)
         self._check_masks(given, (image.shape[0], image.shape[1]))
         self.close()
+        newest = self._state.newest
+        if newest is not None and newest.frame.size != image.shape[:2]:
+            self._state.forget_past()  # there is no object, but nothing fits the new size
         caught_up = self._state.catch_up_a_little(self._state.config.catch_up_budget)
         frame = self._state.tracker.segment(image, given or None, stamp=stamp)
         newest = NewestFrame(
@@ -339,12 +342,15 @@ class LazyTracker:
     # ---- snapshots
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything as of the last closed frame, for `write_snapshot`.
+        """A copy of everything as of the last closed frame, for `write_snapshot`. The newest frame
+        is closed first if masks were given on it, for memory does not know their objects before.
 
         While objects of `add_to_past` are arriving, memory is as of a past frame on which all are
         known: no object is lost, what was learnt since is. To come to that frame may take as long
         as `step` does for some frames.
         """
+        if self._state.newest is not None and self._state.newest.given:
+            self.close()
         tracker, objects = self._state.remembered()
         return Snapshot(
             tracker=replace(tracker, frame=None),

@@ -402,7 +402,7 @@ def _follow(
 def _condition(
     config: LazyConfig, seen: Observation, rate: float | None, *, first: bool
 ) -> tuple[RequestKind | None, str]:
-    """The correction that the thresholds call for, and why (spec section 4)."""
+    """The correction that the thresholds call for, and why (Lazy-XMem, section 3)."""
     if first or seen.given:
         return None, ""
     rate = 0.0 if rate is None else rate

@@ -17,7 +17,10 @@ from lazyxmem_ros.lazy.late import CatchUp, Moment, Timeline
 from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind, TrackState
 from lazyxmem_ros.lazy.types import Labels, Source
 from lazyxmem_ros.lazy.uncertainty import winning_class
-from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
+from lazyxmem_ros.xmem import Frame, TrackerError, TrackerState, XMemTracker
+
+ATTEMPTS = 3
+"""Times that going through the past may fail (the device's memory is full) until it is given up."""
 
 
 @dataclass
@@ -76,25 +79,13 @@ class NewestFrame:
         default_factory=lambda: {source: {} for source in Source}
     )
 
-    def left_over(self, mask: BoolMask, source: Source) -> BoolMask:
-        """The mask, less what a person gave to objects if it is not a person's itself."""
-        if source is Source.PSEUDO:
-            for theirs in self.masks[Source.OPERATOR].values():
-                mask = mask & ~theirs
-        return mask
-
-    def correct(self, object_id: int, mask: BoolMask, source: Source) -> BoolMask:
-        """Notes a corrected mask and returns what of it stands.
-
-        A later mask takes pixels from earlier ones, but the tracker's own none from a person's.
-        """
-        mask = self.left_over(mask, source)
+    def correct(self, object_id: int, mask: BoolMask, source: Source) -> None:
+        """Notes a corrected mask, which takes its pixels from earlier ones."""
         for masks in self.masks.values():
             masks.pop(object_id, None)
             for other in masks:
                 masks[other] = masks[other] & ~mask
         self.masks[source][object_id] = mask
-        return mask
 
     def all_masks(self) -> dict[int, BoolMask]:
         """The corrected masks of all sources."""
@@ -169,12 +160,14 @@ class LazyState:
             found += [m for m in again if m not in found]
         return found
 
-    def go_back(self, stamp: int) -> int:
+    def go_back(self, stamp: int, *, at_once: bool = False) -> int:
         """Goes through the frames again from the one of a stamp on, which `moments` has found, or
         from an earlier one where that is under way; returns how many there are.
+
+        at_once: also where that has been sent back before (see `CatchUp.revisit`).
         """
         if self.catch_up is not None and stamp >= self.catch_up.start:
-            self.catch_up.revisit(stamp)
+            self.catch_up.revisit(stamp, at_once=at_once)
         else:
             moments = self.timeline.rewind(stamp)
             assert moments
@@ -190,10 +183,25 @@ class LazyState:
     def catch_up_a_little(self, budget: float) -> int:
         """Goes on with that for `budget` seconds; returns the frames once all are done, else 0.
 
-        Every frame must be closed.
+        Every frame must be closed. What goes wrong on a frame is raised, and the next time it is
+        gone through once more; the `ATTEMPTS`-th time the past is given up.
         """
         catch_up = self.catch_up
-        if catch_up is None or not catch_up.run(budget):
+        if catch_up is None:
+            return 0
+        try:
+            caught_up = catch_up.run(budget)
+        except Exception as error:
+            if catch_up.failures < ATTEMPTS:
+                raise
+            self.forget_past()
+            raise TrackerError(
+                "the frames since a late correction cannot be gone through again; the correction "
+                f"is not learnt, and tracking goes on without it: {error}"
+            ) from error
+        if (oldest := self.timeline.oldest) is not None:
+            catch_up.trim(oldest.stamp)
+        if not caught_up:
             return 0
         frames = catch_up.take_over(self.tracker, self.timeline, self.objects)
         for object_id, history in catch_up.histories.items():
@@ -206,8 +214,19 @@ class LazyState:
         if self.newest is not None and self.tracker.frame is not None:
             self.newest.frame = self.tracker.frame
             self.newest.moment = catch_up.moments[-1]
-        self.catch_up = None
+        if not catch_up.go_on():
+            self.catch_up = None
         return frames
+
+    def forget_past(self) -> None:
+        """No frame before the next can be corrected; objects that have not arrived go with it."""
+        for object_id in self.arriving_ids() - set(self.tracker.object_ids):
+            del self.objects[object_id]
+            self.removed.add(object_id)
+        for item in self.objects.values():
+            item.arriving = False
+        self.catch_up = None
+        self.timeline.clear()
 
     def remembered(self) -> tuple[TrackerState, dict[int, FollowedObject]]:
         """A copy of the tracker's memory and of what is known of its objects, for a snapshot.
@@ -253,7 +272,8 @@ class LazyState:
             moment.forget(object_id)
             moment.frame.given.pop(object_id, None)  # where the frame has been gone through again
         if self.catch_up is not None and shown:
-            self.catch_up.revisit(max(min(m.stamp for m in shown), self.catch_up.start))
+            first = min(m.stamp for m in shown)
+            self.catch_up.revisit(max(first, self.catch_up.start), at_once=True)
 
     def corrected_labels(self, newest: NewestFrame) -> Labels:
         """The newest frame's label map with its corrections."""

@@ -3,6 +3,8 @@
 
 import mmap
 from dataclasses import replace
+from itertools import pairwise
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,8 +24,9 @@ from late_runs import (
 )
 from random_clip import TINY, image, mask
 
-from lazyxmem_ros.lazy import SECOND, LazyTracker, TrackState
-from lazyxmem_ros.xmem import XMem, XMemTracker
+from lazyxmem_ros.lazy import SECOND, LazyTracker, Source, TrackState
+from lazyxmem_ros.lazy.state import ATTEMPTS
+from lazyxmem_ros.xmem import TrackerError, XMem, XMemTracker
 
 
 @pytest.mark.parametrize("delay", [1, 3, 12, 25])
@@ -357,3 +360,130 @@ def test_the_kept_past_lies_apart_from_what_comes_and_goes(small_network: XMem) 
             kept = [frame.image, *frame.features, frame.distribution]
             assert all(t.untyped_storage().data_ptr() % mmap.PAGESIZE == 0 for t in kept)
             assert kept[1].untyped_storage().data_ptr() == kept[0].untyped_storage().data_ptr()
+
+
+def test_answers_without_end_take_effect_and_memory_stays_flat(small_network: XMem) -> None:
+    """Each is 20 frames late, they come every 15 frames, and a frame goes by for every two that
+    are gone through again: the catch-up would be sent back for ever.
+    """
+    late = start(small_network)
+    took_effect, held = [], []
+    for index in range(1, 301):
+        if step(late, index).caught_up:
+            took_effect.append(index)
+        if index % 15 == 0 and index > 20:
+            assert late.apply(correction(index - 20, {1: mask(index % 30, 10)})).applied
+        catch_up = late._state.catch_up
+        held.append(len(catch_up.moments) if catch_up else 0)
+    assert all(b - a <= 60 for a, b in pairwise([30, *took_effect, 300]))
+    assert max(held[150:]) <= max(held[:150])
+    horizon = CONFIG.correction_horizon // FRAME_TIME
+    assert max(held) <= horizon + 2 * CONFIG.state_period // FRAME_TIME
+
+
+def test_what_corrections_could_not_wait_for_is_gone_through_after_the_taking_over(
+    small_network: XMem,
+) -> None:
+    instant, late = start(small_network), start(small_network)
+    answers = {index: correction(index, {1: mask(index % 30, 10)}) for index in range(5, 121, 5)}
+    run(instant, {index: [answer] for index, answer in answers.items()}, 240)
+    results = run(late, {index + 20: [answer] for index, answer in answers.items()}, 240)
+    assert sum(bool(result.caught_up) for result in results.values()) > 1
+    assert late.frames_behind == 0
+    assert same(instant, late)
+
+
+@pytest.mark.parametrize("part", ["encode_value", "decode"])
+@pytest.mark.parametrize("what", ["correction", "object"])
+def test_a_frame_that_fails_is_gone_through_once_more(
+    what: str, part: str, small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, failing = start(small_network), start(small_network)
+    for lazy in (plain, failing):
+        run(lazy, {}, 12)
+        if what == "correction":
+            assert lazy.apply(correction(5, FIRST)).applied
+        else:
+            assert lazy.add_to_past({3: mask(30, 40)}, 5 * FRAME_TIME).applied
+        lazy.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(small_network, part, Mock(side_effect=torch.OutOfMemoryError("full")))
+        with pytest.raises(torch.OutOfMemoryError):
+            step(failing, 13)
+    for index in range(13, 61):
+        results = [step(lazy, index) for lazy in (plain, failing)]
+    assert failing.frames_behind == 0
+    assert results[0].tracks == results[1].tracks
+    assert same(plain, failing)
+
+
+def test_a_past_that_always_fails_is_given_up_and_tracking_goes_on(
+    small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = start(small_network)
+    run(late, {}, 12)
+    late.add_to_past({3: mask(30, 40)}, 5 * FRAME_TIME)
+    late.apply(correction(6, FIRST))
+    late.close()
+    with monkeypatch.context() as patch:
+        broken = Mock(side_effect=torch.OutOfMemoryError("full"))
+        patch.setattr(XMemTracker, "resegment", broken)
+        for _ in range(ATTEMPTS - 1):
+            with pytest.raises(torch.OutOfMemoryError):
+                step(late, 13)
+        with pytest.raises(TrackerError, match="not learnt, and tracking goes on without it: full"):
+            step(late, 13)
+        assert [t.object_id for t in step(late, 13).tracks] == [1, 2]
+    assert late.arriving_ids == ()
+    run_on = [step(late, index) for index in range(14, 30)]
+    assert late.frames_behind == 0
+    assert late.apply(correction(20, SECOND_ONE)).applied
+    assert all(len(result.tracks) == 2 for result in run_on)
+
+
+def test_overlapping_masks_of_one_correction(small_network: XMem) -> None:
+    instant, late = start(small_network), start(small_network)
+    both = correction(5, {1: mask(10, 10), 2: mask(14, 14)})
+    run(instant, {5: [both]}, 60)
+    run(late, {12: [both]}, 60)
+    assert same(instant, late)
+
+
+def test_the_tracker_s_own_late_correction_takes_no_pixel_from_a_person_s(
+    small_network: XMem,
+) -> None:
+    config = replace(CONFIG, update_from_pseudo=True)
+    instant, late = start(small_network, config), start(small_network, config)
+    told = correction(5, {1: mask(10, 10)})
+    guessed = correction(5, {2: mask(14, 14)}, Source.PSEUDO)
+    run(instant, {5: [told, guessed]}, 60)
+    run(late, {10: [told], 12: [guessed]}, 60)
+    assert same(instant, late)
+    inside = correction(50, {1: mask(10, 10)})
+    assert late.apply(inside).applied
+    refused = late.apply(correction(50, {2: mask(10, 10)}, Source.PSEUDO))
+    assert not refused.applied
+    assert "an operator gave to other objects" in refused.reason
+
+
+def test_a_horizon_of_nothing_keeps_nothing(small_network: XMem) -> None:
+    late = start(small_network)
+    run(late, {}, 10)
+    late.config = replace(CONFIG, correction_horizon=0)
+    assert not late.keeps(10 * FRAME_TIME)
+    step(late, 11)
+    assert not late.keeps(11 * FRAME_TIME)
+
+
+def test_with_another_size_the_past_is_forgotten(small_network: XMem) -> None:
+    late = start(small_network)
+    run(late, {20: [correction(5, FIRST)]}, 21)
+    late.remove_objects([1, 2])
+    size = (80, 96)
+    late.step(image(22, size), 22 * FRAME_TIME, masks={3: mask(0, 0, size)})
+    assert late.frames_behind == 0
+    assert not late.keeps(10 * FRAME_TIME)
+    for index in range(23, 40):
+        result = late.step(image(index, size), index * FRAME_TIME)
+    assert result.labels.shape == size
+    assert late.apply(correction(30, {3: mask(4, 4, size)})).applied

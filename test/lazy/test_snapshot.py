@@ -163,3 +163,24 @@ def test_killed_in_the_middle_of_writing_the_file_is_whole(
         process.wait()
         process.stdout.close()
         assert read_snapshot(path, reader).objects.keys() == {1, 7}
+
+
+@pytest.mark.parametrize("shown", ["first", "with the image", "added"])
+def test_objects_shown_on_the_open_frame_are_in_it(
+    shown: str, small_network: XMem, tmp_path: Path
+) -> None:
+    first = LazyTracker(tracker(small_network), CONFIG)
+    first.step(image(0), 0, masks={1: mask(0, 0)})
+    if shown != "first":
+        first.step(image(1), SECOND)
+        new = {2: mask(20, 30)}
+        first.step(image(2), 2 * SECOND, masks=new if shown == "with the image" else None)
+        if shown == "added":
+            first.add_objects(new)
+    write_snapshot(first.snapshot(), tmp_path / "s")
+    second = LazyTracker(tracker(small_network), CONFIG)
+    second.resume(read_snapshot(tmp_path / "s", second.tracker))
+    assert second.object_ids == first.object_ids
+    for index in range(3, 20):
+        a, b = (lazy.step(image(index), index * SECOND) for lazy in (first, second))
+        assert np.array_equal(a.labels, b.labels)
