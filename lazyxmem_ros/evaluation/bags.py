@@ -29,6 +29,7 @@ from rosbags.typesys.store import Typestore
 
 from lazyxmem_ros.evaluation.bag_storage import explained, serialized_messages
 from lazyxmem_ros.evaluation.errors import BagError
+from lazyxmem_ros.evaluation.label_maps import VOID, is_binary, object_ids
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -119,23 +120,27 @@ class BagReader:
                 for name, info in self._opened.topics.items()
             }
 
-    def image_topic(self, wanted: str | None = None) -> str:
-        """The name of the image topic: `wanted`, or the bag's only one that is not a label map.
+    def image_topic(self, wanted: str | None = None, *, truth_topic: str | None = None) -> str:
+        """The name of the image topic: `wanted`, or the only one in question.
 
+        A topic of grey images looks like one of label maps, and is taken where there is no other.
         Raises BagError naming the choices where `wanted` is absent, no image, or ambiguous.
         """
         candidates = [
-            name for name, topic in self.topics.items() if topic.message_type in IMAGE_TYPES
+            name
+            for name, topic in self.topics.items()
+            if topic.message_type in IMAGE_TYPES and name != truth_topic
         ]
         if wanted is not None:
             if wanted in candidates:
                 return wanted
             raise BagError(f"{self.path}: no image topic {wanted!r}; it has {candidates or 'none'}")
-        images = [name for name in candidates if not self._holds_labels(name)]
+        images = [name for name in candidates if not self._holds_labels(name)] or candidates
         if len(images) == 1:
             return images[0]
         raise BagError(
-            f"{self.path}: name the image topic; the bag has {images or 'no image topic'}"
+            f"{self.path}: name the image topic (--image-topic); the bag has "
+            f"{', '.join(candidates) or 'none'}"
         )
 
     def messages(self, *topics: str) -> Iterator[BagMessage]:
@@ -163,12 +168,20 @@ class BagReader:
             yield StampedImage(stamp_of(message.content), image)
 
     def labels(self, topic: str) -> Iterator[StampedLabels]:
-        """The label maps (mono8, mono16) of a topic; raises BagError for other encodings."""
+        """The ground truth of a topic (mono8, mono16); raises BagError for other encodings.
+
+        See `label_maps` for what 255 means in mono8.
+        """
+        binary = None
         for number, message in enumerate(self.messages(topic)):
             try:
-                labels = decode_labels(message.content)
+                values = _label_values(message.content)
             except BagError as error:
                 raise BagError(f"{self.path}: {topic}, message {number}: {error}") from error
+            narrow = values.dtype == np.uint8
+            if binary is None and values.any():
+                binary = narrow and is_binary(values)
+            labels = object_ids(values, binary=narrow and bool(binary))
             yield StampedLabels(stamp_of(message.content), labels)
 
     @property
@@ -178,7 +191,7 @@ class BagReader:
         return self._reader
 
     def _holds_labels(self, topic: str) -> bool:
-        """Whether a raw image topic's first message is a label map."""
+        """Whether a raw image topic's first message may be a label map."""
         if self.topics[topic].message_type != IMAGE_TYPE:
             return False
         first = next(self.messages(topic), None)
@@ -223,13 +236,17 @@ class BagWriter:
 
     def write_raw(self, topic: str, message_type: str, received: int, data: bytes) -> None:
         """Append a serialised (CDR) message, `message_type` such as "sensor_msgs/msg/Image"."""
-        connection = self._connections.get(topic)
-        if connection is None:
-            if message_type not in self._types.types:
-                raise BagError(f"{topic}: the definition of {message_type} was not found")
-            connection = self._writer.add_connection(topic, message_type, typestore=self._types)
-            self._connections[topic] = connection
-        self._writer.write(connection, received, data)
+        self.declare(topic, message_type)
+        self._writer.write(self._connections[topic], received, data)
+
+    def declare(self, topic: str, message_type: str) -> None:
+        """Let a topic be there even if no message of it follows."""
+        if topic in self._connections:
+            return
+        if message_type not in self._types.types:
+            raise BagError(f"{topic}: the definition of {message_type} was not found")
+        connection = self._writer.add_connection(topic, message_type, typestore=self._types)
+        self._connections[topic] = connection
 
     def write(self, topic: str, message: Any, received: int) -> None:
         """Append a message made from `message_types()`."""
@@ -259,8 +276,8 @@ class BagWriter:
         self.write(topic, message, frame.stamp)
 
     def write_labels(self, topic: str, frame: StampedLabels, *, frame_id: str = "camera") -> None:
-        """Append a label map, as mono8 where its ids allow, else as mono16."""
-        wide = int(frame.labels.max(initial=0)) > np.iinfo(np.uint8).max
+        """Append a label map, as mono8 where its ids lie below VOID, else as mono16."""
+        wide = int(frame.labels.max(initial=0)) >= VOID
         values = frame.labels.astype("<u2" if wide else np.uint8)
         header = self._header(frame.stamp, frame_id)
         message = self._image(header, values, "mono16" if wide else "mono8")
@@ -269,6 +286,11 @@ class BagWriter:
     def _header(self, stamp: int, frame_id: str) -> Any:
         types = self._types.types
         seconds, nanoseconds = divmod(stamp, NANOSECONDS_PER_SECOND)
+        if not 0 <= seconds <= np.iinfo(np.int32).max:
+            raise BagError(
+                f"{self.path}: a message cannot hold the stamp {stamp} ns; are some of the "
+                "recording's stamps not set?"
+            )
         time = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
         return types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
@@ -311,6 +333,10 @@ def decode_image(message: Any) -> NDArray[np.uint8]:
 
 def decode_labels(message: Any) -> NDArray[np.uint16]:
     """A mono8 or mono16 Image as label map uint16 [H, W]; raises BagError for anything else."""
+    return _label_values(message).astype(np.uint16)
+
+
+def _label_values(message: Any) -> NDArray[Any]:
     encoding = getattr(message, "encoding", "compressed")
     if encoding not in _LABEL_ENCODINGS:
         known = ", ".join(_LABEL_ENCODINGS)
@@ -323,7 +349,7 @@ def decode_labels(message: Any) -> NDArray[np.uint16]:
             f"row step {message.step}"
         )
     rows = data.reshape(message.height, message.step)[:, : message.width * kind.itemsize]
-    return np.ascontiguousarray(rows).view(kind).astype(np.uint16)
+    return np.ascontiguousarray(rows).view(kind)
 
 
 def pack_labels(labels: NDArray[np.uint16]) -> bytes:

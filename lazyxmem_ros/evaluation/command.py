@@ -20,12 +20,13 @@ from lazyxmem_ros import weights
 from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.evaluation.display import Display
-from lazyxmem_ros.evaluation.errors import DatasetError, MethodError
+from lazyxmem_ros.evaluation.errors import DatasetError, EvaluationError, MethodError
 from lazyxmem_ros.evaluation.graph_jobs import TRIGGERS, GraphMode
 from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
 from lazyxmem_ros.evaluation.methods import (
     EVERY_N_DEFAULT,
     ORACLE_IOU_DEFAULT,
+    REFERENCE,
     Method,
     MethodOptions,
     all_methods,
@@ -74,6 +75,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     methods = choose_methods(chosen, options)
     if arguments.workers is None:
         arguments.workers = 1 if arguments.graph else os.cpu_count() or 1
+    if arguments.workers < 1:
+        raise EvaluationError(f"--workers must be at least 1, got {arguments.workers}")
     plan = EvaluationPlan(
         tuple(sequences),
         tuple(methods),
@@ -255,12 +258,14 @@ def _method_options(arguments: argparse.Namespace) -> MethodOptions:
 
 
 def _default_methods(sequences: Sequence[VideoSequence], *, graph: bool) -> list[str]:
-    """All that can be run: without ground truth there is no operator, in the graph no schedule."""
+    """All that say something: in the graph there is no schedule, without ground truth no answer."""
     truth = any(sequence.has_truth for sequence in sequences)
     return [
         name
         for name, method in all_methods().items()
-        if (truth or not method.needs_truth) and (not graph or method.trigger in TRIGGERS)
+        # `user` asks as the reference does; what it makes of the answers tells them apart.
+        if (truth or not method.asks_operator or name == REFERENCE)
+        and (not graph or method.trigger in TRIGGERS)
     ]
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from lazyxmem_ros.evaluation.bags import BagReader
 from lazyxmem_ros.evaluation.errors import BagError, DamagedBagError, DatasetError
+from lazyxmem_ros.evaluation.label_maps import are_binary, read_label_map
 from lazyxmem_ros.evaluation.sequences import (
     DEFAULT_RATE,
     BagSequence,
@@ -24,7 +24,6 @@ from lazyxmem_ros.evaluation.sequences import (
     SceneSequence,
     UnreadableSequence,
     VideoSequence,
-    read_label_map,
 )
 
 LVOS_RATE = 6.0
@@ -112,8 +111,8 @@ def _recognise(path: Path) -> Layout:
     if (path / "JPEGImages").is_dir():
         if list(path.glob("*_meta.json")) or list(path.glob("*_expression_meta.json")):
             return Layout.LVOS
-        first = next((path / "Annotations").rglob("*.png"), None)
-        return Layout.DAVIS2016 if first is not None and _is_binary(first) else Layout.DAVIS2017
+        binary = are_binary(sorted((path / "Annotations").rglob("*.png")))
+        return Layout.DAVIS2016 if binary else Layout.DAVIS2017
     if path.is_dir() and any(_is_bag(child) for child in path.iterdir()):
         return Layout.BAG
     return Layout.FOLDER
@@ -124,15 +123,6 @@ def _is_bag(path: Path) -> bool:
         (path / "metadata.yaml").is_file()
         or any(child.suffix in BAG_SUFFIXES for child in path.iterdir())
     )
-
-
-def _is_binary(mask: Path) -> bool:
-    """Whether a mask holds 0 and 255 only, as DAVIS 2016's do, and no palette."""
-    try:
-        with Image.open(mask) as picture:
-            return picture.mode != "P" and set(np.unique(np.asarray(picture))) <= {0, 255}
-    except (OSError, UnidentifiedImageError, SyntaxError):
-        return False
 
 
 def _open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[VideoSequence]:
@@ -186,11 +176,10 @@ def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
     if options.first_mask is not None and frames and frames[0].mask is None:
         frames[0] = replace(frames[0], mask=options.first_mask)
     found = [files.mask for files in frames if files.mask is not None]
-    binary = bool(found) and _is_binary(found[0])
     # With one mask at the start there is nothing to score against.
     has_truth = len(found) > 1
     rate = options.rate or DEFAULT_RATE
-    return FolderSequence(path.resolve().name, tuple(frames), binary, rate, has_truth)
+    return FolderSequence(path.resolve().name, tuple(frames), are_binary(found), rate, has_truth)
 
 
 def _pair_files(images: Path, masks: Path) -> tuple[FrameFiles, ...]:
@@ -258,11 +247,11 @@ def _bag_name(path: Path) -> str:
 
 def _opened_bag(path: Path, options: DatasetOptions) -> VideoSequence:
     with BagReader(path) as bag:
-        image_topic = bag.image_topic(options.image_topic)
         truth_topic = options.truth_topic
         if truth_topic is not None and truth_topic not in bag.topics:
             known = ", ".join(bag.topics)
             raise BagError(f"{path}: no truth topic {truth_topic!r}; it has {known}")
+        image_topic = bag.image_topic(options.image_topic, truth_topic=truth_topic)
         frames = bag.topics[image_topic].messages
     return BagSequence(
         _bag_name(path),

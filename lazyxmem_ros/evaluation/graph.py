@@ -63,9 +63,9 @@ LARGEST_DOMAIN = 101
 class GraphSettings:
     """One run through the graph.
 
-    bag: with images on `image_topic`, the first label map on INIT_TOPIC, and ground truth on
-    `truth_topic`. rate: speed against the recording. tracker: parameters of the tracker node.
-    corrector: parameters of the correction server. operator: None = nobody answers.
+    bag: with images on `image_topic`, the first label map on INIT_TOPIC, and ground truth, which
+    may be empty, on `truth_topic`. rate: speed against the recording. tracker: parameters of the
+    tracker node. corrector: parameters of the correction server. operator: None = nobody answers.
     lockstep: the next image goes out only when the mask of the last one was seen; LOCKSTEP_WAIT_S
     is how long it is waited for.
     """
@@ -128,7 +128,10 @@ def run_graph(
                 f"operator_correction:={ANSWER_TOPIC}",
             )
         input_topic = "image/compressed" if settings.compressed else "image"
-        start("tracker", settings.tracker, f"{input_topic}:={settings.image_topic}")
+        transport = {"image_transport": "compressed" if settings.compressed else "raw"}
+        start(
+            "tracker", {**settings.tracker, **transport}, f"{input_topic}:={settings.image_topic}"
+        )
         # The replay itself waits for who listens to its images, not for who listens to the masks.
         _wait_for_log(processes, recorder, [f"recording {topic}" for topic in TRACKER_TOPICS])
         # A request before they are there would be lost.

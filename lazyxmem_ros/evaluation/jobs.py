@@ -17,7 +17,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,9 @@ class Job:
             "corrector": _digest(
                 corrector_weights(settings.corrector, settings.corrector_checkpoint)
             ),
-            "job": _plain(self),
+            "data": [_version(file) for file in self.sequence.files],
+            # The number of threads decides how long it takes, not what comes out.
+            "job": _plain(replace(self, tracker=replace(settings, threads=1))),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -200,7 +202,7 @@ class _OfflineWork(_Work):
     def run(self, progress: Callable[[int], None]) -> None:
         """See _Work."""
         job = self.job
-        operator = dataclasses.replace(job.operator, seed=job.operator.seed + job.repeat)
+        operator = replace(job.operator, seed=job.operator.seed + job.repeat)
         runner = SequenceRunner(
             _lazy_tracker(job),
             _corrector(job.tracker),
@@ -325,6 +327,18 @@ def _write_last(path: Path, content: dict[str, Any]) -> None:
 @lru_cache(maxsize=8)
 def _digest(path: Path | None) -> str | None:
     return None if path is None or not path.is_file() else weights.sha256(path)
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Size and time of change (ns) of a file; None where it is gone.
+
+    Data sets are too large to be read for every job.
+    """
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
 
 
 @lru_cache(maxsize=1)

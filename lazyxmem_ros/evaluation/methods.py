@@ -50,11 +50,6 @@ class Method:
         """Whether the operator is ever asked."""
         return self.trigger is not Trigger.NOBODY
 
-    @property
-    def needs_truth(self) -> bool:
-        """Whether the method cannot run without ground truth: the simulated operator knows it."""
-        return self.asks_operator
-
 
 @dataclass(frozen=True)
 class MethodOptions:

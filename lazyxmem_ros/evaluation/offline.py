@@ -38,8 +38,10 @@ from lazyxmem_ros.lazy import (
     Request,
     RequestKind,
     Source,
+    StampError,
     StepResult,
 )
+from lazyxmem_ros.xmem import FrameError
 
 Labels = NDArray[np.uint16]
 Schedule = Mapping[int, frozenset[int]]
@@ -115,16 +117,27 @@ class SequenceRunner:
         self._answers: list[tuple[int, int, Ask]] = []
         self._questions = 0
         self._newest_stamp = 0
+        # Names this run's images: a corrector outlives it, and the files of every sequence have
+        # the same stamps.
+        self._images = object()
+        self._not_begun: set[int] = set()
 
     def run(self, sequence: VideoSequence) -> Iterator[FrameOutcome]:
         """Track, correct and score; yields each tracked frame once it is final."""
         if len(sequence) == 0:
             raise DatasetError(f"{sequence.name}: the sequence is empty")
         for sample in sequence.samples():
-            self._note_faults(sequence.name, sample)
+            for fault in sample.faults:
+                self._note_fault(sequence.name, fault)
+            self._begin_late(sample)
             if sample.image is None or not (self._rows.first_index or sample.given):
                 continue
-            outcome = self._track(sample)
+            try:
+                outcome = self._track(sample)
+            except (FrameError, StampError) as error:  # nothing has changed in the tracker
+                self._note_fault(sequence.name, f"frame {sample.key}: {error}")
+                self._not_begun |= sample.given.keys()
+                continue
             self._score(outcome)
             yield outcome
         self._tracker.close()
@@ -133,11 +146,18 @@ class SequenceRunner:
                 f"{sequence.name}: no frame with both an image and a mask of an object to track"
             )
 
-    def _note_faults(self, name: str, sample: Sample) -> None:
-        for fault in sample.faults:
-            if self._strict:
-                raise DatasetError(f"{name}: {fault}")
-            self.log.faults.append(fault)
+    def _note_fault(self, name: str, fault: str) -> None:
+        if self._strict:
+            raise DatasetError(f"{name}: {fault}")
+        self.log.faults.append(fault)
+
+    def _begin_late(self, sample: Sample) -> None:
+        """Objects whose first frame could not be tracked begin on the next that shows them."""
+        if not self._not_begun or sample.image is None or sample.truth is None:
+            return
+        for object_id in self._not_begun.intersection(np.unique(sample.truth).tolist()):
+            sample.given[object_id] = sample.truth == object_id
+            self._not_begun.remove(object_id)
 
     def _track(self, sample: Sample) -> FrameOutcome:
         assert sample.image is not None
@@ -291,7 +311,7 @@ class SequenceRunner:
 
     def _refine(self, image: NDArray[np.uint8], prompt: Prompt, stamp: int) -> Refinement | None:
         try:
-            (refinement,) = self._corrector.refine(image, [prompt], image_key=stamp)
+            (refinement,) = self._corrector.refine(image, [prompt], image_key=(self._images, stamp))
         except (PromptError, CorrectorError) as error:
             self.log.faults.append(f"{self._corrector.name}: {error}")
             return None

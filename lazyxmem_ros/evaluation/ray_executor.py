@@ -49,7 +49,7 @@ class RayExecutor:
             ray: Any = importlib.import_module("ray")
         except ImportError as error:
             raise ClusterError(
-                "--ray needs Ray: pip install 'lazyxmem_ros[ray]' on every machine"
+                "--ray needs Ray: in a checkout, pip install '.[ray]', on every machine"
             ) from error
         self._ray = ray
         _check_reachable(address)

@@ -231,9 +231,11 @@ def random_schedule(reference: Path, *, seed: int) -> dict[int, frozenset[int]]:
     """As many frames per object as the reference run was corrected on, drawn without replacement.
 
     reference: folder of a complete job. Only frames on which an operator could answer are drawn:
-    annotated ones, not the object's first.
+    annotated ones, not the object's first. Empty where the reference run tracked nothing.
     """
     frames, events = load_tables([reference])
+    if frames.empty:
+        return {}
     given = tables.given_corrections(events)
     schedule = {}
     for object_id, group in frames.groupby("object"):

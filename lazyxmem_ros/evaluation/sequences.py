@@ -7,7 +7,7 @@ a whole sequence unusable raises DatasetError or BagError.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,6 @@ from typing import Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from lazyxmem_ros.evaluation.bags import (
     BagReader,
@@ -25,13 +24,12 @@ from lazyxmem_ros.evaluation.bags import (
     unpack_labels,
 )
 from lazyxmem_ros.evaluation.errors import BagError, DatasetError
+from lazyxmem_ros.evaluation.label_maps import are_binary, read_label_map
 from lazyxmem_ros.evaluation.scene import Scene, SceneConfig
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 DEFAULT_RATE = 24.0
 """Frames per second of a folder of frames (DAVIS)."""
-VOID = 255
-"""Marks pixels that belong to nothing in indexed masks."""
 
 
 @dataclass
@@ -65,6 +63,10 @@ class VideoSequence(Protocol):
     def has_truth(self) -> bool:
         """Whether masks are there to score by and to answer from, not only to introduce objects."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that it is read from: where one of them changes, it is another sequence."""
+
     def __len__(self) -> int:
         """Number of frames."""
 
@@ -94,6 +96,12 @@ class FolderSequence:
     rate: float = DEFAULT_RATE
     has_truth: bool = True
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See VideoSequence."""
+        both = (file for frame in self.frames for file in (frame.image, frame.mask))
+        return tuple(file for file in both if file is not None)
+
     def __len__(self) -> int:
         return len(self.frames)
 
@@ -115,7 +123,8 @@ class BagSequence:
     """A bag's images with ground truth from a mask topic, a folder of label maps, or none.
 
     truth_folder: label maps named by stamp in nanoseconds, `1700000000123456789.png`.
-    first_mask: a label map for the first frame where there is no other.
+    first_mask: a label map for the first frame where there is no other. init_topic: label maps of
+    objects on the frames on which they begin, where there is no ground truth.
     """
 
     name: str
@@ -125,11 +134,18 @@ class BagSequence:
     truth_topic: str | None = None
     truth_folder: Path | None = None
     first_mask: Path | None = None
+    init_topic: str | None = None
 
     @property
     def has_truth(self) -> bool:
         """See VideoSequence."""
         return self.truth_topic is not None or self.truth_folder is not None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See VideoSequence."""
+        roots = (self.path, self.truth_folder, self.first_mask)
+        return tuple(file for root in roots if root is not None for file in _files_under(root))
 
     def __len__(self) -> int:
         return self.frames
@@ -137,6 +153,8 @@ class BagSequence:
     def samples(self) -> Iterator[Sample]:
         """Reads the bag in one pass; masks are matched to images by their stamps."""
         truth = self._truth()
+        binary = are_binary(labels for labels in truth.values() if isinstance(labels, Path))
+        begun = self._labels_on(self.init_topic)
         known: set[int] = set()
         with BagReader(self.path) as bag:
             for index, message in enumerate(bag.messages(self.image_topic)):
@@ -148,20 +166,22 @@ class BagSequence:
                     sample.faults.append(f"frame {stamp}: {error}")
                 labels = truth.get(stamp)
                 if isinstance(labels, Path):
-                    _read_into(sample, FrameFiles(sample.key, None, labels), binary=False)
+                    _read_into(sample, FrameFiles(sample.key, None, labels), binary=binary)
                 elif labels is not None:
                     sample.truth = unpack_labels(labels)
-                if index == 0 and sample.truth is None and self.first_mask is not None:
-                    _read_into(sample, FrameFiles(sample.key, None, self.first_mask), binary=False)
-                    _check_size(sample)
-                    _introduce(sample, known)
+                annotated = sample.truth is not None
+                if not annotated and index == 0 and self.first_mask is not None:
+                    first = FrameFiles(sample.key, None, self.first_mask)
+                    _read_into(sample, first, binary=are_binary([self.first_mask]))
+                elif not annotated and stamp in begun:
+                    sample.truth = unpack_labels(begun[stamp])
+                _check_size(sample)
+                _introduce(sample, known)
+                if not annotated:
                     sample.truth = None
-                else:
-                    _check_size(sample)
-                    _introduce(sample, known)
                 yield sample
 
-    def _truth(self) -> dict[int, Path | bytes]:
+    def _truth(self) -> Mapping[int, Path | bytes]:
         if self.truth_folder is not None:
             files = sorted(self.truth_folder.glob("*.png"))
             wrong = [file.name for file in files if not file.stem.isdigit()]
@@ -171,13 +191,14 @@ class BagSequence:
                     f"not {wrong[0]}"
                 )
             return {int(file.stem): file for file in files}
-        if self.truth_topic is None:
+        return self._labels_on(self.truth_topic)
+
+    def _labels_on(self, topic: str | None) -> dict[int, bytes]:
+        """The label maps of a topic by stamp (ns), packed."""
+        if topic is None:
             return {}
-        # Deflated: an hour of label maps would not fit in memory as arrays.
         with BagReader(self.path) as bag:
-            return {
-                frame.stamp: pack_labels(frame.labels) for frame in bag.labels(self.truth_topic)
-            }
+            return {frame.stamp: pack_labels(frame.labels) for frame in bag.labels(topic)}
 
 
 @dataclass(frozen=True)
@@ -187,6 +208,7 @@ class SceneSequence:
     config: SceneConfig = field(default_factory=SceneConfig)
     name: str = "pond"
     has_truth: bool = True
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return self.config.frames
@@ -217,6 +239,11 @@ class SelectedFrames:
     def has_truth(self) -> bool:
         """That of the whole sequence."""
         return self.whole.has_truth
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those of the whole sequence."""
+        return self.whole.files
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -249,6 +276,11 @@ class RepeatedSequence:
         """That of the whole sequence."""
         return self.whole.has_truth
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those of the whole sequence."""
+        return self.whole.files
+
     def __len__(self) -> int:
         # The frame at which it turns is shown once.
         return self.passes * (len(self.whole) - 1) + 1 if len(self.whole) else 0
@@ -279,6 +311,7 @@ class UnreadableSequence:
     name: str
     reason: str
     has_truth: bool = False
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return 1
@@ -288,37 +321,17 @@ class UnreadableSequence:
         raise DatasetError(self.reason)
 
 
-def read_label_map(path: Path, *, binary: bool = False) -> NDArray[np.uint16]:
-    """A label map from an indexed, grey or 16-bit PNG; binary: every non-zero pixel becomes 1.
-
-    Raises DatasetError for an unreadable file and for colour pictures that are not indexed.
-    """
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            mode = picture.mode
-            values = np.asarray(picture)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise DatasetError(f"{path}: the mask cannot be read: {error}") from error
-    if binary:
-        flat = values.any(axis=2) if values.ndim == 3 else values != 0
-        return np.asarray(flat, dtype=np.uint16)
-    if values.ndim != 2:
-        raise DatasetError(
-            f"{path}: a {mode} picture is no label map; save it indexed, grey or 16-bit"
-        )
-    labels = values.astype(np.uint16)
-    if mode in ("P", "L"):
-        labels[labels == VOID] = 0
-    return labels
-
-
 def read_image_file(path: Path) -> NDArray[np.uint8]:
     """An image file as RGB uint8 [H, W, 3]; raises DatasetError where it does not decode."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise DatasetError(f"{path}: the image cannot be read")
     return np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
+
+
+def _files_under(root: Path) -> list[Path]:
+    """A file itself, or the files in a folder."""
+    return sorted(file for file in root.iterdir() if file.is_file()) if root.is_dir() else [root]
 
 
 def _read_into(sample: Sample, files: FrameFiles, *, binary: bool) -> None:

@@ -49,6 +49,37 @@ def test_round_trip(tmp_path: Path, storage: str, compression: str) -> None:
     assert labels[4].labels[10, 3] == 0
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 0, 255], [0, 0, 1]),  # a binary mask
+        ([7, 0, 255], [7, 0, 0]),  # 255 is void
+        ([300, 0, 255], [300, 0, 255]),  # 16 bits: every value is an id
+    ],
+)
+def test_what_255_means_in_ground_truth(
+    values: list[int], expected: list[int], tmp_path: Path
+) -> None:
+    kind = np.uint16 if max(values) > 255 else np.uint8
+    with BagWriter(tmp_path / "bag") as bag:
+        for index, shown in enumerate(([0, 0, 0], values)):
+            header = bag._header(FIRST_STAMP + index, "camera")
+            encoding = f"mono{8 * kind().itemsize}"
+            message = bag._image(header, np.array([shown], kind), encoding)
+            bag.write("/truth", message, FIRST_STAMP + index)
+    with BagReader(tmp_path / "bag") as read:
+        assert [frame.labels.tolist() for frame in read.labels("/truth")] == [[[0] * 3], [expected]]
+
+
+def test_the_id_255_survives_a_bag(tmp_path: Path) -> None:
+    labels = np.array([[0, 1, 255]], np.uint16)
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write_labels("/truth", StampedLabels(FIRST_STAMP, labels))
+    with BagReader(tmp_path / "bag") as read:
+        (frame,) = read.labels("/truth")
+    np.testing.assert_array_equal(frame.labels, labels)
+
+
 def test_own_messages_are_known() -> None:
     from lazyxmem_ros.evaluation.bags import message_types
 

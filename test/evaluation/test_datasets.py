@@ -17,7 +17,8 @@ from lazyxmem_ros.evaluation.bags import (
 )
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.evaluation.errors import BagError, DatasetError
-from lazyxmem_ros.evaluation.sequences import BagSequence, FolderSequence, read_label_map
+from lazyxmem_ros.evaluation.label_maps import are_binary, read_label_map
+from lazyxmem_ros.evaluation.sequences import BagSequence, FolderSequence
 
 MakeTree = Callable[..., Path]
 EVERY_FRAME = {index: (1, 2) for index in range(5)}
@@ -105,6 +106,34 @@ def test_plain_folder_in_natural_order(tmp_path: Path) -> None:
     assert samples[2].stamp == 200_000_000
 
 
+def save_grey(path: Path, *shown: int) -> None:
+    """A grey PNG with a square of each value, as an annotation tool writes it."""
+    values = np.zeros((8, 16), np.uint8)
+    for number, value in enumerate(shown):
+        values[2:6, 1 + 5 * number : 5 + 5 * number] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+@pytest.mark.parametrize(("shown", "begun"), [((1, 2), [1, 2]), ((255, 255), [1]), ((7, 255), [7])])
+def test_an_empty_first_mask_does_not_say_what_the_others_mean(
+    shown: tuple[int, ...], begun: list[int], tmp_path: Path
+) -> None:
+    """Neither in a folder nor in a tree, whose first sequence may be empty altogether."""
+    folder, tree = tmp_path / "video", tmp_path / "tree"
+    for index in range(3):
+        name = f"{index:05d}.png"
+        later = shown if index else ()
+        save_grey(folder / "frames" / name)
+        save_grey(folder / "masks" / name, *later)
+        for sequence in ("early", "late"):
+            save_grey(tree / "JPEGImages" / sequence / name)
+        save_grey(tree / "Annotations" / "early" / name)
+        save_grey(tree / "Annotations" / "late" / name, *later)
+    for sequence in (only(folder), open_dataset(tree)[1]):
+        assert [sorted(sample.given) for sample in sequence.samples()] == [[], begun, []]
+
+
 def test_faults_are_named_and_cost_one_frame(make_tree: MakeTree) -> None:
     root = make_tree("cow", 6, {index: (1,) for index in range(6)})
     images, masks = root / "JPEGImages/480p/cow", root / "Annotations/480p/cow"
@@ -154,7 +183,16 @@ def test_label_maps_of_every_kind(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         read_label_map(tmp_path / "void.png", binary=True), [[0, 1], [1, 0]]
     )
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "colour.png")
+    grey = np.array([[0, 255], [255, 0]], np.uint8)
+    for name, channels in (("grey", 1), ("rgb", 3)):
+        alpha = np.full((2, 2, 1), 255, np.uint8)
+        opaque = np.concatenate([np.repeat(grey[..., None], channels, axis=2), alpha], axis=2)
+        Image.fromarray(opaque).save(tmp_path / f"{name}.png")
+        assert are_binary([tmp_path / f"{name}.png"])
+        shown = read_label_map(tmp_path / f"{name}.png", binary=True)
+        np.testing.assert_array_equal(shown, grey > 0)
+    Image.fromarray(np.eye(3, dtype=np.uint8)[None] * 255).save(tmp_path / "colour.png")
+    assert not are_binary([tmp_path / "colour.png"])
     with pytest.raises(DatasetError, match="RGB picture is no label map"):
         read_label_map(tmp_path / "colour.png")
 
@@ -204,6 +242,19 @@ def test_bag_with_a_truth_topic(bag: Path) -> None:
     assert list(samples[0].given) == [4]
     with pytest.raises(BagError, match="no truth topic '/masks'"):
         open_dataset(bag, DatasetOptions(truth_topic="/masks"))
+
+
+def test_grey_images_are_not_taken_for_label_maps(tmp_path: Path) -> None:
+    for name, topics in (("one", ["/camera"]), ("two", ["/camera", "/truth"])):
+        with BagWriter(tmp_path / name) as writer:
+            for topic in topics:
+                writer.write_labels(topic, StampedLabels(10**9, np.full((4, 5), 7, np.uint16)))
+    for name, truth_topic in (("one", None), ("two", "/truth")):
+        (sequence,) = open_dataset(tmp_path / name, DatasetOptions(truth_topic=truth_topic))
+        (sample,) = sequence.samples()
+        np.testing.assert_array_equal(sample.image, np.full((4, 5, 3), 7))
+    with pytest.raises(BagError, match=r"--image-topic\); the bag has /camera, /truth"):
+        open_dataset(tmp_path / "two")
 
 
 def test_bag_with_a_folder_of_masks_by_stamp(bag: Path, tmp_path: Path) -> None:
@@ -258,6 +309,23 @@ def test_bag_with_nothing_but_a_first_mask(bag: Path, tmp_path: Path) -> None:
     samples = list(sequence.samples())
     assert list(samples[0].given) == [3]
     assert all(sample.truth is None for sample in samples)
+
+
+def test_binary_masks_of_a_bag_are_recognised(bag: Path, tmp_path: Path) -> None:
+    binary = np.zeros((48, 64), np.uint8)
+    binary[:9, :9] = 255
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    Image.fromarray(np.zeros_like(binary)).save(masks / "1000000000.png")
+    Image.fromarray(binary).save(masks / "1100000000.png")
+    Image.fromarray(binary).save(tmp_path / "first.png")
+    for begins, options in (
+        (0, DatasetOptions(first_mask=tmp_path / "first.png")),
+        (1, DatasetOptions(masks=masks)),
+    ):
+        (sequence,) = open_dataset(bag, options)
+        given = list(sequence.samples())[begins].given
+        assert {number: int(mask.sum()) for number, mask in given.items()} == {1: 81}
 
 
 def test_what_can_be_scored_says_so_however_often_it_is_played(bag: Path) -> None:

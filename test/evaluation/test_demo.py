@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lazyxmem_ros.evaluation.bags import BagReader
-from lazyxmem_ros.evaluation.datasets import open_dataset
+from lazyxmem_ros.evaluation.bags import BagReader, BagWriter, StampedImage
+from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.graph import MASK_TOPIC, tracker_parameters
 from lazyxmem_ros.evaluation.graph_jobs import GraphMode
@@ -178,6 +178,29 @@ def test_it_agrees_with_an_operator_and_the_trackers_own_corrections(
     pd.testing.assert_frame_equal(first, second)
     assert set(first[first["applied"]]["source"]) == {"operator", "pseudo"}
     assert first["applied"].sum() > 10
+
+
+def test_it_agrees_on_a_recording_without_ground_truth(
+    tiny_weights: Path, make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Stamps are since the epoch, one mask is all there is, and nobody knows an answer."""
+    tree = make_tree("walk", 12, {0: (1,)})
+    with BagWriter(tmp_path / "drive") as bag:
+        for sample in open_dataset(tree)[0].samples():
+            stamp = 1_750_000_000_000_000_000 + sample.stamp
+            bag.write_image("/camera", StampedImage(stamp, sample.image))
+    options = DatasetOptions(first_mask=tree / "Annotations/480p/walk/00000.png")
+    plan = EvaluationPlan(
+        tuple(open_dataset(tmp_path / "drive", options)),
+        tuple(choose_methods(["lazy"], MethodOptions(HELP_WANTED))),
+        TrackerSettings(tiny_weights, device="cpu"),
+        save_masks=True,
+    )
+    for results in both_ways(plan, tmp_path):
+        assert len(results.frames) == 12
+        assert not results.frames["scored"].any()
+        asked = results.events[results.events["source"] == "operator"]
+        assert set(asked["outcome"]) == {"the frame is not annotated"}
 
 
 def test_only_the_tracker_asks_in_the_graph(tiny_weights: Path) -> None:

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from lazyxmem_ros.correction import Corrector, Prompt, Refinement, make_corrector
-from lazyxmem_ros.evaluation.datasets import open_dataset
+from lazyxmem_ros.correction.sam_hq import SamHqCorrector
+from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.errors import DatasetError, MethodError
 from lazyxmem_ros.evaluation.methods import (
     MethodOptions,
@@ -44,13 +48,14 @@ def runner(
     schedule: dict[int, frozenset[int]] | None = None,
     strict: bool = False,
     corrector: Corrector | None = None,
+    gesture: Gesture = Gesture.MASK,
 ) -> SequenceRunner:
     chosen = all_methods(options or MethodOptions())[method]
     tracker = XMemTracker(XMem.from_checkpoint(weights), device="cpu")
     return SequenceRunner(
         LazyTracker(tracker, chosen.lazy),
         corrector or make_corrector("grabcut"),
-        SimulatedOperator(OperatorConfig(Gesture.MASK, reaction_delay=delay)),
+        SimulatedOperator(OperatorConfig(gesture, reaction_delay=delay)),
         chosen,
         schedule=schedule,
         strict=strict,
@@ -152,6 +157,29 @@ def test_a_corrector_that_finds_nothing_is_asked_again(
     assert not any(event["applied"] for event in run.log.events)
 
 
+@pytest.mark.slow
+def test_a_corrector_that_outlives_a_run_sees_the_next_ones_images(
+    tiny_weights: Path, make_tree: MakeTree
+) -> None:
+    """The stamps of files are the same in every sequence."""
+    pytest.importorskip("segment_anything_hq")
+    torch.manual_seed(0)
+    shared = SamHqCorrector.from_checkpoint(None, untrained=True)
+    make_tree("one", 2, {index: (1, 2) for index in range(2)})
+    first, second = open_dataset(make_tree("other", 2, {index: (3,) for index in range(2)}))
+
+    def corrected(sequence: VideoSequence, corrector: Corrector) -> np.ndarray:
+        options = MethodOptions(ALONE, every=1)
+        run = runner(tiny_weights, "every", options, corrector=corrector, gesture=Gesture.CLICK)
+        labels = [outcome.labels for outcome in run.run(sequence)]
+        assert all(event["applied"] for event in run.log.events)
+        return labels[-1]
+
+    corrected(first, shared)
+    alone = SamHqCorrector(shared._predictor.model)
+    np.testing.assert_array_equal(corrected(second, shared), corrected(second, alone))
+
+
 def test_faults_are_counted_or_stop_it(tiny_weights: Path, make_tree: MakeTree) -> None:
     root = make_tree("walk", 6, {index: (1,) for index in range(6)})
     (root / "JPEGImages/480p/walk/00003.jpg").write_bytes(b"")
@@ -163,6 +191,37 @@ def test_faults_are_counted_or_stop_it(tiny_weights: Path, make_tree: MakeTree) 
     with pytest.raises(DatasetError, match=r"walk: .*00003\.jpg: the image cannot be read"):
         list(strict.run(sequence))
     assert len(strict.log.frames) == 3, "what was done before the fault is kept"
+
+
+@pytest.mark.parametrize("kind", ["size", "stamp"])
+def test_a_frame_that_the_tracker_refuses_is_left_out(
+    kind: str, tiny_weights: Path, make_tree: MakeTree, tmp_path: Path
+) -> None:
+    """An object that would have begun there begins on the next frame."""
+    shown = {index: (1, 2) if index > 1 else (1,) for index in range(5)}
+    root = make_tree("walk", 5, shown)
+    if kind == "size":
+        for file in root.rglob("00002.*"):
+            with Image.open(file) as picture:
+                picture.resize((48, 32), Image.Resampling.NEAREST).save(file)
+        (sequence,) = open_dataset(root)
+        said = "frame 00002: the image is 32x48 pixels, the frame before 64x96"
+    else:
+        stamps = [100, 200, 200, 300, 400]
+        with BagWriter(tmp_path / "walk") as bag:
+            for sample, stamp in zip(open_dataset(root)[0].samples(), stamps, strict=True):
+                bag.write_image("/camera", StampedImage(stamp, sample.image))
+                if sample.index != 1:
+                    bag.write_labels("/truth", StampedLabels(stamp, sample.truth))
+        (sequence,) = open_dataset(tmp_path / "walk", DatasetOptions(truth_topic="/truth"))
+        said = "frame 200: the frame's stamp 200 ns is not later"
+    run = runner(tiny_weights, "xmem")
+    outcomes = list(run.run(sequence))
+    assert [outcome.sample.index for outcome in outcomes] == [0, 1, 3, 4]
+    assert [fault.startswith(said) for fault in run.log.faults] == [True]
+    assert {row["object"] for row in run.log.frames if row["index"] > 2} == {1, 2}
+    with pytest.raises(DatasetError, match=f"walk: {said}"):
+        list(runner(tiny_weights, "xmem", strict=True).run(sequence))
 
 
 def test_nothing_to_track_is_an_error(tiny_weights: Path, make_tree: MakeTree) -> None:

@@ -146,6 +146,40 @@ def test_other_code_is_another_job(
     assert len(seen) == 3
 
 
+def test_another_number_of_threads_is_the_same_job(two_walks: Path, tiny_weights: Path) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["lazy"])
+    settings = [replace(plan.tracker, threads=number) for number in (1, 8)]
+    jobs = [Job(plan.sequences[0], plan.methods[0], entry, plan.operator) for entry in settings]
+    assert jobs[0].fingerprint() == jobs[1].fingerprint()
+
+
+def test_other_data_is_another_job(two_walks: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["lazy"])
+    drive, masks, first = tmp_path / "drive", tmp_path / "masks", tmp_path / "first.png"
+    walking_bag(drive, 3)
+    masks.mkdir()
+    for mask in (first, masks / f"{10**9}.png"):
+        Image.fromarray(np.ones((64, 96), np.uint8)).save(mask)
+    options = DatasetOptions(masks=masks, first_mask=first, passes=2)
+    (bag,) = open_dataset(drive, options)
+    walk = next(sequence for sequence in plan.sequences if sequence.name == "walk")
+    for sequence, file in (
+        (walk, two_walks / "JPEGImages/480p/walk/00003.jpg"),
+        (walk, two_walks / "Annotations/480p/walk/00003.png"),
+        (bag, next(drive.glob("*.db3"))),
+        (bag, masks / f"{10**9}.png"),
+        (bag, first),
+    ):
+        job = Job(sequence, plan.methods[0], plan.tracker, plan.operator)
+        before = job.fingerprint()
+        list(sequence.samples())
+        assert job.fingerprint() == before, "only looked at"
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + b"+")  # of equal length
+        assert job.fingerprint() != before, file.name
+        file.write_bytes(content)
+
+
 def test_what_is_edited_during_a_run_did_not_make_its_results(
     two_walks: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +231,18 @@ def test_one_bad_sequence_does_not_spoil_the_rest(
     alone = replace(plan, sequences=tuple(s for s in plan.sequences if s.name == "run"))
     with pytest.raises(EvaluationError, match="nothing could be evaluated: run: no frame"):
         evaluate(alone, tmp_path / "nothing", Watcher())
+
+
+def test_no_times_are_drawn_where_nothing_was_tracked(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    for mask in (two_walks / "Annotations/480p/run").glob("*.png"):
+        mask.unlink()
+    plan = plan_of(two_walks, tiny_weights, ["random"], workers=1, random_repeats=1)
+    results = evaluate(plan, tmp_path / "out", Watcher())
+    failed = {report.name for report in results.reports if report.error}
+    assert failed == {"run/lazy", "run/random"}
+    assert set(results.frames["method"]) == {"lazy", "random"}
 
 
 def test_plans_are_checked(two_walks: Path, tiny_weights: Path) -> None:
@@ -275,12 +321,13 @@ def test_without_ground_truth_what_can_be_known(tmp_path: Path, tiny_weights: Pa
     Image.fromarray(labels).save(tmp_path / "first.png")
     out = tmp_path / "out"
     call = command(tmp_path / "drive", tiny_weights, out, "--first-mask")
-    call += [str(tmp_path / "first.png"), "--workers", "1", "--methods", "xmem,lazy"]
+    call += [str(tmp_path / "first.png"), "--workers", "1"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "no ground truth" in done.stdout
     frames = pd.read_parquet(out / "frames.parquet")
-    assert len(frames) == 2 * 8
+    assert set(frames["method"]) == {"xmem", "udu", "pseudo", "lazy"}
+    assert len(frames) == 4 * 8
     assert not frames["scored"].any()
     assert frames["uncertainty"].notna().all()
     events = pd.read_parquet(out / "events.parquet")
@@ -335,6 +382,8 @@ def test_command_explains_bad_input(
 ) -> None:
     assert main(["evaluate", str(tmp_path / "nowhere"), "--weights", str(tiny_weights)]) == 1
     assert "nowhere: there is no such file or folder" in capsys.readouterr().err.replace("\n", "")
+    assert main(["evaluate", "scene", "--weights", str(tiny_weights), "--workers", "0"]) == 1
+    assert "--workers must be at least 1, got 0" in capsys.readouterr().err
 
 
 def test_command_counts_what_could_not_be_evaluated(
