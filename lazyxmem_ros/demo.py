@@ -322,7 +322,9 @@ def _points(points: Sequence[Any]) -> NDArray[np.float32]:
 
 
 def _parse(arguments: Sequence[str] | None) -> DemoOptions:
-    parser = argparse.ArgumentParser(prog="lazyxmem demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m lazyxmem_ros.demo", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--sequence", help=f"a real sequence of {DATA} instead of the pond")
     parser.add_argument(
         "--duration", type=float, default=MAX_DURATION, help="of the pond, seconds (at most 15)"

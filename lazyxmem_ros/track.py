@@ -13,18 +13,28 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as PngImage
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lazyxmem_ros.correction import CORRECTOR_NAMES, Corrector, CorrectorError, make_corrector
+from lazyxmem_ros.correction import (
+    CORRECTOR_NAMES,
+    Corrector,
+    CorrectorError,
+    PromptError,
+    make_corrector,
+)
+from lazyxmem_ros.correction.base import BoolMask, objection
 from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.evaluation.label_maps import VOID, are_binary, read_label_map
 from lazyxmem_ros.evaluation.pictures import overlay, save_indexed_png, write_video
-from lazyxmem_ros.evaluation.sequences import read_image_file, read_label_map
+from lazyxmem_ros.evaluation.sequences import read_image_file
 from lazyxmem_ros.lazy import (
     Correction,
     LazyConfig,
     LazyTracker,
+    Request,
     RequestKind,
     Source,
     StepResult,
@@ -100,10 +110,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         type=Path,
         required=True,
-        help="label map of the first frame: an indexed, grey or 16-bit PNG, 0 = background; "
-        "every other value is an object's id",
+        help="PNG that shows the objects on the first frame: black and white for one object; or a "
+        "label map, indexed, grey or of 16 bits, in which 0 is background and any other value an "
+        "object's id, 1 to 254 (16 bits: to 65535). 255 beside ids of 8 bits is ignored",
     )
-    parser.add_argument("--binary", action="store_true", help="the mask shows one object, id 1")
+    parser.add_argument(
+        "--binary", action="store_true", help="whatever is not 0 in the mask is one object, id 1"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for masks and overlay")
     parser.add_argument("--rate", type=float, help="frames per second (default: the video's)")
     parser.add_argument(
@@ -135,10 +148,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run the command; what was tracked before a fault or Ctrl-C stays in the folder."""
     video = Video.open(arguments.video, arguments.rate)
-    labels = read_label_map(arguments.mask, binary=arguments.binary)
+    binary = arguments.binary or are_binary([arguments.mask])
+    labels = read_label_map(arguments.mask, binary=binary)
     masks = {int(v): labels == v for v in np.unique(labels) if v}
     if not masks:
-        raise DatasetError(f"{arguments.mask}: the mask is empty; colour the object's pixels")
+        raise DatasetError(
+            f"{arguments.mask}: the mask is empty; colour the object's pixels, in an indexed PNG "
+            "with anything but 255"
+        )
     corrector = _make_corrector(arguments)
     weights_file = locate(arguments.weights)
     tracker = XMemTracker(
@@ -153,13 +170,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         expected_iou=expected_iou_of(weights_file),
     )
     rows = _Rows(arguments.out)
+    save = save_indexed_png if max(masks) < VOID else _save_wide_png
     with rows, _progress(console) as progress:
         task = progress.add_task("tracking", total=video.frames or None)
 
         def pictures() -> Iterator[Image]:
             for index, (name, image) in enumerate(video):
                 result, labels = _track(lazy, corrector, video, index, image, masks)
-                save_indexed_png(arguments.out / "masks" / f"{name}.png", labels)
+                save(arguments.out / "masks" / f"{name}.png", labels)
                 rows.add(name, result)
                 progress.advance(task)
                 yield overlay(image, labels)
@@ -193,19 +211,35 @@ def _track(
     """One frame, with the tracker's own corrections."""
     stamp = round(index / video.rate * NANOSECONDS_PER_SECOND)
     result = lazy.step(image, stamp, masks=first_masks if index == 0 else None)
-    labels = result.labels
+    masks: dict[int, BoolMask] = {}
     for request in result.requests:
         if corrector is None or request.kind is not RequestKind.PSEUDO:
             continue
-        try:
-            (refined,) = corrector.refine(image, [request.prompt], image_key=stamp)
-        except CorrectorError:
-            continue  # the prediction stands
-        if refined.mask.any():
-            correction = Correction(stamp, {request.object_id: refined.mask}, Source.PSEUDO)
-            outcome = lazy.apply(correction)
-            labels = labels if outcome.labels is None else outcome.labels
-    return result, labels
+        mask = _corrected(corrector, request)
+        if mask is None:  # the prediction stands
+            lazy.dismiss(request.object_id, request.kind)
+        else:
+            masks[request.object_id] = mask
+    if not masks:
+        return result, result.labels
+    outcome = lazy.apply(Correction(stamp, masks, Source.PSEUDO))
+    return result, result.labels if outcome.labels is None else outcome.labels
+
+
+def _corrected(corrector: Corrector, request: Request) -> BoolMask | None:
+    """The corrector's mask; None where it has none that promises more than the tracker's."""
+    try:
+        (answer,) = corrector.refine(request.image, [request.prompt], image_key=request.stamp)
+    except (CorrectorError, PromptError):
+        return None
+    found = answer.score > 0 and answer.mask.any()  # 0: the corrector failed
+    return None if not found or objection(answer.score, request.prompt.prior_iou) else answer.mask
+
+
+def _save_wide_png(path: Path, labels: Labels) -> None:
+    """Write a label map of 16 bits, for ids that one of 8 bits cannot hold."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PngImage.fromarray(labels).save(path)
 
 
 class _Rows:

@@ -8,11 +8,16 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from lazyxmem_ros import weights
 from lazyxmem_ros.cli import main
+from lazyxmem_ros.lazy import calibration_beside
 from lazyxmem_ros.weights import WeightsError
+from training import calibrate
+from training.material import HELD_OUT_SEQUENCES, TRAINING_SEQUENCES
 
 CONTENT = bytes(range(256)) * 8
 
@@ -123,12 +128,78 @@ def test_command_line(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "known are" in capsys.readouterr().err
 
 
+def test_one_published_tracker_is_recommended_and_the_readme_names_it(root: Path) -> None:
+    (recommended,) = (known.name for known in weights.KNOWN if "recommended" in known.about)
+    readme = (root / "README.md").read_text()
+    assert f"lazyxmem weights fetch {recommended} " in readme
+    assert f"weights: {recommended}\n" in readme
+
+
 def test_the_embedded_tracker_has_its_calibration() -> None:
-    """The default thresholds are those that the calibration found for it."""
-    from lazyxmem_ros.lazy import LazyConfig, calibration_beside
+    """The default predicted IoUs are those that the calibration found for it."""
+    from lazyxmem_ros.lazy import LazyConfig
 
     calibration = calibration_beside(weights.find(weights.DEFAULT_TRACKER).path)
     assert calibration is not None
     for name in ("user_iou", "hold_iou"):
         assert getattr(LazyConfig(), name) == calibration.thresholds[name]
         assert getattr(LazyConfig.paper(), name) == 0
+
+
+# ---- calibrating
+
+
+@pytest.fixture
+def sequences(tmp_path: Path) -> Path:
+    """A folder with a frame of every sequence; nobody looks at them here."""
+    davis = tmp_path / "data" / "davis2016-dev"
+    for name in (*TRAINING_SEQUENCES, *HELD_OUT_SEQUENCES):
+        for kind in ("JPEGImages", "Annotations"):
+            (davis / kind / "480p" / name).mkdir(parents=True)
+        (davis / "JPEGImages" / "480p" / name / "00000.jpg").touch()
+    return davis.parent
+
+
+def observed(*_: object) -> pd.DataFrame:
+    """Frames as the tracker would be observed on them."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.5, 1, (60, 3 + len(calibrate.NAMES)))
+    frames = pd.DataFrame(values, columns=["iou", "entropy", "rate", *calibrate.NAMES])
+    frames["iou"] = rng.permutation(np.linspace(0, 1, len(frames)))
+    return frames.assign(sequence=["one", "two"] * 30, view=calibrate.VIEWS[0].name)
+
+
+def test_calibrating_takes_a_name(
+    sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = weights.find("tracker")
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / tracker.file).write_bytes(tracker.path.read_bytes())
+    monkeypatch.setattr(weights, "_HERE", own)
+    monkeypatch.setattr(calibrate, "watch", observed)
+    command = ["tracker", "--data", str(sequences), "--out", str(tmp_path / "out")]
+    assert calibrate.main([*command, "--device", "cpu", "--max-internal-size", "480"]) == 0
+    calibration = calibration_beside(own / tracker.file)
+    assert calibration is not None
+    assert calibration.about["max_internal_size"] == 480
+
+
+def test_calibrating_says_what_is_missing(
+    cache: Path, sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(*command: str) -> str:
+        assert calibrate.main([*command, "--out", str(tmp_path / "out")]) == 1
+        return " ".join(capsys.readouterr().err.split())
+
+    assert "lazyxmem weights fetch xmem-s012" in fault("xmem-s012")
+    assert "no weights file" in fault(str(tmp_path / "none.pth"))
+    assert "davis2016-dev: there is no such file or folder" in fault(
+        "tracker", "--data", str(tmp_path / "nowhere")
+    )
+    (lost,) = (sequences / "davis2016-dev/JPEGImages/480p/libby").iterdir()
+    lost.unlink()
+    lost.parent.rmdir()
+    told = fault("tracker", "--data", str(sequences))
+    assert "no sequence libby" in told
+    assert "training/README.md" in told

@@ -2,6 +2,7 @@
 """The predicted IoU and the thresholds that suit given weights, from what they were trained on.
 
     tools/run python -m training.calibrate lazyxmem_ros/weights/tracker.safetensors
+    tools/run python -m training.calibrate xmem-s012 --max-internal-size 480
 
 The tracker follows each training sequence of davis2016-dev (never the held-out three) in several
 views - as it is; every third frame; dark and noisy; blurred and mirrored; with a person's help now
@@ -16,7 +17,8 @@ come
   IoU that 97.5 % stay above, and memory learns nothing below that: help is wanted on few frames
   that do not need it.
 
-Written beside the weights, as x.calibration.json. How honest both are is printed for sequences that
+Written beside the weights, as x.calibration.json; the tracker uses the predicted IoU, and whoever
+wants the thresholds sets them as parameters. How honest both are is printed for sequences that
 the fit has not seen: each training sequence is left out in turn, then come the held-out three.
 """
 
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -39,6 +42,7 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.evaluation.errors import DatasetError
 from lazyxmem_ros.evaluation.figures import reliability_figure, save_figure
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.tables import calibration_error, honesty
@@ -51,7 +55,7 @@ from lazyxmem_ros.lazy import (
     LazyTracker,
     calibration_path,
 )
-from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE
+from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import XMem, XMemTracker
 from training.material import HELD_OUT_SEQUENCES, TRAINING_SEQUENCES
 from training.measure import Frame, trials
@@ -67,6 +71,7 @@ CLIP_SEED = 3 * 10**6
 CLIPS = 6
 DATA = Path("..") / "shared" / "data"
 OUT = Path("out") / "calibration"
+EXIT_FAULT = 1
 NAMES = [field.name for field in fields(Evidence)]
 UNHELPED = LazyConfig(user_corrections=False, pseudo_corrections=False, correction_horizon=0)
 
@@ -256,18 +261,50 @@ def _honesty_row(table: Table, name: str, frames: pd.DataFrame) -> None:
     )
 
 
-def main() -> None:
-    """Measure, fit, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, default=DATA, help="the folder of davis2016-dev")
-    parser.add_argument("--max-internal-size", type=int, default=EMBEDDED_INTERNAL_SIZE)
-    parser.add_argument("--device", default="auto")
+def main(given: Sequence[str] | None = None) -> int:
+    """Run the command line; what is wrong with the input ends as one sentence and status 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.calibrate", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("weights", help="a path, or a name that `lazyxmem weights list` shows")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="holds davis2016-dev (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-internal-size",
+        type=int,
+        default=EMBEDDED_INTERNAL_SIZE,
+        help="short side inside the tracker, pixels, as it will run; 480 suits the published "
+        "weights (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--out", type=Path, default=OUT, help="frames as CSV, and the picture")
-    arguments = parser.parse_args()
-    console = Console()
+    arguments = parser.parse_args(given)
+    try:
+        calibrate(arguments, Console())
+    except (ValueError, RuntimeError, OSError) as error:
+        Console(stderr=True).print(f"[red]calibrate:[/] {error}", soft_wrap=True)
+        return EXIT_FAULT
+    return 0
+
+
+def check_data(davis: Path) -> None:
+    """Raises DatasetError unless every sequence is there: following them takes long."""
+    names = (*TRAINING_SEQUENCES, *HELD_OUT_SEQUENCES)
+    try:
+        open_dataset(davis, DatasetOptions(sequences=names))
+    except DatasetError as error:
+        raise DatasetError(
+            f"{error}. training/README.md says under Data what is needed; --data names its folder"
+        ) from error
+
+
+def calibrate(arguments: argparse.Namespace, console: Console) -> None:
+    """Measure, fit, write and print. Raises WeightsError, DatasetError and what else may fail."""
+    weights = locate(arguments.weights)
+    check_data(arguments.data / "davis2016-dev")
     tracker = XMemTracker(
-        XMem.from_checkpoint(arguments.weights),
+        XMem.from_checkpoint(weights),
         device=arguments.device,
         max_internal_size=arguments.max_internal_size,
         precision="auto",
@@ -286,7 +323,7 @@ def main() -> None:
         "max_internal_size": arguments.max_internal_size,
         "command": "python -m training.calibrate",
     }
-    Calibration(model, found, about).save(calibration_path(arguments.weights))
+    Calibration(model, found, about).save(calibration_path(weights))
     table = Table(
         *("frames of", "n", "mean IoU", "entropy: ROC", "rank corr."),
         *("predicted IoU: ROC", "rank corr.", "ECE"),
@@ -298,7 +335,7 @@ def main() -> None:
         _honesty_row(table, str(name), part)
     _honesty_row(table, "the held-out three", held_out)
     console.print(table)
-    console.print("ROC: area under the curve for IoU < 0.5. Thresholds that suit these weights:")
+    console.print("ROC: area under the curve for IoU < 0.5. Thresholds that these frames suggest:")
     for name, value in found.items():
         console.print(f"  {name}: {value:.2f}")
     shown = pd.concat(
@@ -306,8 +343,8 @@ def main() -> None:
     ).rename(columns={"predicted": "predicted_iou", "iou": "j"})
     picture = arguments.out / "reliability.png"
     save_figure(picture, reliability_figure(shown.assign(scored=True)))
-    console.print(f"{calibration_path(arguments.weights)} and {picture} are written")
+    console.print(f"{calibration_path(weights)} and {picture} are written")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

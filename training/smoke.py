@@ -8,6 +8,7 @@ small.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -130,8 +131,12 @@ def refiner_learns(material: Material, device: torch.device) -> bool:
     return verdict("refiner", losses, before, measure(), time.monotonic() - began)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Trains both; returns 1 if one learnt less than the margins ask."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.smoke", description=__doc__.splitlines()[0]
+    )
+    parser.parse_args(arguments)
     material = load_material(None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     learnt = [tracker_learns(material, device), refiner_learns(material, device)]

@@ -86,7 +86,7 @@ KNOWN: tuple[Weights, ...] = (
     _published(
         "xmem",
         "XMem.pth",
-        "published XMem, recommended (DAVIS and YouTubeVOS)",
+        "published XMem (DAVIS and YouTubeVOS)",
         "MIT",
         _XMEM_BYTES,
         _XMEM,
@@ -94,7 +94,7 @@ KNOWN: tuple[Weights, ...] = (
     _published(
         "xmem-s012",
         "XMem-s012.pth",
-        "published XMem, BL30K too; used by the Lazy-XMem paper",
+        "published XMem, BL30K too, recommended: the Lazy-XMem paper's",
         "MIT",
         _XMEM_BYTES,
         _XMEM,

@@ -11,6 +11,10 @@ from rich.table import Table
 from lazyxmem_ros.weights import KNOWN, MEGABYTE, Weights, WeightsError, check, fetch, find
 
 EXIT_FAULT = 1
+CALIBRATION = (
+    "The published trackers have no calibration: they predict no IoU until "
+    "`python -m training.calibrate NAME` has made one, in a checkout."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +56,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 def table() -> Table:
     """What is known, and where it lies."""
-    result = Table("name", "what", "size", "licence", title="Weights")
+    result = Table("name", "what", "size", "licence", title="Weights", caption=CALIBRATION)
     result.add_column("where", overflow="fold")
     for weights in KNOWN:
         where = f"[dim]{weights.url or 'missing: reinstall the package'}[/]"
