@@ -90,6 +90,12 @@ class _Layer:
     """Pixels (x, y) from the object to its shadow."""
 
 
+def own_stream(seed: tuple[int, ...], number: int) -> np.random.Generator:
+    """The `number`-th random stream for what is decided beside the clips of a seed."""
+    # NumPy fills short seeds up with zeros: default_rng((a, b)) is that of the clip (a, b, 0, 0).
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
+
+
 class Composer:
     """Makes clips. compose(seed, objects=K) always returns the same clip for the same seed."""
 

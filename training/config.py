@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import types
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -13,6 +15,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig
+from training.compose import ComposeConfig
 
 T = TypeVar("T")
 
@@ -39,7 +42,7 @@ class Stage:
     freeze_batch_norm: bool = False
     """Use the running statistics, as inference does, and leave them as they are."""
     compose: dict[str, float] = field(default_factory=dict)
-    """Overrides of ComposeConfig for this stage."""
+    """Overrides of ComposeConfig for this stage, but for size and frames."""
 
 
 @dataclass(frozen=True)
@@ -186,18 +189,44 @@ def rate_at(
 
 
 def build(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from a mapping; unknown or missing keys raise ConfigError naming them."""
+    """A dataclass from a mapping. Raises ConfigError naming what is unknown, missing or of a wrong
+    type.
+    """
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected a mapping, got {type(values).__name__}")
-    known = {f.name for f in dataclasses.fields(cast(Any, kind))}
-    unknown = set(values) - known
+    known = {f.name: f.type for f in dataclasses.fields(cast(Any, kind))}
+    unknown = set(values) - set(known)
     if unknown:
         raise ConfigError(f"{where}: unknown {sorted(unknown)}; known are {sorted(known)}")
     fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
-        return kind(**fixed)
+        made = kind(**fixed)
     except TypeError as error:
         raise ConfigError(f"{where}: {error}") from error
+    types_of = typing.get_type_hints(kind)
+    for name, value in fixed.items():
+        if not _fits(value, types_of[name]):
+            raise ConfigError(f"{where}: {name} must be {known[name]}, not {values[name]!r}")
+    return made
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is what an annotation says; an int will do for a float."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        inner = inner[:1] * len(value) if inner[-1] is ... else inner
+        return len(value) == len(inner) and all(map(_fits, value, inner))
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(one, inner[1]) for one in value.values())
+    if annotation in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if annotation is float else annotation)
 
 
 def read_network(values: Any) -> NetworkConfig:
@@ -225,6 +254,9 @@ def load_tracker_training(path: Path) -> TrackerTraining:
     for i, stage in enumerate(config.stages):
         if stage.size % 16 or stage.frames < 2:
             raise ConfigError(f"stages[{i}]: size must be a multiple of 16, frames at least 2")
+        if {"size", "frames"} & set(stage.compose):
+            raise ConfigError(f"stages[{i}].compose: size and frames are the stage's own")
+        build(ComposeConfig, stage.compose, f"stages[{i}].compose")
     return config
 
 

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol, TypeVar
@@ -87,7 +89,8 @@ def run(
         print(f"resuming at step {trainer.step}", flush=True)
     curve = folder / "curve.csv"
     _forget_rows(curve, after=trainer.step)
-    batches = iter(_loader(Batches(trainer.maker(), trainer.step, end), workers))
+    with _ctrl_c_held():
+        batches = iter(_loader(Batches(trainer.maker(), trainer.step, end), workers))
     losses: list[float] = []
     scores: list[float] = []
     waited, began, saved = 0.0, time.monotonic(), time.monotonic()
@@ -115,11 +118,10 @@ def run(
             _append(curve, row)
             print(" ".join(f"{k}={v}" for k, v in row.items() if v), flush=True)
             losses, scores, waited, began = [], [], 0.0, now
-        if time.monotonic() - saved > SAVE_EVERY or last or interruption.is_set():
-            trainer.save(folder)
-            if curve.is_file():
-                plot_curve(curve, folder / "curve.png")
+        if time.monotonic() - saved > SAVE_EVERY:
+            _save(trainer, folder, curve)
             saved = time.monotonic()
+    _save(trainer, folder, curve)
     if trainer.step < end:
         print(f"stopped at step {trainer.step}; the same command goes on from there", flush=True)
     return trainer
@@ -158,17 +160,31 @@ def _loader(batches: Batches, workers: int) -> DataLoader[Any]:
         batch_size=None,  # a step's batch is made as a whole
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_signals_to_the_parent,
         # A forked worker inherits OpenCV's and OpenMP's thread pools without their threads, and
         # the first call that needs them never returns.
         multiprocessing_context="spawn" if workers else None,
     )
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """A worker ends when the loader ends it: Ctrl-C first lets the run save."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+@contextlib.contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Ctrl-C waits until the block ends. Processes that are started in it never see one.
+
+    Such a process ends when the loader ends it, after the run has saved. Were it killed while it
+    starts, this process would wait for ever to hand it its work.
+    """
+    resource_tracker.ensure_running()  # started in the block, it would let Ctrl-C in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _save(trainer: Trainer, folder: Path, curve: Path) -> None:
+    trainer.save(folder)
+    if curve.is_file():
+        plot_curve(curve, folder / "curve.png")
 
 
 def _forget_rows(table: Path, *, after: int) -> None:

@@ -31,7 +31,7 @@ from lazyxmem_ros.evaluation.operator import (
     SimulatedOperator,
     largest_error,
 )
-from training.compose import ComposeConfig, Composer
+from training.compose import ComposeConfig, Composer, own_stream
 from training.config import RefinerTraining
 from training.degrade import break_mask
 from training.material import Material
@@ -217,7 +217,7 @@ def make_batch(config: RefinerTraining, material: Material, step: int) -> Batch:
     clip_number = 0
     while len(samples) < count:
         seed = (config.seed, step, clip_number)
-        rng = np.random.default_rng((*seed, 1))
+        rng = own_stream(seed, 1)
         objects = int(rng.integers(1, 3))
         clip_number += 1
         if rng.random() < config.tracked_share:

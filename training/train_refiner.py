@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
@@ -24,6 +23,7 @@ from lazyxmem_ros.correction.refiner_network import PRIOR, RefinerNetwork
 from lazyxmem_ros.xmem import XMem
 from training import loop
 from training.average import Average
+from training.compose import own_stream
 from training.config import ConfigError, RefinerTraining, load_refiner_training
 from training.export import save_refiner
 from training.material import Material, load_material
@@ -124,7 +124,7 @@ class Trainer:
         """One optimiser step on new samples and on the last ones answered; its loss and mean J on
         the crops.
         """
-        config, rng = self.config, np.random.default_rng((self.config.seed, self.step, 2))
+        config, rng = self.config, own_stream((self.config.seed, self.step), 2)
         batch = Batch(*(part.to(self.device) for part in fresh))
         if self.carried is not None:
             batch = Batch(*(torch.cat(parts) for parts in zip(batch, self.carried, strict=True)))

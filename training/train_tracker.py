@@ -24,7 +24,7 @@ import lazyxmem_ros.xmem.device as compute
 from lazyxmem_ros.xmem.network import XMem
 from training import loop
 from training.average import Average
-from training.compose import ComposeConfig, Composer
+from training.compose import ComposeConfig, Composer, own_stream
 from training.config import TrackerTraining, load_tracker_training
 from training.export import save_tracker
 from training.material import Material, load_material
@@ -48,7 +48,7 @@ def compose_batch(config: TrackerTraining, material: Material, step: int) -> Bat
     """The batch of one step, a function of (seed, step)."""
     _, stage = config.stage_at(step)
     shares = np.array(config.object_shares)
-    rng = np.random.default_rng((config.seed, step))
+    rng = own_stream((config.seed, step), 0)
     objects = 1 + int(rng.choice(len(shares), p=shares / shares.sum()))
     settings: dict[str, Any] = dict(stage.compose)
     composer = Composer(material, ComposeConfig(stage.size, stage.frames, **settings))
@@ -142,7 +142,7 @@ class Trainer:
         replica.train()
         if stage.freeze_batch_norm:
             _freeze_batch_norm(replica)
-        rng = np.random.default_rng((config.seed, step, 1))
+        rng = own_stream((config.seed, step), 1)
         plan = random_plan(
             rng,
             stage.frames,

@@ -93,7 +93,10 @@ def test_the_weights_it_writes_load(material: Material, tmp_path: Path) -> None:
 def test_two_parts_make_the_gradient_of_the_whole(material: Material) -> None:
     # Frozen statistics: batch norm would otherwise see another batch in each part.
     frozen = dataclasses.replace(
-        SMALL, stages=(dataclasses.replace(SMALL.stages[1], steps=4, batch=4),), bootstrap_steps=1
+        SMALL,
+        stages=(dataclasses.replace(SMALL.stages[1], steps=4, batch=4),),
+        bootstrap_steps=1,
+        deep_update_share=0.0,  # else the hidden state's own step has no gradient
     )
     batch = compose_batch(frozen, material, 0)
     one, two = Trainer(frozen, material, CPU), Trainer(frozen, material, CPU, parts=2)
@@ -172,11 +175,26 @@ def test_the_rate_begins_anew_at_a_restart_and_lower() -> None:
     assert config.rate_at(config.steps) == pytest.approx(config.final_rate * peak)
 
 
-def test_a_wrong_configuration_is_named(tmp_path: Path) -> None:
+STAGE = "steps: 1, size: 64, frames: 2, batch: 1"
+
+
+@pytest.mark.parametrize(
+    ("network", "stage", "fault"),
+    [
+        ("{key_dims: 3}", STAGE, "key_dims"),
+        ("{key_dim: '3'}", STAGE, "network: key_dim must be int, not '3'"),
+        ("{decoder_dims: [8, 8]}", STAGE, r"decoder_dims must be tuple\[int, int, int\]"),
+        ("{}", "steps: 1, size: 60, frames: 2, batch: 1", "multiple of 16"),
+        ("{}", f"{STAGE}, bootstrap_share: no", r"must be float \| None, not False"),
+        ("{}", f"{STAGE}, compose: {{smalest: 0.2}}", r"stages\[0\].compose: unknown .'smalest'"),
+        ("{}", f"{STAGE}, compose: {{smallest: small}}", r"stages\[0\]: compose must be"),
+        ("{}", f"{STAGE}, compose: {{frames: 4}}", "are the stage's own"),
+    ],
+)
+def test_a_wrong_configuration_is_named(
+    tmp_path: Path, network: str, stage: str, fault: str
+) -> None:
     path = tmp_path / "c.yaml"
-    path.write_text("network: {key_dims: 3}\nstages: [{steps: 1, size: 64, frames: 2, batch: 1}]")
-    with pytest.raises(ConfigError, match="key_dims"):
-        load_tracker_training(path)
-    path.write_text("network: {}\nstages: [{steps: 1, size: 60, frames: 2, batch: 1}]")
-    with pytest.raises(ConfigError, match="multiple of 16"):
+    path.write_text(f"network: {network}\nstages: [{{{stage}}}]\n")
+    with pytest.raises(ConfigError, match=fault):
         load_tracker_training(path)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every run does around its steps: random streams, signals, an orderly end."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+import torch
+
+from lazyxmem_ros.correction.refiner import load_refiner
+from training import smoke, train_refiner, train_tracker
+from training.compose import own_stream
+from training.config import RefinerTraining
+from training.loop import run, stop_on_signals
+from training.material import Material, load_material
+
+CPU = torch.device("cpu")
+REFINER = RefinerTraining(cycles=(2,), batch=8, answered=2, warm_up=1)
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    return load_material(None)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where each random stream stood when it was made."""
+    seen: list[int] = []
+    make = np.random.default_rng
+
+    def default_rng(seed: object) -> np.random.Generator:
+        made = make(seed)
+        seen.append(made.bit_generator.state["state"]["state"])
+        return made
+
+    monkeypatch.setattr(np.random, "default_rng", default_rng)
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["tracker", "refiner"])
+def test_no_two_random_streams_of_a_step_are_the_same(
+    kind: str, material: Material, streams: list[int]
+) -> None:
+    trainer = (
+        train_tracker.Trainer(smoke.CONFIG, material, CPU)
+        if kind == "tracker"
+        else train_refiner.Trainer(REFINER, material, CPU)
+    )
+    trainer.train_step(trainer.maker()(0))
+    assert len(streams) >= 5
+    assert len(set(streams)) == len(streams)
+
+
+def test_what_is_decided_beside_a_clip_shares_no_stream_with_any_attempt_at_it() -> None:
+    beside = {float(own_stream((3, 7, 2), number).random()) for number in range(3)}
+    attempts = {float(np.random.default_rng((3, 7, 2, i)).random()) for i in range(3)}
+    assert len(beside | attempts) == 6
+
+
+class InterruptedTrainer(train_refiner.Trainer):
+    """Is told to end during its first step."""
+
+    interruption = Event()
+
+    def train_step(self, fresh: train_refiner.Batch) -> tuple[float, float]:
+        self.interruption.set()
+        return super().train_step(fresh)
+
+
+def test_an_interrupted_run_is_saved_and_goes_on(material: Material, tmp_path: Path) -> None:
+    interrupted = InterruptedTrainer(REFINER, material, CPU)
+    run(interrupted, tmp_path, workers=0, interruption=interrupted.interruption)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 1
+    done = run(train_refiner.Trainer(REFINER, material, CPU), tmp_path, workers=0)
+    assert done.step == 2
+    with (tmp_path / "curve.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2"]
+    written = load_refiner(tmp_path / "refiner.safetensors").state_dict()
+    for name, value in done.average.network.state_dict().items():
+        torch.testing.assert_close(written[name], value, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Nobody handles the signals; afterwards who did before."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_sets_the_interruption_and_ends_nothing(number: signal.Signals) -> None:
+    interruption = stop_on_signals()
+    assert not interruption.is_set()
+    signal.raise_signal(number)
+    assert interruption.wait(10)
+
+
+def runs_in_group(group: int, text: bytes) -> bool:
+    """Whether a process of the group has the text in its command line."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            mine = os.getpgid(int(process.name)) == group
+            if mine and text in (process / "cmdline").read_bytes():
+                return True
+    return False
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_worker_starts_ends_the_run_in_order(tmp_path: Path) -> None:
+    config, out = tmp_path / "refiner.yaml", tmp_path / "out"
+    config.write_text("cycles: [1000]\nbatch: 4\nanswered: 1\n")
+    command = [sys.executable, "-m", "training.train_refiner", str(config), "--device", "cpu"]
+    started = subprocess.Popen(
+        [*command, "--data", str(tmp_path / "nowhere"), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while not runs_in_group(started.pid, b"spawn_main"):
+            assert started.poll() is None, started.communicate()
+            time.sleep(0.01)
+        os.killpg(started.pid, signal.SIGINT)  # as the terminal does
+        said, _ = started.communicate(timeout=100)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+    assert started.returncode == 0, said
+    assert "the same command goes on from there" in said
+    assert (out / "last.pt").is_file()
