@@ -206,3 +206,65 @@ def test_the_fast_dds_profile_has_room_for_images() -> None:
     full_hd = 1080 * 1920 * 3
     assert len(sizes) == 1
     assert sizes[0] >= 8 * full_hd
+
+
+# ---- what the documents say
+
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    ROOT / "training" / "README.md",
+    ROOT / "lazyxmem_ros" / "weights" / "MODEL_CARD.md",
+]
+
+
+def anchors(document: Path) -> set[str]:
+    """The names that a page's headings have in links."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_launches_with_arguments_that_there_are() -> None:
+    calls = re.findall(r"^ros2 launch lazyxmem_ros (\S+\.launch\.py)(.*)$", README, re.MULTILINE)
+    assert {name for name, _ in calls} == {path.name for path in LAUNCH_FILES}
+    for name, rest in calls:
+        declared = launch_arguments(ROOT / "launch" / name)
+        given = {word.split(":=")[0] for word in rest.split()}
+        assert given <= set(declared)
+        for argument, call in declared.items():
+            required = all(keyword.arg != "default_value" for keyword in call.keywords)
+            assert not required or argument in given, f"{name} without {argument}"
+
+
+def test_the_readme_sets_parameters_that_may_be_set() -> None:
+    parameters = importlib.import_module("lazyxmem_ros.nodes.parameters")
+    table = importlib.import_module("lazyxmem_ros.nodes.tracker_parameters").TABLE
+    kinds = {spec.name: (spec.changes, type(spec.default)) for spec in table}
+    (several, value) = re.search(
+        r"for name in (.*); do\n +ros2 param set /lazyxmem_tracker \$name (\S+)\n", README
+    ).groups()
+    settings = re.findall(r"^ros2 param set /lazyxmem_tracker (\w+) (\S+)$", README, re.MULTILINE)
+    settings += [(name, value) for name in several.split()]
+    assert len(settings) > 3
+    for name, text in settings:
+        assert kinds[name] == (parameters.Changes.ANY_TIME, type(yaml.safe_load(text))), name
+
+
+@pytest.mark.parametrize("program", ["lazyxmem_ros.demo", "training.calibrate", "training.smoke"])
+def test_help_is_all_that_help_does(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(program).main(["--help"])
+    assert ended.value.code == 0
+    assert f"usage: python -m {program} " in capsys.readouterr().out
