@@ -13,12 +13,23 @@ from launch.actions import (
 )
 from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import (
+    LaunchConfiguration,
+    PathJoinSubstitution,
+    PythonExpression,
+)
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-COMPRESSED = "/compressed"
+# A bag may name its topic of compressed images as it likes, but most end so.
+TRANSPORT_BY_NAME = PythonExpression(
+    [
+        "'compressed' if '",
+        LaunchConfiguration("image_topic"),
+        "'.endswith('/compressed') else 'raw'",
+    ]
+)
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -28,6 +39,13 @@ ARGUMENTS = [
         "image_topic",
         default_value="/image",
         description="The bag's topic of images, raw or compressed, that is tracked.",
+    ),
+    DeclareLaunchArgument(
+        "image_transport",
+        default_value=TRANSPORT_BY_NAME,
+        choices=["raw", "compressed"],
+        description="What they are, raw or compressed; if not given, compressed where image_topic "
+        "ends in /compressed.",
     ),
     DeclareLaunchArgument(
         "init_mask_topic",
@@ -71,12 +89,13 @@ def _replay(context: LaunchContext) -> list[Node]:
     """The replay node, with the bag's topics renamed to what the tracker takes."""
     images = LaunchConfiguration("image_topic").perform(context)
     masks = LaunchConfiguration("init_mask_topic").perform(context)
+    transport = LaunchConfiguration("image_transport").perform(context)
     tracking = LaunchConfiguration("track").perform(context) == "true"
 
     def parameter(name: str, value_type: type) -> ParameterValue:
         return ParameterValue(LaunchConfiguration(name), value_type=value_type)
 
-    remappings = [(images, f"image{COMPRESSED}" if images.endswith(COMPRESSED) else "image")]
+    remappings = [(images, "image" if transport == "raw" else "image/compressed")]
     if masks:
         remappings.append((masks, "lazyxmem_tracker/init_mask"))
     return [
@@ -119,6 +138,7 @@ def generate_launch_description() -> LaunchDescription:
                 PythonLaunchDescriptionSource(track),
                 launch_arguments={
                     "image": "image",
+                    "image_transport": LaunchConfiguration("image_transport"),
                     "namespace": LaunchConfiguration("namespace"),
                     "use_sim_time": LaunchConfiguration("clock"),
                     # With best effort the first image, which the first mask is about, may get

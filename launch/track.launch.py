@@ -25,8 +25,14 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "image",
         default_value="image",
-        description="Topic of the camera's raw images; compressed ones are taken from "
-        "<image>/compressed.",
+        description="Topic of the camera's raw images; compressed ones are on <image>/compressed.",
+    ),
+    DeclareLaunchArgument(
+        "image_transport",
+        default_value="",
+        choices=["", "raw", "compressed"],
+        description="Which of them are tracked, raw or compressed; empty = as the parameter file "
+        "says.",
     ),
     DeclareLaunchArgument(
         "namespace",
@@ -69,7 +75,7 @@ ARGUMENTS = [
         "image_reliability",
         default_value="",
         choices=["", "best_effort", "reliable"],
-        description="Quality of service of the image topics; empty = as the parameter file says.",
+        description="Quality of service of the image topic; empty = as the parameter file says.",
     ),
     DeclareLaunchArgument(
         "autostart",
@@ -122,7 +128,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             LaunchConfiguration("params_file"),
-            given("device", "weights", "image_reliability"),
+            given("device", "weights", "image_transport", "image_reliability"),
             {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)},
             use_sim_time,
         ],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -22,6 +23,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # whose Ctrl-C is tested here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Before any participant is made, and inherited by every process: another run of the tests on this
+# machine has another domain.
+DOMAIN_COUNT = 100
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % DOMAIN_COUNT)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -35,15 +42,6 @@ def root() -> Path:
 def data() -> Path:
     """The small vectors that come with the project."""
     return ROOT / "test" / "data"
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The neighbour folder with real sequences; a test that needs it is skipped without it."""
-    folder = ROOT.parent / "shared"
-    if not folder.is_dir():
-        pytest.skip("needs ../shared (real sequences beside the checkout), which is not here")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,8 @@ def test_folder_and_video(source: str, clip: Path, tmp_path: Path) -> None:
     ids = set(np.unique(first).tolist()) - {0}
     assert {int(row["id"]) for row in rows} == ids
     assert len(rows) == FRAMES * len(ids)
+    predicted = [row["predicted_iou"] for row in rows if int(row["frame"]) > 0]
+    assert all(0 < float(value or "nan") <= 1 for value in predicted)
     given = read_label_map(clip / "first.png")
     assert iou(first > 0, given > 0) > 0.9
     assert iou(last > 0, given > 0) > 0.3, "the objects move little in six frames"

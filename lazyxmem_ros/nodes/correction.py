@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +136,11 @@ class CorrectionNode(Node):
             self._refusals.refuse(self._service.srv_name, type(error).__name__, str(error))
             response.message = str(error)
             return response
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server outlives it
+            self._counts.add("failed")
+            self.get_logger().error(traceback.format_exc())
+            response.message = f"{type(error).__name__}: {error}"
+            return response
         self._counts.add("answered")
         self._latencies.add(time.monotonic() - started)
         response.success = True
@@ -152,7 +158,7 @@ class CorrectionNode(Node):
 
     def _report(self) -> None:
         values = {
-            **{name: self._counts[name] for name in ("requests", "answered", "refused")},
+            **{name: self._counts[name] for name in ("requests", "answered", "refused", "failed")},
             "latency p50 (ms)": self._latencies.milliseconds(50),
             "latency p99 (ms)": self._latencies.milliseconds(99),
             **self._refusals.snapshot(),

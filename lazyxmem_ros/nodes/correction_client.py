@@ -23,6 +23,7 @@ from lazyxmem_ros.nodes.conversions import (
     region_message,
 )
 from lazyxmem_ros.nodes.diagnostics import Counts, Latencies
+from lazyxmem_ros.nodes.services import SHUTTING_DOWN
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.srv import CorrectMask
 
@@ -77,6 +78,7 @@ class CorrectionClient:
         self._node = node
         self._client = node.create_client(CorrectMask, service)
         self._pending: dict[Future[Any], _Pending] = {}
+        self._closed = False
         self.counts = Counts()
         self.latencies = Latencies()
         self.last_fault = ""
@@ -101,6 +103,9 @@ class CorrectionClient:
         executor's thread.
         """
         self.counts.add("requests")
+        if self._closed:
+            self._fail(on_answer, "failed", SHUTTING_DOWN)
+            return
         if not self.is_available():
             self._fail(on_answer, "unavailable", f"service {self.service_name} is not there")
             return
@@ -120,8 +125,12 @@ class CorrectionClient:
         future.add_done_callback(self._on_done)
 
     def close(self) -> None:
-        """Forget what is pending and leave the graph; nothing is called any more."""
-        self._pending.clear()
+        """Answer what is pending with a fault and leave the graph."""
+        self._closed = True
+        while self._pending:
+            future, pending = self._pending.popitem()
+            self._client.remove_pending_request(future)
+            self._fail(pending.on_answer, "failed", SHUTTING_DOWN)
         self._node.destroy_timer(self._timer)
         self._node.destroy_client(self._client)
 

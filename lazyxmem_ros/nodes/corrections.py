@@ -32,13 +32,14 @@ from lazyxmem_ros.nodes.correction_client import (
 )
 from lazyxmem_ros.nodes.diagnostics import Counts, Refusals
 from lazyxmem_ros.nodes.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.nodes.session_types import SessionCorrection
 from lazyxmem_ros.nodes.tracker_outputs import TrackerOutputs
 from lazyxmem_ros.nodes.worker import Worker
 
 if TYPE_CHECKING:
     from lazyxmem_ros.correction.base import Prompt
     from lazyxmem_ros.lazy import Outcome, Request, Source
-    from lazyxmem_ros.nodes.session import SessionCorrection, TrackingSession
+    from lazyxmem_ros.nodes.session import TrackingSession
 
 QUEUE_DEPTH = 10
 NO_DEADLINE = 0
@@ -93,6 +94,7 @@ class Corrections:
         self._setting = setting
         self._post = post
         self._session: TrackingSession | None = None
+        self._closed = False
         self._lock = threading.Lock()
         self._open: dict[tuple[int, int], _OpenRequest] = {}
         self._topic = node.resolve_topic_name("~/operator_correction")
@@ -108,7 +110,8 @@ class Corrections:
         self._session = session
 
     def close(self) -> None:
-        """Stop listening and forget open requests."""
+        """Stop listening, and forget what is open and under way."""
+        self._closed = True
         self._node.destroy_subscription(self._subscription)
         self.forget_requests()
 
@@ -125,8 +128,13 @@ class Corrections:
         """Requests to a person that are neither answered nor past their deadline."""
         now = self._now()
         with self._lock:
-            self._open = {k: v for k, v in self._open.items() if not v.is_over(now)}
-            return len(self._open)
+            # Those that are over stay while their frames can be named: a late answer is refused.
+            self._open = {
+                (stamp, object_id): opened
+                for (stamp, object_id), opened in self._open.items()
+                if not opened.is_over(now) or self._history.find(stamp) is not None
+            }
+            return sum(not opened.is_over(now) for opened in self._open.values())
 
     # ---- asking, in the worker's thread
 
@@ -200,6 +208,8 @@ class Corrections:
         from lazyxmem_ros.lazy import Source
 
         def on_answer(answer: CorrectionAnswer) -> None:
+            if self._closed:
+                return  # there is nobody left to be told
             if answer.mask is None:
                 self._fail(frame, object_id, source, answer.fault)
             elif source is Source.PSEUDO and (reason := objection(answer.score, prompt.prior_iou)):
@@ -211,8 +221,6 @@ class Corrections:
         self.refine(frame, prompt, on_answer)
 
     def _apply(self, stamp: int, object_id: int, mask: MaskArray, source: Source) -> None:
-        from lazyxmem_ros.nodes.session import SessionCorrection
-
         session = self._session
         assert session is not None
         correction = SessionCorrection(stamp, object_id, mask, source)
@@ -223,6 +231,19 @@ class Corrections:
         self._counts.add(f"{source.value} failed")
         self._refusals.refuse(self._client.service_name, "no mask", fault)
         self._give_up(frame.header, object_id, source, fault)
+
+    def _decline(self, message: msg.Correction, *, asked: bool) -> None:
+        """A person has nothing to correct; asked: they have been asked about this frame."""
+        from lazyxmem_ros.lazy import Source
+
+        self._counts.add("operator declined")
+        session, object_id = self._session, message.id
+        assert session is not None
+        if asked:
+            with self._lock:
+                self._open.pop((stamp_of(message.header.stamp), object_id), None)
+            self._worker.post(lambda: session.dismiss(object_id))
+        self._give_up(message.header, object_id, Source.OPERATOR, message.message)
 
     def _give_up(self, header: Header, object_id: int, source: Source, reason: str) -> None:
         """There will be no mask: the frame waits no longer, and whoever listens is told why."""
@@ -245,8 +266,7 @@ class Corrections:
             frame, opened = self._frame_for(stamp, message.id)
             self._check_answer(message, frame, opened)
             if message.message and is_bare(message):
-                self._counts.add("operator declined")
-                self._give_up(message.header, message.id, Source.OPERATOR, message.message)
+                self._decline(message, asked=opened is not None)
                 return
             prompt, mask = self._read_answer(message, frame, opened)
         except (PromptFault, ImageError) as error:

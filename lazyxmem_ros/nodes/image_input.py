@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker's image topics: what comes in is checked, counted and left for the worker."""
+"""The tracker's image topic: what comes in is checked, counted and left for the worker."""
 
 from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from lazyxmem_ros.nodes.conversions import ImageError, check_image, stamp_of
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
 
 QUEUE_DEPTH = 5
 NO_STAMP = -1
+TRANSPORTS = {"raw": (Image, "image"), "compressed": (CompressedImage, "image/compressed")}
+"""What images come as -> the message type and the topic."""
 
 
 class ImageInput:
-    """Subscribes to `image` and `image/compressed`; the newest frame goes to the worker."""
+    """Subscribes to `image` or `image/compressed`; the newest frame goes to the worker.
+
+    Only to one of them: drivers offer a camera's images as both, and encode the compressed ones
+    for as long as somebody listens.
+    """
 
     def __init__(
         self,
@@ -35,38 +42,56 @@ class ImageInput:
         counts: Counts,
         refusals: Refusals,
         *,
+        transport: str,
         reliable: bool,
     ) -> None:
-        """Raises counts `received` and `dropped`; `rate` is that of what was received."""
+        """Raises counts `received` and `dropped`; `rate` is that of what was received.
+
+        transport: one of TRANSPORTS.
+        """
         self._node = node
         self._worker = worker
         self._session = session
         self._history = history
         self._counts = counts
         self._refusals = refusals
-        self.rate = Rate()
-        self._last_stamp = NO_STAMP
-        quality = QoSProfile(
+        self._message_type, self._name = TRANSPORTS[transport]
+        self._quality = QoSProfile(
             depth=QUEUE_DEPTH,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         )
-        self._subscriptions = []
-        for message_type, name in ((Image, "image"), (CompressedImage, "image/compressed")):
-            topic = node.resolve_topic_name(name)
-            callback = partial(self._on_image, topic)
-            self._subscriptions.append(
-                node.create_subscription(message_type, name, callback, quality)
-            )
-
-    def forget_stamps(self) -> None:
-        """Take whatever stamp comes next."""
+        self._subscription: Subscription[Any] | None = None
         self._last_stamp = NO_STAMP
+        self.rate = Rate()
+
+    @property
+    def topic(self) -> str:
+        """The topic's name after remapping."""
+        return str(self._node.resolve_topic_name(self._name))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether images are listened to."""
+        return self._subscription is not None
+
+    def open(self) -> None:
+        """Begin to listen."""
+        self.rate = Rate()
+        self._subscription = self._node.create_subscription(
+            self._message_type, self._name, partial(self._on_image, self.topic), self._quality
+        )
 
     def close(self) -> None:
-        """Stop listening."""
-        for subscription in self._subscriptions:
+        """Stop listening, and drop the frame that waits for the worker."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
             self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self._drop_waiting()
+
+    def forget_stamps(self) -> None:
+        """Take whatever stamp comes next, and drop the frame that waits for the worker."""
+        self._last_stamp = NO_STAMP
+        self._drop_waiting()
 
     def _on_image(self, topic: str, message: Image | CompressedImage) -> None:
         received_at = time.monotonic()
@@ -102,8 +127,14 @@ class ImageInput:
                     "again with another clock",
                 )
                 return False
-            # Nothing is tracked, so a recording that begins again costs nothing.
+            # Nothing is tracked, so a recording that begins again costs nothing. A frame of the
+            # other clock that waits would make the next ones look old.
+            self._drop_waiting()
             self._history.clear()
             self._worker.post(partial(self._session.reset, images=False))
         self._last_stamp = stamp
         return True
+
+    def _drop_waiting(self) -> None:
+        if self._worker.clear_frame():
+            self._counts.add("dropped")

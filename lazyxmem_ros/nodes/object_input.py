@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as WorkerFuture
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
@@ -28,7 +27,9 @@ from lazyxmem_ros.nodes.correction_client import CorrectionAnswer, CorrectionPro
 from lazyxmem_ros.nodes.corrections import Corrections, PromptFault, read_prompt
 from lazyxmem_ros.nodes.diagnostics import Counts, Refusals
 from lazyxmem_ros.nodes.frames import ReceivedFrame
-from lazyxmem_ros.nodes.tracker_outputs import track_message
+from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
+from lazyxmem_ros.nodes.session_types import GivenMasks, fault_kind
+from lazyxmem_ros.nodes.tracker_outputs import track_messages
 from lazyxmem_ros.nodes.worker import Worker
 from lazyxmem_ros.srv import AddObjects, ListObjects, PauseObjects, RemoveObjects
 
@@ -53,8 +54,11 @@ class ObjectInput:
         refusals: Refusals,
         is_active: Callable[[], bool],
         on_reset: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
     ) -> None:
-        """is_active: whether frames are coming in; on_reset: called before a reset is queued."""
+        """is_active: whether frames are coming in; on_reset: called before a reset is queued;
+        on_failure: gets what goes wrong and is no refusal.
+        """
         self._node = node
         self._worker = worker
         self._session = session
@@ -63,39 +67,28 @@ class ObjectInput:
         self._refusals = refusals
         self._is_active = is_active
         self._on_reset = on_reset
+        self._on_failure = on_failure
         self._init_topic = node.resolve_topic_name("~/init_mask")
         self._subscription = node.create_subscription(
             Image, "~/init_mask", self._on_init_mask, QoSProfile(depth=QUEUE_DEPTH)
         )
-        # A group of their own: one request at a time, and while it waits for the worker or the
-        # correction service everything else of the node goes on.
-        group = MutuallyExclusiveCallbackGroup()
-        self._services = [
-            node.create_service(service_type, name, callback, callback_group=group)
-            for service_type, name, callback in (
-                (AddObjects, "~/add_objects", self._on_add_objects),
-                (RemoveObjects, "~/remove_objects", self._on_remove_objects),
-                (PauseObjects, "~/pause_objects", self._on_pause_objects),
-                (Trigger, "~/reset", self._on_reset_request),
-            )
-        ]
-        # Not of that group: it waits for nobody.
-        self._services.append(
-            node.create_service(ListObjects, "~/list_objects", self._on_list_objects)
-        )
+        self._services = Services(node, self._explained)
+        self._services.serve(AddObjects, "~/add_objects", self._on_add_objects)
+        self._services.serve(RemoveObjects, "~/remove_objects", self._on_remove_objects)
+        self._services.serve(PauseObjects, "~/pause_objects", self._on_pause_objects)
+        self._services.serve(Trigger, "~/reset", self._on_reset_request)
+        # Not one of those: it waits for nobody.
+        self._list = node.create_service(ListObjects, "~/list_objects", self._on_list_objects)
 
     def close(self) -> None:
-        """Stop listening and serving."""
+        """Stop listening and serving; what is being served is answered."""
         self._node.destroy_subscription(self._subscription)
-        for service in self._services:
-            self._node.destroy_service(service)
-        self._services = []
+        self._node.destroy_service(self._list)
+        self._services.close()
 
     # ---- topic
 
     def _on_init_mask(self, message: Image) -> None:
-        from lazyxmem_ros.nodes.session import GivenMasks
-
         self._counts.add("init masks received")
         try:
             masks = masks_of_labels(read_labels(message))
@@ -115,28 +108,19 @@ class ObjectInput:
         error = future.exception()
         if error is None:
             self._counts.add("init masks taken")
-            return
-        kind = getattr(error, "kind", type(error).__name__)
-        self._refusals.refuse(self._init_topic, kind, str(error))
+        else:
+            self._explained(self._init_topic, error)
 
     # ---- services
 
     async def _on_add_objects(
         self, request: AddObjects.Request, response: AddObjects.Response
-    ) -> AddObjects.Response:
-        try:
-            response.ids, response.message = await self._add_objects(request)
-            response.success = True
-        except (ValueError, CancelledError) as error:
-            # Every refusal is a ValueError: of the image, the prompt, the session, the tracker.
-            self._say_refused("~/add_objects", error)
-            response.message = str(error) or "the node is shutting down"
-        return response
+    ) -> None:
+        response.ids, response.message = await self._add_objects(request)
+        response.success = True
 
     async def _add_objects(self, request: AddObjects.Request) -> tuple[list[int], str]:
         """The objects' ids, and how they were added if that was not simply as asked."""
-        from lazyxmem_ros.nodes.session import GivenMasks
-
         if not self._is_active():
             raise PromptFault("the node is not active")
         if not request.objects:
@@ -191,74 +175,48 @@ class ObjectInput:
 
     async def _on_remove_objects(
         self, request: RemoveObjects.Request, response: RemoveObjects.Response
-    ) -> RemoveObjects.Response:
+    ) -> None:
         ids = [int(object_id) for object_id in request.ids]
-        try:
-            response.removed = list(await self._in_worker(lambda: self._session.remove(ids)))
-            response.success = True
-            self._corrections.forget_requests(response.removed)
-        except (ValueError, CancelledError) as error:
-            self._say_refused("~/remove_objects", error)
-            response.message = str(error) or "the node is shutting down"
-        return response
+        response.removed = list(await self._in_worker(lambda: self._session.remove(ids)))
+        self._corrections.forget_requests(response.removed)
+        response.success = True
 
     async def _on_pause_objects(
         self, request: PauseObjects.Request, response: PauseObjects.Response
-    ) -> PauseObjects.Response:
+    ) -> None:
         ids, pause = [int(object_id) for object_id in request.ids], bool(request.pause)
-        try:
-            meant = await self._in_worker(lambda: self._session.pause_objects(ids, pause=pause))
-            response.ids = list(meant)
-            response.success = True
-            if pause:
-                self._corrections.forget_requests(meant)
-        except (ValueError, CancelledError) as error:
-            self._say_refused("~/pause_objects", error)
-            response.message = str(error) or "the node is shutting down"
-        return response
+        meant = await self._in_worker(lambda: self._session.pause_objects(ids, pause=pause))
+        if pause:
+            self._corrections.forget_requests(meant)
+        response.ids = list(meant)
+        response.success = True
 
     def _on_list_objects(
         self, request: ListObjects.Request, response: ListObjects.Response
     ) -> ListObjects.Response:
         published = self._session.published
         response.stamp = time_message(published.stamp)
-        response.objects = [track_message(track) for track in published.tracks]
+        response.objects = track_messages(published.tracks)
         return response
 
-    async def _on_reset_request(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
+    async def _on_reset_request(self, request: Trigger.Request, response: Trigger.Response) -> None:
         self._on_reset()
-        try:
-            await self._in_worker(self._session.reset)
-            response.success = True
-        except CancelledError:
-            response.message = "the node is shutting down"
-        return response
+        await self._in_worker(self._session.reset)
+        response.success = True
 
     # ---- how
 
-    def _say_refused(self, service: str, error: BaseException) -> None:
-        kind = getattr(error, "kind", type(error).__name__)
-        self._refusals.refuse(self._node.resolve_service_name(service), kind, str(error))
+    def _explained(self, source: str, error: BaseException) -> str:
+        """Reports what went wrong with a request or message; returns it in words."""
+        if isinstance(error, CancelledError):
+            return SHUTTING_DOWN
+        if isinstance(error, ValueError):
+            # Every refusal is one: of the image, the prompt, the session, the tracker.
+            self._refusals.refuse(source, fault_kind(error), str(error))
+            return str(error)
+        self._on_failure(error)
+        return f"{type(error).__name__}: {error}"
 
     async def _in_worker(self, command: Callable[[], ResultT]) -> ResultT:
         """The result of a command in the worker's thread, or what it raised."""
-        executor = self._node.executor
-        done: Future[Any] = Future(executor=executor)
-
-        def finish(finished: WorkerFuture[ResultT]) -> None:
-            done.set_result(finished)
-            # The executor looks at coroutines when it wakes, and another thread's result is no
-            # reason for it to.
-            executor.create_task(_nothing)
-
-        self._worker.submit(command).add_done_callback(finish)
-        finished = await done
-        assert finished is not None
-        result: ResultT = finished.result()
-        return result
-
-
-def _nothing() -> None:
-    """A task that is there to wake the executor."""
+        return await result_of(self._node, self._worker.submit(command))

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from lazyxmem_ros.evaluation.bags import STORAGES, BagWriter
+from lazyxmem_ros.evaluation.bags import STORAGES, BagWriter, message_types
 from lazyxmem_ros.evaluation.errors import BagError
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.replay import find_message_type
@@ -46,9 +47,12 @@ PARAMETERS = (
 class RecorderNode(Node):
     """Records until it is ended; the bag is complete once `close` returned."""
 
-    def __init__(self) -> None:
-        """Raises NodeStartError where there is nothing to record or the bag cannot be written."""
-        super().__init__(NODE_NAME)
+    def __init__(self, **options: Any) -> None:
+        """options: those of rclpy.node.Node.
+
+        Raises NodeStartError where there is nothing to record or the bag cannot be written.
+        """
+        super().__init__(NODE_NAME, **options)
         self._settings = Parameters(self, PARAMETERS)
         self._waiting = {self.resolve_topic_name(name) for name in self._settings["topics"]}
         if not self._settings["bag"] or not self._waiting:
@@ -79,7 +83,12 @@ class RecorderNode(Node):
             message_type = find_message_type(type_name)
             self._waiting.discard(topic)
             if message_type is None:
-                self.get_logger().error(f"{topic}: its type {type_name} is not installed")
+                self.get_logger().error(f"{topic}: left out: its type {type_name} is not installed")
+                continue
+            if type_name not in message_types().types:
+                self.get_logger().error(
+                    f"{topic}: left out: bags are written without the definition of {type_name}"
+                )
                 continue
             reliable = all(
                 offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers

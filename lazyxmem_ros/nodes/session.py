@@ -8,9 +8,8 @@ Everything here runs in the worker's thread, which owns the LazyTracker; results
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,102 +19,35 @@ from lazyxmem_ros.lazy import (
     LazyConfig,
     LazyTracker,
     Outcome,
-    Request,
     RequestKind,
     Source,
     StepResult,
-    Track,
+    box_of_mask,
 )
-from lazyxmem_ros.nodes.conversions import ImageError, LabelArray, MaskArray, masks_of_labels
+from lazyxmem_ros.nodes.conversions import ImageError, LabelArray, masks_of_labels
 from lazyxmem_ros.nodes.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.nodes.held_masks import HeldMasks
+from lazyxmem_ros.nodes.session_types import (
+    GivenMasks,
+    Published,
+    RefusedError,
+    SessionCorrection,
+    SessionOutputs,
+    Upkeep,
+    fault_kind,
+)
 from lazyxmem_ros.xmem import TrackerError, XMemTracker
 
-MAX_HELD_MASKS = 8
-
-
-class RefusedError(ValueError):
-    """Input that changes nothing. `kind` names the fault for the counters, the text explains it."""
-
-    def __init__(self, kind: str, fault: str) -> None:
-        super().__init__(fault)
-        self.kind = kind
-
-
-class SessionOutputs(Protocol):
-    """Where a session's results go. Called in the worker's thread."""
-
-    def publish_frame(
-        self,
-        frame: ReceivedFrame,
-        image: NDArray[np.uint8],
-        labels: LabelArray,
-        result: StepResult | None,
-    ) -> None:
-        """The label map and tracks of a frame; result is None while nothing is tracked."""
-        ...
-
-    def ask_corrector(self, frame: ReceivedFrame, request: Request) -> None:
-        """Have the correction service refine an object of this frame."""
-        ...
-
-    def ask_operator(self, frame: ReceivedFrame, request: Request) -> None:
-        """Ask a person for help with an object of this frame."""
-        ...
-
-    def publish_correction(
-        self, frame: ReceivedFrame | None, correction: SessionCorrection, outcome: Outcome
-    ) -> None:
-        """What became of a correction."""
-        ...
-
-    def refuse(self, topic: str, kind: str, fault: str) -> None:
-        """Count and report refused input."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class SessionCorrection:
-    """A corrected mask bool [H, W] of one object in the frame of this stamp (ns)."""
-
-    stamp: int
-    object_id: int
-    mask: MaskArray
-    source: Source
-
-
-@dataclass(frozen=True, eq=False)
-class GivenMasks:
-    """Masks {id: bool [H, W]} shown on the frame of `stamp` (ns), with texts {id: label}.
-
-    topic: where they came from, for messages.
-    """
-
-    stamp: int
-    masks: Mapping[int, MaskArray]
-    labels: Mapping[int, str] = field(default_factory=dict)
-    topic: str = ""
-
-
-@dataclass(frozen=True)
-class Upkeep:
-    """What is kept for late corrections: bytes; past frames still to go through for one; frames
-    that the limit in bytes has pushed out before their time.
-    """
-
-    history_bytes: int = 0
-    frames_behind: int = 0
-    frames_evicted: int = 0
-
-
-@dataclass(frozen=True)
-class Published:
-    """The tracks of the newest tracked frame, whose stamp this is (ns); 0: there was none yet."""
-
-    stamp: int = 0
-    tracks: tuple[Track, ...] = ()
-
-
 ServeCommands = Callable[[Callable[[], bool], float], None]
+
+
+@dataclass
+class _WaitingFrame:
+    """A frame that is tracked and not published yet; its label map is the frame's `labels`."""
+
+    frame: ReceivedFrame
+    image: NDArray[np.uint8]
+    result: StepResult
 
 
 class TrackingSession:
@@ -143,9 +75,11 @@ class TrackingSession:
         self._make_tracker = make_tracker
         self._serve_commands = serve_commands
         self.correction_wait = correction_wait
-        self._held: list[GivenMasks] = []
+        self._held = HeldMasks(outputs.refuse)
+        self._waiting: _WaitingFrame | None = None
         self._waiting_for: set[tuple[int, int]] = set()
         self._processed = -1
+        self._resets = 0
         self._newest: ReceivedFrame | None = None
         # Replaced as wholes, so that other threads may read them at any time.
         self.object_ids: tuple[int, ...] = ()
@@ -154,16 +88,44 @@ class TrackingSession:
 
     # ---- frames
 
-    def process(self, frame: ReceivedFrame) -> None:
-        """Track one frame and publish it; the frames that held masks were waiting for go first."""
-        for given in self._due_masks(frame.stamp):
-            held_frame = self._history.find(given.stamp)
-            if held_frame is not None and given.stamp > self._processed:
-                self._process_with(held_frame, [given])
-        if frame.stamp > self._processed:
+    def process(self, frame: ReceivedFrame) -> bool:
+        """Track one frame and publish it; the frames that held masks were waiting for go first.
+
+        Returns False where it was dropped: a newer one was tracked before it, or everything was
+        forgotten meanwhile.
+        """
+        resets = self._resets
+        for stamp, masks in self._held.due(frame.stamp):
+            self._show_held(frame if stamp == frame.stamp else self._frame_of(stamp), masks)
+        if self._resets == resets and frame.stamp > self._processed:
             self._process_with(frame, [])
+            return self._resets == resets
+        return frame.labels is not None
+
+    def _show_held(self, frame: ReceivedFrame | None, held: Sequence[GivenMasks]) -> None:
+        """Show masks that were held for a frame; None: it is not there."""
+        if frame is None:
+            for given in held:
+                self._held.drop(given)
+        elif frame.stamp > self._processed:
+            fitting = [given for given in held if self._done(given, self._check_sizes, frame)]
+            if fitting:
+                self._process_with(frame, fitting)
+        else:  # other masks were shown on it before
+            for given in held:
+                self._done(given, self.give_masks)
+
+    def _done(self, given: GivenMasks, do: Callable[..., object], *arguments: object) -> bool:
+        """Whether `do(given, ...)` went well; what it refuses is reported."""
+        try:
+            do(given, *arguments)
+        except (RefusedError, ImageError, TrackerError) as error:
+            self._outputs.refuse(given.topic, fault_kind(error), str(error))
+            return False
+        return True
 
     def _process_with(self, frame: ReceivedFrame, given: Sequence[GivenMasks]) -> None:
+        self._finish_waiting()
         try:
             image = frame.rgb()
         except ImageError as error:
@@ -178,16 +140,38 @@ class TrackingSession:
             result = self._lazy.step(image, frame.stamp, masks=masks or None, labels=names or None)
         except TrackerError as error:
             topic = given[0].topic if given else frame.topic
-            self._outputs.refuse(topic, type(error).__name__, str(error))
+            self._outputs.refuse(topic, fault_kind(error), str(error))
             if given:
                 self._process_with(frame, [])
             return
+        self._note_tracked(frame, result.labels)
+        self._waiting = _WaitingFrame(frame, image, result)
         self.see_objects()
-        frame.labels = result.labels
-        self._newest = frame
         self._ask(frame, result)
-        labels = self._wait_for_corrections(frame, result)
-        self._finish_frame(frame, image, labels, result)
+        if self.correction_wait > 0 and self._waiting_for:
+            deadline = time.monotonic() + self.correction_wait
+            self._serve_commands(lambda: not self._waiting_for, deadline)
+        self._finish_waiting()
+
+    def _note_tracked(self, frame: ReceivedFrame, labels: LabelArray) -> None:
+        frame.labels = labels
+        self._newest = frame
+        self._processed = max(self._processed, frame.stamp)
+
+    def _finish_waiting(self) -> None:
+        """Publish the frame that waits for corrections, if one does, as it is by now."""
+        waiting, self._waiting = self._waiting, None
+        self._waiting_for = set()
+        if waiting is None:
+            return
+        labels, result = waiting.frame.labels, waiting.result
+        assert labels is not None
+        gone = [t.object_id for t in result.tracks if t.object_id not in self.object_ids]
+        if gone:
+            labels = np.where(np.isin(labels, gone), np.uint16(0), labels)
+        if labels is not result.labels:
+            result = _with_labels(result, labels, gone)
+        self._finish_frame(waiting.frame, waiting.image, labels, result)
 
     def _finish_frame(
         self,
@@ -196,9 +180,7 @@ class TrackingSession:
         labels: LabelArray,
         result: StepResult | None,
     ) -> None:
-        frame.labels = labels
-        self._newest = frame
-        self._processed = max(self._processed, frame.stamp)
+        self._note_tracked(frame, labels)
         # First, so that whoever has the frame's mask finds its tracks here.
         self.published = Published(frame.stamp, () if result is None else tuple(result.tracks))
         self._outputs.publish_frame(frame, image, labels, result)
@@ -211,14 +193,6 @@ class TrackingSession:
                 self._outputs.ask_operator(frame, request)
             else:
                 self._outputs.ask_corrector(frame, request)
-
-    def _wait_for_corrections(self, frame: ReceivedFrame, result: StepResult) -> LabelArray:
-        """The frame's label map, corrected where `correction_wait` gives the answers time."""
-        if self.correction_wait > 0 and result.requests:
-            deadline = time.monotonic() + self.correction_wait
-            self._serve_commands(lambda: not self._waiting_for, deadline)
-        assert frame.labels is not None
-        return frame.labels
 
     # ---- corrections
 
@@ -243,6 +217,10 @@ class TrackingSession:
         self._waiting_for.discard((stamp, object_id))
         if source is Source.PSEUDO:
             self._lazy.dismiss(object_id, RequestKind.PSEUDO)
+
+    def dismiss(self, object_id: int) -> None:
+        """Note that a person who was asked about an object has nothing to correct."""
+        self._lazy.dismiss(object_id, RequestKind.USER)
 
     # ---- objects
 
@@ -270,10 +248,10 @@ class TrackingSession:
         newest = self._newest
         stamp = given.stamp or self.find_frame(0).stamp
         given = replace(given, stamp=stamp)
-        frame = self._frame_of(stamp)
-        if frame is None:
-            self._hold(given)
+        if stamp > self._processed and self._frame_of(stamp) is None:
+            self._held.hold(given)
             return f"the frame of stamp {stamp} ns has not come yet: shown when it does"
+        frame = self.find_frame(stamp)
         self._check_sizes(given, frame)
         note = ""
         if stamp > self._processed:
@@ -310,6 +288,7 @@ class TrackingSession:
         """Forget objects (all where none is named); raises a TrackerError for an unknown one."""
         ids = tuple(object_ids) or self._followed()
         self._lazy.remove_objects(list(ids))
+        self._stop_waiting_for(ids)
         self.see_objects()
         return ids
 
@@ -321,8 +300,7 @@ class TrackingSession:
         ids = tuple(dict.fromkeys(object_ids)) or self._followed()
         if pause:
             self._lazy.pause_objects(ids)
-            # No frame waits for an answer that will be refused.
-            self._waiting_for = {item for item in self._waiting_for if item[1] not in ids}
+            self._stop_waiting_for(ids)
         else:
             self._lazy.resume_objects(ids)
         return ids
@@ -336,8 +314,9 @@ class TrackingSession:
         if images:
             self._history.clear()
         self._held.clear()
-        self._waiting_for = set()
+        self._waiting, self._waiting_for = None, set()
         self._processed, self._newest = -1, None
+        self._resets += 1
         self.published = Published()
         self.see_objects()
 
@@ -349,6 +328,7 @@ class TrackingSession:
 
     def pause(self) -> None:
         """Close the newest frame: no more are coming for now."""
+        self._finish_waiting()
         self._lazy.close()
 
     # ---- how
@@ -356,7 +336,13 @@ class TrackingSession:
     def _add_to_newest(self, given: GivenMasks, newest: ReceivedFrame) -> None:
         labels = dict(given.labels)
         result = self._lazy.add_objects(dict(given.masks), stamp=newest.stamp, labels=labels)
-        self._finish_frame(newest, newest.rgb(), result.labels, result)
+        if self._waiting is None:
+            self._finish_frame(newest, newest.rgb(), result.labels, result)
+            return
+        # Not published yet: the objects go out with the frame.
+        changes = [*self._waiting.result.changes, *result.changes]
+        self._waiting.result = replace(result, changes=changes)
+        newest.labels = result.labels
 
     def _add_to_past(self, given: GivenMasks, frame: ReceivedFrame, newest: ReceivedFrame) -> str:
         """Shows objects on a frame that has passed; returns how."""
@@ -393,27 +379,6 @@ class TrackingSession:
             )
         return replace(given, stamp=newest.stamp, masks=masks)
 
-    def _hold(self, given: GivenMasks) -> None:
-        """Keep masks of a frame that has yet to arrive."""
-        if given.stamp <= self._processed:
-            raise RefusedError(
-                "forgotten stamp", f"there is no recent frame of stamp {given.stamp} ns"
-            )
-        if len(self._held) >= MAX_HELD_MASKS:
-            oldest = self._held.pop(0)
-            self._outputs.refuse(
-                oldest.topic,
-                "frame never came",
-                f"the frame of stamp {oldest.stamp} ns did not arrive; its masks are dropped",
-            )
-        self._held.append(given)
-
-    def _due_masks(self, stamp: int) -> list[GivenMasks]:
-        """Takes the held masks of frames up to this stamp, oldest first."""
-        due = sorted((g for g in self._held if g.stamp <= stamp), key=lambda given: given.stamp)
-        self._held = [given for given in self._held if given.stamp > stamp]
-        return due
-
     def _frame_of(self, stamp: int) -> ReceivedFrame | None:
         if self._newest is not None and self._newest.stamp == stamp:
             return self._newest
@@ -429,6 +394,10 @@ class TrackingSession:
                     f"the frame {size[1]}x{size[0]} pixels",
                 )
 
+    def _stop_waiting_for(self, object_ids: Sequence[int]) -> None:
+        """No frame waits for answers that will be refused."""
+        self._waiting_for = {item for item in self._waiting_for if item[1] not in object_ids}
+
     def _see_upkeep(self) -> None:
         lazy = self._lazy
         self.upkeep = Upkeep(lazy.history_bytes, lazy.frames_behind, lazy.frames_evicted)
@@ -442,3 +411,16 @@ class TrackingSession:
         self.object_ids = self._followed()
         known = (t for t in self.published.tracks if t.object_id in self.object_ids)
         self.published = replace(self.published, tracks=tuple(known))
+
+
+def _with_labels(result: StepResult, labels: LabelArray, gone: Sequence[int]) -> StepResult:
+    """The result with what its tracks say of the mask from another label map [H, W].
+
+    gone: objects that are not followed any more.
+    """
+    tracks = []
+    for track in result.tracks:
+        if track.object_id not in gone:
+            mask = labels == track.object_id
+            tracks.append(replace(track, box=box_of_mask(mask), area=int(np.count_nonzero(mask))))
+    return replace(result, labels=labels, tracks=tracks)

@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from lazyxmem_ros.lazy import LazyTracker, Snapshot, SnapshotError, read_snapshot, write_snapshot
+from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.worker import FrameT, Worker
 
@@ -79,7 +79,10 @@ class SnapshotKeeper:
             future.add_done_callback(go_on)
 
     def save(self) -> int:
-        """Save and wait for it; returns the file's bytes. Raises SnapshotError or OSError."""
+        """Save and wait for it; returns the file's bytes. Not for a thread that others wait for.
+
+        Raises SnapshotError or OSError, and whatever copying the memory raises.
+        """
         if not self._writing.acquire(timeout=WRITING_TIMEOUT):
             raise SnapshotError(f"{self.path} is still being written")
         try:
@@ -127,34 +130,35 @@ class SnapshotKeeper:
 class SnapshotService:
     """When to save: every `period` seconds of steady time, and on `~/save_snapshot`."""
 
-    def __init__(self, node: Node, keeper: SnapshotKeeper, *, period: float) -> None:
-        """period: seconds; 0: only on request and at the end."""
+    def __init__(
+        self, node: Node, keeper: SnapshotKeeper, *, period: float, on_fault: Callable[[str], None]
+    ) -> None:
+        """period: seconds; 0: only on request and at the end. on_fault: as SnapshotKeeper's."""
         self._node = node
         self._keeper = keeper
-        # A group of their own: saving may wait for the disk, and nothing else of the node does.
-        group = MutuallyExclusiveCallbackGroup()
-        self._service = node.create_service(
-            Trigger, "~/save_snapshot", self._on_request, callback_group=group
-        )
+        self._on_fault = on_fault
+        self._saving = ThreadPoolExecutor(1, "save-snapshot")
+        self._services = Services(node, self._explained)
+        self._services.serve(Trigger, "~/save_snapshot", self._on_request)
         self._timer = None
         if period:
-            self._timer = create_steady_timer(
-                node, period, keeper.save_in_background, callback_group=group
-            )
+            self._timer = create_steady_timer(node, period, keeper.save_in_background)
 
     def close(self) -> None:
         """Stop, and save for the last time; the worker must have ended."""
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
-        self._node.destroy_service(self._service)
+        self._services.close()
+        self._saving.shutdown()
         self._keeper.close()
 
-    def _on_request(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            size = self._keeper.save()
-        except (SnapshotError, OSError, CancelledError, TimeoutError) as error:
-            response.message = f"the snapshot was not saved: {error}"
-            return response
-        response.success = True
+    async def _on_request(self, _: Trigger.Request, response: Trigger.Response) -> None:
+        size = await result_of(self._node, self._saving.submit(self._keeper.save))
         response.message = f"{size} bytes in {self._keeper.path}"
-        return response
+        response.success = True
+
+    def _explained(self, _: str, error: Exception) -> str:
+        why = SHUTTING_DOWN if isinstance(error, CancelledError) else str(error) or repr(error)
+        text = f"the snapshot {self._keeper.path} was not saved: {why}"
+        self._on_fault(text)
+        return text

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.timer import Timer
 
 from lazyxmem_ros.nodes import diagnostics, tracker_parameters
 from lazyxmem_ros.nodes.conversions import LabelArray
@@ -46,20 +46,19 @@ NODE_NAME = "lazyxmem_tracker"
 
 @dataclass
 class _Parts:
-    """What exists between configure and cleanup."""
+    """What exists between configure and cleanup. `doors` closes it all, the last opened first."""
 
+    doors: ExitStack
+    images: ImageInput
     worker: Worker[ReceivedFrame]
     session: TrackingSession
     history: FrameHistory
     outputs: TrackerOutputs
     client: CorrectionClient
     corrections: Corrections
-    objects: ObjectInput
     report: TrackerReport
     weights: str
     device: str
-    timer: Timer
-    snapshots: SnapshotService | None
 
 
 class TrackerNode(LifecycleNode):
@@ -73,7 +72,6 @@ class TrackerNode(LifecycleNode):
         """options: those of rclpy.node.Node. Raises ParameterError for bad parameters."""
         super().__init__(NODE_NAME, **options)
         self._parts: _Parts | None = None
-        self._images: ImageInput | None = None
         self._fault = ""
         self._measures = TrackerMeasures()
         self._refusals = diagnostics.Refusals(self.get_logger().warning)
@@ -105,13 +103,14 @@ class TrackerNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network and open every door but the image topics."""
         try:
-            self._parts = self._build()
+            # What a failed configuration has opened is closed again.
+            with ExitStack() as doors:
+                self._parts = self._build(doors)
         except Exception as error:  # noqa: BLE001 - whatever it is, the node stays unconfigured
             self._fault = f"the tracker cannot be configured: {error}"
             self.get_logger().error(self._fault)
             if not isinstance(error, (ValueError, OSError)):
                 self.get_logger().debug(traceback.format_exc())
-            self._tear_down()
             return TransitionCallbackReturn.FAILURE
         self.get_logger().info(f"configured: {self._parts.weights} on {self._parts.device}")
         return super().on_configure(state)
@@ -121,24 +120,15 @@ class TrackerNode(LifecycleNode):
         parts = self._parts
         assert parts is not None
         returned = super().on_activate(state)
-        self._images = ImageInput(
-            self,
-            parts.worker,
-            parts.session,
-            parts.history,
-            self._measures.counts,
-            self._refusals,
-            reliable=self._settings["image_reliability"] == "reliable",
-        )
-        self.get_logger().info(f"tracking {self.resolve_topic_name('image')}")
+        parts.images.open()
+        self.get_logger().info(f"tracking {parts.images.topic}")
         return returned
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening to images; the objects stay."""
         parts = self._parts
         assert parts is not None
-        self._close_images()
-        parts.worker.clear_frame()
+        parts.images.close()
         parts.worker.post(parts.session.pause)
         parts.corrections.forget_requests()
         return super().on_deactivate(state)
@@ -160,7 +150,7 @@ class TrackerNode(LifecycleNode):
 
     # ---- building
 
-    def _build(self) -> _Parts:
+    def _build(self, doors: ExitStack) -> _Parts:
         # Imported late: PyTorch takes seconds, and Ctrl-C meanwhile is then an ordinary end.
         from lazyxmem_ros.lazy import LazyTracker, expected_iou_of
         from lazyxmem_ros.nodes.session import TrackingSession
@@ -187,7 +177,9 @@ class TrackerNode(LifecycleNode):
         )
         history = FrameHistory(values["history_megabytes"] * MEBIBYTE, lazy.config.history_time)
         outputs = TrackerOutputs(self, self._settings.__getitem__)
+        doors.callback(outputs.close)
         client = CorrectionClient(self)
+        doors.callback(client.close)
         worker: Worker[ReceivedFrame] = Worker(self._track, on_failure=self._on_failure)
         corrections = Corrections(
             self,
@@ -200,6 +192,7 @@ class TrackerNode(LifecycleNode):
             setting=self._settings.__getitem__,
             post=self._post,
         )
+        doors.callback(corrections.close)
         session = TrackingSession(
             lazy,
             history,
@@ -209,6 +202,16 @@ class TrackerNode(LifecycleNode):
             correction_wait=values["correction_wait"],
         )
         corrections.attach(session)
+        images = ImageInput(
+            self,
+            worker,
+            session,
+            history,
+            self._measures.counts,
+            self._refusals,
+            transport=values["image_transport"],
+            reliable=values["image_reliability"] == "reliable",
+        )
         objects = ObjectInput(
             self,
             worker=worker,
@@ -216,39 +219,43 @@ class TrackerNode(LifecycleNode):
             corrections=corrections,
             counts=self._measures.counts,
             refusals=self._refusals,
-            is_active=lambda: self._images is not None,
+            is_active=lambda: images.is_open,
             on_reset=self._before_reset,
+            on_failure=self._on_failure,
         )
+        doors.callback(objects.close)
         timer = create_steady_timer(self, values["diagnostics_period"], self._report)
+        doors.callback(self.destroy_timer, timer)
         report = TrackerReport(self.get_name(), self._measures, self._refusals, client)
-        snapshots = self._open_snapshots(lazy, session, worker)
+        if values["snapshot_path"]:
+            doors.callback(self._open_snapshots(lazy, session, worker).close)
         worker.start()
+        doors.callback(self._stop, worker)
+        doors.callback(images.close)
         return _Parts(
+            doors.pop_all(),
+            images,
             worker,
             session,
             history,
             outputs,
             client,
             corrections,
-            objects,
             report,
             str(path),
             str(device),
-            timer,
-            snapshots,
         )
 
     def _open_snapshots(
         self, lazy: LazyTracker, session: TrackingSession, worker: Worker[ReceivedFrame]
-    ) -> SnapshotService | None:
+    ) -> SnapshotService:
         """Go on from the snapshot, if there is one that can be used, and keep saving."""
-        if not self._settings["snapshot_path"]:
-            return None
         from lazyxmem_ros.lazy import SnapshotError
         from lazyxmem_ros.nodes.snapshots import SnapshotKeeper, SnapshotService
 
         path = Path(self._settings["snapshot_path"]).expanduser()
-        keeper = SnapshotKeeper(path, lazy, worker, on_fault=self.get_logger().error)
+        on_fault = self.get_logger().error
+        keeper = SnapshotKeeper(path, lazy, worker, on_fault=on_fault)
         try:
             ids = keeper.resume()
         except SnapshotError as error:
@@ -257,27 +264,17 @@ class TrackerNode(LifecycleNode):
             session.see_objects()
             if ids:
                 self.get_logger().info(f"going on with object {', '.join(map(str, ids))}")
-        return SnapshotService(self, keeper, period=self._settings["snapshot_period"])
+        period = self._settings["snapshot_period"]
+        return SnapshotService(self, keeper, period=period, on_fault=on_fault)
+
+    def _stop(self, worker: Worker[ReceivedFrame]) -> None:
+        if not worker.stop():
+            self.get_logger().warning("the worker is still busy with its last frame")
 
     def _tear_down(self) -> None:
-        self._close_images()
         parts, self._parts = self._parts, None
-        if parts is None:
-            return
-        if not parts.worker.stop():
-            self.get_logger().warning("the worker is still busy with its last frame")
-        self.destroy_timer(parts.timer)
-        if parts.snapshots is not None:
-            parts.snapshots.close()
-        parts.objects.close()
-        parts.corrections.close()
-        parts.client.close()
-        parts.outputs.close()
-
-    def _close_images(self) -> None:
-        images, self._images = self._images, None
-        if images is not None:
-            images.close()
+        if parts is not None:
+            parts.doors.close()
 
     # ---- the worker's thread
 
@@ -285,7 +282,8 @@ class TrackerNode(LifecycleNode):
         parts = self._parts
         if parts is not None:
             started = time.monotonic()
-            parts.session.process(frame)
+            if not parts.session.process(frame):
+                self._measures.counts.add("dropped")
             self._measures.tracking.add(time.monotonic() - started)
 
     def count_frame(self, frame: ReceivedFrame) -> None:
@@ -316,10 +314,8 @@ class TrackerNode(LifecycleNode):
             executor.create_task(function)
 
     def _before_reset(self) -> None:
-        if self._images is not None:
-            self._images.forget_stamps()
         if self._parts is not None:
-            self._parts.worker.clear_frame()
+            self._parts.images.forget_stamps()
             self._parts.corrections.forget_requests()
 
     def _on_parameters(self, values: Mapping[str, Any]) -> None:
@@ -335,7 +331,7 @@ class TrackerNode(LifecycleNode):
             return
         statuses = parts.report.statuses(
             device=parts.device,
-            received_rate=self._images.rate.hertz() if self._images is not None else 0.0,
+            received_rate=parts.images.rate.hertz() if parts.images.is_open else 0.0,
             object_ids=parts.session.object_ids,
             open_requests=parts.corrections.open_requests(),
             images_kept=len(parts.history),

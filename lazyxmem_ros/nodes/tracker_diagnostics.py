@@ -13,7 +13,7 @@ from lazyxmem_ros.nodes.correction_client import CorrectionClient
 from lazyxmem_ros.nodes.diagnostics import OK, WARN, Counts, Latencies, Rate, Refusals, status
 
 if TYPE_CHECKING:
-    from lazyxmem_ros.nodes.session import Upkeep
+    from lazyxmem_ros.nodes.session_types import Upkeep
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE

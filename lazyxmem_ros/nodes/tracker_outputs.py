@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,9 +67,7 @@ class TrackerOutputs:
         header = frame.header
         tracks = [] if result is None else result.tracks
         self._mask.publish(labels_message(labels, header))
-        self._tracks.publish(
-            msg.TrackArray(header=header, tracks=[track_message(track) for track in tracks])
-        )
+        self._tracks.publish(msg.TrackArray(header=header, tracks=track_messages(tracks)))
         if self._overlay.get_subscription_count():
             self.overlays_made += 1
             drawn = draw_overlay(image, labels, tracks, opacity=self._setting("overlay_opacity"))
@@ -132,8 +131,12 @@ class TrackerOutputs:
             self._node.destroy_lifecycle_publisher(publisher)
 
 
-def track_message(track: Track) -> msg.Track:
-    """A track of the core as its message."""
+def track_messages(tracks: Iterable[Track]) -> list[msg.Track]:
+    """Tracks of the core as messages, by ascending id."""
+    return [_track_message(track) for track in sorted(tracks, key=attrgetter("object_id"))]
+
+
+def _track_message(track: Track) -> msg.Track:
     return msg.Track(
         id=track.object_id,
         label=track.label,

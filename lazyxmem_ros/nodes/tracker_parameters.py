@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazyxmem_ros import weights
 from lazyxmem_ros.nodes.conversions import NANOSECONDS_PER_SECOND
+from lazyxmem_ros.nodes.image_input import TRANSPORTS
 from lazyxmem_ros.nodes.parameters import Changes, ParameterSpec
 
 if TYPE_CHECKING:
@@ -305,9 +306,17 @@ TABLE = (
         changes=Changes.UNCONFIGURED,
     ),
     ParameterSpec(
+        "image_transport",
+        "raw",
+        "What images come as: raw on `image`, or compressed on `image/compressed`; only that topic "
+        "is subscribed to.",
+        choices=tuple(TRANSPORTS),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
         "image_reliability",
         "best_effort",
-        "Quality of service of the image topics: best_effort as for any sensor; reliable where no "
+        "Quality of service of the image topic: best_effort as for any sensor; reliable where no "
         "image may be lost on the way, as in an evaluation.",
         choices=("best_effort", "reliable"),
         changes=Changes.UNCONFIGURED,

@@ -92,10 +92,12 @@ class Worker(Generic[FrameT]):
         if error is not None:
             self._on_failure(error)
 
-    def clear_frame(self) -> None:
-        """Forget the frame that waits, if any."""
+    def clear_frame(self) -> bool:
+        """Forget the frame that waits; returns whether there was one."""
         with self._changed:
+            dropped = self._slot is not None
             self._slot = None
+            return dropped
 
     def is_idle(self) -> bool:
         """Whether neither a frame nor a command is in hand or waiting."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real nodes over real DDS, on a domain of their own."""
+"""Real nodes over real DDS."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,14 +15,11 @@ import pytest
 if TYPE_CHECKING:
     from lazyxmem_ros.xmem import XMem
 
-DOMAIN_COUNT = 100
+_numbers = itertools.count()
 
 sys.path.insert(0, str(Path(__file__).parent))  # for node_graph, which the tests here share
 
-# Before any participant is made, and inherited by every node's process.
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % DOMAIN_COUNT)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every node's process
 
 
 @pytest.fixture(scope="session")
@@ -77,22 +75,27 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 @pytest.fixture(scope="module")
 def shared_tracker(ros: None, weights: Path, probe: Any) -> Iterator[Any]:
     """A tracker node and its correction service, for all tests of a module."""
-    from node_graph import Spinner, parameters
-    from tracker_harness import NS, QUIET, Service, Tracker
+    from tracker_harness import Tracker
 
-    from lazyxmem_ros.nodes.tracker import make_node
+    made = Tracker(probe, weights)
+    yield made
+    made.close()
 
-    service = Service(probe)
-    node = make_node(
-        cli_args=["--ros-args", "-r", f"__ns:={NS}"],
-        parameter_overrides=parameters(
-            weights=str(weights), device="cpu", diagnostics_period=0.1, **QUIET
-        ),
-    )
-    spinner = Spinner(node)
-    yield Tracker(node, probe, service)
-    spinner.close()
-    service.stop()
+
+@pytest.fixture
+def own_tracker(ros: None, weights: Path, probe: Any) -> Iterator[Callable[..., Any]]:
+    """Makes trackers of the test's own: with parameters of its choice, or to be maltreated."""
+    from tracker_harness import Tracker
+
+    made: list[Tracker] = []
+
+    def make(**values: Any) -> Tracker:
+        made.append(Tracker(probe, weights, f"/own_tracker{next(_numbers)}", **values))
+        return made[-1]
+
+    yield make
+    for tracker in made:
+        tracker.close()
 
 
 @pytest.fixture

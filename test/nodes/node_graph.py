@@ -80,13 +80,17 @@ class Probe:
         wait_for(lambda: publisher.get_subscription_count() > 0, f"a subscriber of {topic}")
         publisher.publish(message)
 
-    def call(self, service_type: Any, name: str, request: Any, timeout: float = WAIT_S) -> Any:
-        """Call a service and return its response."""
+    def ask(self, service_type: Any, name: str, request: Any) -> Any:
+        """Call a service; the future gets its response."""
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, name)
         client = self._clients[name]
         wait_for(client.service_is_ready, f"service {name}")
-        future = client.call_async(request)
+        return client.call_async(request)
+
+    def call(self, service_type: Any, name: str, request: Any, timeout: float = WAIT_S) -> Any:
+        """Call a service and return its response."""
+        future = self.ask(service_type, name, request)
         wait_for(future.done, f"the answer of {name}", timeout)
         return future.result()
 

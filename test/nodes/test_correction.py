@@ -108,6 +108,26 @@ def test_a_corrector_that_failed_gives_no_mask(
     assert response.mask.height == 0
 
 
+class BrokenCorrector(CountingCorrector):
+    """A corrector whose device gives up."""
+
+    def refine(
+        self, image: np.ndarray, prompts: list[Prompt], *, image_key: object = None
+    ) -> list[Refinement]:
+        raise RuntimeError("out of memory")
+
+
+def test_a_corrector_that_breaks_costs_its_request_alone(
+    server: CorrectionNode, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(server, "_corrector", BrokenCorrector())
+        response = probe.call(CorrectMask, SERVICE, request(3))
+    assert not response.success
+    assert response.message == "RuntimeError: out of memory"
+    assert probe.call(CorrectMask, SERVICE, request(3)).success
+
+
 def test_a_box_and_a_prior_serve_too(server: CorrectionNode, probe: Probe) -> None:
     mask = scene(5)[1]
     rows, columns = np.nonzero(mask)

@@ -23,6 +23,7 @@ from node_graph import (
     wait_for,
 )
 from sensor_msgs.msg import Image
+from tracker_harness import Service
 
 from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.msg import Correction, TrackArray
@@ -54,6 +55,16 @@ def start_tracker(start: Start, weights: Path, **parameters: Any) -> NodeProcess
     return start("tracker", values, *NAMESPACE)
 
 
+def sees_service(probe: Probe) -> bool:
+    """Whether the tracker has found the correction service, by its reports."""
+    return any(
+        (pair.key, pair.value) == ("service available", "True")
+        for array in probe.messages("/diagnostics")
+        for status in array.status
+        for pair in status.values
+    )
+
+
 def test_a_bag_in_masks_out(bag: Path, weights: Path, probe: Probe, start: Start) -> None:
     """Every frame's mask with the frame's own stamp; the correction server helps."""
     tracker = start_tracker(
@@ -68,13 +79,8 @@ def test_a_bag_in_masks_out(bag: Path, weights: Path, probe: Probe, start: Start
     start("correction", {}, *NAMESPACE)
     for kind, name in ((Image, "mask"), (TrackArray, "tracks"), (Correction, "corrected")):
         probe.listen(kind, f"{NODE}/{name}")
-    wait_for(
-        lambda: (
-            probe.node.get_service_names_and_types()
-            and any(n == f"{NS}/correct_mask" for n, _ in probe.node.get_service_names_and_types())
-        ),
-        "the correction service",
-    )
+    probe.listen(DiagnosticArray, "/diagnostics")
+    wait_for(lambda: sees_service(probe), "the correction service, as the tracker sees it", 40)
     replay = start(
         "replay",
         {
@@ -183,6 +189,21 @@ def test_an_interrupt_ends_every_node_cleanly(
         assert node.process.wait(10) == 0, node.log
         assert "Traceback" not in node.log
     assert time.monotonic() - started < 10
+
+
+def test_an_interrupt_while_a_correction_is_awaited(
+    bag: Path, weights: Path, probe: Probe, start: Start
+) -> None:
+    service = Service(probe, NS)
+    service.mode = "silent"
+    tracker = start_tracker(
+        start, weights, user_corrections=False, pseudo_entropy=0.0, correction_timeout=600.0
+    )
+    start("replay", {"bag": bag, "loop": True, "wait_for_subscribers": 1})
+    wait_for(lambda: service.requests, "a request", 30)
+    service.stop()
+    assert tracker.stop() == 0, tracker.log
+    assert "Traceback" not in tracker.log
 
 
 @pytest.mark.parametrize("delay", [0.3, 1.2])

@@ -146,6 +146,28 @@ def test_a_failed_configuration_can_be_repaired(
     assert state(probe) == State.PRIMARY_STATE_INACTIVE
 
 
+def entities(node: TrackerNode) -> set[str]:
+    """What the node has on the graph, and how many timers."""
+    named = (node.publishers, node.subscriptions)
+    called = (node.services, node.clients)
+    topics = {entity.topic_name for group in named for entity in group}
+    services = {entity.srv_name for group in called for entity in group}
+    return {*topics, *services, f"{len(list(node.timers))} timers"}
+
+
+def test_a_failed_configuration_leaves_nothing_behind(
+    node: TrackerNode, probe: Probe, tmp_path: Path
+) -> None:
+    unusable = "x" * 300
+    before = entities(node)
+    assert set_parameters(node, snapshot_path=str(tmp_path / unusable)) == ""
+    assert not change(probe, Transition.TRANSITION_CONFIGURE)
+    assert unusable in node._fault
+    assert entities(node) == before
+    assert set_parameters(node, snapshot_path="") == ""
+    assert change(probe, Transition.TRANSITION_CONFIGURE)
+
+
 def test_transitions_that_do_not_exist_are_refused(node: TrackerNode, probe: Probe) -> None:
     assert not change(probe, Transition.TRANSITION_ACTIVATE)
     assert state(probe) == State.PRIMARY_STATE_UNCONFIGURED

@@ -3,131 +3,15 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
-import cv2
 import numpy as np
 import pytest
-from node_graph import FIRST_STAMP, STEP, header
-from numpy.typing import NDArray
+from node_graph import FIRST_STAMP, STEP
+from session_harness import Rig
 
-from lazyxmem_ros import weights
-from lazyxmem_ros.lazy import LazyConfig, LazyTracker, Source
-from lazyxmem_ros.nodes.conversions import image_message
-from lazyxmem_ros.nodes.frames import FrameHistory, ReceivedFrame
-from lazyxmem_ros.nodes.session import (
-    GivenMasks,
-    RefusedError,
-    SessionCorrection,
-    TrackingSession,
-)
-from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
+from lazyxmem_ros.lazy import LazyConfig, Source
+from lazyxmem_ros.nodes.session_types import GivenMasks, RefusedError, SessionCorrection
 
-HEIGHT, WIDTH, RADIUS = 192, 320, 36
 GOOD = 0.55
-SECOND = 1_000_000_000
-
-
-class Outputs:
-    """Keeps what a session gives out."""
-
-    def __init__(self) -> None:
-        self.labels: dict[int, NDArray[np.uint16]] = {}
-        self.order: list[int] = []
-        self.outcomes: list[Any] = []
-        self.asked: list[Any] = []
-        self.refused: list[str] = []
-
-    def publish_frame(self, frame: Any, image: Any, labels: Any, result: Any) -> None:
-        self.labels[frame.stamp] = labels
-        self.order.append(frame.stamp)
-
-    def ask_corrector(self, frame: Any, request: Any) -> None:
-        self.asked.append(request)
-
-    def ask_operator(self, frame: Any, request: Any) -> None:
-        self.asked.append(request)
-
-    def publish_correction(self, frame: Any, correction: Any, outcome: Any) -> None:
-        self.outcomes.append(outcome)
-
-    def refuse(self, topic: str, kind: str, fault: str) -> None:
-        self.refused.append(f"{topic}: {kind}: {fault}")
-
-
-class Scene:
-    """Two textured discs that move over a blurred background."""
-
-    def __init__(self) -> None:
-        random = np.random.default_rng(4)
-        noise = random.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        clouds = cv2.GaussianBlur(noise, (0, 0), 9).astype(float)
-        self.background = np.clip((clouds - clouds.mean()) * 4 + 110, 0, 255).astype(np.uint8)
-        self.textures = [
-            np.clip(np.array(color) + self._grain(random), 0, 255).astype(np.uint8)
-            for color in ((210, 60, 40), (50, 170, 60))
-        ]
-
-    @staticmethod
-    def _grain(random: np.random.Generator) -> NDArray[np.float64]:
-        return cv2.GaussianBlur(random.normal(0, 60, (HEIGHT, WIDTH)), (0, 0), 2)[..., None]
-
-    def masks(self, index: int) -> dict[int, NDArray[np.bool_]]:
-        rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-        step = 8 * index
-        centres = {1: (61, 70 + step), 2: (130, 240 - step)}
-        return {
-            i: (rows - y) ** 2 + (columns - x) ** 2 < RADIUS**2 for i, (y, x) in centres.items()
-        }
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        image = self.background.copy()
-        for texture, mask in zip(self.textures, self.masks(index).values(), strict=True):
-            image[mask] = texture[mask]
-        return image
-
-
-class Rig:
-    """A session with its history, fed with frames of the scene by their number."""
-
-    def __init__(self, **settings: Any) -> None:
-        network = XMem.from_checkpoint(weights.locate(""))
-        config = LazyConfig(user_corrections=False, pseudo_corrections=False, **settings)
-        self.lazy = LazyTracker(XMemTracker(network, MemoryConfig()), config)
-        self.history = FrameHistory(1 << 30, 60 * SECOND)
-        self.outputs = Outputs()
-        self.scene = Scene()
-        self.session = TrackingSession(
-            self.lazy,
-            self.history,
-            self.outputs,
-            make_tracker=lambda: XMemTracker(network, MemoryConfig(long_term=False)),
-            serve_commands=lambda done, deadline: None,
-        )
-
-    def frame(self, index: int) -> ReceivedFrame:
-        message = image_message(self.scene.image(index), "rgb8", header(index))
-        return ReceivedFrame(FIRST_STAMP + index * STEP, "image", message, time.monotonic())
-
-    def receive(self, index: int) -> ReceivedFrame:
-        """Received, and dropped for a newer one."""
-        frame = self.frame(index)
-        self.history.add(frame)
-        return frame
-
-    def track(self, *indices: int) -> None:
-        for index in indices:
-            self.session.process(self.receive(index))
-
-    def give(self, index: int, *object_ids: int) -> str:
-        masks = {i: self.scene.masks(index)[i] for i in object_ids}
-        return self.session.give_masks(GivenMasks(FIRST_STAMP + index * STEP, masks, topic="init"))
-
-    def overlap(self, index: int, object_id: int) -> float:
-        labels = self.outputs.labels[FIRST_STAMP + index * STEP] == object_id
-        truth = self.scene.masks(index)[object_id]
-        return float((labels & truth).sum() / (labels | truth).sum())
 
 
 @pytest.fixture
@@ -268,6 +152,47 @@ def test_masks_may_come_before_the_worker_reaches_their_frame(rig: Rig) -> None:
     assert rig.outputs.order == [FIRST_STAMP, slow.stamp]
 
 
+def test_masks_whose_frame_got_lost_are_refused(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(2, 1)
+    rig.track(1, 3)
+    [refused] = rig.outputs.refused
+    assert refused.startswith("init: frame never came: ")
+    assert str(FIRST_STAMP + 2 * STEP) in refused
+    assert rig.session.object_ids == ()
+
+
+def test_all_masks_that_were_held_for_a_frame_are_shown_on_it(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(1, 1)
+    rig.give(1, 2)
+    small = {3: np.ones((4, 4), bool)}  # does not fit, and keeps no other out
+    rig.session.give_masks(GivenMasks(FIRST_STAMP + STEP, small, topic="init"))
+    rig.track(1)
+    assert rig.session.object_ids == (1, 2)
+    assert [rig.overlap(1, i) for i in (1, 2)] == [1.0, 1.0]
+    assert [text.split(":")[1] for text in rig.outputs.refused] == [" size"]
+
+
+def test_masks_held_for_a_frame_that_others_were_shown_on_first(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(1, 1)  # held
+    rig.receive(1)
+    rig.give(1, 2)  # the frame is there, and tracked at once
+    rig.track(2)
+    assert sorted(rig.session.object_ids) == [1, 2]
+    assert rig.outputs.refused == []
+
+
+def test_a_frame_that_a_newer_one_overtook_is_dropped(rig: Rig) -> None:
+    rig.track(0)
+    waiting = rig.receive(1)
+    rig.receive(2)
+    rig.give(2, 1)
+    assert not rig.session.process(waiting)
+    assert rig.session.process(rig.frame(3))
+
+
 @pytest.mark.parametrize("late", [0, 3])
 def test_a_correction_is_its_own_frames(rig: Rig, late: int) -> None:
     """The wrong object was shown; a person corrects it, at once or frames later."""
@@ -316,6 +241,17 @@ def test_the_tracker_may_ask_again_after_the_service_failed(rig: Rig) -> None:
     rig.track(1, 2)
     assert [request.stamp for request in rig.outputs.asked] == [FIRST_STAMP + STEP]
     rig.session.give_up(FIRST_STAMP + STEP, 1, Source.PSEUDO)
+    rig.track(3)
+    assert [request.stamp for request in rig.outputs.asked][1:] == [FIRST_STAMP + 3 * STEP]
+
+
+def test_an_object_may_ask_again_once_its_request_is_declined(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1)
+    rig.ask_always(request_timeout=0, max_open_requests=1)
+    rig.track(1, 2)
+    assert [request.stamp for request in rig.outputs.asked] == [FIRST_STAMP + STEP]
+    rig.session.dismiss(1)
     rig.track(3)
     assert [request.stamp for request in rig.outputs.asked][1:] == [FIRST_STAMP + 3 * STEP]
 

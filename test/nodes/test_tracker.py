@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import array
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from node_graph import (
     scene_message,
     wait_for,
 )
-from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import Image, RegionOfInterest
 from tracker_harness import NODE, NS, Tracker, click, with_fields
 
 from lazyxmem_ros.msg import NewObject, Track
@@ -97,33 +96,15 @@ def test_a_second_object_may_be_shown_on_a_past_frame(tracker: Tracker) -> None:
     assert tracker.objects() == [1, 9]
 
 
-def test_compressed_images_are_tracked_too(tracker: Tracker) -> None:
-    import cv2
-
-    image, _ = scene(0)
-    _, data = cv2.imencode(".png", image[..., ::-1])
-    message = CompressedImage(header=header(0), format="rgb8; png compressed bgr8")
-    message.data = array.array("B", data.tobytes())
-    tracker.probe.publish(f"{NS}/image/compressed", message)
-    wait_for(lambda: tracker.mask_of(0) is not None, "the mask")
-    assert labels_of(tracker.mask_of(0)).shape == (HEIGHT, WIDTH)
-
-
 def test_only_the_newest_frame_is_tracked_and_drops_are_counted(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+    tracker: Tracker,
 ) -> None:
-    import threading
-
     tracker.show_object(0)
-    parts = tracker.node._parts
-    entered, gate = threading.Event(), threading.Event()
-    parts.worker.submit(lambda: (entered.set(), gate.wait(10)))
-    entered.wait(10)
-    received, dropped = tracker.count("received"), tracker.count("dropped")
-    for index in range(1, 6):
-        tracker.probe.publish(f"{NS}/image", scene_message(index))
-        wait_for(lambda index=index: tracker.count("received") == received + index, "receipt")
-    gate.set()
+    with tracker.busy():
+        received, dropped = tracker.count("received"), tracker.count("dropped")
+        for index in range(1, 6):
+            tracker.probe.publish(f"{NS}/image", scene_message(index))
+            wait_for(lambda index=index: tracker.count("received") == received + index, "receipt")
     wait_for(lambda: tracker.mask_of(5) is not None, "the newest frame's mask")
     assert tracker.count("dropped") - dropped == 4
     assert all(tracker.mask_of(index) is None for index in range(1, 5))

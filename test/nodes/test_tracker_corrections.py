@@ -22,6 +22,7 @@ from tracker_harness import NODE, NS, Tracker, click
 
 from lazyxmem_ros.msg import Correction, CorrectionRequest
 from lazyxmem_ros.nodes.conversions import mask_message, time_message
+from lazyxmem_ros.srv import RemoveObjects
 
 
 def test_an_uncertainty_spike_calls_the_service(tracker: Tracker) -> None:
@@ -46,6 +47,11 @@ def test_a_frame_may_wait_for_its_correction(tracker: Tracker) -> None:
     assert tracker.set(**values) == ""
     tracker.service.truth = scene(1)[1]
     np.testing.assert_array_equal(labels_of(tracker.send(1)), scene(1)[1])
+    [track] = tracker.out("tracks")[-1].tracks
+    assert track.area == scene(1)[1].sum()
+    rows, columns = np.nonzero(scene(1)[1])
+    assert (track.box.x_offset, track.box.y_offset) == (columns.min(), rows.min())
+    assert (track.box.width, track.box.height) == (np.ptp(columns) + 1, np.ptp(rows) + 1)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +141,18 @@ def test_a_person_is_asked_with_all_that_is_needed(tracker: Tracker) -> None:
     assert request.deadline.sec > 0
 
 
+def test_a_frame_does_not_wait_for_an_object_that_was_removed(tracker: Tracker) -> None:
+    tracker.show_object(0)
+    tracker.set(user_corrections=True, user_entropy=0.0, cooldown_frames=0, correction_wait=600.0)
+    tracker.probe.publish(f"{NS}/image", scene_message(1))
+    wait_for(lambda: tracker.out("correction_request"), "the request")
+    assert tracker.mask_of(1) is None
+    request = RemoveObjects.Request(ids=[1])
+    assert tracker.probe.call(RemoveObjects, f"{NODE}/remove_objects", request).success
+    wait_for(lambda: tracker.mask_of(1), "the mask")
+    assert not labels_of(tracker.mask_of(1)).any()
+
+
 def test_a_frame_waits_no_longer_once_a_person_has_nothing_to_say(tracker: Tracker) -> None:
     tracker.show_object(0)
     tracker.set(user_corrections=True, user_entropy=0.0, cooldown_frames=0, correction_wait=30.0)
@@ -150,6 +168,19 @@ def test_a_frame_waits_no_longer_once_a_person_has_nothing_to_say(tracker: Track
     assert (corrected.applied, corrected.message) == (False, "nothing to correct")
     assert tracker.count("operator declined") == declined + 1
     assert tracker.refusals() == refused
+
+
+def test_an_object_may_ask_again_after_a_person_declined(tracker: Tracker) -> None:
+    tracker.set(request_timeout=0.0, max_open_requests=1)
+    ask_a_person(tracker)
+    tracker.send(2)
+    word = Correction(header=header(1), id=1, message="nothing to correct")
+    tracker.probe.publish(f"{NODE}/operator_correction", word)
+    wait_for(lambda: tracker.out("corrected"), "the report")
+    assert tracker.node._parts.corrections.open_requests() == 0
+    tracker.send(3)
+    wait_for(lambda: len(tracker.out("correction_request")) == 2, "the next request")
+    assert tracker.out("correction_request")[1].header == header(3)
 
 
 def test_a_persons_click_goes_through_the_service_and_changes_the_mask(tracker: Tracker) -> None:
@@ -185,13 +216,29 @@ def test_a_persons_mask_is_applied_as_it_is(tracker: Tracker) -> None:
     np.testing.assert_array_equal(tracker.node._parts.session._newest.labels == 1, mask)
 
 
+def open_in_report(tracker: Tracker) -> str:
+    """How many requests are open, by the newest report on /diagnostics."""
+    values = [
+        pair.value
+        for array in tracker.probe.messages("/diagnostics")
+        for status in array.status
+        for pair in status.values
+        if pair.key == "operator open"
+    ]
+    return values[-1] if values else ""
+
+
 def test_an_answer_after_its_deadline_is_refused(tracker: Tracker) -> None:
+    tracker.probe.listen(DiagnosticArray, "/diagnostics")
     assert tracker.set(request_timeout=0.05) == ""
     request = ask_a_person(tracker)
     tracker.set(user_corrections=False)
     now = tracker.node.get_clock().now
     due = request.deadline.sec * 10**9 + request.deadline.nanosec
     wait_for(lambda: now().nanoseconds > due, "the deadline")
+    # A report that says so does not forget the request.
+    tracker.probe.forget()
+    wait_for(lambda: open_in_report(tracker) == "0", "the report")
     answer = Correction(header=request.header, id=1, positive=[click(1)])
     tracker.probe.publish(f"{NODE}/operator_correction", answer)
     wait_for(lambda: tracker.out("corrected"), "the refusal")

@@ -163,6 +163,18 @@ def test_objects_are_listed_as_last_published(tracker: Tracker) -> None:
     assert [track.id for track in listed(tracker).objects] == [5]
 
 
+def test_tracks_come_by_ascending_id(tracker: Tracker) -> None:
+    tracker.show_object(0, object_id=7)
+    new = np.zeros_like(scene(0)[1])
+    new[50:60, 60:80] = True
+    objects = [NewObject(id=3, mask=mask_message(new, header(0)))]
+    request = AddObjects.Request(objects=objects)
+    assert tracker.probe.call(AddObjects, f"{NODE}/add_objects", request).success
+    tracker.send(1)
+    assert tracker.objects() == [3, 7]
+    assert [track.id for track in listed(tracker).objects] == [3, 7]
+
+
 def test_an_object_shown_on_a_past_frame_arrives(tracker: Tracker) -> None:
     """By the service, on the frame's stamp; the answer says how, and the next ids know of it."""
     show_two(tracker)

@@ -83,15 +83,18 @@ def test_commands_are_served_while_a_frame_waits_for_them() -> None:
     answers: list[str] = []
     waits: list[float] = []
     patience = {1: 30.0, 5: 0.3}
+    begun = threading.Event()
 
     def handle(frame: int) -> None:
         started = time.monotonic()
+        begun.set()
         worker.serve_commands_until(lambda: len(answers) >= frame, started + patience[frame])
         waits.append(time.monotonic() - started)
 
     worker: Worker[int] = Worker(handle, on_failure=lambda error: waits.append(-1.0))
     worker.start()
     worker.offer(1)
+    assert begun.wait(10)
     time.sleep(0.05)
     worker.submit(lambda: answers.append("first"))
     wait_for(lambda: waits, "the frame with its answer")

@@ -7,16 +7,24 @@ no account there, what it does with it is.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Point
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from node_graph import (
     FIRST_STAMP,
     HEIGHT,
     STEP,
+    WAIT_S,
     WIDTH,
     Probe,
+    Spinner,
     header,
     parameters,
     scene,
@@ -31,7 +39,7 @@ from std_srvs.srv import Trigger
 
 from lazyxmem_ros.msg import Correction, CorrectionRequest, TrackArray
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message
-from lazyxmem_ros.nodes.tracker import TrackerNode
+from lazyxmem_ros.nodes.tracker import TrackerNode, make_node
 from lazyxmem_ros.srv import CorrectMask
 
 NS = "/tracker_test"
@@ -42,6 +50,7 @@ QUIET = {
     "correction_wait": 0.0,
     "correction_timeout": 5.0,
     "request_timeout": 10.0,
+    "max_open_requests": 3,
     "pseudo_entropy": float("inf"),
     "pseudo_cooldown_frames": 0,
     "user_entropy": float("inf"),
@@ -58,7 +67,8 @@ OUTPUTS = {
 class Service:
     """A `correct_mask` server of the tests' own: answers with the truth, fails, or keeps silent."""
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Probe, ns: str = NS) -> None:
+        self.ns = ns
         self.requests: list[CorrectMask.Request] = []
         self.mode = "truth"
         self.truth = np.zeros((HEIGHT, WIDTH), bool)
@@ -70,7 +80,7 @@ class Service:
         node = self._probe.node
         self._service = node.create_service(
             CorrectMask,
-            f"{NS}/correct_mask",
+            f"{self.ns}/correct_mask",
             self._answer,
             callback_group=ReentrantCallbackGroup(),
         )
@@ -100,27 +110,63 @@ class Service:
 class Tracker:
     """The node under test and how the tests talk to it."""
 
-    def __init__(self, node: TrackerNode, probe: Probe, service: Service) -> None:
-        self.node = node
+    def __init__(self, probe: Probe, weights: Path, ns: str = NS, **values: Any) -> None:
+        """values: parameters that are not QUIET's."""
         self.probe = probe
-        self.service = service
+        self.ns = ns
+        self.name = f"{ns}/lazyxmem_tracker"
+        self.service = Service(probe, ns)
+        common = {"weights": str(weights), "device": "cpu", "diagnostics_period": 0.1}
+        self.node: TrackerNode = make_node(
+            cli_args=["--ros-args", "-r", f"__ns:={ns}"],
+            parameter_overrides=parameters(**{**common, **QUIET, **values}),
+        )
+        self._spinner = Spinner(self.node)
         for name, kind in OUTPUTS.items():
-            probe.listen(kind, f"{NODE}/{name}")
+            probe.listen(kind, f"{self.name}/{name}")
+        self.wait_until_heard()
+
+    def wait_until_heard(self) -> None:
+        """Until the probe gets all that the node publishes."""
+        outputs = self.node._parts.outputs
+        for publisher in (outputs._mask, outputs._tracks, outputs._request, outputs._corrected):
+            wait_for(publisher.get_subscription_count, f"the probe on {publisher.topic_name}")
+
+    def close(self) -> None:
+        self._spinner.close()
+        self.service.stop()
 
     def set(self, **values: Any) -> str:
         result = self.node.set_parameters_atomically(parameters(**values))
         return "" if result.successful else str(result.reason)
 
     def reset(self) -> None:
-        response = self.probe.call(Trigger, f"{NODE}/reset", Trigger.Request())
+        response = self.probe.call(Trigger, f"{self.name}/reset", Trigger.Request())
         assert response.success
         assert self.set(**QUIET) == ""
         self.service.mode = "truth"
         self.service.requests.clear()
         self.probe.forget()
 
+    def change(self, *transitions: int) -> None:
+        """Lifecycle transitions, one after the other."""
+        for transition in transitions:
+            request = ChangeState.Request(transition=Transition(id=transition))
+            assert self.probe.call(ChangeState, f"{self.name}/change_state", request).success
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Within, the worker does nothing."""
+        entered, gate = threading.Event(), threading.Event()
+        self.node._parts.worker.submit(lambda: (entered.set(), gate.wait(WAIT_S)))
+        assert entered.wait(WAIT_S)
+        try:
+            yield
+        finally:
+            gate.set()
+
     def out(self, name: str) -> list[Any]:
-        return self.probe.messages(f"{NODE}/{name}")
+        return self.probe.messages(f"{self.name}/{name}")
 
     def mask_of(self, index: int) -> Any | None:
         """The newest mask published for the scene's frame of that number."""
@@ -134,7 +180,7 @@ class Tracker:
 
     def send(self, index: int, message: Any | None = None) -> Any:
         """Publish a frame and wait for its mask and tracks."""
-        self.probe.publish(f"{NS}/image", scene_message(index) if message is None else message)
+        self.probe.publish(f"{self.ns}/image", scene_message(index) if message is None else message)
         stamp = FIRST_STAMP + index * STEP
         wait_for(
             lambda: self.mask_of(index) is not None and stamp in stamps(self.out("tracks")),
@@ -146,7 +192,7 @@ class Tracker:
         """Frame `index`, then its label map."""
         self.send(index)
         labels = scene(index)[1].astype(np.uint16) * object_id
-        self.probe.publish(f"{NODE}/init_mask", labels_message(labels, header(index)))
+        self.probe.publish(f"{self.name}/init_mask", labels_message(labels, header(index)))
         wait_for(lambda: object_id in self.objects(), f"object {object_id}")
 
     def objects(self) -> list[int]:

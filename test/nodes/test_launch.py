@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the launch files make of their arguments; needs launch_ros, of which there are no wheels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("launch_ros")
+
+
+def started(path: Path, **arguments: str) -> dict[str, Any]:
+    """The nodes that a launch file starts, by executable, with everything substituted."""
+    from launch import LaunchContext, LaunchDescriptionEntity
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+    from launch_ros.actions import Node
+
+    context = LaunchContext()
+    context.launch_configurations.update(arguments)
+    nodes: dict[str, Any] = {}
+
+    def visit(entity: LaunchDescriptionEntity) -> None:
+        if isinstance(entity, Node):
+            entity._perform_substitutions(context)
+            nodes[entity.node_executable] = entity
+        else:
+            for each in entity.visit(context) or ():
+                visit(each)
+
+    visit(PythonLaunchDescriptionSource(str(path)).get_launch_description(context))
+    return nodes
+
+
+def parameters_of(node: Any) -> dict[str, Any]:
+    """Of all its parameter files, the last one's going over the others."""
+    found: dict[str, Any] = {}
+    for name, is_file in node._Node__expanded_parameter_arguments:
+        assert is_file
+        for section in yaml.safe_load(Path(name).read_text()).values():
+            found |= section["ros__parameters"]
+    return found
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_the_cameras_transport_is_the_trackers(root: Path, transport: str) -> None:
+    nodes = started(root / "launch" / "track.launch.py", image_transport=transport)
+    assert parameters_of(nodes["tracker"])["image_transport"] == transport
+
+
+@pytest.mark.parametrize(
+    ("arguments", "transport", "topic"),
+    [
+        ({"image_topic": "/camera/image_raw"}, "raw", "image"),
+        ({"image_topic": "/camera/image_raw/compressed"}, "compressed", "image/compressed"),
+        (
+            {"image_topic": "/jpegs", "image_transport": "compressed"},
+            "compressed",
+            "image/compressed",
+        ),
+    ],
+)
+def test_a_bags_images_are_tracked_as_what_they_are(
+    root: Path, arguments: dict[str, str], transport: str, topic: str
+) -> None:
+    nodes = started(root / "launch" / "replay.launch.py", bag="/bag", **arguments)
+    assert nodes["replay"].expanded_remapping_rules == [(arguments["image_topic"], topic)]
+    assert parameters_of(nodes["tracker"])["image_transport"] == transport
