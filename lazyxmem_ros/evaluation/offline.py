@@ -292,11 +292,11 @@ class SequenceRunner:
     def _answer(self, ask: Ask) -> BoolMask | None:
         """The mask that the operator's answer leads to; None where there is no answer."""
         if ask.truth is None:
-            self._answered(ask, False, "the frame is not annotated", {})
+            self._declined(ask, "the frame is not annotated")
             return None
         prompt = self._operator.click(ask.truth, ask.mask)
         if prompt is None:
-            self._answered(ask, False, "the operator saw nothing to correct", {})
+            self._declined(ask, "the operator saw nothing to correct")
             return None
         if prompt.mask is not None:
             return prompt.mask
@@ -308,6 +308,11 @@ class SequenceRunner:
             self._answered(ask, False, "the corrector found nothing", {})
             return None
         return answer.mask
+
+    def _declined(self, ask: Ask, why: str) -> None:
+        """The operator has nothing to say, which ends the request."""
+        self._answered(ask, False, why, {})
+        self._tracker.dismiss(ask.object_id, RequestKind.USER)
 
     def _refine(self, image: NDArray[np.uint8], prompt: Prompt, stamp: int) -> Refinement | None:
         try:
