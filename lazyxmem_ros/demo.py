@@ -151,6 +151,7 @@ def demonstrate(options: DemoOptions, console: Console) -> Outcome:
             lambda n: progress.update(task_graph, completed=n),
             environment,
         )
+        progress.update(task_graph, completed=total)  # also where frames were dropped
         record = read_record(options.out / "published", bag.image_topic)
         frames, events = score_record(record, bag, method="with corrections")
         if not len(frames):
