@@ -38,11 +38,6 @@ EVERYTHING = ComposeConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def material() -> Material:
-    return load_material(None)
-
-
 @pytest.mark.parametrize("objects", [1, 2, 3])
 def test_a_clip_has_its_shape_and_every_target_on_the_first_frame(
     material: Material, objects: int

@@ -23,20 +23,10 @@ from training import smoke, train_refiner, train_tracker
 from training.compose import own_stream
 from training.config import RefinerTraining
 from training.loop import run, stop_on_signals
-from training.material import Material, load_material
+from training.material import Material
 
 CPU = torch.device("cpu")
 REFINER = RefinerTraining(cycles=(2,), batch=8, answered=2, warm_up=1)
-
-
-@pytest.fixture(scope="module")
-def material() -> Material:
-    return load_material(None)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

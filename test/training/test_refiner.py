@@ -23,17 +23,12 @@ from lazyxmem_ros.xmem import XMem
 from training.compose import ComposeConfig, Composer
 from training.config import ConfigError, RefinerTraining, load_refiner_training
 from training.degrade import break_mask
-from training.material import Material, load_material
+from training.material import Material
 from training.practice import recoloured, tracked, turned
 from training.refiner_samples import Batch, answered, make_batch
 from training.train_refiner import Trainer, iou, start_from
 
 CONFIG = RefinerTraining(cycles=(20,), batch=6, answered=2, warm_up=1)
-
-
-@pytest.fixture(scope="module")
-def material() -> Material:
-    return load_material(None)
 
 
 def disc(x: int, y: int, radius: int) -> np.ndarray:
@@ -161,7 +156,6 @@ def test_cycles_that_are_none_are_refused(tmp_path: Path, cycles: str) -> None:
 
 
 def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:
-    torch.set_num_threads(1)
     trainer = Trainer(CONFIG, material, torch.device("cpu"))
     batch = make_batch(CONFIG, material, 0)
     losses = [trainer.train_step(batch)[0] for _ in range(8)]
@@ -171,7 +165,6 @@ def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:
 
 
 def test_a_run_goes_on_exactly_where_it_stopped(material: Material, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     batches = [make_batch(CONFIG, material, step) for step in range(3)]
     trainer = Trainer(CONFIG, material, torch.device("cpu"))
     for batch in batches[:2]:
@@ -190,7 +183,6 @@ def test_a_run_goes_on_exactly_where_it_stopped(material: Material, tmp_path: Pa
 
 
 def test_a_run_goes_on_from_weights_alone(material: Material, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     cpu = torch.device("cpu")
     config = replace(CONFIG, cycles=(1, 3))
     trainer = Trainer(config, material, cpu)

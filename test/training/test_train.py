@@ -17,7 +17,7 @@ from lazyxmem_ros.xmem import XMem
 from training import smoke
 from training.config import ConfigError, Stage, load_tracker_training
 from training.loop import Batches, run
-from training.material import Material, load_material
+from training.material import Material
 from training.rollout import (
     STILL_TIMES,
     random_plan,
@@ -39,16 +39,6 @@ SMALL = dataclasses.replace(
     validation_every=100,
 )
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def material() -> Material:
-    return load_material(None)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of training share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.material import Material, load_material
+
+
+@pytest.fixture(scope="session")
+def material() -> Material:
+    """What is always there: no data beside the project."""
+    return load_material(None)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """So that sums come out the same, and small ones sooner."""
+    torch.set_num_threads(1)
