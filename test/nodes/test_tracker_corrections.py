@@ -119,6 +119,15 @@ def test_a_mask_that_promises_no_more_is_declined_and_is_no_failure(
     assert (tracker.refusals(), tracker.count("pseudo failed")) == (refused, failed)
 
 
+def keep_a_frame_waiting(tracker: Tracker) -> None:
+    """Frame 1 is tracked, a person is asked about object 1 on it, and its mask waits for them."""
+    tracker.show_object(0)
+    tracker.set(user_corrections=True, user_entropy=0.0, cooldown_frames=0, correction_wait=600.0)
+    tracker.probe.publish(f"{NS}/image", scene_message(1))
+    wait_for(lambda: tracker.out("correction_request"), "the request")
+    assert tracker.mask_of(1) is None
+
+
 def ask_a_person(tracker: Tracker) -> CorrectionRequest:
     """A request to a person about frame 1."""
     tracker.show_object(0)
@@ -142,11 +151,7 @@ def test_a_person_is_asked_with_all_that_is_needed(tracker: Tracker) -> None:
 
 
 def test_a_frame_does_not_wait_for_an_object_that_was_removed(tracker: Tracker) -> None:
-    tracker.show_object(0)
-    tracker.set(user_corrections=True, user_entropy=0.0, cooldown_frames=0, correction_wait=600.0)
-    tracker.probe.publish(f"{NS}/image", scene_message(1))
-    wait_for(lambda: tracker.out("correction_request"), "the request")
-    assert tracker.mask_of(1) is None
+    keep_a_frame_waiting(tracker)
     request = RemoveObjects.Request(ids=[1])
     assert tracker.probe.call(RemoveObjects, f"{NODE}/remove_objects", request).success
     wait_for(lambda: tracker.mask_of(1), "the mask")
@@ -154,11 +159,7 @@ def test_a_frame_does_not_wait_for_an_object_that_was_removed(tracker: Tracker) 
 
 
 def test_a_frame_waits_no_longer_once_a_person_has_nothing_to_say(tracker: Tracker) -> None:
-    tracker.show_object(0)
-    tracker.set(user_corrections=True, user_entropy=0.0, cooldown_frames=0, correction_wait=30.0)
-    tracker.probe.publish(f"{NS}/image", scene_message(1))
-    wait_for(lambda: tracker.out("correction_request"), "the request")
-    assert tracker.mask_of(1) is None
+    keep_a_frame_waiting(tracker)
     refused, declined = tracker.refusals(), tracker.count("operator declined")
     word = Correction(header=header(1), id=1, message="nothing to correct")
     tracker.probe.publish(f"{NODE}/operator_correction", word)
