@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from lazyxmem_ros.data.pond import Scene
 from lazyxmem_ros.evaluation.metrics import BOUNDARY_TOLERANCE, boundary_f, region_similarity
-from lazyxmem_ros.evaluation.scene import Scene
 
 SIZES = ((480, 854), (720, 1280), (1080, 1920))
 SHIFT = 5

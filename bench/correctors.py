@@ -25,7 +25,7 @@ from rich.table import Table
 
 from lazyxmem_ros.correction import Corrector, Prompt, make_corrector
 from lazyxmem_ros.correction.base import box_of_mask
-from lazyxmem_ros.evaluation.scene import Scene
+from lazyxmem_ros.data.pond import Scene
 
 FRAMES = (10, 20, 110)
 """Of the scene: the target in open water, in front of different grounds."""

@@ -32,12 +32,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.pond import SceneConfig
+from lazyxmem_ros.data.sequences import SceneSequence, VideoSequence
 from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table, screen_table
 from lazyxmem_ros.evaluation.metrics import region_similarity
-from lazyxmem_ros.evaluation.scene import SceneConfig
-from lazyxmem_ros.evaluation.sequences import SceneSequence, VideoSequence
 from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Snapshot
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import Frame, XMem, XMemTracker
@@ -64,7 +64,7 @@ SHOWN_DELAY = 2.0
 MARGIN = 0.05
 """Of the picture's axis of J."""
 OUT = Path("out/bench")
-PLAIN = LazyConfig(user_corrections=False, pseudo_corrections=False, history_time=10 * SECOND)
+PLAIN = LazyConfig(operator_corrections=False, pseudo_corrections=False, history_time=10 * SECOND)
 EXACT = replace(PLAIN, correction_horizon=8 * SECOND)
 NAIVE = replace(PLAIN, correction_horizon=0)
 COLOURS = {"exact": "#2f6db5", "newest frame": "#d08a2e", "none": "#9a9a9a"}

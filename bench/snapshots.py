@@ -29,8 +29,8 @@ from rich.progress import Progress
 
 from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table, screen_table
 from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker, Snapshot
-from lazyxmem_ros.nodes.snapshots import SnapshotKeeper
-from lazyxmem_ros.nodes.worker import Worker
+from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper
+from lazyxmem_ros.nodes.tracker.worker import Worker
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 
@@ -44,7 +44,7 @@ PERIOD = 1.0
 """Seconds from one snapshot to the next."""
 MILLI = 1e3
 OUT = Path("out/bench")
-CONFIG = LazyConfig(user_corrections=False, pseudo_corrections=False)
+CONFIG = LazyConfig(operator_corrections=False, pseudo_corrections=False)
 
 
 @dataclass

@@ -26,19 +26,18 @@ from lazyxmem_ros.correction import (
     make_corrector,
 )
 from lazyxmem_ros.correction.base import BoolMask, objection
-from lazyxmem_ros.evaluation.errors import DatasetError
-from lazyxmem_ros.evaluation.label_maps import VOID, are_binary, read_label_map
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.label_maps import VOID, are_binary, read_label_map
+from lazyxmem_ros.data.sequences import read_image_file
 from lazyxmem_ros.evaluation.pictures import overlay, save_indexed_png, write_video
-from lazyxmem_ros.evaluation.sequences import read_image_file
 from lazyxmem_ros.lazy import (
     Correction,
     LazyConfig,
     LazyTracker,
     Request,
-    RequestKind,
     Source,
     StepResult,
-    expected_iou_of,
+    iou_predictor_of,
 )
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import XMem, XMemTracker
@@ -166,8 +165,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     )
     lazy = LazyTracker(
         tracker,
-        LazyConfig(user_corrections=False, pseudo_corrections=corrector is not None),
-        expected_iou=expected_iou_of(weights_file),
+        LazyConfig(operator_corrections=False, pseudo_corrections=corrector is not None),
+        iou_predictor=iou_predictor_of(weights_file),
     )
     rows = _Rows(arguments.out)
     save = save_indexed_png if max(masks) < VOID else _save_wide_png
@@ -213,11 +212,11 @@ def _track(
     result = lazy.step(image, stamp, masks=first_masks if index == 0 else None)
     masks: dict[int, BoolMask] = {}
     for request in result.requests:
-        if corrector is None or request.kind is not RequestKind.PSEUDO:
+        if corrector is None or request.source is not Source.PSEUDO:
             continue
         mask = _corrected(corrector, request)
         if mask is None:  # the prediction stands
-            lazy.dismiss(request.object_id, request.kind)
+            lazy.dismiss(request.object_id, request.source)
         else:
             masks[request.object_id] = mask
     if not masks:
@@ -264,7 +263,7 @@ class _Rows:
     def add(self, name: str, result: StepResult) -> None:
         for track in result.tracks:
             box = track.box or ("", "", "", "")
-            iou = "" if track.expected_iou is None else f"{track.expected_iou:.4f}"
+            iou = "" if track.predicted_iou is None else f"{track.predicted_iou:.4f}"
             row = [name, track.object_id, track.state.name.lower(), track.area, *box]
             self._writer.writerow([*row, f"{track.uncertainty:.4f}", iou])
             self._seen.setdefault(track.object_id, []).append(track.uncertainty)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,3 +67,19 @@ def small_network() -> XMem:
     import networks
 
     return networks.small_network()
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained network, small enough to track with in a test."""
+    import trees
+
+    return trees.save_tiny_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def make_tree(tmp_path: Path) -> Callable[..., Path]:
+    """A maker of DAVIS-like trees: frames, and which objects the masks of which frames show."""
+    import trees
+
+    return trees.tree_maker(tmp_path)

@@ -40,7 +40,9 @@ ROOMS = {
     "xmem": set(),
     "correction": {"xmem.device", "xmem.network"},
     "lazy": {"xmem", "correction.base"},
-    "evaluation": {"xmem", "correction", "lazy"},
+    "data": set(),
+    "evaluation": {"xmem", "correction", "lazy", "data"},
+    "demo": {"xmem", "correction", "lazy", "data", "evaluation"},
 }
 # Helpers without any state, open to every room.
 OPEN_TO_ALL = ("weights", "images")
@@ -104,7 +106,7 @@ def test_the_core_runs_where_ros_is_absent() -> None:
     """The same, of what is really loaded, libraries included."""
     program = (
         "import sys, lazyxmem_ros.xmem, lazyxmem_ros.lazy, lazyxmem_ros.correction, "
-        "lazyxmem_ros.evaluation\n"
+        "lazyxmem_ros.data, lazyxmem_ros.evaluation\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'rclpy', 'sensor_msgs'}))"
     )
     done = subprocess.run(

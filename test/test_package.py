@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import lazyxmem_ros
+from lazyxmem_ros.nodes import EXECUTABLES
 
 ROOT = Path(__file__).parents[1]
 CMAKE = (ROOT / "CMakeLists.txt").read_text()
@@ -79,7 +80,7 @@ def executables() -> list[str]:
 
 @pytest.mark.parametrize("name", executables())
 def test_every_executable_has_a_main(name: str) -> None:
-    module = importlib.import_module(f"lazyxmem_ros.nodes.{name}")
+    module = importlib.import_module(EXECUTABLES[name])
     assert callable(module.main)
 
 
@@ -88,7 +89,7 @@ def test_every_executable_is_installed_and_may_run(name: str) -> None:
     get_package_prefix = pytest.importorskip("ament_index_python").get_package_prefix
     program = Path(get_package_prefix("lazyxmem_ros")) / "lib" / "lazyxmem_ros" / name
     assert os.access(program, os.X_OK)
-    assert f"lazyxmem_ros.nodes.{name}" in program.read_text()
+    assert f'EXECUTABLES["{name}"]' in program.read_text()
 
 
 def test_versions_agree() -> None:
@@ -180,8 +181,8 @@ def test_launch_files_load(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "table"),
     [
-        ("tracker", "lazyxmem_ros.nodes.tracker_parameters.TABLE"),
-        ("correction", "lazyxmem_ros.nodes.correction.PARAMETERS"),
+        ("tracker", "lazyxmem_ros.nodes.tracker.parameters.TABLE"),
+        ("correction", "lazyxmem_ros.nodes.corrector.PARAMETERS"),
     ],
 )
 def test_parameter_files_give_every_parameter_its_default(name: str, table: str) -> None:
@@ -250,7 +251,7 @@ def test_the_readme_launches_with_arguments_that_there_are() -> None:
 
 def test_the_readme_sets_parameters_that_may_be_set() -> None:
     parameters = importlib.import_module("lazyxmem_ros.nodes.parameters")
-    table = importlib.import_module("lazyxmem_ros.nodes.tracker_parameters").TABLE
+    table = importlib.import_module("lazyxmem_ros.nodes.tracker.parameters").TABLE
     kinds = {spec.name: (spec.changes, type(spec.default)) for spec in table}
     (several, value) = re.search(
         r"for name in (.*); do\n +ros2 param set /lazyxmem_tracker \$name (\S+)\n", README
@@ -264,7 +265,8 @@ def test_the_readme_sets_parameters_that_may_be_set() -> None:
 
 @pytest.mark.parametrize("program", ["lazyxmem_ros.demo", "training.calibrate", "training.smoke"])
 def test_help_is_all_that_help_does(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = "lazyxmem_ros.demo.run" if program == "lazyxmem_ros.demo" else program
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(program).main(["--help"])
+        importlib.import_module(module).main(["--help"])
     assert ended.value.code == 0
     assert f"usage: python -m {program} " in capsys.readouterr().out

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lazyxmem_ros.cli import main
+from lazyxmem_ros.data.pond import Scene, SceneConfig
+from lazyxmem_ros.data.sequences import read_label_map
 from lazyxmem_ros.evaluation.pictures import save_indexed_png, write_video
-from lazyxmem_ros.evaluation.scene import Scene, SceneConfig
-from lazyxmem_ros.evaluation.sequences import read_label_map
 
 FRAMES = 6
 

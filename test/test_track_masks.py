@@ -13,8 +13,8 @@ from PIL import Image
 
 from lazyxmem_ros.cli import main
 from lazyxmem_ros.correction import CorrectorError, Prompt, PromptError, Refinement
-from lazyxmem_ros.evaluation.label_maps import read_label_map
-from lazyxmem_ros.lazy import Evidence, ExpectedIou, LazyConfig, LazyTracker
+from lazyxmem_ros.data.label_maps import read_label_map
+from lazyxmem_ros.lazy import Evidence, IouPredictor, LazyConfig, LazyTracker
 from lazyxmem_ros.track import Video, _track
 from lazyxmem_ros.xmem import XMem, XMemTracker
 
@@ -102,11 +102,11 @@ class Answering:
         return [self._answer for _ in prompts]
 
 
-def expecting(iou: float) -> ExpectedIou:
+def expecting(iou: float) -> IouPredictor:
     """Predicts this IoU, whatever it sees."""
     names = Evidence.__dataclass_fields__
     zero, one = Evidence(**dict.fromkeys(names, 0.0)), Evidence(**dict.fromkeys(names, 1.0))
-    return ExpectedIou(mean=zero, scale=one, weight=zero, bias=float(np.log(iou / (1 - iou))))
+    return IouPredictor(mean=zero, scale=one, weight=zero, bias=float(np.log(iou / (1 - iou))))
 
 
 ANSWERS = {
@@ -128,9 +128,9 @@ def test_only_a_mask_that_promises_more_is_taken(
     if case == "promises no more" and not calibrated:
         taken = True  # nothing is known of the tracker's own mask
     # Asks for a correction on every frame but the first, unless the last one is still open.
-    config = LazyConfig(user_corrections=False, pseudo_entropy=0, pseudo_cooldown_frames=0)
+    config = LazyConfig(operator_corrections=False, pseudo_entropy=0, pseudo_cooldown_frames=0)
     tracker = XMemTracker(small_network, device="cpu")
-    lazy = LazyTracker(tracker, config, expected_iou=expecting(EXPECTED) if calibrated else None)
+    lazy = LazyTracker(tracker, config, iou_predictor=expecting(EXPECTED) if calibrated else None)
     corrector = Answering(answer)
     video = Video(Path(), 4, 24.0)
     for index, image in enumerate(pictures(4)):

@@ -141,7 +141,7 @@ def test_the_embedded_tracker_has_its_calibration() -> None:
 
     calibration = calibration_beside(weights.find(weights.DEFAULT_TRACKER).path)
     assert calibration is not None
-    for name in ("user_iou", "hold_iou"):
+    for name in ("operator_iou", "hold_iou"):
         assert getattr(LazyConfig(), name) == calibration.thresholds[name]
         assert getattr(LazyConfig.paper(), name) == 0
 

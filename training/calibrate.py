@@ -9,7 +9,7 @@ views - as it is; every third frame; dark and noisy; blurred and mirrored; with 
 and then - and generated clips in which the target hides or meets a look-alike. From these frames
 come
 
-- the weights of the predicted IoU (`lazyxmem_ros.lazy.expected_iou`): a logistic regression on the
+- the weights of the predicted IoU (`lazyxmem_ros.lazy.predicted_iou`): a logistic regression on the
   true IoU, every sequence counting the same;
 - thresholds, from the frames on which all is well (IoU >= 0.7): memory is withheld above the
   entropy that 95 % of them stay below; the tracker corrects itself above the rate of entropy that
@@ -41,8 +41,8 @@ from rich.table import Table
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
-from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.evaluation.figures import reliability_figure, save_figure
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.tables import calibration_error, honesty
@@ -50,7 +50,7 @@ from lazyxmem_ros.lazy import (
     Calibration,
     Correction,
     Evidence,
-    ExpectedIou,
+    IouPredictor,
     LazyConfig,
     LazyTracker,
     calibration_path,
@@ -73,13 +73,13 @@ DATA = Path("..") / "shared" / "data"
 OUT = Path("out") / "calibration"
 EXIT_FAULT = 1
 NAMES = [field.name for field in fields(Evidence)]
-UNHELPED = LazyConfig(user_corrections=False, pseudo_corrections=False, correction_horizon=0)
+UNHELPED = LazyConfig(operator_corrections=False, pseudo_corrections=False, correction_horizon=0)
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.integer]
 
 
-class _Recorder(ExpectedIou):
+class _Recorder(IouPredictor):
     """Keeps the evidence that it is shown."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ def follow(tracker: XMemTracker, frames: Iterator[Frame], view: View) -> pd.Data
     """IoU, entropy, rate and evidence of every frame after the first, of the first one's object."""
     tracker.reset()
     recorder = _Recorder()
-    lazy, rows = LazyTracker(tracker, UNHELPED, expected_iou=recorder), []
+    lazy, rows = LazyTracker(tracker, UNHELPED, iou_predictor=recorder), []
     for index, (image, labels) in enumerate(frames):
         if index % view.every:
             continue
@@ -190,7 +190,7 @@ def watch(
     return pd.concat(parts, ignore_index=True)
 
 
-def fit(frames: pd.DataFrame) -> ExpectedIou:
+def fit(frames: pd.DataFrame) -> IouPredictor:
     """The logistic regression of the IoU on the evidence (Papke and Wooldridge, 1996)."""
     evidence = frames[NAMES].to_numpy(float)
     mean, scale = evidence.mean(0), evidence.std(0) + 1e-6
@@ -210,7 +210,7 @@ def fit(frames: pd.DataFrame) -> ExpectedIou:
         )
 
     solved = minimize(cost, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
-    return ExpectedIou(
+    return IouPredictor(
         mean=Evidence(*map(float, mean)),
         scale=Evidence(*map(float, scale)),
         weight=Evidence(*map(float, solved[:-1])),
@@ -218,7 +218,7 @@ def fit(frames: pd.DataFrame) -> ExpectedIou:
     )
 
 
-def predicted(model: ExpectedIou, frames: pd.DataFrame) -> pd.Series:
+def predicted(model: IouPredictor, frames: pd.DataFrame) -> pd.Series:
     """The model's answer for every row."""
     rows = frames[NAMES].to_numpy(float)
     return pd.Series([model.predict(Evidence(*map(float, row))) for row in rows], frames.index)
@@ -241,8 +241,8 @@ def thresholds(frames: pd.DataFrame) -> dict[str, float]:
         "hold_entropy": round(float(well["entropy"].quantile(HOLD_SHARE)), 2),
         "uncertain_entropy": round(float(well["entropy"].quantile(HOLD_SHARE)), 2),
         "pseudo_rate": round(float(well["rate"].quantile(PSEUDO_SHARE)), 2),
-        "user_rate": round(float(well["rate"].quantile(USER_SHARE)), 2),
-        "user_iou": credible,
+        "operator_rate": round(float(well["rate"].quantile(USER_SHARE)), 2),
+        "operator_iou": credible,
         "hold_iou": credible,
     }
 

@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.sequences import SceneSequence, read_label_map
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
-from lazyxmem_ros.evaluation.sequences import SceneSequence, read_label_map
-from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, expected_iou_of
+from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, iou_predictor_of
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 from training.compose import ComposeConfig, Composer
 from training.material import HELD_OUT_SEQUENCES, TRAINING_SEQUENCES, load_material
@@ -38,7 +38,7 @@ SCORED_AT_THE_END = 3
 CLIP_OF_SEVERAL = "judo"
 FOUND = 0.5  # IoU from which an object counts as found
 RATE = 30  # frames/s
-UNHELPED = LazyConfig(user_corrections=False, pseudo_corrections=False, correction_horizon=0)
+UNHELPED = LazyConfig(operator_corrections=False, pseudo_corrections=False, correction_horizon=0)
 PLAIN = replace(UNHELPED, hold_entropy=OFF, hold_unseen=False, hold_iou=0.0)
 
 Frame = tuple[NDArray[np.uint8], NDArray[np.integer] | None]
@@ -233,7 +233,7 @@ def main() -> None:
             precision=arguments.precision,
         )
         config = PLAIN if arguments.plain else UNHELPED
-        return LazyTracker(tracker, config, expected_iou=expected_iou_of(arguments.weights))
+        return LazyTracker(tracker, config, iou_predictor=iou_predictor_of(arguments.weights))
 
     print("| clip | J | F | J&F | frames/s |\n| --- | --- | --- | --- | --- |", flush=True)
     for name in arguments.sets:

@@ -26,9 +26,9 @@ from rich.progress import track
 from lazyxmem_ros.correction import Corrector, Prompt, make_corrector
 from lazyxmem_ros.correction.base import BoolMask, box_of_mask
 from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
-from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.metrics import region_similarity
-from lazyxmem_ros.evaluation.operator import largest_error
+from lazyxmem_ros.evaluation.simulated_operator import largest_error
 from training.compose import ComposeConfig, Composer
 from training.material import HELD_OUT_SEQUENCES, load_material
 

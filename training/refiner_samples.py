@@ -25,7 +25,7 @@ from lazyxmem_ros.correction.refiner_input import (
     window_input,
 )
 from lazyxmem_ros.correction.refiner_network import CROP, NEGATIVE, POSITIVE, PRIOR, PRIOR_IOU
-from lazyxmem_ros.evaluation.operator import (
+from lazyxmem_ros.evaluation.simulated_operator import (
     Gesture,
     OperatorConfig,
     SimulatedOperator,

@@ -18,10 +18,13 @@ from rich.table import Table
 import lazyxmem_ros
 from lazyxmem_ros import weights
 from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR
-from lazyxmem_ros.evaluation.datasets import DatasetOptions, Layout, open_dataset
+from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.evaluation.display import Display
-from lazyxmem_ros.evaluation.errors import DatasetError, EvaluationError, MethodError
-from lazyxmem_ros.evaluation.graph_jobs import TRIGGERS, GraphMode
+from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
+from lazyxmem_ros.evaluation.graph.processes import interruptible
+from lazyxmem_ros.evaluation.graph.run import TRIGGERS, GraphMode
 from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
 from lazyxmem_ros.evaluation.methods import (
     EVERY_N_DEFAULT,
@@ -32,8 +35,6 @@ from lazyxmem_ros.evaluation.methods import (
     all_methods,
     choose_methods,
 )
-from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig
-from lazyxmem_ros.evaluation.processes import interruptible
 from lazyxmem_ros.evaluation.report import write_report
 from lazyxmem_ros.evaluation.run import (
     RANDOM_REPEATS_DEFAULT,
@@ -42,7 +43,7 @@ from lazyxmem_ros.evaluation.run import (
     Results,
     evaluate,
 )
-from lazyxmem_ros.evaluation.sequences import VideoSequence
+from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
 
 DEFAULT_OUT = Path("out") / "evaluation"
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Evaluate, write tables and report, print the summary. Returns the exit code.
 
-    Raises EvaluationError and its kin for bad input; 1 where faults were skipped.
+    Raises EvaluationError, DataError and their kin for bad input; 1 where faults were skipped.
     """
     sequences = open_dataset(arguments.dataset, _dataset_options(arguments))
     options = _method_options(arguments)
@@ -143,8 +144,8 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--oracle-iou", type=float, default=ORACLE_IOU_DEFAULT)
     group.add_argument("--repeats", type=int, default=RANDOM_REPEATS_DEFAULT, help="of `random`")
     for name, text in (
-        ("user-entropy", "tau_u"),
-        ("user-rate", "delta_u"),
+        ("operator-entropy", "tau_u"),
+        ("operator-rate", "delta_u"),
         ("pseudo-entropy", "tau_p"),
         ("pseudo-rate", "delta_p"),
         ("hold-entropy", "tau_m"),
@@ -152,7 +153,7 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
         group.add_argument(f"--{name}", type=float, help=f"{text}; inf = off")
     for name, text in (
         ("hold-iou", "withhold from memory below this predicted IoU"),
-        ("user-iou", "ask below this predicted IoU"),
+        ("operator-iou", "ask below this predicted IoU"),
         ("pseudo-iou", "correct itself below this predicted IoU"),
     ):
         group.add_argument(f"--{name}", type=float, help=f"{text}; 0 = off")
@@ -243,13 +244,13 @@ def _dataset_options(arguments: argparse.Namespace) -> DatasetOptions:
 def _method_options(arguments: argparse.Namespace) -> MethodOptions:
     base = LazyConfig.paper() if arguments.paper else LazyConfig()
     named = {
-        "user_entropy": arguments.user_entropy,
-        "user_rate": arguments.user_rate,
+        "operator_entropy": arguments.operator_entropy,
+        "operator_rate": arguments.operator_rate,
         "pseudo_entropy": arguments.pseudo_entropy,
         "pseudo_rate": arguments.pseudo_rate,
         "hold_entropy": arguments.hold_entropy,
         "hold_iou": arguments.hold_iou,
-        "user_iou": arguments.user_iou,
+        "operator_iou": arguments.operator_iou,
         "pseudo_iou": arguments.pseudo_iou,
         "cooldown_frames": arguments.cooldown,
     }

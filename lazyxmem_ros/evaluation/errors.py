@@ -3,23 +3,11 @@
 
 
 class EvaluationError(ValueError):
-    """Base of everything the evaluation raises on bad input."""
+    """Base of everything the evaluation raises on bad input, but for what its data raise."""
 
 
 class MetricError(EvaluationError):
     """Masks or scores that cannot be compared (shapes, dtypes, empty input)."""
-
-
-class BagError(EvaluationError):
-    """A rosbag2 bag that cannot be read or written."""
-
-
-class DamagedBagError(BagError):
-    """A bag whose storage is cut short or damaged."""
-
-
-class DatasetError(EvaluationError):
-    """A dataset, sequence or frame that cannot be read as its layout says."""
 
 
 class MethodError(EvaluationError):

@@ -36,15 +36,16 @@ from lazyxmem_ros.correction import (
     corrector_weights,
     make_corrector,
 )
+from lazyxmem_ros.data.errors import DataError
+from lazyxmem_ros.data.sequences import Sample, VideoSequence
 from lazyxmem_ros.evaluation.errors import EvaluationError
-from lazyxmem_ros.evaluation.graph_jobs import GraphMode, run_through_graph
+from lazyxmem_ros.evaluation.graph.run import GraphMode, run_through_graph
 from lazyxmem_ros.evaluation.methods import Method
 from lazyxmem_ros.evaluation.offline import RunLog, Schedule, SequenceRunner
-from lazyxmem_ros.evaluation.operator import OperatorConfig, SimulatedOperator
 from lazyxmem_ros.evaluation.pictures import caption, overlay, save_image, save_indexed_png
-from lazyxmem_ros.evaluation.sequences import Sample, VideoSequence
+from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig, SimulatedOperator
 from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
-from lazyxmem_ros.lazy import LazyTracker, calibration_path, expected_iou_of
+from lazyxmem_ros.lazy import LazyTracker, calibration_path, iou_predictor_of
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 
 FRAMES_FILE = "frames.parquet"
@@ -161,7 +162,7 @@ def run_job(
     error = None
     try:
         work.run(progress)
-    except EvaluationError as fault:
+    except (EvaluationError, DataError) as fault:
         if job.strict:
             raise
         error = str(fault)
@@ -186,7 +187,7 @@ class _Work(ABC):
 
     @abstractmethod
     def run(self, progress: Callable[[int], None]) -> None:
-        """Do the work; raises EvaluationError where it cannot go on."""
+        """Do the work; raises EvaluationError or DataError where it cannot go on."""
 
     def _keep(self, sample: Sample, labels: NDArray[np.uint16], scores: list[float]) -> None:
         """Note a frame's picture and, if asked for, its masks."""
@@ -300,7 +301,9 @@ def _lazy_tracker(job: Job) -> LazyTracker:
         max_internal_size=job.tracker.max_internal_size,
         precision=job.tracker.precision,
     )
-    return LazyTracker(tracker, job.method.lazy, expected_iou=expected_iou_of(job.tracker.weights))
+    return LazyTracker(
+        tracker, job.method.lazy, iou_predictor=iou_predictor_of(job.tracker.weights)
+    )
 
 
 def _newest_scores(log: RunLog) -> list[float]:

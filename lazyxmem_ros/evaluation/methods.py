@@ -78,9 +78,9 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
     base = options.lazy
     plain = replace(
         base,
-        user_corrections=False,
+        operator_corrections=False,
         pseudo_corrections=False,
-        update_from_user=False,
+        update_from_operator=False,
         update_from_pseudo=False,
         hold_entropy=NEVER,
         hold_unseen=False,
@@ -93,9 +93,9 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
         hold_iou=base.hold_iou,
     )
     pseudo = replace(cautious, pseudo_corrections=True)
-    asking = replace(pseudo, user_corrections=True)
-    learning = replace(asking, update_from_user=True)
-    answered = replace(pseudo, update_from_user=True)
+    asking = replace(pseudo, operator_corrections=True)
+    learning = replace(asking, update_from_operator=True)
+    answered = replace(pseudo, update_from_operator=True)
     methods = (
         Method("xmem", "plain XMem", plain),
         Method("udu", "XMem with uncertain frames kept out of memory (UDU)", cautious),

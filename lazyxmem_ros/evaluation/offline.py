@@ -26,17 +26,16 @@ from lazyxmem_ros.correction.base import (
     Refinement,
     objection,
 )
-from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.sequences import Sample, VideoSequence
 from lazyxmem_ros.evaluation.methods import Method, Trigger
 from lazyxmem_ros.evaluation.metrics import region_similarity
-from lazyxmem_ros.evaluation.operator import SimulatedOperator
 from lazyxmem_ros.evaluation.rows import NAN, FrameRows, Measured, event_row, overlap, truth_of
-from lazyxmem_ros.evaluation.sequences import Sample, VideoSequence
+from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
 from lazyxmem_ros.lazy import (
     Correction,
     LazyTracker,
     Request,
-    RequestKind,
     Source,
     StampError,
     StepResult,
@@ -64,7 +63,7 @@ class Ask:
     mask: BoolMask
     truth: BoolMask | None
     reason: str
-    expected_iou: float | None
+    predicted_iou: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +173,7 @@ class SequenceRunner:
     # ---- the tracker's own corrections
 
     def _correct_itself(self, sample: Sample, result: StepResult, labels: Labels) -> Labels:
-        requests = [entry for entry in result.requests if entry.kind is RequestKind.PSEUDO]
+        requests = [entry for entry in result.requests if entry.source is Source.PSEUDO]
         if not requests:
             return labels
         masks: dict[int, BoolMask] = {}
@@ -186,7 +185,7 @@ class SequenceRunner:
                 fault = objection(answer.score, request.prompt.prior_iou)
             if answer is None or fault:
                 self._event(sample, request, applied=False, reason=fault)
-                self._tracker.dismiss(request.object_id, request.kind)
+                self._tracker.dismiss(request.object_id, request.source)
                 continue
             masks[request.object_id] = answer.mask
         if not masks:
@@ -209,7 +208,7 @@ class SequenceRunner:
         """Put the questions of this frame into the operator's queue."""
         # A request of the tracker's own goes out with what it shows before anything is corrected.
         shown = result.labels if self._method.trigger is Trigger.POLICY else labels
-        expected = {track.object_id: track.expected_iou for track in result.tracks}
+        expected = {track.object_id: track.predicted_iou for track in result.tracks}
         for object_id, reason in self._questions_on(sample, result, labels):
             truth = truth_of(sample, object_id)
             assert sample.image is not None
@@ -238,7 +237,7 @@ class SequenceRunner:
             return [
                 (request.object_id, request.reason)
                 for request in result.requests
-                if request.kind is RequestKind.USER
+                if request.source is Source.OPERATOR
             ]
         questions = []
         for object_id, first in self._rows.first_index.items():
@@ -302,7 +301,7 @@ class SequenceRunner:
             return prompt.mask
         if prompt.box is None:
             # A box says where the whole object is, a click needs the mask that it is about.
-            prompt = Prompt(prompt.positive, prompt.negative, None, ask.mask, ask.expected_iou)
+            prompt = Prompt(prompt.positive, prompt.negative, None, ask.mask, ask.predicted_iou)
         answer = self._refine(ask.image, prompt, ask.stamp)
         if answer is None:
             self._answered(ask, False, "the corrector found nothing", {})
@@ -312,7 +311,7 @@ class SequenceRunner:
     def _declined(self, ask: Ask, why: str) -> None:
         """The operator has nothing to say, which ends the request."""
         self._answered(ask, False, why, {})
-        self._tracker.dismiss(ask.object_id, RequestKind.USER)
+        self._tracker.dismiss(ask.object_id, Source.OPERATOR)
 
     def _refine(self, image: NDArray[np.uint8], prompt: Prompt, stamp: int) -> Refinement | None:
         try:
@@ -371,7 +370,7 @@ class SequenceRunner:
                 track.uncertainty,
                 NAN if track.uncertainty_rate is None else track.uncertainty_rate,
                 track.state.name.lower(),
-                NAN if track.expected_iou is None else track.expected_iou,
+                NAN if track.predicted_iou is None else track.predicted_iou,
             )
             for track in outcome.result.tracks
         }

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lazyxmem_ros.data.errors import DataError
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.executors import Finished, run_in_pool
 from lazyxmem_ros.evaluation.jobs import Job, JobReport, run_job
@@ -112,7 +113,9 @@ class _RayPool:
         try:
             report, archive = self._ray.get(task)
         except exceptions.RayTaskError as error:
-            if isinstance(error.cause, EvaluationError):  # a strict job has met a fault
+            if isinstance(
+                error.cause, (EvaluationError, DataError)
+            ):  # a strict job has met a fault
                 raise error.cause from error
             raise
         except exceptions.RayError as error:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.data.sequences import Sample
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
-from lazyxmem_ros.evaluation.sequences import Sample
 
 NAN = float("nan")
 

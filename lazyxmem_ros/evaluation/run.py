@@ -11,10 +11,11 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.evaluation import tables
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
 from lazyxmem_ros.evaluation.executors import Executor, ProcessExecutor
-from lazyxmem_ros.evaluation.graph_jobs import GraphMode, check_method
+from lazyxmem_ros.evaluation.graph.run import GraphMode, check_method
 from lazyxmem_ros.evaluation.jobs import (
     FRAMES_FILE,
     Job,
@@ -24,8 +25,7 @@ from lazyxmem_ros.evaluation.jobs import (
     load_tables,
 )
 from lazyxmem_ros.evaluation.methods import Method, Trigger
-from lazyxmem_ros.evaluation.operator import OperatorConfig
-from lazyxmem_ros.evaluation.sequences import VideoSequence
+from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig
 
 JOBS_FOLDER = "jobs"
 LEVELS = ("frames", "events", "objects", "sequences", "dataset")

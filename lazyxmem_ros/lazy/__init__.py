@@ -1,37 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lazy tracking: when to ask for a correction, what to ask, and what memory learns."""
 
-from lazyxmem_ros.lazy.expected_iou import (
-    Calibration,
-    CalibrationError,
-    Evidence,
-    ExpectedIou,
-    calibration_beside,
-    calibration_path,
-    expected_iou_of,
-)
-from lazyxmem_ros.lazy.pipeline import LazyTracker
 from lazyxmem_ros.lazy.policy import (
     OFF,
     SECOND,
     ConfigError,
     HoldRule,
     LazyConfig,
-    RequestKind,
+    Source,
     TrackState,
 )
-from lazyxmem_ros.lazy.prompts import box_of_mask, pseudo_click, pseudo_prompt, user_prompt
+from lazyxmem_ros.lazy.predicted_iou import (
+    Calibration,
+    CalibrationError,
+    Evidence,
+    IouPredictor,
+    calibration_beside,
+    calibration_path,
+    iou_predictor_of,
+)
+from lazyxmem_ros.lazy.prompts import box_of_mask, operator_prompt, pseudo_click, pseudo_prompt
 from lazyxmem_ros.lazy.snapshot import (
     Snapshot,
     SnapshotError,
     read_snapshot,
     write_snapshot,
 )
+from lazyxmem_ros.lazy.tracker import LazyTracker
 from lazyxmem_ros.lazy.types import (
     Correction,
     Outcome,
     Request,
-    Source,
     StampError,
     StateChange,
     StepResult,
@@ -53,14 +52,13 @@ __all__ = [
     "ConfigError",
     "Correction",
     "Evidence",
-    "ExpectedIou",
     "HoldRule",
+    "IouPredictor",
     "LazyConfig",
     "LazyTracker",
     "ObjectUncertainty",
     "Outcome",
     "Request",
-    "RequestKind",
     "Snapshot",
     "SnapshotError",
     "Source",
@@ -74,12 +72,12 @@ __all__ = [
     "calibration_beside",
     "calibration_path",
     "entropy_map",
-    "expected_iou_of",
+    "iou_predictor_of",
     "masked_entropy",
     "measure",
+    "operator_prompt",
     "pseudo_click",
     "pseudo_prompt",
     "read_snapshot",
-    "user_prompt",
     "write_snapshot",
 ]

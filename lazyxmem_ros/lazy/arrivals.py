@@ -64,14 +64,14 @@ def _introduce(state: LazyState, object_id: int, index: int) -> None:
     """The object is known from a past frame on; a given mask starts the person's cool-down."""
     item = state.objects.get(object_id)
     if item is None:
-        history = ObjectHistory(user_index=index)
+        history = ObjectHistory(operator_index=index)
         state.objects[object_id] = FollowedObject(
             label="", born=index, history=history, arriving=True
         )
         state.removed.discard(object_id)
         return
-    helped = max(index, item.history.user_index or 0)
-    item.history = replace(item.history, user_index=helped)
+    helped = max(index, item.history.operator_index or 0)
+    item.history = replace(item.history, operator_index=helped)
     if item.born > index:
         item.born, item.arriving = index, True
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from lazyxmem_ros.correction.base import BoolMask, mask_iou
 from lazyxmem_ros.lazy.history import PastFrame
-from lazyxmem_ros.lazy.policy import RequestKind
+from lazyxmem_ros.lazy.policy import Source
 from lazyxmem_ros.lazy.state import LazyState, label_map
-from lazyxmem_ros.lazy.types import Correction, Outcome, Source
+from lazyxmem_ros.lazy.types import Correction, Outcome
 from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import TrackerError
 
@@ -101,7 +101,7 @@ class CorrectionDesk:
             item = self._state.objects[object_id]
             in_view = int(np.count_nonzero(mask)) > self._state.config.lost_area
             item.history = item.history.corrected(
-                source.kind, index=newest.frame.index, stamp=newest.frame.stamp, in_view=in_view
+                source, index=newest.frame.index, stamp=newest.frame.stamp, in_view=in_view
             )
             item.corrected[source] = max(correction.stamp, item.corrected.get(source, 0))
             if source is Source.OPERATOR:
@@ -123,7 +123,7 @@ class CorrectionDesk:
             for moment in moments:
                 moment.told |= masks.keys()
         note = f"it came {newest.frame.index - past.index} frames late and is the frame's own"
-        if state.config.learns_from(correction.source.kind):
+        if state.config.learns_from(correction.source):
             for moment in moments:
                 moment.learn(masks)
             frames = state.go_back(past.stamp)
@@ -234,7 +234,7 @@ class CorrectionDesk:
         """A corrector's useless answer ends its request; a person may still try again."""
         if correction.source is Source.PSEUDO:
             for object_id in correction.masks:
-                self._state.dismiss(object_id, RequestKind.PSEUDO)
+                self._state.dismiss(object_id, Source.PSEUDO)
 
 
 def _without_overlap(masks: Mapping[int, BoolMask]) -> dict[int, BoolMask]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from lazyxmem_ros.lazy.expected_iou import ExpectedIou, Looks
 from lazyxmem_ros.lazy.policy import (
     Decision,
     LazyConfig,
@@ -22,6 +21,7 @@ from lazyxmem_ros.lazy.policy import (
     decide,
     hold_frame,
 )
+from lazyxmem_ros.lazy.predicted_iou import IouPredictor, Looks
 from lazyxmem_ros.lazy.uncertainty import measure
 from lazyxmem_ros.xmem import Frame
 
@@ -40,7 +40,7 @@ def judge_again(
     given: Collection[int],
     paused: Collection[int],
     looks: AllLooks,
-    expected_iou: ExpectedIou | None,
+    iou_predictor: IouPredictor | None,
 ) -> tuple[Histories, bool]:
     """Decides about objects of a frame that is open again.
 
@@ -51,22 +51,22 @@ def judge_again(
         chosen: ids of the objects that are decided upon; the others' histories stay.
         given: ids of those whose mask was given on it.
         paused: ids of those that were paused on it.
-        looks: what its objects have looked like up to the frame before; where `expected_iou` is
+        looks: what its objects have looked like up to the frame before; where `iou_predictor` is
             given, the chosen ones' are brought up to this frame.
-        expected_iou: for predicted IoUs.
+        iou_predictor: for predicted IoUs.
 
     Returns:
         The histories of the frame's objects with this frame, and whether the frame stays out of
         memory as far as these objects go.
     """
-    quiet = replace(config, user_corrections=False, pseudo_corrections=False)
+    quiet = replace(config, operator_corrections=False, pseudo_corrections=False)
     after = {i: histories[i] for i in frame.object_ids if i in histories}
     decisions: list[Decision] = []
     measured = measure(frame.probabilities).objects
     predicted: dict[int, float | None] = {}
-    if expected_iou is not None:
+    if iou_predictor is not None:
         mine = {i: looks.setdefault(i, Looks()) for i in frame.object_ids if i in chosen}
-        predicted = expected_iou.of_frame(frame, measured, mine)
+        predicted = iou_predictor.of_frame(frame, measured, mine)
     for object_id, seen in zip(frame.object_ids, measured, strict=True):
         if object_id not in chosen:
             continue
@@ -77,7 +77,7 @@ def judge_again(
             area=seen.area,
             entropy=seen.entropy,
             given=object_id in given,
-            expected_iou=predicted.get(object_id),
+            predicted_iou=predicted.get(object_id),
         )
         decision, after[object_id] = decide(quiet, before, observation, waiting=0)
         decisions.append(decision)

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lazyxmem_ros.correction.base import BoolMask
-from lazyxmem_ros.lazy.expected_iou import ExpectedIou
 from lazyxmem_ros.lazy.hindsight import AllLooks, Histories, copied, judge_again
-from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind
+from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, Source
+from lazyxmem_ros.lazy.predicted_iou import IouPredictor
 from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 
 FRAMES_AT_LEAST = 2
@@ -228,14 +228,14 @@ class CatchUp:
         *,
         config: Callable[[], LazyConfig],
         arriving: Callable[[], set[int]],
-        expected_iou: ExpectedIou | None,
+        iou_predictor: IouPredictor | None,
     ) -> None:
         """moments: the first one has a copy. config: the settings as they are now.
 
         arriving: the objects that the tracker does not know yet on some of these frames.
-        expected_iou: for the predicted IoUs of the past frames.
+        iou_predictor: for the predicted IoUs of the past frames.
         """
-        self._expected_iou = expected_iou
+        self._iou_predictor = iou_predictor
         self._tracker = tracker
         self._config = config
         self._arriving = arriving
@@ -402,7 +402,7 @@ class CatchUp:
                 in_view = int(np.count_nonzero(mask)) > self._config().lost_area
                 history = self.histories.get(object_id, ObjectHistory())
                 self.histories[object_id] = history.corrected(
-                    RequestKind.USER, index=frame.index, stamp=frame.stamp, in_view=in_view
+                    Source.OPERATOR, index=frame.index, stamp=frame.stamp, in_view=in_view
                 )
         elif held and not frame.given:
             fork.hold(frame)
@@ -420,6 +420,6 @@ class CatchUp:
             given=given,
             paused=moment.paused,
             looks=self.looks,
-            expected_iou=self._expected_iou,
+            iou_predictor=self._iou_predictor,
         )
         return held

@@ -29,12 +29,12 @@ class TrackState(enum.IntEnum):
     PAUSED = 3
 
 
-class RequestKind(enum.Enum):
-    """Who is asked for a correction."""
+class Source(enum.Enum):
+    """Who is asked for a correction, and who made one."""
 
     PSEUDO = "pseudo"
     """The correction service, with a click that the tracker suggests itself."""
-    USER = "user"
+    OPERATOR = "operator"
     """A person."""
 
 
@@ -67,13 +67,13 @@ class LazyConfig:
     one frame to the next.
     """
 
-    user_corrections: bool = True
+    operator_corrections: bool = True
     """Whether persons are asked at all."""
-    user_entropy: float = OFF
+    operator_entropy: float = OFF
     """tau_u: ask a person above this masked entropy."""
-    user_rate: float = 0.5
+    operator_rate: float = 0.5
     """delta_u: ask a person above this rate."""
-    user_iou: float = 0.5
+    operator_iou: float = 0.5
     """Ask a person below this predicted IoU, 0..1; 0: never. Without calibrated weights nothing is
     predicted. `training.calibrate` finds it for given weights, here for the embedded ones."""
     pseudo_corrections: bool = True
@@ -93,10 +93,10 @@ class LazyConfig:
     memory would else fill up with frames that say what it is not."""
     hold_iou: float = 0.5
     """The same for a frame on which the predicted IoU, 0..1, of every object in view is below this:
-    what is taken for a hidden object is not to be learnt. 0: never. See `user_iou`."""
+    what is taken for a hidden object is not to be learnt. 0: never. See `operator_iou`."""
     hold_rule: HoldRule = HoldRule.ANY
     """How the objects of a frame share that decision. Lost and paused objects have no say."""
-    update_from_user: bool = True
+    update_from_operator: bool = True
     """Whether corrections by persons enter memory (interaction-driven update)."""
     update_from_pseudo: bool = False
     """Whether the tracker's own corrections enter memory; it hurt in the paper."""
@@ -144,16 +144,16 @@ class LazyConfig:
                 raise ConfigError(f"{item.name} must not be negative or NaN; it is {value}")
         if not self.late_overlap <= 1:
             raise ConfigError(f"late_overlap must be within 0..1; it is {self.late_overlap}")
-        for name in ("user_iou", "pseudo_iou", "hold_iou"):
+        for name in ("operator_iou", "pseudo_iou", "hold_iou"):
             if not getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be within 0..1; it is {getattr(self, name)}")
         for name in ("found_frames", "history_frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; it is {getattr(self, name)}")
 
-    def learns_from(self, kind: RequestKind) -> bool:
+    def learns_from(self, source: Source) -> bool:
         """Whether memory takes in corrections that answer such requests."""
-        return self.update_from_user if kind is RequestKind.USER else self.update_from_pseudo
+        return self.update_from_operator if source is Source.OPERATOR else self.update_from_pseudo
 
     @classmethod
     def paper(cls, **changes: object) -> LazyConfig:
@@ -171,7 +171,7 @@ class LazyConfig:
             hold_entropy=PAPER_HOLD_ENTROPY,
             hold_unseen=False,
             hold_iou=0.0,
-            user_iou=0.0,
+            operator_iou=0.0,
         )
         return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -186,7 +186,7 @@ class Observation:
         area: pixels of the object's mask.
         entropy: its masked entropy, >= 0.
         given: whether the object's mask was given on this frame (it was introduced or set).
-        expected_iou: its predicted IoU, 0..1; None: not known.
+        predicted_iou: its predicted IoU, 0..1; None: not known.
     """
 
     index: int
@@ -194,7 +194,7 @@ class Observation:
     area: int
     entropy: float
     given: bool = False
-    expected_iou: float | None = None
+    predicted_iou: float | None = None
 
 
 @dataclass(frozen=True)
@@ -207,38 +207,36 @@ class ObjectHistory:
             that frame says nothing about the tracker's own certainty); None before the first.
         seen_stamp: the last time that it was in view, nanoseconds; None before the first frame.
         found_streak: frames in a row that a lost object has looked like itself again.
-        user_index: the last frame on which a person was asked or corrected it; None: never.
+        operator_index: the last frame on which a person was asked or corrected it; None: never.
         pseudo_index: the same for the tracker's own corrections.
-        open: its requests that are not answered yet: kind -> stamp of the frame, nanoseconds.
+        open: its requests that are not answered yet: source -> stamp of the frame, nanoseconds.
     """
 
     state: TrackState = TrackState.TRACKED
     entropy: float | None = None
     seen_stamp: int | None = None
     found_streak: int = 0
-    user_index: int | None = None
+    operator_index: int | None = None
     pseudo_index: int | None = None
-    open: tuple[tuple[RequestKind, int], ...] = ()
+    open: tuple[tuple[Source, int], ...] = ()
 
-    def is_open(self, kind: RequestKind) -> bool:
-        """Whether a request of this kind waits for its answer."""
-        return any(kind is other for other, _ in self.open)
+    def is_open(self, source: Source) -> bool:
+        """Whether a request of this source waits for its answer."""
+        return any(source is other for other, _ in self.open)
 
-    def asked(self, kind: RequestKind, index: int, stamp: int) -> ObjectHistory:
+    def asked(self, source: Source, index: int, stamp: int) -> ObjectHistory:
         """The history after a request on a frame."""
-        changed = replace(self, open=(*self.open, (kind, stamp)))
-        return changed._helped(kind, index)
+        changed = replace(self, open=(*self.open, (source, stamp)))
+        return changed._helped(source, index)
 
-    def corrected(
-        self, kind: RequestKind, *, index: int, stamp: int, in_view: bool
-    ) -> ObjectHistory:
+    def corrected(self, source: Source, *, index: int, stamp: int, in_view: bool) -> ObjectHistory:
         """The history after a correction was applied to the newest frame (`index`, `stamp`).
 
         A person's correction answers every open request, the tracker's own only its own. One
         that shows the object (`in_view`) ends its being LOST; none ends its being PAUSED.
         """
-        answered = replace(self, open=()) if kind is RequestKind.USER else self.closed(kind)
-        helped = answered._helped(kind, index)
+        answered = replace(self, open=()) if source is Source.OPERATOR else self.closed(source)
+        helped = answered._helped(source, index)
         if not in_view or self.state is TrackState.PAUSED:
             return helped
         return replace(helped, state=TrackState.TRACKED, seen_stamp=stamp, found_streak=0)
@@ -247,13 +245,13 @@ class ObjectHistory:
         """The history of an object that from now on asks for nothing and waits for nothing."""
         return replace(self, state=TrackState.PAUSED, open=())
 
-    def closed(self, kind: RequestKind) -> ObjectHistory:
-        """The history without open requests of a kind."""
-        return replace(self, open=tuple(item for item in self.open if item[0] is not kind))
+    def closed(self, source: Source) -> ObjectHistory:
+        """The history without open requests of a source."""
+        return replace(self, open=tuple(item for item in self.open if item[0] is not source))
 
-    def _helped(self, kind: RequestKind, index: int) -> ObjectHistory:
-        if kind is RequestKind.USER:
-            return replace(self, user_index=index)
+    def _helped(self, source: Source, index: int) -> ObjectHistory:
+        if source is Source.OPERATOR:
+            return replace(self, operator_index=index)
         return replace(self, pseudo_index=index)
 
 
@@ -275,7 +273,7 @@ class Decision:
 
     state: TrackState
     rate: float | None
-    request: RequestKind | None
+    request: Source | None
     reason: str
     suppressed: bool
     doubtful: bool
@@ -285,13 +283,13 @@ class Decision:
 
 def expire(
     config: LazyConfig, history: ObjectHistory, stamp: int
-) -> tuple[ObjectHistory, list[RequestKind]]:
+) -> tuple[ObjectHistory, list[Source]]:
     """Gives up requests older than `request_timeout` at time `stamp`; returns those too."""
     if not config.request_timeout:
         return history, []
-    late = [kind for kind, asked in history.open if stamp - asked > config.request_timeout]
-    for kind in late:
-        history = history.closed(kind)
+    late = [source for source, asked in history.open if stamp - asked > config.request_timeout]
+    for source in late:
+        history = history.closed(source)
     return history, late
 
 
@@ -352,8 +350,8 @@ def decide(
     if seen.given:
         # A given mask is a person's word as much as a correction is: its entropy says nothing of
         # the tracker's, so the rise to the first predicted frame is no reason to ask.
-        for kind in RequestKind:
-            after = after._helped(kind, seen.index)
+        for source in Source:
+            after = after._helped(source, seen.index)
     return decision, after
 
 
@@ -365,7 +363,7 @@ def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:
     learnt.
     """
     items = list(decisions)
-    if not config.update_from_pseudo and any(d.request is RequestKind.PSEUDO for d in items):
+    if not config.update_from_pseudo and any(d.request is Source.PSEUDO for d in items):
         return True
     in_view = [d for d in items if d.in_view]
     if (in_view or config.hold_unseen) and items and not any(d.credible for d in in_view):
@@ -401,27 +399,27 @@ def _follow(
 
 def _condition(
     config: LazyConfig, seen: Observation, rate: float | None, *, first: bool
-) -> tuple[RequestKind | None, str]:
+) -> tuple[Source | None, str]:
     """The correction that the thresholds call for, and why (Lazy-XMem, section 3)."""
     if first or seen.given:
         return None, ""
     rate = 0.0 if rate is None else rate
-    if config.user_corrections:
-        reason = _exceeded(seen.entropy, config.user_entropy, rate, config.user_rate)
-        reason = reason or _poor(seen, config.user_iou)
+    if config.operator_corrections:
+        reason = _exceeded(seen.entropy, config.operator_entropy, rate, config.operator_rate)
+        reason = reason or _poor(seen, config.operator_iou)
         if reason:
-            return RequestKind.USER, reason
+            return Source.OPERATOR, reason
     if config.pseudo_corrections:
         reason = _exceeded(seen.entropy, config.pseudo_entropy, rate, config.pseudo_rate)
         reason = reason or _poor(seen, config.pseudo_iou)
         if reason:
-            return RequestKind.PSEUDO, reason
+            return Source.PSEUDO, reason
     return None, ""
 
 
 def _poor(seen: Observation, limit: float) -> str:
-    if seen.area and seen.expected_iou is not None and seen.expected_iou < limit:
-        return f"the predicted IoU {seen.expected_iou:.2f} is below {limit:.2f}"
+    if seen.area and seen.predicted_iou is not None and seen.predicted_iou < limit:
+        return f"the predicted IoU {seen.predicted_iou:.2f} is below {limit:.2f}"
     return ""
 
 
@@ -439,16 +437,16 @@ def _exceeded(entropy: float, entropy_limit: float, rate: float, rate_limit: flo
 def _refusal(
     config: LazyConfig,
     history: ObjectHistory,
-    kind: RequestKind,
+    source: Source,
     seen: Observation,
     waiting: int,
 ) -> str:
     """Why a correction that the thresholds call for is not asked for; "" if it is."""
-    user = kind is RequestKind.USER
-    if history.is_open(kind):
+    user = source is Source.OPERATOR
+    if history.is_open(source):
         return "an earlier request is still open"
     cooldown = config.cooldown_frames if user else config.pseudo_cooldown_frames
-    last = history.user_index if user else history.pseudo_index
+    last = history.operator_index if user else history.pseudo_index
     if last is not None and seen.index - last <= cooldown:
         return f"the last one was {seen.index - last} frames ago (cool-down {cooldown})"
     if user and config.max_open_requests and waiting >= config.max_open_requests:

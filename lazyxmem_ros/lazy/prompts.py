@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.correction.base import BoolMask, Prompt, box_of_mask
 
-__all__ = ["box_of_mask", "pseudo_click", "pseudo_prompt", "user_prompt"]
+__all__ = ["box_of_mask", "operator_prompt", "pseudo_click", "pseudo_prompt"]
 
 
 def pseudo_click(mask: BoolMask, entropy: NDArray[np.floating]) -> tuple[int, int] | None:
@@ -47,6 +47,6 @@ def pseudo_prompt(mask: BoolMask, entropy: NDArray[np.floating]) -> Prompt:
     return Prompt(positive=points, mask=mask)
 
 
-def user_prompt(mask: BoolMask) -> Prompt:
+def operator_prompt(mask: BoolMask) -> Prompt:
     """What a person's answer starts from: the prior mask (bool [H, W]) alone."""
     return Prompt(mask=mask)

@@ -22,8 +22,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lazyxmem_ros.lazy.expected_iou import Looks
 from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
+from lazyxmem_ros.lazy.predicted_iou import Looks
 from lazyxmem_ros.lazy.state import FollowedObject
 from lazyxmem_ros.xmem import MemoryState, TrackerState, XMemTracker
 
@@ -194,7 +194,7 @@ def _history(history: ObjectHistory) -> dict[str, Any]:
         "state": history.state.name,
         "entropy": history.entropy,
         "seen_stamp": history.seen_stamp,
-        "user_index": history.user_index,
+        "operator_index": history.operator_index,
         "pseudo_index": history.pseudo_index,
     }
 

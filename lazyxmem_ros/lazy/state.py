@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lazyxmem_ros.correction.base import BoolMask
-from lazyxmem_ros.lazy.expected_iou import ExpectedIou, Looks
 from lazyxmem_ros.lazy.hindsight import adopted
 from lazyxmem_ros.lazy.history import RecentFrames
 from lazyxmem_ros.lazy.late import CatchUp, Moment, Timeline
-from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, RequestKind, TrackState
-from lazyxmem_ros.lazy.types import Labels, Source
+from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, Source, TrackState
+from lazyxmem_ros.lazy.predicted_iou import IouPredictor, Looks
+from lazyxmem_ros.lazy.types import Labels
 from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import Frame, TrackerError, TrackerState, XMemTracker
 
@@ -33,7 +33,7 @@ class FollowedObject:
         history: for the policy.
         published: its state in the last result; None before the first.
         rate: its entropy's change on the last frame that was decided upon, or None.
-        expected_iou: its predicted IoU on that frame, or None.
+        predicted_iou: its predicted IoU on that frame, or None.
         looks: what it has looked like.
         corrected: source -> stamp of the newest frame of which a correction was applied.
         arriving: it was shown on a past frame, before it was known, and the frames since are still
@@ -45,7 +45,7 @@ class FollowedObject:
     history: ObjectHistory = field(default_factory=ObjectHistory)
     published: TrackState | None = None
     rate: float | None = None
-    expected_iou: float | None = None
+    predicted_iou: float | None = None
     looks: Looks = field(default_factory=Looks)
     corrected: dict[Source, int] = field(default_factory=dict)
     arriving: bool = False
@@ -104,7 +104,7 @@ class LazyState:
         removed: ids of objects that were removed and are not followed now.
         newest: the newest frame; None before the first.
         timeline: the last seconds' frames, with what a late correction needs.
-        expected_iou: the calibration of the tracker's weights; None: it has none.
+        iou_predictor: the calibration of the tracker's weights; None: it has none.
         catch_up: the going through them again that is under way.
     """
 
@@ -112,21 +112,21 @@ class LazyState:
     config: LazyConfig
     recent: RecentFrames
     timeline: Timeline
-    expected_iou: ExpectedIou | None = None
+    iou_predictor: IouPredictor | None = None
     objects: dict[int, FollowedObject] = field(default_factory=dict)
     removed: set[int] = field(default_factory=set)
     newest: NewestFrame | None = None
     catch_up: CatchUp | None = None
 
-    def open_requests(self) -> list[tuple[int, RequestKind]]:
-        """Requests that wait for an answer: (object id, kind)."""
-        return [(i, kind) for i, item in self.objects.items() for kind, _ in item.history.open]
+    def open_requests(self) -> list[tuple[int, Source]]:
+        """Requests that wait for an answer: (object id, source)."""
+        return [(i, source) for i, item in self.objects.items() for source, _ in item.history.open]
 
-    def dismiss(self, object_id: int, kind: RequestKind) -> None:
-        """Counts a request as not open any more; unknown objects and kinds are ignored."""
+    def dismiss(self, object_id: int, source: Source) -> None:
+        """Counts a request as not open any more; unknown objects and sources are ignored."""
         item = self.objects.get(object_id)
         if item is not None:
-            item.history = item.history.closed(kind)
+            item.history = item.history.closed(source)
 
     def paused_ids(self) -> frozenset[int]:
         """The objects that are paused."""
@@ -140,7 +140,7 @@ class LazyState:
             return learnt
         if self.config.update_from_pseudo:
             learnt |= self.newest.masks[Source.PSEUDO]
-        if self.config.update_from_user:
+        if self.config.update_from_operator:
             learnt |= self.newest.masks[Source.OPERATOR]
         return learnt
 
@@ -176,7 +176,7 @@ class LazyState:
                 moments,
                 config=lambda: self.config,
                 arriving=self.arriving_ids,
-                expected_iou=self.expected_iou,
+                iou_predictor=self.iou_predictor,
             )
         return self.catch_up.frames_left
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lazyxmem_ros.correction.base import BoolMask, Prompt
-from lazyxmem_ros.lazy.policy import RequestKind, TrackState
+from lazyxmem_ros.lazy.policy import Source, TrackState
 from lazyxmem_ros.xmem import TrackerError
 
 Labels = NDArray[np.uint16]
@@ -21,18 +20,6 @@ Labels = NDArray[np.uint16]
 
 class StampError(TrackerError):
     """A stamp is not later than that of the frame before, or names no frame that is wanted."""
-
-
-class Source(enum.Enum):
-    """Who made a correction."""
-
-    OPERATOR = "operator"
-    PSEUDO = "pseudo"
-
-    @property
-    def kind(self) -> RequestKind:
-        """The kind of request that it answers."""
-        return RequestKind.USER if self is Source.OPERATOR else RequestKind.PSEUDO
 
 
 @dataclass(frozen=True)
@@ -47,7 +34,7 @@ class Track:
         area: pixels of its mask.
         uncertainty: masked entropy, >= 0, about 1 where nothing is known.
         uncertainty_rate: its change since the frame before; None on the object's first frame.
-        expected_iou: the IoU with the truth to be expected, 0..1 (0 where the mask is empty);
+        predicted_iou: the IoU with the truth to be expected, 0..1 (0 where the mask is empty);
             None without a calibration, and on the first frame of all.
     """
 
@@ -58,7 +45,7 @@ class Track:
     area: int
     uncertainty: float
     uncertainty_rate: float | None
-    expected_iou: float | None = None
+    predicted_iou: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +54,7 @@ class Request:
 
     Attributes:
         object_id, label: of the object.
-        kind: whom to ask.
+        source: whom to ask.
         reason: why, for people.
         uncertainty, uncertainty_rate: that called for it.
         stamp, index: of the frame that it is about (nanoseconds; number).
@@ -75,12 +62,12 @@ class Request:
         image: that frame, uint8 [H, W, 3], RGB; not a copy.
         mask: bool [H, W], the predicted mask.
         prompt: for a corrector: the tracker's click and the predicted mask (PSEUDO), or the
-            predicted mask alone, to which a person's clicks are added (USER).
+            predicted mask alone, to which a person's clicks are added (OPERATOR).
     """
 
     object_id: int
     label: str
-    kind: RequestKind
+    source: Source
     reason: str
     uncertainty: float
     uncertainty_rate: float | None
@@ -113,7 +100,7 @@ class StepResult:
         requests: corrections wanted, the most uncertain object's first.
         changes: objects whose state changed.
         suppressed: object id -> why a correction was called for and why it is not asked for.
-        expired: requests given up for want of an answer: (object id, kind).
+        expired: requests given up for want of an answer: (object id, source).
         held: the frame will stay out of memory, unless a correction is applied to it.
         caught_up: frames gone through again for late corrections that take effect with this
             frame; 0: none do.
@@ -127,7 +114,7 @@ class StepResult:
     requests: list[Request]
     changes: list[StateChange]
     suppressed: dict[int, str]
-    expired: list[tuple[int, RequestKind]]
+    expired: list[tuple[int, Source]]
     held: bool
     _entropy: Tensor = field(repr=False)
     caught_up: int = 0

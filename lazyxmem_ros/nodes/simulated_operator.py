@@ -14,9 +14,9 @@ from rclpy.timer import Timer
 from std_msgs.msg import Header
 
 from lazyxmem_ros.correction.base import Prompt
-from lazyxmem_ros.evaluation.bags import BagReader, pack_labels, unpack_labels
-from lazyxmem_ros.evaluation.errors import BagError
-from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
+from lazyxmem_ros.data.bags import BagReader, pack_labels, unpack_labels
+from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
 from lazyxmem_ros.msg import Correction, CorrectionRequest
 from lazyxmem_ros.nodes.conversions import (
     NANOSECONDS_PER_SECOND,

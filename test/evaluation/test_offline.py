@@ -12,9 +12,11 @@ from PIL import Image
 
 from lazyxmem_ros.correction import Corrector, Prompt, Refinement, make_corrector
 from lazyxmem_ros.correction.sam_hq import SamHqCorrector
-from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
-from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.evaluation.errors import DatasetError, MethodError
+from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.sequences import VideoSequence
+from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.methods import (
     MethodOptions,
     Trigger,
@@ -22,8 +24,7 @@ from lazyxmem_ros.evaluation.methods import (
     choose_methods,
 )
 from lazyxmem_ros.evaluation.offline import SequenceRunner
-from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig, SimulatedOperator
-from lazyxmem_ros.evaluation.sequences import VideoSequence
+from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
 from lazyxmem_ros.lazy import OFF, LazyConfig, LazyTracker
 from lazyxmem_ros.xmem import XMem, XMemTracker
 
@@ -118,7 +119,9 @@ def test_the_oracle_asks_when_the_overlap_is_low_and_then_cools_down(
 
 
 def test_the_policy_is_the_trackers_own(tiny_weights: Path, sequence: VideoSequence) -> None:
-    options = MethodOptions(replace(ALONE, user_entropy=0.0, user_rate=0.0, cooldown_frames=0))
+    options = MethodOptions(
+        replace(ALONE, operator_entropy=0.0, operator_rate=0.0, cooldown_frames=0)
+    )
     assert all_methods(options)["lazy"].trigger is Trigger.POLICY
     run = runner(tiny_weights, "lazy", options)
     list(run.run(sequence))
@@ -149,7 +152,7 @@ class Unable:
 def test_a_corrector_that_finds_nothing_is_asked_again(
     tiny_weights: Path, sequence: VideoSequence
 ) -> None:
-    eager = replace(ALONE, pseudo_entropy=0.0, pseudo_cooldown_frames=0, user_corrections=False)
+    eager = replace(ALONE, pseudo_entropy=0.0, pseudo_cooldown_frames=0, operator_corrections=False)
     run = runner(tiny_weights, "pseudo", MethodOptions(eager), corrector=Unable())
     list(run.run(sequence))
     asked = [event["index"] for event in run.log.events if event["object"] == 1]
@@ -246,8 +249,8 @@ def test_switches_of_the_methods() -> None:
         name: (
             np.isfinite(method.lazy.hold_entropy),
             method.lazy.pseudo_corrections,
-            method.lazy.user_corrections,
-            method.lazy.update_from_user,
+            method.lazy.operator_corrections,
+            method.lazy.update_from_operator,
         )
         for name, method in methods.items()
     }

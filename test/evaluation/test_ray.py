@@ -17,8 +17,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from lazyxmem_ros.evaluation.datasets import open_dataset
-from lazyxmem_ros.evaluation.errors import DatasetError
+from lazyxmem_ros.data.datasets import open_dataset
+from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
 from lazyxmem_ros.evaluation.methods import choose_methods
 from lazyxmem_ros.evaluation.ray_executor import ClusterError, RayExecutor

@@ -21,14 +21,10 @@ import pytest
 from PIL import Image
 
 from lazyxmem_ros.cli import main
-from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage
-from lazyxmem_ros.evaluation.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.evaluation.errors import (
-    DamagedBagError,
-    DatasetError,
-    EvaluationError,
-    MethodError,
-)
+from lazyxmem_ros.data.bags import BagWriter, StampedImage
+from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.errors import DamagedBagError, DatasetError
+from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
 from lazyxmem_ros.evaluation.jobs import (
     Job,
     JobReport,
@@ -37,12 +33,12 @@ from lazyxmem_ros.evaluation.jobs import (
     run_job,
 )
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
-from lazyxmem_ros.evaluation.operator import Gesture, OperatorConfig
 from lazyxmem_ros.evaluation.run import EvaluationPlan, evaluate
+from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import OFF, LazyConfig
 
 MakeTree = Callable[..., Path]
-OFTEN = LazyConfig(user_rate=0.0, user_entropy=0.0, pseudo_rate=OFF, cooldown_frames=3)
+OFTEN = LazyConfig(operator_rate=0.0, operator_entropy=0.0, pseudo_rate=OFF, cooldown_frames=3)
 """Asks whenever it may, so that a tiny untrained network has something to show."""
 
 
@@ -277,7 +273,7 @@ def command(root: Path, weights: Path, out: Path, *more: str) -> list[str]:
     program = "import sys; from lazyxmem_ros.cli import main; sys.exit(main(sys.argv[1:]))"
     start = [installed] if installed else [sys.executable, "-c", program]
     arguments = ["evaluate", str(root), "--weights", str(weights), "--out", str(out)]
-    thresholds = ["--user-rate", "0", "--pseudo-rate", "inf", "--cooldown", "3"]
+    thresholds = ["--operator-rate", "0", "--pseudo-rate", "inf", "--cooldown", "3"]
     return [*start, *arguments, *thresholds, "--device", "cpu", *more]
 
 

@@ -13,7 +13,7 @@ from lazyxmem_ros.lazy import (
     SECOND,
     Correction,
     Evidence,
-    ExpectedIou,
+    IouPredictor,
     LazyConfig,
     LazyTracker,
     Source,
@@ -22,7 +22,7 @@ from lazyxmem_ros.xmem import XMem, XMemTracker
 
 FRAME_TIME = SECOND // 10
 CONFIG = LazyConfig(
-    user_corrections=False,
+    operator_corrections=False,
     pseudo_corrections=False,
     hold_entropy=math.inf,
     lost_after=0,
@@ -33,7 +33,7 @@ CONFIG = LazyConfig(
 
 NOTHING = Evidence(**{entry.name: 0.0 for entry in fields(Evidence)})
 EVERYTHING = Evidence(**{entry.name: 1.0 for entry in fields(Evidence)})
-CALIBRATION = ExpectedIou(
+CALIBRATION = IouPredictor(
     mean=NOTHING, scale=EVERYTHING, weight=replace(EVERYTHING, strangeness=-0.5), bias=-5.0
 )
 """Of no network: it lets everything weigh, and comes out on either side of 0.5."""
@@ -44,10 +44,10 @@ SECOND_ONE = {2: mask(2, 44)}
 
 
 def start(
-    network: XMem, config: LazyConfig = CONFIG, expected_iou: ExpectedIou | None = None
+    network: XMem, config: LazyConfig = CONFIG, iou_predictor: IouPredictor | None = None
 ) -> LazyTracker:
     """Objects 1 and 2, shown on frame 0."""
-    lazy = LazyTracker(XMemTracker(network, TINY), config, expected_iou=expected_iou)
+    lazy = LazyTracker(XMemTracker(network, TINY), config, iou_predictor=iou_predictor)
     lazy.step(image(0), 0, masks={1: mask(0, 0), 2: mask(20, 30)})
     return lazy
 

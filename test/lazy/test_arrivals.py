@@ -44,9 +44,9 @@ def run(lazy: LazyTracker, first: int, last: int):
 
 
 def added_at_once(
-    network: XMem, index: int, masks, last: int, config=CONFIG, expected_iou=None
+    network: XMem, index: int, masks, last: int, config=CONFIG, iou_predictor=None
 ) -> LazyTracker:
-    lazy = start(network, config, expected_iou)
+    lazy = start(network, config, iou_predictor)
     run(lazy, 1, index)
     lazy.add_objects(masks)
     run(lazy, index + 1, last)
@@ -58,7 +58,7 @@ def added_at_once(
 def test_once_caught_up_it_is_as_if_the_object_had_been_shown_at_once(
     delay: int, index: int, small_network: XMem
 ) -> None:
-    instant = added_at_once(small_network, index, THIRD, 60, expected_iou=CALIBRATION)
+    instant = added_at_once(small_network, index, THIRD, 60, iou_predictor=CALIBRATION)
     late = start(small_network, CONFIG, CALIBRATION)
     run(late, 1, index + delay)
     outcome = show(late, index, THIRD)

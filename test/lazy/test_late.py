@@ -62,7 +62,7 @@ def test_the_predicted_iou_is_then_what_it_would_be_too(
     held = [result.held for result in results.values()]
     assert any(held) == (hold_iou > 0)
     assert not all(held)
-    expected = [[t.expected_iou for t in step(lazy, 81).tracks] for lazy in (instant, late, plain)]
+    expected = [[t.predicted_iou for t in step(lazy, 81).tracks] for lazy in (instant, late, plain)]
     assert expected[0] == expected[1] != expected[2]
     assert all(value is not None for value in expected[0])
 
@@ -262,7 +262,7 @@ def test_a_frame_on_which_the_tracker_asked_to_correct_itself_stays_out(
         result = step(late, index)
         for request in result.requests:
             held.add(index)
-            late.dismiss(request.object_id, request.kind)
+            late.dismiss(request.object_id, request.source)
         if index == 24:
             assert late.apply(correction(14, FIRST)).applied
     assert late.catch_up(60.0) == 0
@@ -301,7 +301,7 @@ def test_answers_in_a_row_do_not_keep_it_from_catching_up(small_network: XMem) -
 def test_without_idu_only_the_mask_is_refined(small_network: XMem) -> None:
     plain, late = (
         start(small_network),
-        start(small_network, replace(CONFIG, update_from_user=False)),
+        start(small_network, replace(CONFIG, update_from_operator=False)),
     )
     run(plain, {}, 40)
     results = run(late, {12: [correction(5, FIRST)]}, 40)

@@ -17,14 +17,14 @@ from lazyxmem_ros.lazy.policy import (
     LazyConfig,
     ObjectHistory,
     Observation,
-    RequestKind,
+    Source,
     TrackState,
     decide,
     expire,
     hold_frame,
 )
 
-USER, PSEUDO = RequestKind.USER, RequestKind.PSEUDO
+USER, PSEUDO = Source.OPERATOR, Source.PSEUDO
 TRACKED, UNCERTAIN, LOST = TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST
 PAUSED = TrackState.PAUSED
 FREE = LazyConfig.paper(lost_after=2 * SECOND)
@@ -63,19 +63,19 @@ TABLE = [
     ({}, 0.125, 0.625, PSEUDO),  # rate exactly delta_u is not above it
     ({}, 0.9, 0.1, None),  # falling
     ({}, 0.95, 0.99, None),  # high but steady: tau_u and tau_p are off
-    ({"user_entropy": 0.8}, 0.85, 0.9, USER),
-    ({"user_entropy": 0.8}, 0.7, 0.8, None),  # exactly tau_u is not above it
-    ({"user_entropy": 0.8}, 0.6, 0.79, None),
+    ({"operator_entropy": 0.8}, 0.85, 0.9, USER),
+    ({"operator_entropy": 0.8}, 0.7, 0.8, None),  # exactly tau_u is not above it
+    ({"operator_entropy": 0.8}, 0.6, 0.79, None),
     ({"pseudo_entropy": 0.5}, 0.55, 0.6, PSEUDO),
-    ({"pseudo_entropy": 0.5, "user_entropy": 0.55}, 0.55, 0.6, USER),  # the person goes first
-    ({"user_rate": OFF}, 0.1, 0.9, PSEUDO),  # without delta_u nothing bounds delta_p
+    ({"pseudo_entropy": 0.5, "operator_entropy": 0.55}, 0.55, 0.6, USER),  # the person goes first
+    ({"operator_rate": OFF}, 0.1, 0.9, PSEUDO),  # without delta_u nothing bounds delta_p
     ({"pseudo_rate": OFF}, 0.1, 0.4, None),
-    ({"pseudo_rate": OFF, "user_rate": OFF}, 0.1, 1.2, None),
-    ({"user_corrections": False}, 0.1, 0.9, PSEUDO),
+    ({"pseudo_rate": OFF, "operator_rate": OFF}, 0.1, 1.2, None),
+    ({"operator_corrections": False}, 0.1, 0.9, PSEUDO),
     ({"pseudo_corrections": False}, 0.1, 0.4, None),
     ({"pseudo_corrections": False}, 0.1, 0.9, USER),
-    ({"user_corrections": False, "pseudo_corrections": False}, 0.1, 1.0, None),
-    ({"user_corrections": False, "user_entropy": 0.1}, 0.2, 0.3, None),
+    ({"operator_corrections": False, "pseudo_corrections": False}, 0.1, 1.0, None),
+    ({"operator_corrections": False, "operator_entropy": 0.1}, 0.2, 0.3, None),
 ]
 
 
@@ -93,7 +93,7 @@ def test_conditions(settings, before, now, wanted):
 
 @pytest.mark.parametrize("entropy", [0.0, 0.5, 1.3])
 def test_no_correction_on_the_introducing_frame(entropy):
-    config = replace(FREE, user_entropy=0.1)
+    config = replace(FREE, operator_entropy=0.1)
     decision = play(config, [entropy], given=(0,))[0]
     assert decision.request is None
     assert decision.rate is None
@@ -102,7 +102,7 @@ def test_no_correction_on_the_introducing_frame(entropy):
 
 
 def test_no_correction_where_a_mask_is_given_again():
-    config = replace(FREE, user_entropy=0.1)
+    config = replace(FREE, operator_entropy=0.1)
     assert requests(config, [0.0, 0.05, 0.9, 0.9], given=(0, 2)) == [None, None, None, USER]
 
 
@@ -115,7 +115,7 @@ def test_reasons_name_value_and_limit():
     rose = play(FREE, [0.1, 0.7])[1]
     assert "0.60" in rose.reason
     assert "0.50" in rose.reason
-    above = play(replace(FREE, user_entropy=0.8, user_rate=OFF), [0.1, 0.9])[1]
+    above = play(replace(FREE, operator_entropy=0.8, operator_rate=OFF), [0.1, 0.9])[1]
     assert "0.90" in above.reason
     assert "0.80" in above.reason
 
@@ -124,7 +124,7 @@ def test_reasons_name_value_and_limit():
 
 
 def test_an_open_request_is_not_repeated():
-    config = replace(FREE, user_entropy=0.8)
+    config = replace(FREE, operator_entropy=0.8)
     decisions = play(config, [0.1, 0.9, 0.9, 0.9])
     assert [d.request for d in decisions] == [None, USER, None, None]
     assert [d.suppressed for d in decisions] == [False, False, True, True]
@@ -132,13 +132,13 @@ def test_an_open_request_is_not_repeated():
 
 
 def test_without_a_cooldown_an_answered_object_may_ask_at_once():
-    config = replace(FREE, user_entropy=0.8)
+    config = replace(FREE, operator_entropy=0.8)
     assert requests(config, [0.1, 0.9, 0.9, 0.9], answer=range(9)) == [None, USER, USER, USER]
 
 
 @pytest.mark.parametrize("cooldown", [1, 2, 5])
 def test_cooldown_counts_frames_from_the_answer(cooldown):
-    config = replace(FREE, user_entropy=0.8, cooldown_frames=cooldown)
+    config = replace(FREE, operator_entropy=0.8, cooldown_frames=cooldown)
     asked = requests(config, [0.1] + [0.9] * 12, answer=range(99))
     frames = [index for index, kind in enumerate(asked) if kind]
     # The mask that it was given on frame 0 was a person's word as well.
@@ -146,13 +146,13 @@ def test_cooldown_counts_frames_from_the_answer(cooldown):
 
 
 def test_the_two_kinds_cool_down_apart():
-    config = replace(FREE, pseudo_cooldown_frames=3, pseudo_entropy=0.5, user_entropy=0.8)
+    config = replace(FREE, pseudo_cooldown_frames=3, pseudo_entropy=0.5, operator_entropy=0.8)
     asked = requests(config, [0.1, 0.6, 0.6, 0.6, 0.6, 0.6, 0.9, 0.6, 0.6], answer=range(9))
     assert asked == [*[None] * 4, PSEUDO, None, USER, None, PSEUDO]  # its mask was given at first
 
 
 def test_the_limit_counts_requests_to_persons_only():
-    config = replace(FREE, max_open_requests=2, user_entropy=0.8, pseudo_entropy=0.5)
+    config = replace(FREE, max_open_requests=2, operator_entropy=0.8, pseudo_entropy=0.5)
     assert requests(config, [0.1, 0.9], waiting=1)[1] is USER
     refused = play(config, [0.1, 0.9], waiting=2)[1]
     assert refused.request is None
@@ -164,7 +164,7 @@ def test_the_limit_counts_requests_to_persons_only():
 
 
 def test_a_request_times_out():
-    config = replace(FREE, user_entropy=0.8, request_timeout=3 * TICK)
+    config = replace(FREE, operator_entropy=0.8, request_timeout=3 * TICK)
     asked = requests(config, [0.1] + [0.9] * 9)
     assert [index for index, kind in enumerate(asked) if kind] == [1, 5, 9]
     assert requests(replace(config, request_timeout=0), [0.1] + [0.9] * 9).count(USER) == 1
@@ -186,7 +186,7 @@ def test_answers_close_requests():
     assert history.corrected(USER, **now).open == ()
     assert history.corrected(PSEUDO, **now).open == ((USER, TICK),)
     assert history.corrected(PSEUDO, **now).pseudo_index == 2
-    assert history.corrected(PSEUDO, **now).user_index == 1
+    assert history.corrected(PSEUDO, **now).operator_index == 1
 
 
 # ---- states
@@ -341,7 +341,7 @@ def test_what_is_probably_wrong_is_not_learnt_even_if_frames_without_objects_are
     [(0.5, 0.49, False), (0.5, 0.5, True), (0.0, 0.0, True), (0.5, None, True)],
 )
 def test_an_object_is_credible_from_a_predicted_iou_on(limit, expected, credible):
-    seen = Observation(index=1, stamp=TICK, area=500, entropy=0.1, expected_iou=expected)
+    seen = Observation(index=1, stamp=TICK, area=500, entropy=0.1, predicted_iou=expected)
     decision, _ = decide(LazyConfig(hold_iou=limit), ObjectHistory(), seen, waiting=0)
     assert decision.credible is credible
     unseen, _ = decide(
@@ -386,7 +386,7 @@ def pause_at(config, entropies, paused, *, areas=None):
     return decisions, history
 
 
-@pytest.mark.parametrize("settings", [{}, {"user_entropy": 0.0}, {"pseudo_entropy": 0.0}])
+@pytest.mark.parametrize("settings", [{}, {"operator_entropy": 0.0}, {"pseudo_entropy": 0.0}])
 def test_a_paused_object_asks_for_nothing(settings):
     config = replace(FREE, **settings)
     assert requests(config, [0.0, 0.9, 0.1, 0.95])[1] is not None
@@ -424,8 +424,8 @@ def test_a_correction_does_not_end_a_pause(in_view):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("user_entropy", -0.1),
-        ("user_rate", math.nan),
+        ("operator_entropy", -0.1),
+        ("operator_rate", math.nan),
         ("cooldown_frames", -1),
         ("request_timeout", -5),
         ("late_overlap", 1.5),
@@ -440,8 +440,8 @@ def test_settings_out_of_range_are_named(name, value):
 
 def test_the_papers_best_run():
     config = LazyConfig.paper()
-    assert (config.user_entropy, config.user_rate) == (OFF, 0.5)
+    assert (config.operator_entropy, config.operator_rate) == (OFF, 0.5)
     assert (config.pseudo_entropy, config.pseudo_rate, config.hold_entropy) == (OFF, 0.2, 0.8)
-    assert config.update_from_user
+    assert config.update_from_operator
     assert not config.update_from_pseudo
-    assert LazyConfig.paper(user_rate=OFF).user_rate == OFF
+    assert LazyConfig.paper(operator_rate=OFF).operator_rate == OFF

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from lazyxmem_ros.lazy import box_of_mask, pseudo_click, pseudo_prompt, user_prompt
+from lazyxmem_ros.lazy import box_of_mask, operator_prompt, pseudo_click, pseudo_prompt
 
 
 def blob(seed: int, size=(60, 80)) -> np.ndarray:
@@ -59,7 +59,7 @@ def test_prompts():
     own = pseudo_prompt(mask, np.zeros(mask.shape))
     assert own.positive.shape == (1, 2)
     assert own.mask is mask
-    asked = user_prompt(mask)
+    asked = operator_prompt(mask)
     assert (len(asked.positive), asked.box, asked.mask) == (0, None, mask)
     assert len(pseudo_prompt(np.zeros((4, 4), bool), np.zeros((4, 4))).positive) == 0
 

@@ -17,7 +17,6 @@ from lazyxmem_ros.lazy import (
     Correction,
     LazyConfig,
     LazyTracker,
-    RequestKind,
     Source,
     TrackState,
 )
@@ -87,7 +86,7 @@ def test_the_golden_run_with_holds_and_corrections(golden_network):
     masks = {n + 1: video["first_masks"][n] > 0 for n in range(2)}
     tracker = Watched(golden_network, memory_config(golden["config"]))
     lazy = LazyTracker(tracker)
-    quiet = {"user_corrections": False, "pseudo_corrections": False}
+    quiet = {"operator_corrections": False, "pseudo_corrections": False}
     for index in range(frames):
         limit = 0.0 if index in held else math.inf
         lazy.config = LazyConfig.paper(hold_entropy=limit, **quiet)
@@ -110,7 +109,9 @@ def test_without_conditions_it_is_plain_xmem(small_network):
     plain = tracker_of(small_network)
     lazy = LazyTracker(
         tracker_of(small_network),
-        LazyConfig.paper(user_corrections=False, pseudo_corrections=False, hold_entropy=math.inf),
+        LazyConfig.paper(
+            operator_corrections=False, pseudo_corrections=False, hold_entropy=math.inf
+        ),
     )
     for index, (image, masks) in enumerate(moving_squares(12)):
         given = masks if index == 0 else None
@@ -139,7 +140,9 @@ def test_an_instant_correction_is_what_correct_does(small_network):
         assert np.array_equal(labels, frame.labels()), f"frame {index}"
 
 
-QUIET = LazyConfig.paper(user_corrections=False, pseudo_corrections=False, hold_entropy=math.inf)
+QUIET = LazyConfig.paper(
+    operator_corrections=False, pseudo_corrections=False, hold_entropy=math.inf
+)
 
 
 def test_everything_at_once_on_the_real_tracker(small_network):
@@ -148,17 +151,17 @@ def test_everything_at_once_on_the_real_tracker(small_network):
     """
     corrector = make_corrector("grabcut")
     config = LazyConfig(
-        user_entropy=0.5, pseudo_entropy=0.0, cooldown_frames=2, late_overlap=0.0, lost_after=0
+        operator_entropy=0.5, pseudo_entropy=0.0, cooldown_frames=2, late_overlap=0.0, lost_after=0
     )
     lazy = LazyTracker(tracker_of(small_network), config)
-    asked = {RequestKind.USER: 0, RequestKind.PSEUDO: 0}
+    asked = {Source.OPERATOR: 0, Source.PSEUDO: 0}
     late = []
     for index, (image, masks) in enumerate(moving_squares(20)):
         result = lazy.step(image, stamp_of(index), masks=masks if index == 0 else None)
         for request in result.requests:
-            asked[request.kind] += 1
+            asked[request.source] += 1
             truth = masks[{9: 1}.get(request.object_id, request.object_id)]
-            if request.kind is RequestKind.PSEUDO and len(request.prompt.positive):
+            if request.source is Source.PSEUDO and len(request.prompt.positive):
                 answer = corrector.refine(request.image, [request.prompt])[0].mask
                 correction = Correction(request.stamp, {request.object_id: answer}, Source.PSEUDO)
             else:
@@ -178,14 +181,14 @@ def test_everything_at_once_on_the_real_tracker(small_network):
             lazy.remove_objects([1])
         if index == 11:
             lazy.add_objects({9: masks[1]}, labels={9: "again"})
-    assert asked[RequestKind.USER] > 0
+    assert asked[Source.OPERATOR] > 0
     assert lazy.object_ids == (5, 9)
     assert result.tracks[1].label == "again"
 
 
 def test_pausing_changes_nothing_of_the_masks(small_network):
     """A paused object goes on competing for pixels and being learnt; it only keeps silent."""
-    config = LazyConfig.paper(user_entropy=0.0, pseudo_corrections=False, hold_entropy=math.inf)
+    config = LazyConfig.paper(operator_entropy=0.0, pseudo_corrections=False, hold_entropy=math.inf)
     plain, lazy = (LazyTracker(tracker_of(small_network), config) for _ in range(2))
     for index, (image, masks) in enumerate(moving_squares(12)):
         given = masks if index == 0 else None
@@ -198,7 +201,7 @@ def test_pausing_changes_nothing_of_the_masks(small_network):
         assert asked == (set() if index == 0 else {1} if 4 <= index <= 8 else {1, 5})
         for request in result.requests:
             for each in (plain, lazy):
-                each.dismiss(request.object_id, request.kind)
+                each.dismiss(request.object_id, request.source)
         states = {t.object_id: t.state is TrackState.PAUSED for t in result.tracks}
         assert states == {1: False, 5: 4 <= index < 8}
         if index == 3:

@@ -26,7 +26,7 @@ from lazyxmem_ros.lazy import (
 )
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, save_network
 
-CONFIG = LazyConfig(user_corrections=False, pseudo_corrections=False, hold_entropy=math.inf)
+CONFIG = LazyConfig(operator_corrections=False, pseudo_corrections=False, hold_entropy=math.inf)
 
 
 def tracker(network: XMem, memory: MemoryConfig = TINY) -> XMemTracker:

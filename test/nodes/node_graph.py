@@ -125,7 +125,7 @@ class NodeProcess:
         self, name: str, parameters: Mapping[str, Any], arguments: Sequence[str], log: Path
     ) -> None:
         pairs = [part for k, v in parameters.items() for part in ("-p", f"{k}:={yaml_text(v)}")]
-        command = [sys.executable, "-m", f"lazyxmem_ros.nodes.{name}", "--ros-args"]
+        command = [sys.executable, "-m", "lazyxmem_ros.nodes", name, "--ros-args"]
         self._log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from lazyxmem_ros import weights
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker
 from lazyxmem_ros.nodes.conversions import image_message
-from lazyxmem_ros.nodes.frames import FrameHistory, ReceivedFrame
-from lazyxmem_ros.nodes.session import TrackingSession
-from lazyxmem_ros.nodes.session_types import GivenMasks
+from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.nodes.tracker.session import TrackingSession
+from lazyxmem_ros.nodes.tracker.session_types import GivenMasks
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
 
 HEIGHT, WIDTH, RADIUS = 192, 320, 36
@@ -91,7 +91,7 @@ class Rig:
 
     def __init__(self, **settings: Any) -> None:
         network = XMem.from_checkpoint(weights.locate(""))
-        config = LazyConfig(user_corrections=False, pseudo_corrections=False, **settings)
+        config = LazyConfig(operator_corrections=False, pseudo_corrections=False, **settings)
         self.lazy = LazyTracker(XMemTracker(network, MemoryConfig()), config)
         self.history = FrameHistory(1 << 30, 60 * SECOND)
         self.outputs = Outputs()
@@ -112,7 +112,12 @@ class Rig:
 
     def ask_always(self, *meanwhile: Callable[[], object], **settings: Any) -> None:
         """Ask a person about every object on every frame, and have frames wait for the answer."""
-        values = {"user_corrections": True, "user_entropy": 0.0, "cooldown_frames": 0, **settings}
+        values = {
+            "operator_corrections": True,
+            "operator_entropy": 0.0,
+            "cooldown_frames": 0,
+            **settings,
+        }
         self.session.configure(replace(self.lazy.config, **values), correction_wait=1.0)
         self.meanwhile[:] = meanwhile
 

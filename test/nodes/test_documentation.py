@@ -15,18 +15,17 @@ from node_graph import parameters
 from rclpy.node import Node
 
 from lazyxmem_ros.nodes import (
-    correction,
-    recorder,
-    replay,
+    corrector,
     simulated_operator,
-    tracker_parameters,
 )
+from lazyxmem_ros.nodes.bags import recorder, replay
 from lazyxmem_ros.nodes.parameters import ParameterSpec, markdown_table
-from lazyxmem_ros.nodes.tracker import TrackerNode, make_node
+from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
+from lazyxmem_ros.nodes.tracker.node import TrackerNode, make_node
 
 TABLES = {
     "tracker": tracker_parameters.TABLE,
-    "correction": correction.PARAMETERS,
+    "correction": corrector.PARAMETERS,
     "replay": replay.PARAMETERS,
     "recorder": recorder.PARAMETERS,
     "simulated_operator": simulated_operator.PARAMETERS,

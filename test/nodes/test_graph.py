@@ -25,7 +25,7 @@ from node_graph import (
 from sensor_msgs.msg import Image
 from tracker_harness import Service
 
-from lazyxmem_ros.evaluation.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.msg import Correction, TrackArray
 
 pytestmark = pytest.mark.slow  # each test starts several processes
@@ -70,7 +70,7 @@ def test_a_bag_in_masks_out(bag: Path, weights: Path, probe: Probe, start: Start
     tracker = start_tracker(
         start,
         weights,
-        user_corrections=False,
+        operator_corrections=False,
         pseudo_entropy=0.0,
         pseudo_cooldown_frames=0,
         correction_wait=20.0,
@@ -121,7 +121,7 @@ def test_a_service_that_dies_and_returns(
     start_tracker(
         start,
         weights,
-        user_corrections=False,
+        operator_corrections=False,
         pseudo_entropy=0.0,
         pseudo_cooldown_frames=0,
         correction_timeout=0.5,
@@ -197,7 +197,7 @@ def test_an_interrupt_while_a_correction_is_awaited(
     service = Service(probe, NS)
     service.mode = "silent"
     tracker = start_tracker(
-        start, weights, user_corrections=False, pseudo_entropy=0.0, correction_timeout=600.0
+        start, weights, operator_corrections=False, pseudo_entropy=0.0, correction_timeout=600.0
     )
     start("replay", {"bag": bag, "loop": True, "wait_for_subscribers": 1})
     wait_for(lambda: service.requests, "a request", 30)

@@ -13,8 +13,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from lazyxmem_ros.lazy import LazyConfig
-from lazyxmem_ros.nodes import tracker_parameters
 from lazyxmem_ros.nodes.parameters import Changes, ParameterError, Parameters, ParameterSpec
+from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
 from lazyxmem_ros.xmem import MemoryConfig
 
 TABLE = (

@@ -39,13 +39,13 @@ from std_srvs.srv import Trigger
 
 from lazyxmem_ros.msg import Correction, CorrectionRequest, TrackArray
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message
-from lazyxmem_ros.nodes.tracker import TrackerNode, make_node
+from lazyxmem_ros.nodes.tracker.node import TrackerNode, make_node
 from lazyxmem_ros.srv import CorrectMask
 
 NS = "/tracker_test"
 NODE = f"{NS}/lazyxmem_tracker"
 QUIET = {
-    "user_corrections": False,
+    "operator_corrections": False,
     "pseudo_corrections": False,
     "correction_wait": 0.0,
     "correction_timeout": 5.0,
@@ -53,7 +53,7 @@ QUIET = {
     "max_open_requests": 3,
     "pseudo_entropy": float("inf"),
     "pseudo_cooldown_frames": 0,
-    "user_entropy": float("inf"),
+    "operator_entropy": float("inf"),
     "cooldown_frames": 30,
 }
 OUTPUTS = {
@@ -216,3 +216,12 @@ def with_fields(message: Any, **fields: Any) -> Any:
     for name, value in fields.items():
         setattr(message, name, value)
     return message
+
+
+def ask_the_operator(tracker: Tracker) -> CorrectionRequest:
+    """A request to the operator about frame 1."""
+    tracker.show_object(0)
+    assert tracker.set(operator_corrections=True, operator_entropy=0.0, cooldown_frames=0) == ""
+    tracker.send(1)
+    wait_for(lambda: tracker.out("correction_request"), "the request")
+    return tracker.out("correction_request")[0]

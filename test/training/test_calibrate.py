@@ -45,8 +45,8 @@ def test_thresholds_leave_alone_most_of_the_frames_on_which_all_is_well() -> Non
             "hold_entropy": 0.95,
             "uncertain_entropy": 0.95,
             "pseudo_rate": 1.95,
-            "user_rate": 1.99,
-            "user_iou": 0.5,
+            "operator_rate": 1.99,
+            "operator_iou": 0.5,
             "hold_iou": 0.5,
         }
     )

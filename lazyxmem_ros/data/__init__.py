@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading data: datasets, sequences, rosbag2 bags, label maps, and a generated pond."""

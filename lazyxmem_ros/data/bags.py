@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rosbag2 bags (sqlite3 and MCAP) without ROS: images, label maps and any other message.
+
+Reading and writing go through `rosbags`; pixel conversions through `rosbags-image`. Stamps are
+the messages' own header stamps, int nanoseconds; a bag's receive times only order its messages.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.highlevel import AnyReader
+from rosbags.image import image_to_cvimage
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.errors import WriterError
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from lazyxmem_ros.data.bag_storage import explained, serialized_messages
+from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.data.label_maps import VOID, is_binary, object_ids
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
+IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE)
+# What a recorder of today writes; bags that carry their definitions are read by those.
+DEFAULT_STORE = Stores.ROS2_JAZZY
+BAG_VERSION: Literal[9] = 9
+JPEG_QUALITY = 92
+STORAGES = {"sqlite3": StoragePlugin.SQLITE3, "mcap": StoragePlugin.MCAP}
+COMPRESSIONS = ("none", "jpeg", "png")
+_LABEL_ENCODINGS = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
+
+
+@dataclass(frozen=True)
+class StampedImage:
+    """stamp in ns; image uint8 [H, W, 3] RGB."""
+
+    stamp: int
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class StampedLabels:
+    """stamp in ns; labels uint16 [H, W], 0 = background, else object ids."""
+
+    stamp: int
+    labels: NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """Any message: its topic, type name, receive time (ns) and decoded content."""
+
+    topic: str
+    message_type: str
+    received: int
+    content: Any
+
+
+@dataclass(frozen=True)
+class TopicSummary:
+    """A topic of a bag: its message type and how many messages it holds."""
+
+    message_type: str
+    messages: int
+
+
+class BagReader:
+    """Reads a rosbag2 bag: a folder with metadata.yaml, or a single .mcap or .db3 file.
+
+    Use as a context manager. Iterators yield all that is intact before they raise BagError.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise BagError(f"{self.path}: there is no such bag")
+        self._reader: AnyReader | None = None
+
+    def __enter__(self) -> Self:
+        with explained(self.path):
+            self._reader = AnyReader([self.path], default_typestore=message_types())
+            self._reader.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    @property
+    def topics(self) -> Mapping[str, TopicSummary]:
+        """All topics by name."""
+        with explained(self.path):
+            return {
+                name: TopicSummary(info.msgtype or "", info.msgcount)
+                for name, info in self._opened.topics.items()
+            }
+
+    def image_topic(self, wanted: str | None = None, *, truth_topic: str | None = None) -> str:
+        """The name of the image topic: `wanted`, or the only one in question.
+
+        A topic of grey images looks like one of label maps, and is taken where there is no other.
+        Raises BagError naming the choices where `wanted` is absent, no image, or ambiguous.
+        """
+        candidates = [
+            name
+            for name, topic in self.topics.items()
+            if topic.message_type in IMAGE_TYPES and name != truth_topic
+        ]
+        if wanted is not None:
+            if wanted in candidates:
+                return wanted
+            raise BagError(f"{self.path}: no image topic {wanted!r}; it has {candidates or 'none'}")
+        images = [name for name in candidates if not self._holds_labels(name)] or candidates
+        if len(images) == 1:
+            return images[0]
+        raise BagError(
+            f"{self.path}: name the image topic (--image-topic); the bag has "
+            f"{', '.join(candidates) or 'none'}"
+        )
+
+    def messages(self, *topics: str) -> Iterator[BagMessage]:
+        """Messages of the given topics (all where none is given) by receive time."""
+        reader = self._opened
+        missing = set(topics) - set(self.topics)
+        if missing:
+            raise BagError(
+                f"{self.path}: no topic {', '.join(sorted(missing))}; it has "
+                f"{', '.join(sorted(self.topics))}"
+            )
+        chosen = [entry for entry in reader.connections if not topics or entry.topic in topics]
+        for connection, received, raw in serialized_messages(reader, self.path, chosen):
+            with explained(self.path):
+                content = reader.deserialize(raw, connection.msgtype)
+            yield BagMessage(connection.topic, connection.msgtype, received, content)
+
+    def images(self, topic: str) -> Iterator[StampedImage]:
+        """The images of a raw or compressed topic; raises BagError for one that does not decode."""
+        for number, message in enumerate(self.messages(topic)):
+            try:
+                image = decode_image(message.content)
+            except BagError as error:
+                raise BagError(f"{self.path}: {topic}, message {number}: {error}") from error
+            yield StampedImage(stamp_of(message.content), image)
+
+    def labels(self, topic: str) -> Iterator[StampedLabels]:
+        """The ground truth of a topic (mono8, mono16); raises BagError for other encodings.
+
+        See `label_maps` for what 255 means in mono8.
+        """
+        binary = None
+        for number, message in enumerate(self.messages(topic)):
+            try:
+                values = _label_values(message.content)
+            except BagError as error:
+                raise BagError(f"{self.path}: {topic}, message {number}: {error}") from error
+            narrow = values.dtype == np.uint8
+            if binary is None and values.any():
+                binary = narrow and is_binary(values)
+            labels = object_ids(values, binary=narrow and bool(binary))
+            yield StampedLabels(stamp_of(message.content), labels)
+
+    @property
+    def _opened(self) -> AnyReader:
+        if self._reader is None:
+            raise BagError(f"{self.path}: open the bag with `with BagReader(...) as bag:` first")
+        return self._reader
+
+    def _holds_labels(self, topic: str) -> bool:
+        """Whether a raw image topic's first message may be a label map."""
+        if self.topics[topic].message_type != IMAGE_TYPE:
+            return False
+        first = next(self.messages(topic), None)
+        return first is not None and first.content.encoding in _LABEL_ENCODINGS
+
+
+class BagWriter:
+    """Writes a new rosbag2 bag; topics appear with their first message. A context manager.
+
+    storage: "sqlite3" or "mcap". Raises BagError where `path` exists or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, *, storage: str = "mcap") -> None:
+        self.path = Path(path)
+        if storage not in STORAGES:
+            raise BagError(f"unknown storage {storage!r}; choose from {', '.join(STORAGES)}")
+        self._types = message_types()
+        self._connections: dict[str, Connection] = {}
+        try:
+            self._writer = Writer(self.path, version=BAG_VERSION, storage_plugin=STORAGES[storage])
+        except WriterError as error:
+            raise BagError(f"{self.path} exists already; remove it or choose another") from error
+        if storage == "mcap":
+            # Chunk-wise, as ros2 bag's own presets do: label maps shrink to almost nothing.
+            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+
+    def __enter__(self) -> Self:
+        try:
+            self._writer.open()
+        except (WriterError, OSError) as error:
+            raise BagError(f"{self.path}: cannot be written: {error}") from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Closed after an error as well: what was written so far stays a readable bag.
+        self._writer.close()
+
+    def write_raw(self, topic: str, message_type: str, received: int, data: bytes) -> None:
+        """Append a serialised (CDR) message, `message_type` such as "sensor_msgs/msg/Image"."""
+        self.declare(topic, message_type)
+        self._writer.write(self._connections[topic], received, data)
+
+    def declare(self, topic: str, message_type: str) -> None:
+        """Let a topic be there even if no message of it follows."""
+        if topic in self._connections:
+            return
+        if message_type not in self._types.types:
+            raise BagError(f"{topic}: the definition of {message_type} was not found")
+        connection = self._writer.add_connection(topic, message_type, typestore=self._types)
+        self._connections[topic] = connection
+
+    def write(self, topic: str, message: Any, received: int) -> None:
+        """Append a message made from `message_types()`."""
+        kind = str(message.__msgtype__)
+        self.write_raw(topic, kind, received, bytes(self._types.serialize_cdr(message, kind)))
+
+    def write_image(
+        self,
+        topic: str,
+        frame: StampedImage,
+        *,
+        compression: str = "none",
+        frame_id: str = "camera",
+    ) -> None:
+        """Append an RGB image: rgb8, or CompressedImage for compression "jpeg" or "png"."""
+        header = self._header(frame.stamp, frame_id)
+        if compression == "none":
+            message = self._image(header, frame.image, "rgb8")
+        elif compression in COMPRESSIONS:
+            kind = self._types.types[COMPRESSED_IMAGE_TYPE]
+            data = _compressed(frame.image, compression)
+            message = kind(header=header, format=f"rgb8; {compression} compressed bgr8", data=data)
+        else:
+            raise BagError(
+                f"unknown compression {compression!r}; choose from {', '.join(COMPRESSIONS)}"
+            )
+        self.write(topic, message, frame.stamp)
+
+    def write_labels(self, topic: str, frame: StampedLabels, *, frame_id: str = "camera") -> None:
+        """Append a label map, as mono8 where its ids lie below VOID, else as mono16."""
+        wide = int(frame.labels.max(initial=0)) >= VOID
+        values = frame.labels.astype("<u2" if wide else np.uint8)
+        header = self._header(frame.stamp, frame_id)
+        message = self._image(header, values, "mono16" if wide else "mono8")
+        self.write(topic, message, frame.stamp)
+
+    def _header(self, stamp: int, frame_id: str) -> Any:
+        types = self._types.types
+        seconds, nanoseconds = divmod(stamp, NANOSECONDS_PER_SECOND)
+        if not 0 <= seconds <= np.iinfo(np.int32).max:
+            raise BagError(
+                f"{self.path}: a message cannot hold the stamp {stamp} ns; are some of the "
+                "recording's stamps not set?"
+            )
+        time = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+        return types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
+
+    def _image(self, header: Any, values: NDArray[Any], encoding: str) -> Any:
+        values = np.ascontiguousarray(values)
+        return self._types.types[IMAGE_TYPE](
+            header=header,
+            height=values.shape[0],
+            width=values.shape[1],
+            encoding=encoding,
+            is_bigendian=0,
+            step=values.nbytes // values.shape[0],
+            data=values.view(np.uint8).reshape(-1),
+        )
+
+
+def stamp_of(message: Any) -> int:
+    """The header stamp of a decoded message, ns."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * NANOSECONDS_PER_SECOND + int(stamp.nanosec)
+
+
+def decode_image(message: Any) -> NDArray[np.uint8]:
+    """An Image or CompressedImage as RGB uint8 [H, W, 3]; raises BagError if it holds none."""
+    if hasattr(message, "format"):
+        decoded = cv2.imdecode(
+            np.asarray(message.data), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+        if decoded is None:
+            raise BagError(f"{len(message.data)} bytes of {message.format!r} did not decode")
+        return np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)
+    try:
+        # A copy: a view of the message would be read-only, which PyTorch warns of.
+        return np.array(image_to_cvimage(message, "rgb8"), dtype=np.uint8, order="C")
+    except Exception as error:  # rosbags-image, NumPy and OpenCV each have their own
+        raise BagError(
+            f"a {message.width}x{message.height} {message.encoding} image does not convert: {error}"
+        ) from error
+
+
+def decode_labels(message: Any) -> NDArray[np.uint16]:
+    """A mono8 or mono16 Image as label map uint16 [H, W]; raises BagError for anything else."""
+    return _label_values(message).astype(np.uint16)
+
+
+def _label_values(message: Any) -> NDArray[Any]:
+    encoding = getattr(message, "encoding", "compressed")
+    if encoding not in _LABEL_ENCODINGS:
+        known = ", ".join(_LABEL_ENCODINGS)
+        raise BagError(f"{encoding} is not the encoding of a label map; known are {known}")
+    kind = np.dtype((">" if message.is_bigendian else "<") + _LABEL_ENCODINGS[encoding])
+    data = np.ascontiguousarray(message.data)
+    if data.size != message.step * message.height or message.step < message.width * kind.itemsize:
+        raise BagError(
+            f"{data.size} bytes do not hold {message.height} rows of {message.width} pixels with "
+            f"row step {message.step}"
+        )
+    rows = data.reshape(message.height, message.step)[:, : message.width * kind.itemsize]
+    return np.ascontiguousarray(rows).view(kind)
+
+
+def pack_labels(labels: NDArray[np.uint16]) -> bytes:
+    """A label map as PNG: an hour of label maps would not fit in memory as arrays."""
+    _, data = cv2.imencode(".png", labels)
+    return bytes(data)
+
+
+def unpack_labels(data: bytes) -> NDArray[np.uint16]:
+    """The label map uint16 [H, W] that was packed."""
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return np.asarray(decoded, dtype=np.uint16)
+
+
+@lru_cache(maxsize=1)
+def message_types() -> Typestore:
+    """The standard ROS 2 messages and this package's own, by name, e.g. for BagWriter.write."""
+    store = get_typestore(DEFAULT_STORE)
+    definitions: dict[str, Any] = {}
+    for file in _own_definitions():
+        name = f"lazyxmem_ros/msg/{file.stem}"
+        definitions.update(get_types_from_msg(file.read_text(encoding="utf-8"), name))
+    store.register(definitions)
+    return store
+
+
+def _own_definitions() -> list[Path]:
+    """This package's .msg files: beside a source checkout's package, or in an install's share."""
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    shares = [Path(prefix) / "share" / "lazyxmem_ros" / "msg" for prefix in prefixes if prefix]
+    for folder in (Path(__file__).parents[2] / "msg", *shares):
+        if (folder / "Track.msg").is_file():
+            return sorted(folder.glob("*.msg"))
+    return []
+
+
+def _compressed(image: NDArray[np.uint8], compression: str) -> NDArray[np.uint8]:
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if compression == "jpeg" else []
+    done, data = cv2.imencode(f".{compression}", np.ascontiguousarray(image[..., ::-1]), options)
+    if not done:
+        raise BagError(f"an image of shape {image.shape} could not be compressed as {compression}")
+    return np.asarray(data, dtype=np.uint8).reshape(-1)

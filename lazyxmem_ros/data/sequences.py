@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sequence to evaluate on, frame by frame: from files, from a bag, or generated.
+
+What is wrong with a frame travels in its sample, so that one bad file costs one frame; what makes
+a whole sequence unusable raises DatasetError or BagError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lazyxmem_ros.data.bags import (
+    BagReader,
+    decode_image,
+    pack_labels,
+    stamp_of,
+    unpack_labels,
+)
+from lazyxmem_ros.data.errors import BagError, DatasetError
+from lazyxmem_ros.data.label_maps import are_binary, read_label_map
+from lazyxmem_ros.data.pond import Scene, SceneConfig
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+DEFAULT_RATE = 24.0
+"""Frames per second of a folder of frames (DAVIS)."""
+
+
+@dataclass
+class Sample:
+    """One frame of a sequence.
+
+    index: counts the sequence's frames from 0. key: file stem or stamp. stamp: ns.
+    image: uint8 [H, W, 3] RGB, None where it is missing or unreadable.
+    truth: label map uint16 [H, W], None where the frame is not annotated or its mask is unusable.
+    given: masks (bool [H, W]) of the objects that begin on this frame.
+    faults: what is wrong with the frame, one sentence each.
+    """
+
+    index: int
+    key: str
+    stamp: int
+    image: NDArray[np.uint8] | None = None
+    truth: NDArray[np.uint16] | None = None
+    given: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+class VideoSequence(Protocol):
+    """A sequence that can be read again and again, and sent to another process."""
+
+    @property
+    def name(self) -> str:
+        """Unique within the dataset."""
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether masks are there to score by and to answer from, not only to introduce objects."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that it is read from: where one of them changes, it is another sequence."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+
+    def samples(self) -> Iterator[Sample]:
+        """The frames in order; raises DatasetError or BagError where no more can be read."""
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """A frame's files; either may be absent."""
+
+    key: str
+    image: Path | None
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class FolderSequence:
+    """Frames and label maps as files. binary: any non-zero pixel is object 1.
+
+    has_truth: False where the masks only introduce objects (LVOS and YouTube-VOS test sets).
+    """
+
+    name: str
+    frames: tuple[FrameFiles, ...]
+    binary: bool
+    rate: float = DEFAULT_RATE
+    has_truth: bool = True
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See VideoSequence."""
+        both = (file for frame in self.frames for file in (frame.image, frame.mask))
+        return tuple(file for file in both if file is not None)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def samples(self) -> Iterator[Sample]:
+        """Reads the files one frame at a time."""
+        known: set[int] = set()
+        for index, files in enumerate(self.frames):
+            stamp = round(index / self.rate * NANOSECONDS_PER_SECOND)
+            sample = Sample(index, files.key, stamp)
+            _read_into(sample, files, binary=self.binary)
+            _introduce(sample, known)
+            if not self.has_truth:
+                sample.truth = None
+            yield sample
+
+
+@dataclass(frozen=True)
+class BagSequence:
+    """A bag's images with ground truth from a mask topic, a folder of label maps, or none.
+
+    truth_folder: label maps named by stamp in nanoseconds, `1700000000123456789.png`.
+    first_mask: a label map for the first frame where there is no other. init_topic: label maps of
+    objects on the frames on which they begin, where there is no ground truth.
+    """
+
+    name: str
+    path: Path
+    image_topic: str
+    frames: int
+    truth_topic: str | None = None
+    truth_folder: Path | None = None
+    first_mask: Path | None = None
+    init_topic: str | None = None
+
+    @property
+    def has_truth(self) -> bool:
+        """See VideoSequence."""
+        return self.truth_topic is not None or self.truth_folder is not None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See VideoSequence."""
+        roots = (self.path, self.truth_folder, self.first_mask)
+        return tuple(file for root in roots if root is not None for file in _files_under(root))
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def samples(self) -> Iterator[Sample]:
+        """Reads the bag in one pass; masks are matched to images by their stamps."""
+        truth = self._truth()
+        binary = are_binary(labels for labels in truth.values() if isinstance(labels, Path))
+        begun = self._labels_on(self.init_topic)
+        known: set[int] = set()
+        with BagReader(self.path) as bag:
+            for index, message in enumerate(bag.messages(self.image_topic)):
+                stamp = stamp_of(message.content)
+                sample = Sample(index, str(stamp), stamp)
+                try:
+                    sample.image = decode_image(message.content)
+                except BagError as error:
+                    sample.faults.append(f"frame {stamp}: {error}")
+                labels = truth.get(stamp)
+                if isinstance(labels, Path):
+                    _read_into(sample, FrameFiles(sample.key, None, labels), binary=binary)
+                elif labels is not None:
+                    sample.truth = unpack_labels(labels)
+                annotated = sample.truth is not None
+                if not annotated and index == 0 and self.first_mask is not None:
+                    first = FrameFiles(sample.key, None, self.first_mask)
+                    _read_into(sample, first, binary=are_binary([self.first_mask]))
+                elif not annotated and stamp in begun:
+                    sample.truth = unpack_labels(begun[stamp])
+                _check_size(sample)
+                _introduce(sample, known)
+                if not annotated:
+                    sample.truth = None
+                yield sample
+
+    def _truth(self) -> Mapping[int, Path | bytes]:
+        if self.truth_folder is not None:
+            files = sorted(self.truth_folder.glob("*.png"))
+            wrong = [file.name for file in files if not file.stem.isdigit()]
+            if wrong:
+                raise DatasetError(
+                    f"{self.truth_folder}: label maps are named by stamp in nanoseconds, "
+                    f"not {wrong[0]}"
+                )
+            return {int(file.stem): file for file in files}
+        return self._labels_on(self.truth_topic)
+
+    def _labels_on(self, topic: str | None) -> dict[int, bytes]:
+        """The label maps of a topic by stamp (ns), packed."""
+        if topic is None:
+            return {}
+        with BagReader(self.path) as bag:
+            return {frame.stamp: pack_labels(frame.labels) for frame in bag.labels(topic)}
+
+
+@dataclass(frozen=True)
+class SceneSequence:
+    """The generated scene."""
+
+    config: SceneConfig = field(default_factory=SceneConfig)
+    name: str = "pond"
+    has_truth: bool = True
+    files: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return self.config.frames
+
+    def samples(self) -> Iterator[Sample]:
+        """Renders one frame at a time."""
+        known: set[int] = set()
+        for frame in Scene(self.config):
+            stamp = round(frame.time * NANOSECONDS_PER_SECOND)
+            sample = Sample(frame.index, f"{frame.index:05d}", stamp, frame.image, frame.labels)
+            _introduce(sample, known)
+            yield sample
+
+
+@dataclass(frozen=True)
+class SelectedFrames:
+    """The frames of a sequence that have one of the given stamps (ns)."""
+
+    whole: VideoSequence
+    stamps: frozenset[int]
+
+    @property
+    def name(self) -> str:
+        """That of the whole sequence."""
+        return self.whole.name
+
+    @property
+    def has_truth(self) -> bool:
+        """That of the whole sequence."""
+        return self.whole.has_truth
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those of the whole sequence."""
+        return self.whole.files
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def samples(self) -> Iterator[Sample]:
+        """The selected samples, numbered as in the whole sequence."""
+        return (sample for sample in self.whole.samples() if sample.stamp in self.stamps)
+
+
+@dataclass(frozen=True)
+class RepeatedSequence:
+    """A sequence played there and back, `passes` times in all: a long video, in which everything
+    is seen again. All of its frames are held in memory.
+    """
+
+    whole: VideoSequence
+    passes: int
+
+    def __post_init__(self) -> None:
+        if self.passes < 1:
+            raise DatasetError(f"a sequence is played at least once, not {self.passes} times")
+
+    @property
+    def name(self) -> str:
+        """That of the whole sequence."""
+        return self.whole.name
+
+    @property
+    def has_truth(self) -> bool:
+        """That of the whole sequence."""
+        return self.whole.has_truth
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those of the whole sequence."""
+        return self.whole.files
+
+    def __len__(self) -> int:
+        # The frame at which it turns is shown once.
+        return self.passes * (len(self.whole) - 1) + 1 if len(self.whole) else 0
+
+    def samples(self) -> Iterator[Sample]:
+        """The samples of the first pass, then the same with other keys and later stamps."""
+        played: list[Sample] = []
+        for sample in self.whole.samples():
+            played.append(sample)
+            yield sample
+        stamp = played[-1].stamp if played else 0
+        index = len(played)
+        for number in range(1, self.passes):
+            at = range(1, len(played)) if number % 2 == 0 else range(len(played) - 2, -1, -1)
+            for position in at:
+                before = played[position + 1] if number % 2 else played[position - 1]
+                sample = played[position]
+                stamp += abs(sample.stamp - before.stamp)
+                key = f"{sample.key}_{number}"
+                yield replace(sample, index=index, key=key, stamp=stamp, given={}, faults=[])
+                index += 1
+
+
+@dataclass(frozen=True)
+class UnreadableSequence:
+    """Stands for a sequence that could not be opened: evaluating it says why, others go on."""
+
+    name: str
+    reason: str
+    has_truth: bool = False
+    files: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return 1
+
+    def samples(self) -> Iterator[Sample]:
+        """Raises DatasetError with the reason."""
+        raise DatasetError(self.reason)
+
+
+def read_image_file(path: Path) -> NDArray[np.uint8]:
+    """An image file as RGB uint8 [H, W, 3]; raises DatasetError where it does not decode."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise DatasetError(f"{path}: the image cannot be read")
+    return np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
+
+
+def _files_under(root: Path) -> list[Path]:
+    """A file itself, or the files in a folder."""
+    return sorted(file for file in root.iterdir() if file.is_file()) if root.is_dir() else [root]
+
+
+def _read_into(sample: Sample, files: FrameFiles, *, binary: bool) -> None:
+    """Read a frame's files into the sample; faults go there as well."""
+    if files.image is not None:
+        try:
+            sample.image = read_image_file(files.image)
+        except DatasetError as error:
+            sample.faults.append(str(error))
+    elif sample.image is None and not sample.faults:
+        where = f", its mask is {files.mask}" if files.mask is not None else ""
+        sample.faults.append(f"frame {sample.key}: the image is missing{where}")
+    if files.mask is not None:
+        try:
+            sample.truth = read_label_map(files.mask, binary=binary)
+        except DatasetError as error:
+            sample.faults.append(str(error))
+    _check_size(sample)
+
+
+def _check_size(sample: Sample) -> None:
+    """Drops a mask of another size than its image."""
+    if sample.image is None or sample.truth is None:
+        return
+    if sample.truth.shape != sample.image.shape[:2]:
+        (mask_rows, mask_columns), (rows, columns) = sample.truth.shape, sample.image.shape[:2]
+        sample.faults.append(
+            f"frame {sample.key}: the mask is {mask_columns}x{mask_rows}, "
+            f"the image {columns}x{rows}"
+        )
+        sample.truth = None
+
+
+def _introduce(sample: Sample, known: set[int]) -> None:
+    """Objects that the truth shows for the first time are given on this frame."""
+    if sample.image is None or sample.truth is None:
+        return
+    new = {int(value) for value in np.unique(sample.truth)} - known - {0}
+    sample.given = {value: sample.truth == value for value in sorted(new)}
+    known |= new

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration, `python -m lazyxmem_ros.demo`."""

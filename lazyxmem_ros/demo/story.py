@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures that tell a run: overlay video, contact sheet, timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lazyxmem_ros.data.sequences import VideoSequence
+from lazyxmem_ros.evaluation import pictures
+from lazyxmem_ros.evaluation.figures import save_figure, strip_figure, timeline_figure
+
+STRIP_HEIGHT = 120
+SHOWN_S = 0.7
+"""How long a request or a correction stays marked in the video."""
+SHEET_PICTURES = 12
+SHEET_COLUMNS = 3
+SHEET_WIDTH = 420
+NANOSECONDS_PER_SECOND = 1e9
+ASKED = (245, 158, 11)
+CORRECTED = (34, 160, 84)
+SELF_CORRECTED = (124, 58, 237)
+CURSOR = (31, 41, 51)
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """An operator's answer to draw: points [P, 2] (x, y) in pixels."""
+
+    positive: NDArray[np.float32]
+    negative: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run to be shown.
+
+    frames, events: rows of one run and object (see `tables`). labels_at: the published label map
+    of a stamp. compared: frames of the run without corrections. clicks: by the stamp they are
+    about. rate: frames per second of the video.
+    """
+
+    title: str
+    sequence: VideoSequence
+    frames: pd.DataFrame
+    events: pd.DataFrame
+    labels_at: Callable[[int], NDArray[np.uint16] | None]
+    compared: pd.DataFrame
+    clicks: Mapping[int, Clicks]
+    rate: float
+
+    def save_timeline(self, path: Path) -> None:
+        """IoU, uncertainty, requests and corrections over time, as a picture."""
+        figure = timeline_figure(self.frames, self.events, title=self.title, compared=self.compared)
+        save_figure(path, figure)
+
+    def save_video(self, path: Path, progressed: Callable[[int], None] = lambda done: None) -> None:
+        """Each frame with what was published for it, above a running timeline."""
+        pictures.write_video(path, self._video_frames(progressed), rate=self.rate)
+
+    def save_contact_sheet(self, path: Path) -> None:
+        """The moments that matter: requests, corrections, the worst frame, and even steps."""
+        wanted = self._moments()
+        chosen = [picture for index, picture in self._annotated() if index in wanted]
+        sheet = pictures.contact_sheet(chosen, columns=SHEET_COLUMNS, width=SHEET_WIDTH)
+        pictures.save_image(path, sheet)
+
+    # ---- single pictures
+
+    def _annotated(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """(frame number, picture) of every frame that has an image."""
+        rows = {int(row["index"]): row for _, row in self.frames.iterrows()}
+        labels: NDArray[np.uint16] | None = None
+        for sample in self.sequence.samples():
+            if sample.image is None:
+                continue
+            published = self.labels_at(sample.stamp)
+            # Without a new mask the old one is what a robot would go by.
+            labels = published if published is not None else labels
+            shown = np.zeros(sample.image.shape[:2], np.uint16) if labels is None else labels
+            picture = pictures.overlay(sample.image, shown, sample.truth)
+            picture = self._annotate(picture, sample.index, sample.stamp, rows)
+            yield sample.index, picture
+
+    def _annotate(
+        self, picture: NDArray[np.uint8], index: int, stamp: int, rows: Mapping[int, pd.Series]
+    ) -> NDArray[np.uint8]:
+        row = rows.get(index)
+        seconds = (stamp - int(self.frames["stamp"].iloc[0])) / NANOSECONDS_PER_SECOND
+        text = f"{seconds:5.1f} s   "
+        if row is None:
+            text += "no mask: frame dropped"
+        else:
+            score = "hidden" if row["visible"] is False else f"IoU {row['j']:.2f}"
+            text += f"{score}   uncertainty {row['uncertainty']:.2f}   {row['state']}"
+        notice = self._notice(stamp)
+        if notice is not None:
+            colour, words, clicks = notice
+            pictures.frame_border(picture, colour)
+            if clicks is not None:
+                pictures.mark_clicks(picture, clicks.positive, clicks.negative)
+            corner = (14, picture.shape[0] - 34)
+            picture = pictures.caption(picture, words, corner, size=16, colour=_pale(colour))
+        return pictures.caption(picture, text, (14, 12))
+
+    def _notice(self, stamp: int) -> tuple[pictures.Colour, str, Clicks | None] | None:
+        """What happened last, while it is fresh: border colour, words, clicks to draw."""
+        best: tuple[float, tuple[pictures.Colour, str, Clicks | None]] | None = None
+        for event in self.events.itertuples(index=False):
+            delay = 0.0 if np.isnan(event.delay) else event.delay
+            asked_ago = (stamp - event.stamp) / NANOSECONDS_PER_SECOND
+            corrected_ago = asked_ago - delay
+            if event.applied and 0 <= corrected_ago < SHOWN_S:
+                if event.source == "operator":
+                    clicks = self.clicks.get(int(event.stamp))
+                    found = (CORRECTED, "a person has corrected it", clicks)
+                else:
+                    found = (SELF_CORRECTED, "it has corrected itself", None)
+                age = corrected_ago
+            elif event.source == "operator" and 0 <= asked_ago < SHOWN_S:
+                found = (ASKED, f"asks for help: {event.reason}", None)
+                age = asked_ago
+            else:
+                continue
+            if best is None or age <= best[0]:
+                best = (age, found)
+        return None if best is None else best[1]
+
+    # ---- the video
+
+    def _video_frames(self, progressed: Callable[[int], None]) -> Iterator[NDArray[np.uint8]]:
+        strip: NDArray[np.uint8] | None = None
+        columns: dict[int, int] = {}
+        cursor = 0
+        for done, (index, picture) in enumerate(self._annotated(), start=1):
+            if strip is None:
+                width = picture.shape[1] - picture.shape[1] % 2
+                strip, places = strip_figure(self.frames, self.events, pixels=(width, STRIP_HEIGHT))
+                columns = dict(zip(self.frames["index"], places, strict=True))
+            cursor = columns.get(index, cursor)
+            foot = strip.copy()
+            foot[:, max(0, cursor - 1) : cursor + 1] = CURSOR
+            rows = picture.shape[0] - picture.shape[0] % 2
+            yield np.vstack([picture[:rows, : foot.shape[1]], foot])
+            progressed(done)
+
+    def _moments(self) -> set[int]:
+        """Numbers of the frames for the contact sheet."""
+        indices = self.frames["index"].to_numpy(int)
+        wanted: list[int] = [int(indices[0])]
+        operator = self.events[self.events["source"] == "operator"]
+        stamps = self.frames["stamp"].to_numpy(np.int64)
+        for event in operator.itertuples(index=False):
+            delay = 0.0 if np.isnan(event.delay) else event.delay
+            applied = int(event.stamp + delay * NANOSECONDS_PER_SECOND)
+            wanted += [int(event.index), int(indices[np.abs(stamps - applied).argmin()])]
+        scored = self.frames[self.frames["scored"].astype(bool)]
+        if len(scored):
+            wanted.append(int(scored.loc[scored["j"].idxmin(), "index"]))
+        return set(_spread(wanted, indices))
+
+
+def _spread(wanted: Sequence[int], indices: NDArray[np.int_]) -> list[int]:
+    """The wanted numbers, filled up with the ones farthest from all others, or thinned out."""
+    chosen = list(dict.fromkeys(wanted))[:SHEET_PICTURES]
+    while len(chosen) < min(SHEET_PICTURES, len(indices)):
+        distance = np.abs(indices[:, None] - np.array(chosen)[None, :]).min(axis=1)
+        chosen.append(int(indices[int(distance.argmax())]))
+    return chosen
+
+
+def _pale(colour: pictures.Colour) -> pictures.Colour:
+    red, green, blue = (round(0.45 * channel + 0.55 * 255) for channel in colour)
+    return red, green, blue

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a segmented frame to its result: measure, decide, remember, ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from lazyxmem_ros.lazy.history import PackedMask, PastFrame
+from lazyxmem_ros.lazy.policy import (
+    Decision,
+    Observation,
+    Source,
+    decide,
+    expire,
+    hold_frame,
+)
+from lazyxmem_ros.lazy.prompts import operator_prompt, pseudo_prompt
+from lazyxmem_ros.lazy.state import LazyState, NewestFrame, label_map
+from lazyxmem_ros.lazy.types import Labels, Request, StateChange, StepResult, Track
+from lazyxmem_ros.lazy.uncertainty import Uncertainty, measure
+
+
+class FrameJudge:
+    """Makes the newest frame's result and notes in the state what was decided."""
+
+    def __init__(self, state: LazyState) -> None:
+        self._state = state
+
+    def conclude(self, newest: NewestFrame, given: set[int]) -> StepResult:
+        """Measures the frame, decides, remembers it and makes the result.
+
+        Where the frame has been decided upon before (objects were added to it), only the
+        objects of `given` masks are decided upon.
+        """
+        frame, state = newest.frame, self._state
+        uncertainty = measure(frame.probabilities)
+        past = state.recent.find(frame.stamp)
+        expired = [] if past else self._expire(frame.stamp)
+        chosen = given if past else set(frame.object_ids)
+        self._weigh(newest, uncertainty, chosen)
+        decisions = self._decide(newest, uncertainty, chosen, given)
+        newest.held = newest.held or hold_frame(state.config, decisions.values())
+        labels = label_map(uncertainty.winner, frame.object_ids)
+        requests = self._requests(newest, labels, uncertainty, decisions)
+        if newest.all_masks():
+            labels = state.corrected_labels(newest)
+        if past is None:
+            past = PastFrame(frame.stamp, frame.index, frame.size, {})
+            state.recent.add(past)
+        past.masks = {i: PackedMask.pack(labels == i) for i in frame.object_ids}
+        tracks = self._tracks(newest, uncertainty)
+        return StepResult(
+            stamp=frame.stamp,
+            index=frame.index,
+            labels=labels,
+            tracks=tracks,
+            requests=requests,
+            changes=self._publish_states(tracks),
+            suppressed={i: d.reason for i, d in decisions.items() if d.suppressed},
+            expired=expired,
+            held=newest.held and not newest.given,
+            _entropy=uncertainty.entropy,
+        )
+
+    def _expire(self, stamp: int) -> list[tuple[int, Source]]:
+        given_up: list[tuple[int, Source]] = []
+        for object_id, item in self._state.objects.items():
+            item.history, late = expire(self._state.config, item.history, stamp)
+            given_up += [(object_id, source) for source in late]
+        return given_up
+
+    def _weigh(self, newest: NewestFrame, uncertainty: Uncertainty, chosen: set[int]) -> None:
+        """The predicted IoU of each of the chosen objects, and portraits where they are due."""
+        frame, state = newest.frame, self._state
+        if state.iou_predictor is None:
+            return
+        looks = {i: state.objects[i].looks for i in frame.object_ids if i in chosen}
+        predicted = state.iou_predictor.of_frame(
+            frame, uncertainty.objects, looks, all_known=state.catch_up is None
+        )
+        for object_id, expected in predicted.items():
+            state.objects[object_id].predicted_iou = expected
+
+    def _decide(
+        self, newest: NewestFrame, uncertainty: Uncertainty, chosen: set[int], given: set[int]
+    ) -> dict[int, Decision]:
+        """A decision for each of the chosen objects; the most uncertain one is first to ask."""
+        frame, state = newest.frame, self._state
+        seen = dict(zip(frame.object_ids, uncertainty.objects, strict=True))
+        waiting = sum(source is Source.OPERATOR for _, source in state.open_requests())
+        decisions: dict[int, Decision] = {}
+        for object_id in sorted(chosen, key=lambda i: (-seen[i].entropy, i)):
+            item = state.objects[object_id]
+            observation = Observation(
+                index=frame.index,
+                stamp=frame.stamp,
+                area=seen[object_id].area,
+                entropy=seen[object_id].entropy,
+                given=object_id in given,
+                predicted_iou=item.predicted_iou,
+            )
+            decision, item.history = decide(
+                state.config, item.history, observation, waiting=waiting
+            )
+            item.rate = decision.rate
+            waiting += decision.request is Source.OPERATOR
+            decisions[object_id] = decision
+        return decisions
+
+    def _tracks(self, newest: NewestFrame, uncertainty: Uncertainty) -> list[Track]:
+        tracks = []
+        for object_id, seen in zip(newest.frame.object_ids, uncertainty.objects, strict=True):
+            item = self._state.objects[object_id]
+            tracks.append(
+                Track(
+                    object_id=object_id,
+                    label=item.label,
+                    state=item.history.state,
+                    box=seen.box,
+                    area=seen.area,
+                    uncertainty=seen.entropy,
+                    uncertainty_rate=item.rate,
+                    predicted_iou=item.predicted_iou,
+                )
+            )
+        return tracks
+
+    def _publish_states(self, tracks: Iterable[Track]) -> list[StateChange]:
+        changes = []
+        for track in tracks:
+            item = self._state.objects[track.object_id]
+            before = item.published
+            if before is not None and before is not track.state:
+                changes.append(StateChange(track.object_id, track.label, before, track.state))
+            item.published = track.state
+        return changes
+
+    def _requests(
+        self,
+        newest: NewestFrame,
+        labels: Labels,
+        uncertainty: Uncertainty,
+        decisions: Mapping[int, Decision],
+    ) -> list[Request]:
+        frame, requests = newest.frame, []
+        timeout = self._state.config.request_timeout
+        for object_id, decision in decisions.items():
+            if decision.request is None:
+                continue
+            mask = labels == object_id
+            position = frame.object_ids.index(object_id)
+            if decision.request is Source.PSEUDO:
+                # Within the mask the masked entropy map is the entropy map.
+                prompt = pseudo_prompt(mask, uncertainty.entropy.float().cpu().numpy())
+            else:
+                prompt = operator_prompt(mask)
+            requests.append(
+                Request(
+                    object_id=object_id,
+                    label=self._state.objects[object_id].label,
+                    source=decision.request,
+                    reason=decision.reason,
+                    uncertainty=uncertainty.objects[position].entropy,
+                    uncertainty_rate=decision.rate,
+                    stamp=frame.stamp,
+                    index=frame.index,
+                    deadline=frame.stamp + timeout if timeout else None,
+                    image=newest.image,
+                    mask=mask,
+                    prompt=replace(prompt, prior_iou=self._state.objects[object_id].predicted_iou),
+                )
+            )
+        return requests

@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lazy tracking: segment, measure, decide, and let corrections reach masks and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.lazy.arrivals import add_to_past
+from lazyxmem_ros.lazy.corrections import CorrectionDesk
+from lazyxmem_ros.lazy.history import RecentFrames
+from lazyxmem_ros.lazy.judging import FrameJudge
+from lazyxmem_ros.lazy.late import Moment, Timeline
+from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, Source, TrackState
+from lazyxmem_ros.lazy.predicted_iou import IouPredictor
+from lazyxmem_ros.lazy.snapshot import Snapshot, describe
+from lazyxmem_ros.lazy.state import FollowedObject, LazyState, NewestFrame
+from lazyxmem_ros.lazy.types import Correction, Outcome, StampError, StepResult
+from lazyxmem_ros.xmem import FrameError, MaskError, UnknownObjectError, XMemTracker
+
+_MAX_OBJECT_ID = 65_535
+
+
+class LazyTracker:
+    """XMem that knows when it loses an object, and asks.
+
+    For each frame call `step`; its result is final for publishing at once. The frame stays open
+    until `close` or the next `step`: a correction applied before that is instant, and with
+    every correction instant this is the paper's offline evaluation. When the frame is closed
+    it enters memory (if due), is held back, or enters with its corrected masks.
+
+    Memory takes in whole frames, so one decision covers all objects of a frame:
+
+    1. A person's corrections (`update_from_operator`) and the tracker's own (`update_from_pseudo`)
+       are learnt with a deep update, and with them the frame; uncorrected objects keep their
+       prediction. A doubtful other object does not keep a person's answer out.
+    2. Else, a frame with given masks is learnt.
+    3. Else, it is held if a correction was applied to it that is not to be learnt (what memory
+       would take in is known to be wrong), or if the tracker is about to correct itself on it,
+       or if `hold_rule` says that its objects are too uncertain.
+    4. Else, it is learnt when it is due.
+
+    One thread may use it at a time. `config` may be replaced at any time between calls.
+    """
+
+    def __init__(
+        self,
+        tracker: XMemTracker,
+        config: LazyConfig | None = None,
+        *,
+        iou_predictor: IouPredictor | None = None,
+    ) -> None:
+        """iou_predictor: the calibration of the tracker's weights, for predicted IoUs."""
+        config = config or LazyConfig()
+        recent = RecentFrames(max_time=config.history_time, max_frames=config.history_frames)
+        timeline = Timeline(**_timeline_bounds(config))
+        self._state = LazyState(tracker, config, recent, timeline, iou_predictor)
+        self._judge = FrameJudge(self._state)
+        self._desk = CorrectionDesk(self._state)
+
+    @property
+    def config(self) -> LazyConfig:
+        """The settings; others may be set and hold from then on."""
+        return self._state.config
+
+    @config.setter
+    def config(self, config: LazyConfig) -> None:
+        self._state.config = config
+        self._state.recent.set_bounds(
+            max_time=config.history_time, max_frames=config.history_frames
+        )
+        self._state.timeline.set_bounds(**_timeline_bounds(config))
+
+    @property
+    def tracker(self) -> XMemTracker:
+        """The tracker underneath; to be looked at, not used."""
+        return self._state.tracker
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The objects followed, in the order of `StepResult.tracks`."""
+        return self._state.tracker.object_ids
+
+    @property
+    def arriving_ids(self) -> tuple[int, ...]:
+        """The objects of `add_to_past` that are not in the results yet."""
+        return tuple(i for i in self._state.arriving_ids() if i not in self.object_ids)
+
+    @property
+    def paused_ids(self) -> frozenset[int]:
+        """The objects that are paused (see `pause_objects`)."""
+        return self._state.paused_ids()
+
+    @property
+    def open_requests(self) -> list[tuple[int, Source]]:
+        """Requests that wait for an answer: (object id, source)."""
+        return self._state.open_requests()
+
+    @property
+    def frames_behind(self) -> int:
+        """Past frames still to go through after a late correction."""
+        return self._state.catch_up.frames_left if self._state.catch_up else 0
+
+    @property
+    def frames_evicted(self) -> int:
+        """Frames that `correction_bytes` has pushed out before their time."""
+        return self._state.timeline.evicted
+
+    @property
+    def history_bytes(self) -> int:
+        """Bytes kept for late corrections."""
+        catch_up = self._state.catch_up.nbytes if self._state.catch_up else 0
+        return self._state.timeline.nbytes + self._state.recent.nbytes + catch_up
+
+    # ---- frames
+
+    def step(
+        self,
+        image: NDArray[np.uint8],
+        stamp: int,
+        masks: Mapping[int, BoolMask] | None = None,
+        labels: Mapping[int, str] | None = None,
+    ) -> StepResult:
+        """Closes the frame before, tracks this one and leaves it open.
+
+        Args:
+            image: RGB uint8 [H, W, 3]; not copied: requests refer to it.
+            stamp: nanoseconds since the epoch, later than the frame's before.
+            masks: objects known on this frame, id (1..65535) -> bool [H, W]; new ones are added.
+            labels: names of objects, id -> text.
+
+        Raises:
+            StampError: the stamp is not later than the frame's before.
+            FrameError: not an image, or of another size than the frame before.
+            MaskError: a mask of another size or type, an id out of range, a new empty mask.
+            In each case nothing has changed and the frame before is still open.
+        """
+        given = dict(masks or {})
+        self._check_stamp(stamp)
+        self._check_image(image)
+        self._check_masks(given, (image.shape[0], image.shape[1]))
+        self.close()
+        newest = self._state.newest
+        if newest is not None and newest.frame.size != image.shape[:2]:
+            self._state.forget_past()  # there is no object, but nothing fits the new size
+        caught_up = self._state.catch_up_a_little(self._state.config.catch_up_budget)
+        frame = self._state.tracker.segment(image, given or None, stamp=stamp)
+        newest = NewestFrame(
+            frame, image, open=True, given=bool(given), held=False, moment=Moment(frame)
+        )
+        self._state.newest = newest
+        self._introduce(given, labels or {}, frame.index)
+        result = self._judge.conclude(newest, set(given))
+        self._keep(newest, {request.source for request in result.requests})
+        return replace(result, caught_up=caught_up, catching_up=self.frames_behind)
+
+    def close(self) -> None:
+        """Closes the newest frame: it enters memory or is held (see the class). Twice is fine."""
+        newest = self._state.newest
+        if newest is None or not newest.open:
+            return
+        learnt = self._state.to_learn()
+        if learnt:
+            self._state.tracker.correct(newest.frame, learnt)
+        elif not newest.given and (newest.held or newest.all_masks()):
+            self._state.tracker.hold(newest.frame)
+        else:
+            self._state.tracker.memorize(newest.frame)
+        newest.open = False
+        if learnt:
+            newest.moment.learn(learnt)
+        elif newest.all_masks():
+            newest.moment.barred = True
+        if self._state.catch_up is not None:
+            self._state.catch_up.follow(newest.moment)
+
+    def catch_up(self, budget: float) -> int:
+        """Closes the newest frame and goes on with the catching up for `budget` seconds, for when
+        no more frames are coming; returns the past frames still to go through.
+        """
+        self.close()
+        self._state.catch_up_a_little(budget)
+        return self.frames_behind
+
+    def _keep(self, newest: NewestFrame, asked: set[Source]) -> None:
+        """Keeps the open frame for late corrections. asked: whom its result asks."""
+        state = self._state
+        corrects_itself = Source.PSEUDO in asked and not state.config.update_from_pseudo
+        newest.moment.paused = state.paused_ids()
+        newest.moment.histories = {i: item.history for i, item in state.objects.items()}
+        newest.moment.looks = {i: item.looks.copy() for i, item in state.objects.items()}
+        newest.moment.held, newest.moment.barred = newest.held, corrects_itself
+        state.timeline.add(state.tracker, newest.moment, asked=Source.OPERATOR in asked)
+
+    # ---- corrections
+
+    def apply(self, correction: Correction) -> Outcome:
+        """Applies corrected masks to the frame that they name, or says why not.
+
+        A correction is applied as a whole or not at all. Raises nothing for whatever it holds.
+        """
+        return self._desk.apply(correction)
+
+    def dismiss(self, object_id: int, source: Source) -> None:
+        """Notes that an open request will not be answered (a service failed, a person waved it
+        off), so that it stops counting as open. Unknown objects and sources are ignored.
+        """
+        self._state.dismiss(object_id, source)
+
+    # ---- objects
+
+    def add_objects(
+        self,
+        masks: Mapping[int, BoolMask],
+        stamp: int | None = None,
+        labels: Mapping[int, str] | None = None,
+    ) -> StepResult:
+        """Adds objects on the newest frame, or sets the masks of known ones there.
+
+        Args:
+            masks: id (1..65535) -> bool [H, W].
+            stamp: of the newest frame, nanoseconds; None: whatever it is.
+            labels: names of objects, id -> text.
+
+        Returns:
+            The newest frame's result with these objects.
+
+        Raises:
+            StampError: there is no frame yet, or the stamp is not the newest frame's.
+            MaskError: see `step`. Nothing has changed.
+        """
+        newest = self._state.newest
+        if newest is None:
+            raise StampError("no frame has been tracked yet: track one, then add objects")
+        if stamp is not None and stamp != newest.frame.stamp:
+            raise StampError(
+                f"objects can be added on the newest frame, of stamp {newest.frame.stamp} ns, "
+                f"not on that of {stamp} ns; add_to_past may do that"
+            )
+        if not masks:
+            raise MaskError("no mask of an object to add was given")
+        self._check_masks(masks, newest.frame.size)
+        self._state.tracker.add_objects(newest.frame, masks)
+        newest.given = True
+        self._introduce(masks, labels or {}, newest.frame.index)
+        newest.moment.additions.append(dict(masks))
+        return self._judge.conclude(newest, set(masks))
+
+    def keeps(self, stamp: int) -> bool:
+        """Whether `add_to_past` and late corrections reach the frame of this stamp (ns)."""
+        return bool(self._state.moments(stamp))
+
+    def add_to_past(
+        self,
+        masks: Mapping[int, BoolMask],
+        stamp: int,
+        labels: Mapping[int, str] | None = None,
+    ) -> Outcome:
+        """Adds objects on a past frame, or sets the masks of known ones there, exactly.
+
+        The frames since are gone through again, a few with each new frame. Then everything is as
+        if the masks had been given at once, and the objects appear in the results; until then they
+        are `arriving_ids`, and the other objects are tracked on.
+
+        Args:
+            masks: id (1..65535) -> bool [H, W]. An id that another object had on that frame or
+                since cannot be used.
+            stamp: of the frame, nanoseconds; `keeps` tells whether it is kept.
+            labels: names of objects, id -> text.
+
+        Returns:
+            What became of it, with the past frame's label map.
+
+        Raises:
+            StampError: that frame is not kept.
+            MaskError: see `step`; or the id is taken. Nothing has changed.
+        """
+        if not masks:
+            raise MaskError("no mask of an object to add was given")
+        moments = self._state.moments(stamp)
+        if not moments:
+            raise StampError(f"the frame of stamp {stamp} ns is not kept")
+        self._check_masks(masks, moments[0].frame.size)
+        outcome = add_to_past(self._state, moments, dict(masks))
+        for object_id, label in (labels or {}).items():
+            if object_id in self._state.objects:
+                self._state.objects[object_id].label = label
+        return outcome
+
+    def ids_since(self, stamp: int) -> frozenset[int]:
+        """The ids that objects had on the kept frames from a stamp (ns) on; `add_to_past` takes
+        none of them for a new object.
+        """
+        past = (m for m in self._state.timeline.moments if m.stamp >= stamp)
+        return frozenset(i for moment in past for i in moment.frame.object_ids)
+
+    def remove_objects(self, object_ids: Iterable[int]) -> None:
+        """Forgets objects and their open requests. Raises UnknownObjectError, changing nothing."""
+        ids = self._known(object_ids)
+        self._state.tracker.remove_objects([i for i in ids if i in self.object_ids])
+        for object_id in ids:
+            self._state.forget(object_id)
+
+    def pause_objects(self, object_ids: Iterable[int]) -> None:
+        """Lets objects rest from the next frame on, until `resume_objects`; twice is fine.
+
+        A paused object keeps its memory and is segmented and learnt on, so that its pixels stay
+        its own. But it asks for nothing (its open requests are dismissed), its doubt keeps no
+        frame out of memory, it is not declared lost, and its track's state is PAUSED. A person
+        may correct it; the tracker's own corrections of it are refused.
+
+        Raises UnknownObjectError, changing nothing.
+        """
+        for object_id in self._known(object_ids):
+            item = self._state.objects[object_id]
+            item.history = item.history.paused()
+
+    def resume_objects(self, object_ids: Iterable[int]) -> None:
+        """Ends the pause of objects, as if they had just been introduced: what was measured and
+        asked before is forgotten, and on the next frame the rate is unknown. Objects that are
+        not paused are left alone. Raises UnknownObjectError, changing nothing.
+        """
+        for object_id in self._known(object_ids):
+            item = self._state.objects[object_id]
+            if item.history.state is TrackState.PAUSED:
+                item.history = ObjectHistory()
+
+    def reset(self) -> None:
+        """Forgets every object and frame; any stamp and image size may follow."""
+        self._state.tracker.reset()
+        self._state.recent.clear()
+        self._state.timeline.clear()
+        self._state.catch_up = None
+        self._state.objects.clear()
+        self._state.removed.clear()
+        self._state.newest = None
+
+    # ---- snapshots
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything as of the last closed frame, for `write_snapshot`. The newest frame
+        is closed first if masks were given on it, for memory does not know their objects before.
+
+        While objects of `add_to_past` are arriving, memory is as of a past frame on which all are
+        known: no object is lost, what was learnt since is. To come to that frame may take as long
+        as `step` does for some frames.
+        """
+        if self._state.newest is not None and self._state.newest.given:
+            self.close()
+        tracker, objects = self._state.remembered()
+        return Snapshot(
+            tracker=replace(tracker, frame=None),
+            objects=objects,
+            removed=frozenset(self._state.removed),
+            made_by=describe(self._state.tracker),
+        )
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Goes on from a snapshot: the same objects and memory. Any stamp may come next."""
+        self.reset()
+        self._state.tracker.restore(snapshot.tracker)
+        self._state.objects |= {i: item.copy() for i, item in snapshot.objects.items()}
+        self._state.removed |= snapshot.removed
+
+    def _introduce(
+        self, masks: Mapping[int, BoolMask], labels: Mapping[int, str], index: int
+    ) -> None:
+        objects = self._state.objects
+        for object_id in masks:
+            if object_id not in objects:
+                objects[object_id] = FollowedObject(label="", born=index)
+                self._state.removed.discard(object_id)
+        for object_id, label in labels.items():
+            if object_id in objects:
+                objects[object_id].label = label
+
+    def _known(self, object_ids: Iterable[int]) -> list[int]:
+        """The ids, each once; raises UnknownObjectError where one is not followed."""
+        ids = list(dict.fromkeys(object_ids))
+        unknown = [str(i) for i in ids if i not in self._state.objects]
+        if unknown:
+            known = ", ".join(map(str, self._state.objects)) or "none"
+            raise UnknownObjectError(f"no object {', '.join(unknown)} is tracked; there is {known}")
+        return ids
+
+    # ---- checks, all of them before anything changes
+
+    def _check_stamp(self, stamp: int) -> None:
+        if self._state.newest is not None and stamp <= self._state.newest.frame.stamp:
+            raise StampError(
+                f"the frame's stamp {stamp} ns is not later than that of the frame before, "
+                f"{self._state.newest.frame.stamp} ns; reset the tracker to start over"
+            )
+
+    def _check_image(self, image: NDArray[np.uint8]) -> None:
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+            raise FrameError("an image must be an RGB array, uint8 [H, W, 3]")
+        height, width, channels = image.shape
+        if channels != 3 or not height or not width:
+            raise FrameError(f"an image must be RGB uint8 [H, W, 3], not {list(image.shape)}")
+        if self._state.newest is None or not self._state.objects:
+            return
+        if self._state.newest.frame.size != (height, width):
+            before = self._state.newest.frame.size
+            raise FrameError(
+                f"the image is {height}x{width} pixels, the frame before {before[0]}x{before[1]}; "
+                "reset the tracker to change the size"
+            )
+
+    def _check_masks(self, masks: Mapping[int, BoolMask], size: tuple[int, int]) -> None:
+        for object_id, mask in masks.items():
+            if not 1 <= object_id <= _MAX_OBJECT_ID:
+                raise MaskError(f"object id {object_id} is not in 1..{_MAX_OBJECT_ID}")
+            dtype, shape = getattr(mask, "dtype", type(mask)), getattr(mask, "shape", ())
+            if dtype != np.bool_ or shape != size:
+                raise MaskError(
+                    f"the mask of object {object_id} must be bool {list(size)} like the image, "
+                    f"not {dtype} {list(shape)}"
+                )
+            if object_id not in self.object_ids and not mask.any():
+                raise MaskError(f"the first mask of object {object_id} is empty")
+
+
+def _timeline_bounds(config: LazyConfig) -> dict[str, int]:
+    return {
+        "max_time": config.correction_horizon,
+        "max_bytes": config.correction_bytes,
+        "state_period": config.state_period,
+    }

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node `lazyxmem_recorder`: writes topics into a rosbag2 bag, for where `ros2 bag` is not at hand.
+
+A topic is subscribed to when somebody publishes it, with the quality of service that is offered,
+and its messages are written as they came, byte for byte, by the time they were received.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from lazyxmem_ros.data.bags import STORAGES, BagWriter, message_types
+from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.nodes.bags.replay import find_message_type
+from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
+from lazyxmem_ros.nodes.running import NodeStartError, run_node
+
+NODE_NAME = "lazyxmem_recorder"
+QUEUE_DEPTH = 200
+DISCOVERY_PERIOD_S = 0.05
+
+PARAMETERS = (
+    ParameterSpec("bag", "", "Folder of the new bag.", changes=Changes.NEVER),
+    ParameterSpec("topics", (), "Topics to record.", changes=Changes.NEVER),
+    ParameterSpec(
+        "storage", "mcap", "Storage of the bag.", choices=tuple(STORAGES), changes=Changes.NEVER
+    ),
+    ParameterSpec(
+        "report_period",
+        0.0,
+        "Seconds between log lines that say how many messages were recorded; 0 = none.",
+        bounds=(0.0, 3600.0),
+        changes=Changes.NEVER,
+    ),
+)
+
+
+class RecorderNode(Node):
+    """Records until it is ended; the bag is complete once `close` returned."""
+
+    def __init__(self, **options: Any) -> None:
+        """options: those of rclpy.node.Node.
+
+        Raises NodeStartError where there is nothing to record or the bag cannot be written.
+        """
+        super().__init__(NODE_NAME, **options)
+        self._settings = Parameters(self, PARAMETERS)
+        self._waiting = {self.resolve_topic_name(name) for name in self._settings["topics"]}
+        if not self._settings["bag"] or not self._waiting:
+            raise NodeStartError(
+                "give the new bag and its topics: --ros-args -p bag:=FOLDER -p topics:=[/a,/b]"
+            )
+        try:
+            self._bag = BagWriter(Path(self._settings["bag"]), storage=self._settings["storage"])
+            self._bag.__enter__()
+        except BagError as error:
+            raise NodeStartError(str(error)) from error
+        self._recorded: Counter[str] = Counter()
+        self.create_timer(DISCOVERY_PERIOD_S, self._discover)
+        if self._settings["report_period"]:
+            self.create_timer(self._settings["report_period"], self._report)
+
+    def close(self) -> None:
+        """Complete the bag."""
+        self._bag.__exit__(None, None, None)
+
+    def _discover(self) -> None:
+        """Subscribe to the topics that have found a publisher."""
+        for topic in sorted(self._waiting):
+            offers = self.get_publishers_info_by_topic(topic)
+            if not offers:
+                continue
+            type_name = offers[0].topic_type
+            message_type = find_message_type(type_name)
+            self._waiting.discard(topic)
+            if message_type is None:
+                self.get_logger().error(f"{topic}: left out: its type {type_name} is not installed")
+                continue
+            if type_name not in message_types().types:
+                self.get_logger().error(
+                    f"{topic}: left out: bags are written without the definition of {type_name}"
+                )
+                continue
+            reliable = all(
+                offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers
+            )
+            latched = all(
+                offer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers
+            )
+            quality = QoSProfile(
+                depth=QUEUE_DEPTH,
+                reliability=(
+                    ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+                ),
+                durability=(
+                    DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+                ),
+            )
+            write = partial(self._write, topic, type_name)
+            self.create_subscription(message_type, topic, write, quality, raw=True)
+            self.get_logger().info(f"recording {topic}")
+
+    def _write(self, topic: str, type_name: str, data: bytes) -> None:
+        self._bag.write_raw(topic, type_name, time.time_ns(), data)
+        self._recorded[topic] += 1
+
+    def _report(self) -> None:
+        counts = " ".join(f"{topic}={count}" for topic, count in sorted(self._recorded.items()))
+        self.get_logger().info(f"recorded {counts}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Record until the node is asked to end; returns the exit code."""
+    return run_node(RecorderNode, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node `lazyxmem_replay`: plays a rosbag2 bag (sqlite3 or MCAP), in step with the tracker if asked.
+
+Messages go out as they were recorded, byte for byte. Topics are renamed the usual way
+(`--ros-args -r /camera/image_raw:=/image`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import Image
+
+from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.nodes.bags.pacer import Pacer
+from lazyxmem_ros.nodes.bags.source import (
+    BagMessage,
+    BagSource,
+    BagTopic,
+    header_stamp,
+    with_header_stamp,
+)
+from lazyxmem_ros.nodes.conversions import NANOSECONDS_PER_SECOND, stamp_of, time_message
+from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
+from lazyxmem_ros.nodes.running import NodeStartError, run_node
+
+NODE_NAME = "lazyxmem_replay"
+QUEUE_DEPTH = 20
+CLOCK_PERIOD_S = 0.01
+POLL_PERIOD_S = 0.02
+FLUSH_TIMEOUT_S = 2.0
+SETTLE_S = 0.5
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+
+PARAMETERS = (
+    ParameterSpec(
+        "bag",
+        "",
+        "The rosbag2 bag: its folder, or a single .mcap or .db3 file.",
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec("topics", (), "Topics to play; none = all.", changes=Changes.NEVER),
+    ParameterSpec(
+        "rate",
+        1.0,
+        "Speed against the recording; 0 = as fast as lockstep_topic allows.",
+        bounds=(0.0, 1000.0),
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "start_offset",
+        0.0,
+        "Seconds to leave out at the beginning.",
+        bounds=(0.0, float("inf")),
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "duration",
+        0.0,
+        "Seconds of the recording to play; 0 = to its end.",
+        bounds=(0.0, float("inf")),
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "loop",
+        False,
+        "Begin again at the end; header stamps and /clock go on rising from one round to the next.",
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "clock",
+        False,
+        "Publish /clock with the recording's time, for nodes with use_sim_time.",
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "wait_for_subscribers",
+        0,
+        "Begin when every played topic has so many subscribers; 0 = at once.",
+        bounds=(0, 1000),
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "wait_timeout",
+        30.0,
+        "Seconds of steady time to wait for subscribers before giving up; 0 = for ever.",
+        bounds=(0.0, float("inf")),
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "lockstep_topic",
+        "",
+        "A mask topic: the next image goes out only when the mask of the last one was seen there; "
+        "empty = keep time instead.",
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "lockstep_image_topic",
+        "",
+        "The image topic (its name in the bag) that lockstep_topic answers; empty = the first one.",
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "lockstep_timeout",
+        30.0,
+        "Seconds of steady time to wait for a mask before going on without it.",
+        bounds=(0.001, float("inf")),
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "lockstep_wait_for_object",
+        False,
+        "Hold the first image until a mask of it shows an object.",
+        changes=Changes.NEVER,
+    ),
+)
+
+
+class ReplayStoppedError(Exception):
+    """The node is ending; the player has nothing more to do."""
+
+
+class ReplayNode(Node):
+    """Plays a bag in a thread of its own while the node spins; ends when the bag does."""
+
+    def __init__(self, **options: Any) -> None:
+        """options: those of rclpy.node.Node.
+
+        Raises ParameterError or NodeStartError where there is nothing that can be played.
+        """
+        super().__init__(NODE_NAME, **options)
+        self.exit_code = 0
+        self._settings = Parameters(self, PARAMETERS)
+        if not self._settings["bag"]:
+            raise NodeStartError("give the bag to play: --ros-args -p bag:=PATH")
+        try:
+            self._bag = BagSource(self._settings["bag"], self._settings["topics"])
+        except BagError as error:
+            raise NodeStartError(str(error)) from error
+        self._publishers_by_topic = self._make_publishers()
+        self._paced_topic = self._find_paced_topic()
+        self._stopping = threading.Event()
+        self._mask_seen = threading.Condition()
+        self._seen_stamp, self._seen_object = -1, False
+        if self._settings["lockstep_topic"]:
+            self.create_subscription(
+                Image, self._settings["lockstep_topic"], self._on_mask, QUEUE_DEPTH
+            )
+        self._clock_publisher = (
+            self.create_publisher(ClockMessage, "/clock", QUEUE_DEPTH)
+            if self._settings["clock"]
+            else None
+        )
+        self.missed_masks = 0
+        self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop playing and close the bag."""
+        self._stopping.set()
+        with self._mask_seen:
+            self._mask_seen.notify_all()
+        self._thread.join()
+        self._bag.__exit__(None, None, None)
+
+    # ---- what is played
+
+    def _make_publishers(self) -> dict[str, Publisher[Any]]:
+        publishers = {}
+        for topic in self._bag.topics:
+            message_type = find_message_type(topic.type_name)
+            if message_type is None:
+                if topic.name in self._settings["topics"]:
+                    raise NodeStartError(
+                        f"topic {topic.name} has type {topic.type_name}, which is not installed"
+                    )
+                self.get_logger().warning(
+                    f"{topic.name} is left out: its type {topic.type_name} is not installed"
+                )
+                continue
+            publishers[topic.name] = self.create_publisher(
+                message_type, topic.name, _quality_of_service(topic)
+            )
+        if not publishers:
+            raise NodeStartError(f"bag {self._bag.path} has no topic that can be played")
+        return publishers
+
+    def _image_topics(self) -> list[str]:
+        return [
+            topic.name
+            for topic in self._bag.topics
+            if topic.type_name in IMAGE_TYPES and topic.name in self._publishers_by_topic
+        ]
+
+    def _find_paced_topic(self) -> str:
+        if not self._settings["lockstep_topic"]:
+            return ""
+        images = self._image_topics()
+        wanted = self._settings["lockstep_image_topic"]
+        if wanted and wanted not in images:
+            raise NodeStartError(
+                f"lockstep_image_topic {wanted} is not an image topic that is played; those are "
+                + (", ".join(images) or "none")
+            )
+        if not images:
+            raise NodeStartError("lockstep needs an image topic, and none is played")
+        return wanted or images[0]
+
+    # ---- the player's thread
+
+    def _run(self) -> None:
+        try:
+            try:
+                self._wait_for_subscribers()
+                self._play()
+            except BagError as error:
+                self.get_logger().error(str(error))
+                self.exit_code = 1
+            self._flush()
+        except ReplayStoppedError:
+            return
+        except RuntimeError:
+            # rcl's errors are RuntimeErrors: a signal ended the context under what was being sent.
+            if self.context.ok():
+                self.exit_code = 1
+                raise
+        finally:
+            if not self._stopping.is_set():
+                self.context.try_shutdown()
+
+    def _wait_for_subscribers(self) -> None:
+        wanted = self._settings["wait_for_subscribers"]
+        timeout = self._settings["wait_timeout"] or float("inf")
+        deadline = time.monotonic() + timeout
+        while True:
+            short = [
+                f"{publisher.topic_name} ({publisher.get_subscription_count()} of {wanted})"
+                for publisher in self._publishers_by_topic.values()
+                if publisher.get_subscription_count() < wanted
+            ]
+            if not short:
+                if wanted:
+                    # Being matched here does not yet mean being matched there.
+                    self._pause(SETTLE_S)
+                return
+            if time.monotonic() > deadline:
+                raise BagError(f"no subscribers after {timeout:g} s on {', '.join(short)}")
+            self._pause(POLL_PERIOD_S)
+
+    def _play(self) -> None:
+        offset = round(self._settings["start_offset"] * NANOSECONDS_PER_SECOND)
+        length = round(self._settings["duration"] * NANOSECONDS_PER_SECOND)
+        start = self._bag.start + offset
+        stop = min(self._bag.end, start + length) if length else self._bag.end
+        if start > stop:
+            seconds = (self._bag.end - self._bag.start) / NANOSECONDS_PER_SECOND
+            raise BagError(
+                f"start_offset {self._settings['start_offset']:g} s lies beyond the bag's "
+                f"{seconds:.3f} s"
+            )
+        self._held_first = False
+        shift, played = 0, 0
+        self._pacer = Pacer(self._settings["rate"], start)
+        while True:
+            count, period = self._play_once(start, stop, shift)
+            played += count
+            if not self._settings["loop"] or count == 0:
+                break
+            shift += period
+        missed = f", {self.missed_masks} masks did not come in time" if self.missed_masks else ""
+        self.get_logger().info(f"played {played} messages{missed}")
+
+    def _play_once(self, start: int, stop: int, shift: int) -> tuple[int, int]:
+        """One round, stamps shifted by `shift` ns; returns messages and the round's ns."""
+        count, times = 0, []
+        beat = next(iter(self._image_topics() or self._publishers_by_topic))
+        awaited: tuple[int, int] | None = None  # an image's time and its stamp
+        for message in self._bag.messages(start, stop):
+            publisher = self._publishers_by_topic.get(message.topic)
+            if publisher is None:
+                continue
+            # What was recorded at the image's own time may be what its mask depends on.
+            if awaited is not None and message.recorded_at > awaited[0]:
+                self._wait_for_mask(awaited[1])
+                awaited = None
+            self._wait_until(message.recorded_at + shift)
+            data = self._shifted(message, shift)
+            publisher.publish(data)
+            count += 1
+            if message.topic == beat:
+                times.append(message.recorded_at)
+            if message.topic == self._paced_topic:
+                awaited = (message.recorded_at, header_stamp(data))
+        if awaited is not None:
+            self._wait_for_mask(awaited[1])
+        # The pause between rounds is that between two images, so that the rate stays what it was.
+        usual = int(np.median(np.diff(times))) if len(times) > 1 else NANOSECONDS_PER_SECOND // 30
+        return count, stop - start + usual
+
+    def _shifted(self, message: BagMessage, shift: int) -> bytes:
+        if not shift or not _begins_with_header(self._publishers_by_topic[message.topic].msg_type):
+            return message.data
+        return with_header_stamp(message.data, header_stamp(message.data) + shift)
+
+    def _wait_until(self, moment: int) -> None:
+        """Until the recording's time `moment` (ns) has come; /clock is published on the way."""
+        while True:
+            if self._stopping.is_set() or not self.context.ok():
+                raise ReplayStoppedError
+            remaining = self._pacer.remaining(moment)
+            if self._clock_publisher is not None:
+                now = moment if remaining <= 0 else self._pacer.now()
+                self._clock_publisher.publish(ClockMessage(clock=time_message(now)))
+            if remaining <= 0:
+                return
+            self._pause(min(remaining, CLOCK_PERIOD_S if self._clock_publisher else remaining))
+
+    def _wait_for_mask(self, stamp: int) -> None:
+        need_object = self._settings["lockstep_wait_for_object"] and not self._held_first
+        self._held_first = True
+        started = time.monotonic()
+
+        def seen() -> bool:
+            if self._stopping.is_set():
+                return True
+            return self._seen_stamp >= stamp and (self._seen_object or not need_object)
+
+        with self._mask_seen:
+            in_time = self._mask_seen.wait_for(seen, self._settings["lockstep_timeout"])
+        self._pacer.postpone(time.monotonic() - started)
+        if not in_time:
+            self.missed_masks += 1
+            self.get_logger().warning(
+                f"no mask of stamp {stamp} on {self._settings['lockstep_topic']} within "
+                f"{self._settings['lockstep_timeout']:g} s; going on"
+            )
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopping.wait(seconds) or not self.context.ok():
+            raise ReplayStoppedError
+
+    def _flush(self) -> None:
+        """Let reliable subscribers get the last messages before the node goes."""
+        from rclpy.duration import Duration
+
+        for publisher in self._publishers_by_topic.values():
+            publisher.wait_for_all_acked(Duration(seconds=FLUSH_TIMEOUT_S))
+
+    # ---- the executor's thread
+
+    def _on_mask(self, message: Image) -> None:
+        stamp = stamp_of(message.header.stamp)
+        shows_object = bool(np.frombuffer(message.data, np.uint8).any())
+        with self._mask_seen:
+            if stamp >= self._seen_stamp:
+                self._seen_stamp, self._seen_object = stamp, shows_object
+            self._mask_seen.notify_all()
+
+
+def find_message_type(type_name: str) -> Any | None:
+    """The class of a type such as `sensor_msgs/msg/Image`, or None where it is not installed."""
+    package, _, name = type_name.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name, None)
+    except ImportError:
+        return None
+
+
+def _begins_with_header(message_type: Any) -> bool:
+    fields = message_type.get_fields_and_field_types()
+    return next(iter(fields.values()), "") == "std_msgs/Header"
+
+
+def _quality_of_service(topic: BagTopic) -> QoSProfile:
+    durability = (
+        DurabilityPolicy.TRANSIENT_LOCAL if topic.transient_local else DurabilityPolicy.VOLATILE
+    )
+    return QoSProfile(
+        depth=QUEUE_DEPTH, reliability=ReliabilityPolicy.RELIABLE, durability=durability
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until the bag ends or it is asked to; returns the exit code."""
+    return run_node(ReplayNode, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How objects come and go: the `~/init_mask` topic and the services."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from concurrent.futures import Future as WorkerFuture
+from typing import TYPE_CHECKING, TypeVar
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.task import Future
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from lazyxmem_ros import msg
+from lazyxmem_ros.nodes.conversions import (
+    ImageError,
+    MaskArray,
+    masks_of_labels,
+    read_labels,
+    stamp_of,
+    time_message,
+)
+from lazyxmem_ros.nodes.diagnostics import Counts, Refusals
+from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
+from lazyxmem_ros.nodes.tracker.corrections import Corrections, PromptFault, read_prompt
+from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer, CorrectionPrompt
+from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
+from lazyxmem_ros.nodes.tracker.publishers import track_messages
+from lazyxmem_ros.nodes.tracker.session_types import GivenMasks, fault_kind
+from lazyxmem_ros.nodes.tracker.worker import Worker
+from lazyxmem_ros.srv import AddObjects, ListObjects, PauseObjects, RemoveObjects
+
+if TYPE_CHECKING:
+    from lazyxmem_ros.nodes.tracker.session import TrackingSession
+
+QUEUE_DEPTH = 10
+ResultT = TypeVar("ResultT")
+
+
+class ObjectInput:
+    """Reads what people and programs say about objects and has the worker do it."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        worker: Worker[ReceivedFrame],
+        session: TrackingSession,
+        corrections: Corrections,
+        counts: Counts,
+        refusals: Refusals,
+        is_active: Callable[[], bool],
+        on_reset: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """is_active: whether frames are coming in; on_reset: called before a reset is queued;
+        on_failure: gets what goes wrong and is no refusal.
+        """
+        self._node = node
+        self._worker = worker
+        self._session = session
+        self._corrections = corrections
+        self._counts = counts
+        self._refusals = refusals
+        self._is_active = is_active
+        self._on_reset = on_reset
+        self._on_failure = on_failure
+        self._init_topic = node.resolve_topic_name("~/init_mask")
+        self._subscription = node.create_subscription(
+            Image, "~/init_mask", self._on_init_mask, QoSProfile(depth=QUEUE_DEPTH)
+        )
+        self._services = Services(node, self._explained)
+        self._services.serve(AddObjects, "~/add_objects", self._on_add_objects)
+        self._services.serve(RemoveObjects, "~/remove_objects", self._on_remove_objects)
+        self._services.serve(PauseObjects, "~/pause_objects", self._on_pause_objects)
+        self._services.serve(Trigger, "~/reset", self._on_reset_request)
+        # Not one of those: it waits for nobody.
+        self._list = node.create_service(ListObjects, "~/list_objects", self._on_list_objects)
+
+    def close(self) -> None:
+        """Stop listening and serving; what is being served is answered."""
+        self._node.destroy_subscription(self._subscription)
+        self._node.destroy_service(self._list)
+        self._services.close()
+
+    # ---- topic
+
+    def _on_init_mask(self, message: Image) -> None:
+        self._counts.add("init masks received")
+        try:
+            masks = masks_of_labels(read_labels(message))
+        except ImageError as error:
+            self._refusals.refuse(self._init_topic, "image", str(error))
+            return
+        if not self._is_active():
+            self._refusals.refuse(self._init_topic, "inactive", "the node is not active")
+            return
+        given = GivenMasks(stamp_of(message.header.stamp), masks, topic=self._init_topic)
+        future = self._worker.submit(lambda: self._session.give_masks(given))
+        future.add_done_callback(self._after_init_mask)
+
+    def _after_init_mask(self, future: WorkerFuture[str]) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._counts.add("init masks taken")
+        else:
+            self._explained(self._init_topic, error)
+
+    # ---- services
+
+    async def _on_add_objects(
+        self, request: AddObjects.Request, response: AddObjects.Response
+    ) -> None:
+        response.ids, response.message = await self._add_objects(request)
+        response.success = True
+
+    async def _add_objects(self, request: AddObjects.Request) -> tuple[list[int], str]:
+        """The objects' ids, and how they were added if that was not simply as asked."""
+        if not self._is_active():
+            raise PromptFault("the node is not active")
+        if not request.objects:
+            raise PromptFault("the request names no object")
+        stamp = stamp_of(request.header.stamp)
+        frame = await self._in_worker(lambda: self._session.find_frame(stamp))
+        ids = await self._in_worker(lambda: self._choose_ids(request.objects, frame.stamp))
+        size = frame.rgb().shape[:2]
+        masks = {}
+        for object_id, new in zip(ids, request.objects, strict=True):
+            masks[object_id] = await self._mask_of(frame, new, size)
+        labels = {object_id: new.label for object_id, new in zip(ids, request.objects, strict=True)}
+        topic = self._node.resolve_service_name("~/add_objects")
+        given = GivenMasks(frame.stamp, masks, labels, topic)
+        return ids, await self._in_worker(lambda: self._session.give_masks(given))
+
+    def _choose_ids(self, objects: list[msg.NewObject], stamp: int) -> list[int]:
+        wanted = [new.id for new in objects if new.id]
+        twice = sorted({object_id for object_id in wanted if wanted.count(object_id) > 1})
+        if twice:
+            raise PromptFault(f"id {twice[0]} is given to more than one object")
+        tracked = sorted(set(wanted) & set(self._session.object_ids))
+        if tracked:
+            raise PromptFault(
+                f"object {tracked[0]} is tracked already; correct it or remove it first"
+            )
+        free = iter(self._session.free_ids(len(objects) - len(wanted), wanted, stamp=stamp))
+        return [new.id or next(free) for new in objects]
+
+    async def _mask_of(
+        self, frame: ReceivedFrame, new: msg.NewObject, size: tuple[int, ...]
+    ) -> MaskArray:
+        """The object's mask bool [H, W]: as given, or made by the service from clicks or a box."""
+        prompt = read_prompt(new, (size[0], size[1]))
+        if prompt is None:
+            raise PromptFault("an object has neither a click nor a box nor a mask")
+        if prompt.prior is not None and not len(prompt.positive) and not len(prompt.negative):
+            return prompt.prior
+        answer = await self._refined(frame, prompt)
+        if answer.mask is None:
+            raise PromptFault(f"no mask was made of the prompt: {answer.fault}")
+        if not answer.mask.any():
+            raise PromptFault(f"{answer.corrector} found nothing at the prompt")
+        return answer.mask
+
+    async def _refined(self, frame: ReceivedFrame, prompt: CorrectionPrompt) -> CorrectionAnswer:
+        answered: Future[CorrectionAnswer] = Future(executor=self._node.executor)
+        self._corrections.refine(frame, prompt, answered.set_result)
+        answer = await answered
+        assert answer is not None
+        return answer
+
+    async def _on_remove_objects(
+        self, request: RemoveObjects.Request, response: RemoveObjects.Response
+    ) -> None:
+        ids = [int(object_id) for object_id in request.ids]
+        response.removed = list(await self._in_worker(lambda: self._session.remove(ids)))
+        self._corrections.forget_requests(response.removed)
+        response.success = True
+
+    async def _on_pause_objects(
+        self, request: PauseObjects.Request, response: PauseObjects.Response
+    ) -> None:
+        ids, pause = [int(object_id) for object_id in request.ids], bool(request.pause)
+        meant = await self._in_worker(lambda: self._session.pause_objects(ids, pause=pause))
+        if pause:
+            self._corrections.forget_requests(meant)
+        response.ids = list(meant)
+        response.success = True
+
+    def _on_list_objects(
+        self, request: ListObjects.Request, response: ListObjects.Response
+    ) -> ListObjects.Response:
+        published = self._session.published
+        response.stamp = time_message(published.stamp)
+        response.objects = track_messages(published.tracks)
+        return response
+
+    async def _on_reset_request(self, request: Trigger.Request, response: Trigger.Response) -> None:
+        self._on_reset()
+        await self._in_worker(self._session.reset)
+        response.success = True
+
+    # ---- how
+
+    def _explained(self, source: str, error: BaseException) -> str:
+        """Reports what went wrong with a request or message; returns it in words."""
+        if isinstance(error, CancelledError):
+            return SHUTTING_DOWN
+        if isinstance(error, ValueError):
+            # Every refusal is one: of the image, the prompt, the session, the tracker.
+            self._refusals.refuse(source, fault_kind(error), str(error))
+            return str(error)
+        self._on_failure(error)
+        return f"{type(error).__name__}: {error}"
+
+    async def _in_worker(self, command: Callable[[], ResultT]) -> ResultT:
+        """The result of a command in the worker's thread, or what it raised."""
+        return await result_of(self._node, self._worker.submit(command))

@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tracker's worker does with frames, masks and corrections. Knows nothing of rclpy.
+
+Everything here runs in the worker's thread, which owns the LazyTracker; results leave through
+`SessionOutputs`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lazyxmem_ros.lazy import (
+    Correction,
+    LazyConfig,
+    LazyTracker,
+    Outcome,
+    Source,
+    StepResult,
+    box_of_mask,
+)
+from lazyxmem_ros.nodes.conversions import ImageError, LabelArray, masks_of_labels
+from lazyxmem_ros.nodes.tracker.early_masks import EarlyMasks
+from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.nodes.tracker.session_types import (
+    GivenMasks,
+    Published,
+    RefusedError,
+    SessionCorrection,
+    SessionOutputs,
+    Upkeep,
+    fault_kind,
+)
+from lazyxmem_ros.xmem import TrackerError, XMemTracker
+
+ServeCommands = Callable[[Callable[[], bool], float], None]
+
+
+@dataclass
+class _WaitingFrame:
+    """A frame that is tracked and not published yet; its label map is the frame's `labels`."""
+
+    frame: ReceivedFrame
+    image: NDArray[np.uint8]
+    result: StepResult
+
+
+class TrackingSession:
+    """One LazyTracker, the frames it has seen and what is still to come for them."""
+
+    def __init__(
+        self,
+        lazy: LazyTracker,
+        history: FrameHistory,
+        outputs: SessionOutputs,
+        *,
+        make_tracker: Callable[[], XMemTracker],
+        serve_commands: ServeCommands,
+        correction_wait: float = 0.0,
+    ) -> None:
+        """make_tracker: makes an empty tracker with the same network.
+
+        serve_commands(done, deadline): how a frame waits for corrections (see Worker).
+
+        correction_wait: seconds of steady time that a frame may wait for its corrections.
+        """
+        self._lazy = lazy
+        self._history = history
+        self._outputs = outputs
+        self._make_tracker = make_tracker
+        self._serve_commands = serve_commands
+        self.correction_wait = correction_wait
+        self._early = EarlyMasks(outputs.refuse)
+        self._waiting: _WaitingFrame | None = None
+        self._waiting_for: set[tuple[int, int]] = set()
+        self._processed = -1
+        self._resets = 0
+        self._newest: ReceivedFrame | None = None
+        # Replaced as wholes, so that other threads may read them at any time.
+        self.object_ids: tuple[int, ...] = ()
+        self.published = Published()
+        self.upkeep = Upkeep()
+
+    # ---- frames
+
+    def process(self, frame: ReceivedFrame) -> bool:
+        """Track one frame and publish it; the frames that early masks were waiting for go first.
+
+        Returns False where it was dropped: a newer one was tracked before it, or everything was
+        forgotten meanwhile.
+        """
+        resets = self._resets
+        for stamp, masks in self._early.due(frame.stamp):
+            self._show_early(frame if stamp == frame.stamp else self._frame_of(stamp), masks)
+        if self._resets == resets and frame.stamp > self._processed:
+            self._process_with(frame, [])
+            return self._resets == resets
+        return frame.labels is not None
+
+    def _show_early(self, frame: ReceivedFrame | None, early: Sequence[GivenMasks]) -> None:
+        """Show masks that came before a frame; None: it is not there."""
+        if frame is None:
+            for given in early:
+                self._early.drop(given)
+        elif frame.stamp > self._processed:
+            fitting = [given for given in early if self._done(given, self._check_sizes, frame)]
+            if fitting:
+                self._process_with(frame, fitting)
+        else:  # other masks were shown on it before
+            for given in early:
+                self._done(given, self.give_masks)
+
+    def _done(self, given: GivenMasks, do: Callable[..., object], *arguments: object) -> bool:
+        """Whether `do(given, ...)` went well; what it refuses is reported."""
+        try:
+            do(given, *arguments)
+        except (RefusedError, ImageError, TrackerError) as error:
+            self._outputs.refuse(given.topic, fault_kind(error), str(error))
+            return False
+        return True
+
+    def _process_with(self, frame: ReceivedFrame, given: Sequence[GivenMasks]) -> None:
+        self._finish_waiting()
+        try:
+            image = frame.rgb()
+        except ImageError as error:
+            self._outputs.refuse(frame.topic, "image", str(error))
+            return
+        masks = {i: mask for entry in given for i, mask in entry.masks.items()}
+        names = {i: text for entry in given for i, text in entry.labels.items()}
+        if not masks and not self._followed():
+            self._finish_frame(frame, image, np.zeros(image.shape[:2], np.uint16), None)
+            return
+        try:
+            result = self._lazy.step(image, frame.stamp, masks=masks or None, labels=names or None)
+        except TrackerError as error:
+            topic = given[0].topic if given else frame.topic
+            self._outputs.refuse(topic, fault_kind(error), str(error))
+            if given:
+                self._process_with(frame, [])
+            return
+        self._note_tracked(frame, result.labels)
+        self._waiting = _WaitingFrame(frame, image, result)
+        self.see_objects()
+        self._ask(frame, result)
+        if self.correction_wait > 0 and self._waiting_for:
+            deadline = time.monotonic() + self.correction_wait
+            self._serve_commands(lambda: not self._waiting_for, deadline)
+        self._finish_waiting()
+
+    def _note_tracked(self, frame: ReceivedFrame, labels: LabelArray) -> None:
+        frame.labels = labels
+        self._newest = frame
+        self._processed = max(self._processed, frame.stamp)
+
+    def _finish_waiting(self) -> None:
+        """Publish the frame that waits for corrections, if one does, as it is by now."""
+        waiting, self._waiting = self._waiting, None
+        self._waiting_for = set()
+        if waiting is None:
+            return
+        labels, result = waiting.frame.labels, waiting.result
+        assert labels is not None
+        gone = [t.object_id for t in result.tracks if t.object_id not in self.object_ids]
+        if gone:
+            labels = np.where(np.isin(labels, gone), np.uint16(0), labels)
+        if labels is not result.labels:
+            result = _with_labels(result, labels, gone)
+        self._finish_frame(waiting.frame, waiting.image, labels, result)
+
+    def _finish_frame(
+        self,
+        frame: ReceivedFrame,
+        image: NDArray[np.uint8],
+        labels: LabelArray,
+        result: StepResult | None,
+    ) -> None:
+        self._note_tracked(frame, labels)
+        # First, so that whoever has the frame's mask finds its tracks here.
+        self.published = Published(frame.stamp, () if result is None else tuple(result.tracks))
+        self._outputs.publish_frame(frame, image, labels, result)
+        self._see_upkeep()
+
+    def _ask(self, frame: ReceivedFrame, result: StepResult) -> None:
+        self._waiting_for = {(frame.stamp, request.object_id) for request in result.requests}
+        for request in result.requests:
+            if request.source is Source.OPERATOR:
+                self._outputs.ask_operator(frame, request)
+            else:
+                self._outputs.ask_corrector(frame, request)
+
+    # ---- corrections
+
+    def apply(self, correction: SessionCorrection) -> Outcome:
+        """Hand a corrected mask to the tracker and publish what became of it."""
+        self._waiting_for.discard((correction.stamp, correction.object_id))
+        masks = {correction.object_id: correction.mask}
+        outcome = self._lazy.apply(Correction(correction.stamp, masks, correction.source))
+        frame = self._frame_of(correction.stamp)
+        if outcome.applied_stamp is not None:
+            corrected = self._frame_of(outcome.applied_stamp)
+            if corrected is not None:
+                corrected.labels = outcome.labels
+        self._outputs.publish_correction(frame, correction, outcome)
+        return outcome
+
+    def give_up(self, stamp: int, object_id: int, source: Source) -> None:
+        """Note that the service gave no mask for this object and frame.
+
+        The tracker's own request ends there; a person may try again.
+        """
+        self._waiting_for.discard((stamp, object_id))
+        if source is Source.PSEUDO:
+            self._lazy.dismiss(object_id, Source.PSEUDO)
+
+    def dismiss(self, object_id: int) -> None:
+        """Note that a person who was asked about an object has nothing to correct."""
+        self._lazy.dismiss(object_id, Source.OPERATOR)
+
+    # ---- objects
+
+    def find_frame(self, stamp: int) -> ReceivedFrame:
+        """The frame of this stamp, or the newest tracked one for 0; raises RefusedError."""
+        if stamp == 0:
+            newest = self._newest or self._history.newest()
+            if newest is None:
+                raise RefusedError("no frame", "no frame has been received yet")
+            return newest
+        frame = self._frame_of(stamp)
+        if frame is None:
+            raise RefusedError("forgotten stamp", f"there is no recent frame of stamp {stamp} ns")
+        return frame
+
+    def give_masks(self, given: GivenMasks) -> str:
+        """Show objects on a frame: now, or when the frame of that stamp arrives.
+
+        Objects that are tracked already get the mask as the truth of that frame. Returns how it
+        was done if that was not simply as asked, else "". Raises RefusedError or a TrackerError,
+        with nothing changed.
+        """
+        if not given.masks:
+            raise RefusedError("no object", "the label map names no object: every value is 0")
+        newest = self._newest
+        stamp = given.stamp or self.find_frame(0).stamp
+        given = replace(given, stamp=stamp)
+        if stamp > self._processed and self._frame_of(stamp) is None:
+            self._early.keep(given)
+            return f"the frame of stamp {stamp} ns has not come yet: shown when it does"
+        frame = self.find_frame(stamp)
+        self._check_sizes(given, frame)
+        note = ""
+        if stamp > self._processed:
+            self._process_with(frame, [given])
+        elif newest is not None and stamp == newest.stamp and self._followed():
+            self._add_to_newest(given, newest)
+        elif not self._followed():
+            # Nothing is tracked, so nothing is lost by starting at that frame.
+            self._lazy.reset()
+            self._process_with(frame, [given])
+        else:
+            assert newest is not None
+            note = self._add_to_past(given, frame, newest)
+        self.see_objects()
+        if not set(given.masks) <= set(self.object_ids):
+            raise RefusedError("not added", f"the objects could not be added at stamp {stamp} ns")
+        return note
+
+    def free_ids(self, count: int, taken: Sequence[int] = (), *, stamp: int = 0) -> list[int]:
+        """The lowest `count` object ids that are neither followed nor in `taken`.
+
+        stamp: of a past frame (ns) on which they will be shown: no object had them since.
+        """
+        used = {*self._followed(), *taken, *(self._lazy.ids_since(stamp) if stamp else ())}
+        ids: list[int] = []
+        candidate = 1
+        while len(ids) < count:
+            if candidate not in used:
+                ids.append(candidate)
+            candidate += 1
+        return ids
+
+    def remove(self, object_ids: Sequence[int]) -> tuple[int, ...]:
+        """Forget objects (all where none is named); raises a TrackerError for an unknown one."""
+        ids = tuple(object_ids) or self._followed()
+        self._lazy.remove_objects(list(ids))
+        self._stop_waiting_for(ids)
+        self.see_objects()
+        return ids
+
+    def pause_objects(self, object_ids: Sequence[int], *, pause: bool) -> tuple[int, ...]:
+        """Pause objects or resume them (all where none is named); returns which were meant.
+
+        Raises a TrackerError for an unknown one, with nothing changed.
+        """
+        ids = tuple(dict.fromkeys(object_ids)) or self._followed()
+        if pause:
+            self._lazy.pause_objects(ids)
+            self._stop_waiting_for(ids)
+        else:
+            self._lazy.resume_objects(ids)
+        return ids
+
+    def reset(self, *, images: bool = True) -> None:
+        """Forget every object, early mask and frame; any stamp and size may follow.
+
+        images: whether recent images are forgotten too.
+        """
+        self._lazy.reset()
+        if images:
+            self._history.clear()
+        self._early.clear()
+        self._waiting, self._waiting_for = None, set()
+        self._processed, self._newest = -1, None
+        self._resets += 1
+        self.published = Published()
+        self.see_objects()
+
+    def configure(self, config: LazyConfig, correction_wait: float) -> None:
+        """Use other thresholds from the next frame on."""
+        self._lazy.config = config
+        self._history.set_max_age(config.history_time)
+        self.correction_wait = correction_wait
+
+    def pause(self) -> None:
+        """Close the newest frame: no more are coming for now."""
+        self._finish_waiting()
+        self._lazy.close()
+
+    # ---- how
+
+    def _add_to_newest(self, given: GivenMasks, newest: ReceivedFrame) -> None:
+        labels = dict(given.labels)
+        result = self._lazy.add_objects(dict(given.masks), stamp=newest.stamp, labels=labels)
+        if self._waiting is None:
+            self._finish_frame(newest, newest.rgb(), result.labels, result)
+            return
+        # Not published yet: the objects go out with the frame.
+        changes = [*self._waiting.result.changes, *result.changes]
+        self._waiting.result = replace(result, changes=changes)
+        newest.labels = result.labels
+
+    def _add_to_past(self, given: GivenMasks, frame: ReceivedFrame, newest: ReceivedFrame) -> str:
+        """Shows objects on a frame that has passed; returns how."""
+        if not self._lazy.keeps(frame.stamp):
+            tracked = frame.labels is not None
+            self._add_to_newest(self._carried_forward(given, frame, newest), newest)
+            why = "'s features are not kept" if tracked else " was never tracked"
+            return (
+                f"that frame{why}: the objects were found again in the newest one, and begin there"
+            )
+        outcome = self._lazy.add_to_past(given.masks, frame.stamp, dict(given.labels))
+        frame.labels = outcome.labels
+        self._see_upkeep()
+        return outcome.reason
+
+    def _carried_forward(
+        self, given: GivenMasks, frame: ReceivedFrame, newest: ReceivedFrame
+    ) -> GivenMasks:
+        """The masks of an older frame as the network finds them in the newest one.
+
+        A tracker of its own segments the older frame with the masks and then the newest: other
+        objects keep their memory, at the price of two more frames' work.
+        """
+        tracker = self._make_tracker()
+        # What else was there keeps the new objects from spreading over it.
+        others = {} if frame.labels is None else masks_of_labels(frame.labels)
+        tracker.memorize(tracker.segment(frame.rgb(), {**others, **given.masks}, stamp=frame.stamp))
+        labels = tracker.segment(newest.rgb(), stamp=newest.stamp).labels()
+        masks = {object_id: labels == object_id for object_id in given.masks}
+        gone = [str(object_id) for object_id, mask in masks.items() if not mask.any()]
+        if gone:
+            raise RefusedError(
+                "gone", f"object {', '.join(gone)} was not found again in the newest frame"
+            )
+        return replace(given, stamp=newest.stamp, masks=masks)
+
+    def _frame_of(self, stamp: int) -> ReceivedFrame | None:
+        if self._newest is not None and self._newest.stamp == stamp:
+            return self._newest
+        return self._history.find(stamp)
+
+    def _check_sizes(self, given: GivenMasks, frame: ReceivedFrame) -> None:
+        size = frame.rgb().shape[:2]
+        for object_id, mask in given.masks.items():
+            if mask.shape != size:
+                raise RefusedError(
+                    "size",
+                    f"the mask of object {object_id} is {mask.shape[1]}x{mask.shape[0]}, "
+                    f"the frame {size[1]}x{size[0]} pixels",
+                )
+
+    def _stop_waiting_for(self, object_ids: Sequence[int]) -> None:
+        """No frame waits for answers that will be refused."""
+        self._waiting_for = {item for item in self._waiting_for if item[1] not in object_ids}
+
+    def _see_upkeep(self) -> None:
+        lazy = self._lazy
+        self.upkeep = Upkeep(lazy.history_bytes, lazy.frames_behind, lazy.frames_evicted)
+
+    def _followed(self) -> tuple[int, ...]:
+        """The objects that are tracked, and those that will be, once caught up."""
+        return (*self._lazy.object_ids, *self._lazy.arriving_ids)
+
+    def see_objects(self) -> None:
+        """Note which objects are followed, for those who read `object_ids` and `published`."""
+        self.object_ids = self._followed()
+        known = (t for t in self.published.tracks if t.object_id in self.object_ids)
+        self.published = replace(self.published, tracks=tuple(known))
+
+
+def _with_labels(result: StepResult, labels: LabelArray, gone: Sequence[int]) -> StepResult:
+    """The result with what its tracks say of the mask from another label map [H, W].
+
+    gone: objects that are not followed any more.
+    """
+    tracks = []
+    for track in result.tracks:
+        if track.object_id not in gone:
+            mask = labels == track.object_id
+            tracks.append(replace(track, box=box_of_mask(mask), area=int(np.count_nonzero(mask))))
+    return replace(result, labels=labels, tracks=tracks)

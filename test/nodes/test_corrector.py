@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The correction server: prompts in, masks out, nonsense refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Point
+from node_graph import Probe, Spinner, header, parameters, scene, scene_message, wait_for
+from sensor_msgs.msg import Image, RegionOfInterest
+
+from lazyxmem_ros.correction import Prompt, Refinement
+from lazyxmem_ros.nodes.conversions import mask_message, read_mask
+from lazyxmem_ros.nodes.corrector import CorrectionNode
+from lazyxmem_ros.nodes.running import NodeStartError
+from lazyxmem_ros.srv import CorrectMask
+
+NAMESPACE = "/correction_test"
+SERVICE = f"{NAMESPACE}/correct_mask"
+
+
+class CountingCorrector:
+    """Stands for a corrector whose embedding is dear: notes the keys it was given."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.keys: list[object] = []
+        self.images: list[np.ndarray] = []
+
+    def refine(
+        self, image: np.ndarray, prompts: list[Prompt], *, image_key: object = None
+    ) -> list[Refinement]:
+        self.keys.append(image_key)
+        self.images.append(image)
+        return [Refinement(np.ones(image.shape[:2], bool), 0.5) for _ in prompts]
+
+
+@pytest.fixture(scope="module")
+def server(ros: None) -> Iterator[CorrectionNode]:
+    arguments = ["--ros-args", "-r", f"__ns:={NAMESPACE}", "-p", "corrector:=grabcut"]
+    node = CorrectionNode(cli_args=arguments)
+    spinner = Spinner(node)
+    yield node
+    spinner.close()
+
+
+def test_the_embedded_refiner_serves_where_nothing_else_is_asked_for(
+    ros: None, probe: Probe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(tmp_path))  # where no SAM-HQ lies
+    node = CorrectionNode(cli_args=["--ros-args", "-r", "__ns:=/default_corrector"])
+    spinner = Spinner(node)
+    try:
+        asked = request(3, prior=mask_message(scene(3)[1], header(3)), prior_iou=0.95)
+        response = probe.call(CorrectMask, "/default_corrector/correct_mask", asked)
+    finally:
+        spinner.close()
+    assert response.success, response.message
+    assert response.corrector == "refiner"
+    assert iou(read_mask(response.mask), scene(3)[1]) > 0.9
+
+
+def request(index: int = 0, **fields: Any) -> CorrectMask.Request:
+    _, mask = scene(index)
+    rows, columns = np.nonzero(mask)
+    middle = Point(x=float(columns.mean()), y=float(rows.mean()))
+    fields = {"image": scene_message(index), "positive": [middle], **fields}
+    return CorrectMask.Request(**fields)
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first & second).sum() / (first | second).sum())
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
+def test_a_click_gives_the_object(server: CorrectionNode, probe: Probe, encoding: str) -> None:
+    asked = request(3, image=scene_message(3, encoding))
+    response = probe.call(CorrectMask, SERVICE, asked)
+    assert response.success, response.message
+    assert response.corrector == "grabcut"
+    assert response.mask.header == header(3)
+    assert 0.0 <= response.score <= 1.0
+    assert iou(read_mask(response.mask), scene(3)[1]) > 0.9
+
+
+class FailingCorrector(CountingCorrector):
+    """Gives back something with the score by which correctors say that they failed."""
+
+    def refine(
+        self, image: np.ndarray, prompts: list[Prompt], *, image_key: object = None
+    ) -> list[Refinement]:
+        return [Refinement(np.ones(image.shape[:2], bool), 0.0) for _ in prompts]
+
+
+def test_a_corrector_that_failed_gives_no_mask(
+    server: CorrectionNode, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_corrector", FailingCorrector())
+    response = probe.call(CorrectMask, SERVICE, request(3))
+    assert not response.success
+    assert response.message == "the corrector found nothing"
+    assert response.mask.height == 0
+
+
+class BrokenCorrector(CountingCorrector):
+    """A corrector whose device gives up."""
+
+    def refine(
+        self, image: np.ndarray, prompts: list[Prompt], *, image_key: object = None
+    ) -> list[Refinement]:
+        raise RuntimeError("out of memory")
+
+
+def test_a_corrector_that_breaks_costs_its_request_alone(
+    server: CorrectionNode, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(server, "_corrector", BrokenCorrector())
+        response = probe.call(CorrectMask, SERVICE, request(3))
+    assert not response.success
+    assert response.message == "RuntimeError: out of memory"
+    assert probe.call(CorrectMask, SERVICE, request(3)).success
+
+
+def test_a_box_and_a_prior_serve_too(server: CorrectionNode, probe: Probe) -> None:
+    mask = scene(5)[1]
+    rows, columns = np.nonzero(mask)
+    box = RegionOfInterest(
+        x_offset=int(columns[0]) - 2,
+        y_offset=int(rows[0]) - 2,
+        width=28,
+        height=28,
+    )
+    boxed = probe.call(CorrectMask, SERVICE, request(5, positive=[], has_box=True, box=box))
+    assert boxed.success, boxed.message
+    assert iou(read_mask(boxed.mask), mask) > 0.9
+    rough = np.roll(mask, 3, axis=1)
+    asked = request(5, positive=[], prior=mask_message(rough, header(5)))
+    refined = probe.call(CorrectMask, SERVICE, asked)
+    assert refined.success, refined.message
+    assert iou(read_mask(refined.mask), mask) > iou(rough, mask)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"positive": []}, "prompt"),
+        ({"positive": [Point(x=500.0, y=3.0)]}, "(500, 3)"),
+        ({"positive": [Point(x=float("nan"), y=3.0)]}, "outside"),
+        ({"image": Image()}, "encoding ''"),
+        ({"image": Image(encoding="rgb8")}, "empty"),
+        ({"prior": mask_message(np.ones((3, 4), bool), header(0))}, "the prior mask is 4x3"),
+        ({"prior": Image(encoding="rgb8", height=1, width=1, step=3, data=[1, 2, 3])}, "label map"),
+        ({"has_box": True}, "box"),
+    ],
+)
+def test_nonsense_is_refused_with_the_reason(
+    server: CorrectionNode, probe: Probe, fields: dict[str, Any], fault: str
+) -> None:
+    response = probe.call(CorrectMask, SERVICE, request(**fields))
+    assert not response.success
+    assert fault in response.message
+    assert probe.call(CorrectMask, SERVICE, request()).success  # it serves on
+
+
+def test_an_image_is_decoded_and_keyed_once_per_stamp(
+    server: CorrectionNode, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = CountingCorrector()
+    monkeypatch.setattr(server, "_corrector", counting)
+    for index in (7, 7, 8):
+        assert probe.call(CorrectMask, SERVICE, request(index)).success
+    first, second, third = counting.keys
+    assert first == second != third
+    assert counting.images[0] is counting.images[1]
+    np.testing.assert_array_equal(counting.images[2], scene(8)[0])
+    unstamped = scene_message(9)
+    unstamped.header.stamp.sec = unstamped.header.stamp.nanosec = 0
+    assert probe.call(CorrectMask, SERVICE, request(image=unstamped)).success
+    assert counting.keys[-1] is None  # nothing says that two images without a stamp are one
+
+
+def test_it_reports(server: CorrectionNode, probe: Probe) -> None:
+    probe.listen(DiagnosticArray, "/diagnostics")
+    probe.call(CorrectMask, SERVICE, request())
+
+    def report() -> dict[str, str]:
+        own = [
+            status
+            for message in probe.messages("/diagnostics")
+            for status in message.status
+            if status.name == "lazyxmem_correction: grabcut"
+        ]
+        return {pair.key: pair.value for pair in own[-1].values} if own else {}
+
+    wait_for(lambda: int(report().get("answered", 0)) > 0, "the report")
+    assert int(report()["requests"]) >= int(report()["answered"])
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"corrector": "sam_hq", "checkpoint": "/nowhere/sam.pth"}, "/nowhere/sam.pth"),
+        ({"corrector": "sam_hq"}, "sam_hq_vit_tiny.pth"),
+        ({"corrector": "sam_hq", "device": "tpu"}, "tpu"),
+    ],
+)
+def test_a_corrector_that_cannot_be_made_is_named(
+    ros: None,
+    values: dict[str, str],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(tmp_path_factory.mktemp("empty")))
+    if "device" in values:
+        broken = tmp_path_factory.mktemp("weights") / "sam.pth"
+        broken.write_bytes(b"")
+        values = {**values, "checkpoint": str(broken)}
+    with pytest.raises(NodeStartError) as caught:
+        CorrectionNode(parameter_overrides=parameters(**values))
+    assert reason in str(caught.value)
+
+
+Start = Callable[..., Any]
+
+
+def test_ctrl_c_ends_it_cleanly(start: Start) -> None:
+    server = start("correction", {})
+    wait_for(lambda: "serves" in server.log, "the server")
+    assert server.stop() == 0
+    assert "Traceback" not in server.log

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recent frames: found by stamp, bounded in bytes and age."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from node_graph import FIRST_STAMP, STEP, scene, scene_message
+from sensor_msgs.msg import CompressedImage
+
+from lazyxmem_ros.nodes.conversions import image_message
+from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
+
+
+def frame(index: int) -> ReceivedFrame:
+    message = scene_message(index)
+    return ReceivedFrame(FIRST_STAMP + index * STEP, "/image", message, time.monotonic())
+
+
+def indices(history: FrameHistory, up_to: int) -> list[int]:
+    return [i for i in range(up_to) if history.find(FIRST_STAMP + i * STEP) is not None]
+
+
+def test_frames_are_found_by_their_stamp() -> None:
+    history = FrameHistory(1 << 30, 1 << 60)
+    assert history.newest() is None
+    frames = [frame(index) for index in range(4)]
+    for one in frames:
+        history.add(one)
+    assert history.find(frames[2].stamp) is frames[2]
+    assert history.find(frames[2].stamp + 1) is None
+    assert history.newest() is frames[3]
+    history.clear()
+    assert len(history) == 0
+
+
+def test_the_oldest_go_beyond_so_many_bytes_or_seconds() -> None:
+    size = frame(0).nbytes
+    by_bytes = FrameHistory(3 * size, 1 << 60)
+    by_age = FrameHistory(1 << 60, 2 * STEP)
+    tiny = FrameHistory(1, 1 << 60)
+    for index in range(6):
+        for history in (by_bytes, by_age, tiny):
+            history.add(frame(index))
+    assert indices(by_bytes, 6) == [3, 4, 5]
+    assert indices(by_age, 6) == [3, 4, 5]
+    assert indices(tiny, 6) == [5]  # the newest always stays
+    by_age.set_max_age(0)
+    by_age.add(frame(6))
+    assert indices(by_age, 7) == [6]
+
+
+def test_a_published_label_map_counts() -> None:
+    one = frame(0)
+    before = one.nbytes
+    one.labels = np.zeros((10, 10), np.uint16)
+    assert one.nbytes == before + 200
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_frame_gives_its_image_as_a_message(compressed: bool) -> None:
+    import cv2
+
+    image = scene(0)[0]
+    message = scene_message(0)
+    if compressed:
+        _, data = cv2.imencode(".png", image[..., ::-1])
+        message = CompressedImage(header=message.header, format="png", data=data.tobytes())
+    one = ReceivedFrame(FIRST_STAMP, "/image", message, 0.0)
+    given = one.image_message()
+    assert given.header == message.header
+    if compressed:
+        expected = image_message(image, "rgb8", message.header)
+        assert (given.encoding, given.data) == (expected.encoding, expected.data)
+    else:
+        assert given is message  # passed on as it came
+    np.testing.assert_array_equal(one.rgb(), image)

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The session on the network that comes with the package: what it tracks is of account here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from node_graph import FIRST_STAMP, STEP
+from session_harness import Rig
+
+from lazyxmem_ros.lazy import LazyConfig, Source
+from lazyxmem_ros.nodes.tracker.session_types import GivenMasks, RefusedError, SessionCorrection
+
+GOOD = 0.55
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_an_object_shown_late_begins_on_its_own_frame(rig: Rig) -> None:
+    """Another is tracked, and goes on being tracked; then all is as if both had been shown."""
+    at_once = Rig()
+    for each in (rig, at_once):
+        each.track(0)
+        each.give(0, 1)
+        each.track(1)
+    at_once.give(1, 2)
+    rig.track(2, 3, 4)
+    at_once.track(2, 3, 4)
+    published = list(rig.outputs.order)
+    note = rig.give(1, 2)
+    assert "shown 3 frames late, on the frame itself" in note
+    assert rig.outputs.order == published  # nothing that was out goes out again
+    assert rig.session.object_ids == (1, 2)
+    assert rig.session.upkeep.frames_behind > 0
+    assert rig.session.free_ids(1) == [3]
+    shown = rig.history.find(FIRST_STAMP + STEP)
+    assert shown is not None
+    assert shown.labels is not None
+    np.testing.assert_array_equal(shown.labels == 2, rig.scene.masks(1)[2])
+    for each in (rig, at_once):
+        each.track(*range(5, 12))
+    assert rig.session.upkeep.frames_behind == 0
+    assert [track.object_id for track in rig.session.published.tracks] == [1, 2]
+    for index in (10, 11):
+        stamp = FIRST_STAMP + index * STEP
+        np.testing.assert_array_equal(rig.outputs.labels[stamp], at_once.outputs.labels[stamp])
+    assert rig.overlap(11, 2) > GOOD
+    assert rig.overlap(11, 1) > GOOD
+
+
+def test_the_only_other_object_may_go_while_one_arrives(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1)
+    rig.track(1, 2, 3)
+    rig.give(1, 2)
+    rig.session.remove([1])
+    assert rig.session.object_ids == (2,)
+    rig.track(4, 5, 6)
+    assert rig.overlap(6, 2) > GOOD
+    assert rig.session.remove([]) == (2,)
+    assert rig.session.object_ids == ()
+
+
+def test_a_free_id_for_a_past_frame_was_nobodys_since(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1, 2)
+    rig.track(1, 2)
+    rig.session.remove([2])
+    rig.track(3)
+    assert rig.session.free_ids(1) == [2]
+    assert rig.session.free_ids(1, stamp=FIRST_STAMP + STEP) == [3]
+
+
+@pytest.fixture
+def forgetful() -> Rig:
+    """Without the features of past frames."""
+    return Rig(correction_horizon=0)
+
+
+def test_where_features_are_not_kept_it_is_found_on_the_newest_frame(forgetful: Rig) -> None:
+    """Another is tracked, so time cannot be turned back: it is carried forward."""
+    rig = forgetful
+    rig.track(0)
+    rig.give(0, 1)
+    rig.track(1, 2, 3, 4)
+    stale = rig.scene.masks(1)[2]
+    truth = rig.scene.masks(4)[2]
+    assert "features are not kept: the objects were found again" in rig.give(1, 2)
+    assert rig.session.object_ids == (1, 2)
+    assert rig.outputs.order[-1] == FIRST_STAMP + 4 * STEP  # the newest frame, published again
+    unmoved = float((stale & truth).sum() / (stale | truth).sum())
+    assert rig.overlap(4, 2) > GOOD > unmoved
+    assert rig.overlap(4, 1) > GOOD
+    rig.track(5)
+    assert rig.overlap(5, 2) > GOOD
+    assert rig.overlap(5, 1) > GOOD
+
+
+def test_an_object_shown_on_a_frame_that_was_dropped_is_carried_forward(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1)
+    rig.receive(1)  # dropped for frame 2
+    rig.track(2, 3)
+    assert "was never tracked: the objects were found again" in rig.give(1, 2)
+    assert rig.outputs.order[-1] == FIRST_STAMP + 3 * STEP
+    assert rig.overlap(3, 2) > GOOD
+
+
+def test_an_object_that_is_gone_by_now_is_refused(forgetful: Rig) -> None:
+    rig = forgetful
+    rig.track(0)
+    rig.give(0, 1)
+    rig.track(1)
+    rig.scene.textures[1] = rig.scene.background  # the second disc is nowhere to be seen
+    ghost = rig.frame(2)
+    rig.history.add(ghost)
+    rig.session.process(ghost)
+    with pytest.raises(RefusedError, match="object 2 was not found again"):
+        rig.give(1, 2)
+    assert rig.session.object_ids == (1,)
+
+
+def test_the_first_object_may_be_shown_on_a_past_frame(rig: Rig) -> None:
+    """Nothing is tracked yet, so tracking begins there."""
+    rig.track(0, 1, 2)
+    rig.give(1, 1)
+    assert rig.outputs.order[-1] == FIRST_STAMP + STEP
+    rig.track(3)
+    assert rig.overlap(3, 1) > GOOD
+
+
+def test_a_dropped_frame_that_a_mask_names_is_tracked_after_all(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(2, 1)  # held until it comes
+    rig.receive(1)
+    rig.receive(2)  # dropped for frame 3
+    rig.track(3)
+    assert rig.outputs.order == [FIRST_STAMP + i * STEP for i in (0, 2, 3)]
+    assert rig.overlap(2, 1) == 1.0
+    assert rig.overlap(3, 1) > GOOD
+
+
+def test_masks_may_come_before_the_worker_reaches_their_frame(rig: Rig) -> None:
+    rig.track(0)
+    slow = rig.receive(1)
+    rig.give(1, 1)  # frame 1 was received, and waits
+    assert rig.outputs.order[-1] == slow.stamp
+    rig.session.process(slow)  # it is not tracked twice
+    assert rig.outputs.order == [FIRST_STAMP, slow.stamp]
+
+
+def test_masks_whose_frame_got_lost_are_refused(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(2, 1)
+    rig.track(1, 3)
+    [refused] = rig.outputs.refused
+    assert refused.startswith("init: frame never came: ")
+    assert str(FIRST_STAMP + 2 * STEP) in refused
+    assert rig.session.object_ids == ()
+
+
+def test_all_masks_that_were_held_for_a_frame_are_shown_on_it(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(1, 1)
+    rig.give(1, 2)
+    small = {3: np.ones((4, 4), bool)}  # does not fit, and keeps no other out
+    rig.session.give_masks(GivenMasks(FIRST_STAMP + STEP, small, topic="init"))
+    rig.track(1)
+    assert rig.session.object_ids == (1, 2)
+    assert [rig.overlap(1, i) for i in (1, 2)] == [1.0, 1.0]
+    assert [text.split(":")[1] for text in rig.outputs.refused] == [" size"]
+
+
+def test_masks_held_for_a_frame_that_others_were_shown_on_first(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(1, 1)  # held
+    rig.receive(1)
+    rig.give(1, 2)  # the frame is there, and tracked at once
+    rig.track(2)
+    assert sorted(rig.session.object_ids) == [1, 2]
+    assert rig.outputs.refused == []
+
+
+def test_a_frame_that_a_newer_one_overtook_is_dropped(rig: Rig) -> None:
+    rig.track(0)
+    waiting = rig.receive(1)
+    rig.receive(2)
+    rig.give(2, 1)
+    assert not rig.session.process(waiting)
+    assert rig.session.process(rig.frame(3))
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_a_correction_is_its_own_frames(rig: Rig, late: int) -> None:
+    """The wrong object was shown; a person corrects it, at once or frames later."""
+    rig.track(0)
+    wrong = {1: rig.scene.masks(0)[2]}
+    rig.session.give_masks(GivenMasks(FIRST_STAMP, wrong))
+    rig.track(1)
+    rig.track(*range(2, 2 + late))
+    stamp = FIRST_STAMP + STEP
+    correction = SessionCorrection(stamp, 1, rig.scene.masks(1)[1], Source.OPERATOR)
+    outcome = rig.session.apply(correction)
+    assert outcome.applied, outcome.reason
+    corrected = rig.history.find(stamp)
+    assert corrected is not None
+    assert corrected.labels is not None
+    np.testing.assert_array_equal(corrected.labels == 1, rig.scene.masks(1)[1])
+    assert rig.outputs.outcomes == [outcome]
+
+
+def test_a_correction_that_cannot_be_applied_changes_nothing(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1)
+    before = rig.history.find(FIRST_STAMP)
+    assert before is not None
+    labels = before.labels
+    mask = rig.scene.masks(0)[2]
+    outcome = rig.session.apply(SessionCorrection(FIRST_STAMP + 5, 1, mask, Source.OPERATOR))
+    assert not outcome.applied
+    outcome = rig.session.apply(SessionCorrection(FIRST_STAMP, 9, mask, Source.OPERATOR))
+    assert not outcome.applied
+    assert before.labels is labels
+
+
+def test_the_tracker_may_ask_again_after_the_service_failed(rig: Rig) -> None:
+    rig.session.configure(
+        LazyConfig(
+            operator_corrections=False,
+            pseudo_entropy=0.0,
+            pseudo_rate=float("inf"),
+            pseudo_cooldown_frames=0,
+        ),
+        0.0,
+    )
+    rig.track(0)
+    rig.give(0, 1)
+    rig.track(1, 2)
+    assert [request.stamp for request in rig.outputs.asked] == [FIRST_STAMP + STEP]
+    rig.session.give_up(FIRST_STAMP + STEP, 1, Source.PSEUDO)
+    rig.track(3)
+    assert [request.stamp for request in rig.outputs.asked][1:] == [FIRST_STAMP + 3 * STEP]
+
+
+def test_an_object_may_ask_again_once_its_request_is_declined(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1)
+    rig.ask_always(request_timeout=0, max_open_requests=1)
+    rig.track(1, 2)
+    assert [request.stamp for request in rig.outputs.asked] == [FIRST_STAMP + STEP]
+    rig.session.dismiss(1)
+    rig.track(3)
+    assert [request.stamp for request in rig.outputs.asked][1:] == [FIRST_STAMP + 3 * STEP]
+
+
+def test_free_ids_are_the_lowest(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 2)
+    assert rig.session.free_ids(3, taken=[3]) == [1, 4, 5]

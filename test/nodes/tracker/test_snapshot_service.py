@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker node over DDS: a snapshot on request keeps nobody waiting but who asked for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from node_graph import WAIT_S, wait_for
+from std_srvs.srv import Trigger
+from tracker_harness import Tracker
+
+from lazyxmem_ros.lazy import Snapshot, read_snapshot, write_snapshot
+from lazyxmem_ros.nodes.tracker import snapshots
+from lazyxmem_ros.srv import ListObjects
+
+OwnTracker = Callable[..., Tracker]
+
+
+@pytest.fixture
+def tracker(own_tracker: OwnTracker, tmp_path: Path) -> Tracker:
+    """It saves on request only."""
+    return own_tracker(snapshot_path=str(tmp_path / "snapshot"), snapshot_period=0.0)
+
+
+def save(tracker: Tracker) -> Any:
+    return tracker.probe.ask(Trigger, f"{tracker.name}/save_snapshot", Trigger.Request())
+
+
+def test_a_slow_disk_keeps_nothing_else_waiting(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tracker.show_object(0)
+    entered, gate = threading.Event(), threading.Event()
+
+    def write_slowly(snapshot: Snapshot, path: Path) -> int:
+        entered.set()
+        assert gate.wait(WAIT_S)
+        return write_snapshot(snapshot, path)
+
+    monkeypatch.setattr(snapshots, "write_snapshot", write_slowly)
+    saved = save(tracker)
+    assert entered.wait(WAIT_S)
+    tracker.send(1)
+    tracker.probe.call(ListObjects, f"{tracker.name}/list_objects", ListObjects.Request())
+    assert not saved.done()
+    gate.set()
+    wait_for(saved.done, "the answer")
+    assert saved.result().success, saved.result().message
+    lazy = tracker.node._parts.session._lazy
+    assert set(read_snapshot(tmp_path / "snapshot", lazy.tracker).objects) == {1}
+
+
+def test_a_snapshot_that_fails_is_answered(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker.send(0)
+
+    def fail() -> Snapshot:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tracker.node._parts.session._lazy, "snapshot", fail)
+        answer = save(tracker)
+        wait_for(answer.done, "the answer")
+    assert not answer.result().success
+    assert "was not saved: out of memory" in answer.result().message
+    answer = save(tracker)
+    wait_for(answer.done, "the next answer")
+    assert answer.result().success
