@@ -24,8 +24,7 @@ from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.evaluation.display import Display
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
 from lazyxmem_ros.evaluation.graph.processes import interruptible
-from lazyxmem_ros.evaluation.graph.run import TRIGGERS, GraphMode
-from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
+from lazyxmem_ros.evaluation.job import JobReport
 from lazyxmem_ros.evaluation.methods import (
     EVERY_N_DEFAULT,
     ORACLE_IOU_DEFAULT,
@@ -35,14 +34,14 @@ from lazyxmem_ros.evaluation.methods import (
     all_methods,
     choose_methods,
 )
-from lazyxmem_ros.evaluation.report import write_report
-from lazyxmem_ros.evaluation.run import (
+from lazyxmem_ros.evaluation.plan import (
     RANDOM_REPEATS_DEFAULT,
     EvaluationPlan,
-    Executor,
-    Results,
-    evaluate,
+    GraphMode,
+    TrackerSettings,
 )
+from lazyxmem_ros.evaluation.report import write_report
+from lazyxmem_ros.evaluation.run import Executor, Results, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
 
@@ -266,7 +265,7 @@ def _default_methods(sequences: Sequence[VideoSequence], *, graph: bool) -> list
         for name, method in all_methods().items()
         # `user` asks as the reference does; what it makes of the answers tells them apart.
         if (truth or not method.asks_operator or name == REFERENCE)
-        and (not graph or method.trigger in TRIGGERS)
+        and (not graph or method.runs_in_graph)
     ]
 
 

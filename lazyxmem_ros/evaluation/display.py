@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lazyxmem_ros.evaluation.jobs import JobReport
+from lazyxmem_ros.evaluation.job import JobReport
 
 
 class Display:

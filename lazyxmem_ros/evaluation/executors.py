@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from lazyxmem_ros.evaluation.errors import EvaluationError
-from lazyxmem_ros.evaluation.jobs import Job, JobReport, run_job
+from lazyxmem_ros.evaluation.job import JobReport, run_job
+from lazyxmem_ros.evaluation.plan import Job
 
 POLL_S = 0.1
 MANAGER_END_S = 5.0
@@ -100,7 +101,7 @@ class _ProcessPool:
         # Workers forked from here would share the state of PyTorch's and OpenCV's threads; those
         # forked from a server that has only imported them start as quickly and share nothing.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["lazyxmem_ros.evaluation.jobs"])
+        context.set_forkserver_preload(["lazyxmem_ros.evaluation.job"])
         self._messages = context.Queue()
         self._folder = folder
         self._progressed = progressed

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from lazyxmem_ros.evaluation.errors import MethodError
@@ -13,6 +14,9 @@ NEVER = float("inf")
 EVERY_N_DEFAULT = 50
 """At most 2 % of frames corrected."""
 ORACLE_IOU_DEFAULT = 0.5
+
+Schedule = Mapping[int, frozenset[int]]
+"""Object id -> numbers of the frames on which the operator is asked (Trigger.RANDOM)."""
 
 
 class Trigger(enum.Enum):
@@ -49,6 +53,15 @@ class Method:
     def asks_operator(self) -> bool:
         """Whether the operator is ever asked."""
         return self.trigger is not Trigger.NOBODY
+
+    @property
+    def runs_in_graph(self) -> bool:
+        """Whether it can run through the ROS graph, where the tracker alone asks.
+
+        A question of somebody else's comes when the frame's mask is out already; offline its answer
+        is part of that mask.
+        """
+        return self.trigger in (Trigger.NOBODY, Trigger.POLICY)
 
 
 @dataclass(frozen=True)

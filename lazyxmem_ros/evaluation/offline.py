@@ -28,7 +28,7 @@ from lazyxmem_ros.correction.base import (
 )
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.sequences import Sample, VideoSequence
-from lazyxmem_ros.evaluation.methods import Method, Trigger
+from lazyxmem_ros.evaluation.methods import Method, Schedule, Trigger
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.rows import NAN, FrameRows, Measured, event_row, overlap, truth_of
 from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
@@ -43,9 +43,6 @@ from lazyxmem_ros.lazy import (
 from lazyxmem_ros.xmem import FrameError
 
 Labels = NDArray[np.uint16]
-Schedule = Mapping[int, frozenset[int]]
-"""Object id -> numbers of the frames on which the operator is asked (Trigger.RANDOM)."""
-
 NANOSECONDS_PER_SECOND = 1e9
 USABLE_SCORE = 0.0
 """A refinement with this score is the corrector's way of saying that it failed."""
@@ -89,8 +86,8 @@ class RunLog:
 class SequenceRunner:
     """Runs a method over a sequence; iterate it to get every tracked frame, then read `log`.
 
-    strict: raise DatasetError at the first fault instead of leaving the frame out. Raises
-    DatasetError where a sequence has nothing to track.
+    strict: raise DatasetError at the first fault instead of leaving the frame out. log: takes the
+    rows, a new one where None. Raises DatasetError where a sequence has nothing to track.
     """
 
     def __init__(
@@ -102,9 +99,10 @@ class SequenceRunner:
         *,
         schedule: Schedule | None = None,
         strict: bool = False,
+        log: RunLog | None = None,
     ) -> None:
-        self._rows = FrameRows()
-        self.log = RunLog(self._rows.rows)
+        self.log = RunLog() if log is None else log
+        self._rows = FrameRows(self.log.frames)
         self._tracker = tracker
         self._corrector = corrector
         self._operator = operator

@@ -23,7 +23,8 @@ from typing import Any
 from lazyxmem_ros.data.errors import DataError
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.executors import Finished, run_in_pool
-from lazyxmem_ros.evaluation.jobs import Job, JobReport, run_job
+from lazyxmem_ros.evaluation.job import JobReport, run_job
+from lazyxmem_ros.evaluation.plan import Job
 
 ATTEMPTS = 4
 """How often a job is begun before it is given up, where workers die under it."""

@@ -22,7 +22,7 @@ from lazyxmem_ros.evaluation.figures import (
     timeline_figure,
     to_png,
 )
-from lazyxmem_ros.evaluation.jobs import JobReport
+from lazyxmem_ros.evaluation.job import JobReport
 from lazyxmem_ros.evaluation.methods import REFERENCE, Method
 from lazyxmem_ros.evaluation.run import JOBS_FOLDER, Results
 

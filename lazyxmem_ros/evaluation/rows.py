@@ -28,10 +28,13 @@ class Measured(NamedTuple):
 
 
 class FrameRows:
-    """Scores frames in order; remembers each object's first frame and its mask before."""
+    """Scores frames in order; remembers each object's first frame and its mask before.
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+    rows: the list that the rows are added to, a new one where None.
+    """
+
+    def __init__(self, rows: list[dict[str, Any]] | None = None) -> None:
+        self.rows: list[dict[str, Any]] = [] if rows is None else rows
         self.first_index: dict[int, int] = {}
         self._previous: dict[int, BoolMask] = {}
 

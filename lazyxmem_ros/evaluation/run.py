@@ -4,65 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.evaluation import tables
-from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
+from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.executors import Executor, ProcessExecutor
-from lazyxmem_ros.evaluation.graph.run import GraphMode, check_method
-from lazyxmem_ros.evaluation.jobs import (
-    FRAMES_FILE,
-    Job,
-    JobReport,
-    TrackerSettings,
-    is_complete,
-    load_tables,
-)
-from lazyxmem_ros.evaluation.methods import Method, Trigger
-from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig
+from lazyxmem_ros.evaluation.job import FRAMES_FILE, JobReport, completed_report, load_tables
+from lazyxmem_ros.evaluation.methods import Schedule
+from lazyxmem_ros.evaluation.plan import EvaluationPlan, Job
 
 JOBS_FOLDER = "jobs"
 LEVELS = ("frames", "events", "objects", "sequences", "dataset")
-RANDOM_REPEATS_DEFAULT = 3
-
-
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """What to evaluate, and how.
-
-    methods: in the report's order, references of random methods included. workers: processes.
-    random_repeats: how often a method that draws lots is run, with other lots each time.
-    graph: through the ROS graph instead of offline.
-    """
-
-    sequences: tuple[VideoSequence, ...]
-    methods: tuple[Method, ...]
-    tracker: TrackerSettings
-    operator: OperatorConfig = field(default_factory=OperatorConfig)
-    workers: int = 1
-    random_repeats: int = RANDOM_REPEATS_DEFAULT
-    strict: bool = False
-    save_masks: bool = False
-    graph: GraphMode | None = None
-
-    def __post_init__(self) -> None:
-        names = [method.name for method in self.methods]
-        for method in self.methods:
-            if method.budget_of is not None and method.budget_of not in names:
-                raise MethodError(f"{method.name} needs {method.budget_of}, which is not run")
-        if self.workers < 1 or self.random_repeats < 1:
-            raise EvaluationError("workers and repeats must be at least 1")
-        if self.graph is not None:
-            for method in self.methods:
-                check_method(method)
-            if self.workers > 1:
-                raise EvaluationError("through the graph, in real time, it is one run at a time")
+LOTS_APART = 1000
+"""Between the seeds of a random method's repeats."""
 
 
 class Observer(Protocol):
@@ -168,7 +127,7 @@ class _Progress:
     def first_jobs(self) -> list[Job]:
         """Jobs that depend on no other, without those complete already."""
         plan = self._plan
-        every = [job for sequence in plan.sequences for job in self._jobs_of(sequence)]
+        every = [job for sequence in plan.sequences for job in plan.jobs_of(sequence)]
         self._observer.planned([job.name for job in every], [len(job.sequence) for job in every])
         independent = [job for job in every if job.method.budget_of is None]
         # Long sequences first: the last process to finish then keeps the others waiting least.
@@ -184,31 +143,10 @@ class _Progress:
         self.reports.append(report)
         self._observer.finished(report, kept=kept)
 
-    def _jobs_of(self, sequence: VideoSequence) -> list[Job]:
-        plan = self._plan
-        jobs = []
-        for method in plan.methods:
-            repeats = plan.random_repeats if method.trigger is Trigger.RANDOM else 1
-            for repeat in range(repeats):
-                jobs.append(
-                    Job(
-                        sequence,
-                        method,
-                        plan.tracker,
-                        plan.operator,
-                        repeat,
-                        None,
-                        plan.strict,
-                        plan.save_masks,
-                        plan.graph,
-                    )
-                )
-        return jobs
-
     def _without_complete(self, jobs: list[Job]) -> list[Job]:
         remaining = []
         for job in jobs:
-            report = is_complete(job, self._folder)
+            report = completed_report(job, self._folder)
             if report is None:
                 remaining.append(job)
             else:
@@ -218,16 +156,15 @@ class _Progress:
 
     def _followers(self, done: Job) -> list[Job]:
         followers = []
-        for job in self._jobs_of(done.sequence):
+        for job in self._plan.jobs_of(done.sequence):
             if job.method.budget_of == done.method.name:
-                schedule = random_schedule(
-                    self._folder / done.name, seed=self._plan.operator.seed + 1000 * job.repeat
-                )
+                seed = self._plan.operator.seed + LOTS_APART * job.repeat
+                schedule = random_schedule(self._folder / done.name, seed=seed)
                 followers.append(replace(job, schedule=schedule))
         return self._without_complete(followers)
 
 
-def random_schedule(reference: Path, *, seed: int) -> dict[int, frozenset[int]]:
+def random_schedule(reference: Path, *, seed: int) -> Schedule:
     """As many frames per object as the reference run was corrected on, drawn without replacement.
 
     reference: folder of a complete job. Only frames on which an operator could answer are drawn:

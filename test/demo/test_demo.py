@@ -24,10 +24,10 @@ from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.graph.launch import MASK_TOPIC, tracker_parameters
-from lazyxmem_ros.evaluation.graph.run import GraphMode
-from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
+from lazyxmem_ros.evaluation.job import JobReport
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
-from lazyxmem_ros.evaluation.run import EvaluationPlan, Results, evaluate
+from lazyxmem_ros.evaluation.plan import EvaluationPlan, GraphMode, TrackerSettings
+from lazyxmem_ros.evaluation.run import Results, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import OFF, HoldRule, LazyConfig
 from lazyxmem_ros.nodes.tracker import parameters as node_parameters

@@ -19,10 +19,11 @@ from ray.cluster_utils import Cluster
 
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.evaluation.jobs import JobReport, TrackerSettings
+from lazyxmem_ros.evaluation.job import JobReport
 from lazyxmem_ros.evaluation.methods import choose_methods
+from lazyxmem_ros.evaluation.plan import EvaluationPlan, TrackerSettings
 from lazyxmem_ros.evaluation.ray_executor import ClusterError, RayExecutor
-from lazyxmem_ros.evaluation.run import EvaluationPlan, evaluate
+from lazyxmem_ros.evaluation.run import evaluate
 
 pytestmark = pytest.mark.slow
 FRAMES = 40
@@ -115,6 +116,7 @@ def test_a_missing_token_is_told(tmp_path: Path) -> None:
     """In a process of its own: Ray reads the mode once."""
     program = """
 import sys
+from lazyxmem_ros.evaluation.plan import EvaluationPlan, TrackerSettings
 from lazyxmem_ros.evaluation.ray_executor import ClusterError, RayExecutor
 try:
     RayExecutor(sys.argv[1])

@@ -25,15 +25,11 @@ from lazyxmem_ros.data.bags import BagWriter, StampedImage
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DamagedBagError, DatasetError
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
-from lazyxmem_ros.evaluation.jobs import (
-    Job,
-    JobReport,
-    TrackerSettings,
-    is_complete,
-    run_job,
-)
+from lazyxmem_ros.evaluation.fingerprint import fingerprint
+from lazyxmem_ros.evaluation.job import JobReport, completed_report, run_job
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
-from lazyxmem_ros.evaluation.run import EvaluationPlan, evaluate
+from lazyxmem_ros.evaluation.plan import EvaluationPlan, Job, TrackerSettings
+from lazyxmem_ros.evaluation.run import evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import OFF, LazyConfig
 
@@ -118,10 +114,10 @@ def test_other_weights_of_the_corrector_are_another_job(
         file = tmp_path / content
         file.write_text(content)
         monkeypatch.setattr(
-            "lazyxmem_ros.evaluation.jobs.corrector_weights", lambda *_, file=file: file
+            "lazyxmem_ros.evaluation.fingerprint.corrector_weights", lambda *_, file=file: file
         )
-        seen.add(job.fingerprint())
-        seen.add(job.fingerprint())
+        seen.add(fingerprint(job))
+        seen.add(fingerprint(job))
     assert len(seen) == 2
 
 
@@ -130,15 +126,15 @@ def test_other_code_is_another_job(
 ) -> None:
     plan = plan_of(two_walks, tiny_weights, ["lazy"])
     job = Job(plan.sequences[0], plan.methods[0], plan.tracker, plan.operator)
-    seen = {job.fingerprint()}
+    seen = {fingerprint(job)}
     for version in ("one", "two"):
         package = tmp_path / version
         (package / "lazy").mkdir(parents=True)
         (package / "__init__.py").touch()
         (package / "lazy" / "policy.py").write_text("AREA = 1\n" if version == "one" else "")
         monkeypatch.setattr("lazyxmem_ros.__file__", str(package / "__init__.py"))
-        seen.add(job.fingerprint())
-        seen.add(job.fingerprint())
+        seen.add(fingerprint(job))
+        seen.add(fingerprint(job))
     assert len(seen) == 3
 
 
@@ -146,7 +142,7 @@ def test_another_number_of_threads_is_the_same_job(two_walks: Path, tiny_weights
     plan = plan_of(two_walks, tiny_weights, ["lazy"])
     settings = [replace(plan.tracker, threads=number) for number in (1, 8)]
     jobs = [Job(plan.sequences[0], plan.methods[0], entry, plan.operator) for entry in settings]
-    assert jobs[0].fingerprint() == jobs[1].fingerprint()
+    assert fingerprint(jobs[0]) == fingerprint(jobs[1])
 
 
 def test_other_data_is_another_job(two_walks: Path, tiny_weights: Path, tmp_path: Path) -> None:
@@ -167,12 +163,12 @@ def test_other_data_is_another_job(two_walks: Path, tiny_weights: Path, tmp_path
         (bag, first),
     ):
         job = Job(sequence, plan.methods[0], plan.tracker, plan.operator)
-        before = job.fingerprint()
+        before = fingerprint(job)
         list(sequence.samples())
-        assert job.fingerprint() == before, "only looked at"
+        assert fingerprint(job) == before, "only looked at"
         content = file.read_bytes()
         file.write_bytes(content[:-1] + b"+")  # of equal length
-        assert job.fingerprint() != before, file.name
+        assert fingerprint(job) != before, file.name
         file.write_bytes(content)
 
 
@@ -188,9 +184,9 @@ def test_what_is_edited_during_a_run_did_not_make_its_results(
         monkeypatch.setattr("lazyxmem_ros.__file__", str(edited / "__init__.py"))
 
     run_job(job, tmp_path / "out", edit)
-    assert is_complete(job, tmp_path / "out") is None
+    assert completed_report(job, tmp_path / "out") is None
     monkeypatch.undo()
-    assert is_complete(job, tmp_path / "out") is not None
+    assert completed_report(job, tmp_path / "out") is not None
 
 
 def test_what_is_missing_is_run_again_and_nothing_twice(

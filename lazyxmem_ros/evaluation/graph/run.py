@@ -7,13 +7,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.sequences import BagSequence
-from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.graph.bag_export import TRUTH_TOPIC, export_bag
 from lazyxmem_ros.evaluation.graph.launch import (
     LOCKSTEP_WAIT_S,
@@ -22,40 +20,9 @@ from lazyxmem_ros.evaluation.graph.launch import (
     tracker_parameters,
 )
 from lazyxmem_ros.evaluation.graph.record import GraphRecord, read_record, score_record
-from lazyxmem_ros.evaluation.methods import Method, Trigger
-
-if TYPE_CHECKING:
-    from lazyxmem_ros.evaluation.jobs import Job
+from lazyxmem_ros.evaluation.plan import Job
 
 NANOSECONDS_PER_SECOND = 1e9
-TRIGGERS = (Trigger.NOBODY, Trigger.POLICY)
-"""Who can ask through the graph: there the tracker alone does. A question of somebody else's comes
-when the frame's mask is out already; offline its answer is part of that mask."""
-
-
-@dataclass(frozen=True)
-class GraphMode:
-    """How a sequence is played: at `rate` times its own speed, or in lockstep with the tracker.
-
-    In lockstep a frame also waits for its corrections, where the operator has no reaction delay:
-    everything then goes as in the offline run.
-    """
-
-    rate: float = 1.0
-    lockstep: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.rate > 0:
-            raise MethodError(f"the replay's rate must be above 0, got {self.rate}")
-
-
-def check_method(method: Method) -> None:
-    """Raise MethodError for a method that only the offline evaluation can run."""
-    if method.trigger not in TRIGGERS:
-        raise MethodError(
-            f"{method.name} is offline only: through the graph nobody but the tracker itself asks; "
-            "leave it out with --methods, or leave out --graph"
-        )
 
 
 @dataclass(frozen=True)
@@ -69,11 +36,14 @@ class GraphRun:
     faults: tuple[str, ...]
 
 
-def run_through_graph(
-    job: Job, mode: GraphMode, folder: Path, progressed: Callable[[int], None]
-) -> GraphRun:
-    """Play the job's sequence; the bags stay in `folder`. Raises ProcessError and its kin."""
-    check_method(job.method)
+def run_through_graph(job: Job, folder: Path, progressed: Callable[[int], None]) -> GraphRun:
+    """Play the job's sequence as `job.graph` says; the bags stay in `folder`.
+
+    progressed: called with the number of masks recorded so far. Raises ProcessError where a node
+    fails, DatasetError where the sequence has nothing to track.
+    """
+    mode = job.graph
+    assert mode is not None
     for name in ("bag", "published", "logs"):
         shutil.rmtree(folder / name, ignore_errors=True)
     faults: list[str] = []

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One job of an evaluation: how it is run, and its results on the disk.
+
+A job's folder is complete once its `job.json` is there; that file is written last and in one
+step, so an evaluation that was stopped goes on from the jobs that are complete.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from lazyxmem_ros.data.errors import DataError
+from lazyxmem_ros.data.sequences import Sample
+from lazyxmem_ros.evaluation.errors import EvaluationError
+from lazyxmem_ros.evaluation.fingerprint import fingerprint
+from lazyxmem_ros.evaluation.graph.run import run_through_graph
+from lazyxmem_ros.evaluation.offline import RunLog, SequenceRunner
+from lazyxmem_ros.evaluation.pictures import save_indexed_png
+from lazyxmem_ros.evaluation.plan import Job
+from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
+from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
+from lazyxmem_ros.evaluation.trackers import make_lazy_tracker, shared_corrector
+from lazyxmem_ros.evaluation.worst_frames import WorstFrames
+
+FRAMES_FILE = "frames.parquet"
+EVENTS_FILE = "events.parquet"
+JOB_FILE = "job.json"
+MASKS_FOLDER = "masks"
+WORST_FOLDER = "worst"
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What became of a job: frames tracked, seconds taken, faults of the input by sentence.
+
+    error: the sentence that ended the job early, None where it was run to the end.
+    """
+
+    name: str
+    frames: int
+    seconds: float
+    faults: tuple[str, ...]
+    error: str | None
+
+
+def completed_report(job: Job, folder: Path) -> JobReport | None:
+    """The report of a job that was completed before under the same settings, else None."""
+    file = folder / job.name / JOB_FILE
+    if not file.is_file():
+        return None
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    if kept.get("fingerprint") != fingerprint(job) or kept.get("error"):
+        return None
+    return JobReport(
+        kept["name"], kept["frames"], kept["seconds"], tuple(kept["faults"]), kept["error"]
+    )
+
+
+def run_job(
+    job: Job, folder: Path, progress: Callable[[int], None] = lambda frames: None
+) -> JobReport:
+    """Run a job and keep its results in `folder / job.name`; an error ends up in the report.
+
+    progress: called with the number of frames done so far. With `job.strict` the first
+    EvaluationError or DataError is raised.
+    """
+    loaded = fingerprint(job)  # of what is loaded now, not of what it is edited to meanwhile
+    target = folder / job.name
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    torch.set_num_threads(job.tracker.threads)
+    cv2.setNumThreads(job.tracker.threads)
+    started = time.perf_counter()
+    log = RunLog()
+    worst = WorstFrames(len(job.sequence))
+    graph = job.graph is not None
+    final = _through_graph(job, log, progress, target) if graph else _offline(job, log, progress)
+    error = None
+    try:
+        for frame in final:
+            if frame.scores and frame.sample.image is not None:
+                worst.add(frame.sample, frame.labels, float(np.mean(frame.scores)))
+            if job.save_masks:
+                save_indexed_png(target / MASKS_FOLDER / f"{frame.sample.key}.png", frame.labels)
+    except (EvaluationError, DataError) as fault:
+        if job.strict:
+            raise
+        error = str(fault)
+    _save_tables(job, log, target)
+    worst.save(target / WORST_FOLDER)
+    frames = len({row["index"] for row in log.frames})
+    seconds = time.perf_counter() - started
+    report = JobReport(job.name, frames, seconds, tuple(log.faults), error)
+    _write_at_once(target / JOB_FILE, {**asdict(report), "fingerprint": loaded})
+    return report
+
+
+def load_tables(folders: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frames and events of the given complete jobs, one table each."""
+    # Arrow's own threads sometimes still hold the file when Python ends, and abort or hang it
+    # (apache/arrow 34314 and 50482).
+    read = partial(pd.read_parquet, use_threads=False)
+    frames = [read(folder / FRAMES_FILE) for folder in folders]
+    events = [read(folder / EVENTS_FILE) for folder in folders]
+    events = [table for table in events if len(table)]
+    return (
+        pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(),
+        pd.concat(events, ignore_index=True) if events else pd.DataFrame(columns=EVENT_COLUMNS),
+    )
+
+
+class _FinalFrame(NamedTuple):
+    """A frame that nothing changes any more: its published label map, J of its scored objects."""
+
+    sample: Sample
+    labels: NDArray[np.uint16]
+    scores: list[float]
+
+
+def _offline(job: Job, log: RunLog, progress: Callable[[int], None]) -> Iterator[_FinalFrame]:
+    """Run a job on frames straight from their source; its rows go into `log` on the way."""
+    runner = SequenceRunner(
+        make_lazy_tracker(job.tracker, job.method.lazy),
+        shared_corrector(job.tracker),
+        SimulatedOperator(replace(job.operator, seed=job.operator.seed + job.repeat)),
+        job.method,
+        schedule=job.schedule,
+        strict=job.strict,
+        log=log,
+    )
+    for outcome in runner.run(job.sequence):
+        yield _FinalFrame(outcome.sample, outcome.labels, _newest_scores(log))
+        progress(outcome.sample.index + 1)
+
+
+def _through_graph(
+    job: Job, log: RunLog, progress: Callable[[int], None], target: Path
+) -> Iterator[_FinalFrame]:
+    """Run a job through the ROS graph, whose bags stay in `target`."""
+    run = run_through_graph(job, target, progress)
+    log.faults.extend(run.faults)
+    log.events.extend(run.events.to_dict("records"))
+    log.frames.extend(run.frames.to_dict("records"))
+    for sample in run.bag.samples():
+        labels = run.record.labels_at(sample.stamp)
+        if labels is not None:
+            rows = run.frames[(run.frames["index"] == sample.index) & run.frames["scored"]]
+            yield _FinalFrame(sample, labels, rows["j"].to_list())
+
+
+def _newest_scores(log: RunLog) -> list[float]:
+    """J of the newest frame's scored objects."""
+    newest = log.frames[-1]["index"] if log.frames else None
+    rows = itertools.takewhile(lambda row: row["index"] == newest, reversed(log.frames))
+    return [row["j"] for row in rows if row["scored"]]
+
+
+def _save_tables(job: Job, log: RunLog, target: Path) -> None:
+    run = {"sequence": job.sequence.name, "method": job.method.name, "repeat": job.repeat}
+    frames = pd.DataFrame([{**run, **row} for row in log.frames])
+    events = pd.DataFrame([{**run, **row} for row in log.events], columns=EVENT_COLUMNS)
+    frames.to_parquet(target / FRAMES_FILE)
+    events.to_parquet(target / EVENTS_FILE)
+
+
+def _write_at_once(path: Path, content: dict[str, Any]) -> None:
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    os.replace(draft, path)
