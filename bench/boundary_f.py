@@ -19,20 +19,19 @@ from functools import partial
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.data.pond import Scene
 from lazyxmem_ros.evaluation.metrics import BOUNDARY_TOLERANCE, boundary_f, region_similarity
 
 SIZES = ((480, 854), (720, 1280), (1080, 1920))
 SHIFT = 5
 """Pixels between prediction and truth."""
-Mask = NDArray[np.bool_]
 
 
-def plain_boundary_f(prediction: Mask, truth: Mask) -> float:
+def plain_boundary_f(prediction: BoolMask, truth: BoolMask) -> float:
     """The definition, on whole images."""
     radius = math.ceil(BOUNDARY_TOLERANCE * math.hypot(*truth.shape))
     edges = []

@@ -24,10 +24,11 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
+from lazyxmem_ros.basics import SECOND
+
 PROFILE = Path(__file__).parent.parent / "config" / "fastdds.xml"
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 SIZES = ((480, 854), (720, 1280), (1080, 1920))
-NANOSECONDS_PER_SECOND = 1_000_000_000
 MATCH_TIMEOUT_S = 20.0
 LAST_FRAME_GRACE_S = 1.0
 
@@ -49,7 +50,7 @@ def publish(height: int, width: int, frames: int, rate: float) -> None:
         due += 1 / rate
         time.sleep(max(0.0, due - time.monotonic()))
         now = time.monotonic_ns()
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, NANOSECONDS_PER_SECOND)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, SECOND)
         publisher.publish(message)
     time.sleep(LAST_FRAME_GRACE_S)
     rclpy.shutdown()
@@ -62,8 +63,8 @@ def receive(height: int, width: int, frames: int, rate: float) -> None:
     latencies: list[float] = []
 
     def on_image(message: Image) -> None:
-        sent = message.header.stamp.sec * NANOSECONDS_PER_SECOND + message.header.stamp.nanosec
-        latencies.append((time.monotonic_ns() - sent) / NANOSECONDS_PER_SECOND)
+        sent = message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+        latencies.append((time.monotonic_ns() - sent) / SECOND)
 
     node.create_subscription(Image, "bench_image", on_image, qos_profile_sensor_data)
     arguments = ("publish", str(height), str(width), str(frames), str(rate))

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lazyxmem_ros.basics import SECOND, Labels
 from lazyxmem_ros.correction import (
     CORRECTOR_NAMES,
     Corrector,
@@ -43,9 +44,7 @@ from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import XMem, XMemTracker
 
 Image = NDArray[np.uint8]
-Labels = NDArray[np.uint16]
 
-NANOSECONDS_PER_SECOND = 1_000_000_000
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 DEFAULT_RATE = 24.0
 """Frames per second of a folder, or of a video that does not say."""
@@ -208,7 +207,7 @@ def _track(
     first_masks: dict[int, NDArray[np.bool_]],
 ) -> tuple[StepResult, Labels]:
     """One frame, with the tracker's own corrections."""
-    stamp = round(index / video.rate * NANOSECONDS_PER_SECOND)
+    stamp = round(index / video.rate * SECOND)
     result = lazy.step(image, stamp, masks=first_masks if index == 0 else None)
     masks: dict[int, BoolMask] = {}
     for request in result.requests:

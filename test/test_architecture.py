@@ -45,7 +45,7 @@ ROOMS = {
     "demo": {"xmem", "correction", "lazy", "data", "evaluation"},
 }
 # Helpers without any state, open to every room.
-OPEN_TO_ALL = ("weights", "images")
+OPEN_TO_ALL = ("basics", "weights", "images")
 
 
 # How a distribution on the package index is imported, where the names differ.

@@ -76,7 +76,6 @@ NAMES = [field.name for field in fields(Evidence)]
 UNHELPED = LazyConfig(operator_corrections=False, pseudo_corrections=False, correction_horizon=0)
 
 Image = NDArray[np.uint8]
-Labels = NDArray[np.integer]
 
 
 class _Recorder(IouPredictor):

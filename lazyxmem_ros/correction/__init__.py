@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lazyxmem_ros import weights
 from lazyxmem_ros.correction.base import (
@@ -17,6 +18,9 @@ from lazyxmem_ros.correction.base import (
     Refinement,
     validate_prompt,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "CORRECTOR_NAMES",
@@ -51,7 +55,7 @@ def _make_grabcut(**_: object) -> Corrector:
 def _make_refiner(*, device: str, checkpoint: Path, **_: object) -> Corrector:
     from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
 
-    return RefinerCorrector(load_refiner(checkpoint), device=device)
+    return RefinerCorrector(load_refiner(checkpoint), device=_device(device))
 
 
 def _make_sam_hq(
@@ -64,8 +68,18 @@ def _make_sam_hq(
     from lazyxmem_ros.correction.sam_hq import SamHqCorrector
 
     return SamHqCorrector.from_checkpoint(
-        checkpoint, model_type=model_type, device=device, untrained=untrained
+        checkpoint, model_type=model_type, device=_device(device), untrained=untrained
     )
+
+
+def _device(name: str) -> torch.device:
+    """The device of a name; raises CorrectorError if it is unknown or not here."""
+    from lazyxmem_ros.xmem.device import resolve_device
+
+    try:
+        return resolve_device(name)
+    except ValueError as error:
+        raise CorrectorError(str(error)) from error
 
 
 # Imported only when asked for: SAM-HQ takes seconds to import, GrabCut must work without it.

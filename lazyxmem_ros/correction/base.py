@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-BoolMask = NDArray[np.bool_]
+from lazyxmem_ros.basics import BoolMask, PixelBox
+
 Box = tuple[float, float, float, float]
+"""(x0, y0, x1, y1), pixels, half-open: PixelBox where it is of whole pixels."""
 
 
 class CorrectorError(RuntimeError):
@@ -208,7 +210,7 @@ def pixels_of(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     return np.clip(np.rint(points), 0, limit).astype(np.intp)
 
 
-def box_of_mask(mask: BoolMask) -> tuple[int, int, int, int] | None:
+def box_of_mask(mask: BoolMask) -> PixelBox | None:
     """The tight box (x0, y0, x1, y1), half-open pixels, of a mask bool [H, W]; None if empty."""
     rows = np.flatnonzero(mask.any(axis=1))
     if rows.size == 0:

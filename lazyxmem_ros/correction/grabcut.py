@@ -23,8 +23,8 @@ from lazyxmem_ros.correction.base import (
     validate_prompt,
 )
 from lazyxmem_ros.correction.trimap import (
-    Labels,
     Scene,
+    Trimap,
     component_of,
     grow,
     make_trimap,
@@ -178,7 +178,7 @@ def _make_scene(image: NDArray[np.uint8], prompt: Prompt, crop: Crop) -> Scene:
     return Scene(view, to_crop(prompt.positive), to_crop(prompt.negative), box, prior, open_sides)
 
 
-def _cut(image: NDArray[np.uint8], labels: Labels) -> tuple[BoolMask, float]:
+def _cut(image: NDArray[np.uint8], labels: Trimap) -> tuple[BoolMask, float]:
     """Runs GrabCut; returns the foreground bool [H, W] and a confidence 0..1.
 
     Where there is nothing to learn one of the two colour models from, the starting labels are
@@ -207,7 +207,7 @@ def _cut(image: NDArray[np.uint8], labels: Labels) -> tuple[BoolMask, float]:
     return after, float((earlier & after).sum() / (earlier | after).sum())
 
 
-def _foreground(labels: Labels) -> BoolMask:
+def _foreground(labels: Trimap) -> BoolMask:
     return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
 
 

@@ -32,7 +32,6 @@ from lazyxmem_ros.correction.base import (
     validate_image,
     validate_prompt,
 )
-from lazyxmem_ros.correction.device import resolve_device
 from lazyxmem_ros.correction.refiner_input import (
     CLICK_SIGMA,
     SEARCH_SHARES,
@@ -112,7 +111,7 @@ class RefinerCorrector:
         """`network` is moved to `device`: "auto", "cpu", "cuda" or "cuda:N". precision: "float32",
         "bfloat16", "float16", or "auto", bfloat16 where that is quick.
         """
-        self.device = resolve_device(device)
+        self.device = compute.resolve_device(device)
         self._precision = compute.resolve_precision(precision, self.device)
         self._network = network.to(self.device).eval()
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -29,7 +29,7 @@ from lazyxmem_ros.correction.base import (
     validate_image,
     validate_prompt,
 )
-from lazyxmem_ros.correction.device import resolve_device
+from lazyxmem_ros.xmem.device import resolve_device
 
 MODEL_TYPES = ("vit_tiny", "vit_b", "vit_l", "vit_h")
 

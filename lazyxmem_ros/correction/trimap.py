@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.correction.base import BoolMask, discs
 
-Labels = NDArray[np.uint8]
+Trimap = NDArray[np.uint8]
 """uint8 [H, W] of cv2.GC_BGD, GC_FGD, GC_PR_BGD, GC_PR_FGD."""
 
 _SEED_RADIUS = 0.012
@@ -152,7 +152,7 @@ def outer_rim(scene: Scene) -> BoolMask:
     return rim
 
 
-def make_trimap(scene: Scene, prior: BoolMask | None) -> Labels:
+def make_trimap(scene: Scene, prior: BoolMask | None) -> Trimap:
     """GrabCut's starting labels for a scene and the part of the prior that is to be used."""
     radius = _seed_radius(scene)
     possible, probable, certain = (np.zeros(scene.size, bool) for _ in range(3))

@@ -27,6 +27,7 @@ from rosbags.rosbag2.errors import WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.data.bag_storage import explained, serialized_messages
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.data.label_maps import VOID, is_binary, object_ids
@@ -36,7 +37,6 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import Self
 
-NANOSECONDS_PER_SECOND = 1_000_000_000
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE)
@@ -165,7 +165,7 @@ class BagReader:
                 image = decode_image(message.content)
             except BagError as error:
                 raise BagError(f"{self.path}: {topic}, message {number}: {error}") from error
-            yield StampedImage(stamp_of(message.content), image)
+            yield StampedImage(stamp_of(message.content.header.stamp), image)
 
     def labels(self, topic: str) -> Iterator[StampedLabels]:
         """The ground truth of a topic (mono8, mono16); raises BagError for other encodings.
@@ -182,7 +182,7 @@ class BagReader:
             if binary is None and values.any():
                 binary = narrow and is_binary(values)
             labels = object_ids(values, binary=narrow and bool(binary))
-            yield StampedLabels(stamp_of(message.content), labels)
+            yield StampedLabels(stamp_of(message.content.header.stamp), labels)
 
     @property
     def _opened(self) -> AnyReader:
@@ -285,7 +285,7 @@ class BagWriter:
 
     def _header(self, stamp: int, frame_id: str) -> Any:
         types = self._types.types
-        seconds, nanoseconds = divmod(stamp, NANOSECONDS_PER_SECOND)
+        seconds, nanoseconds = divmod(stamp, SECOND)
         if not 0 <= seconds <= np.iinfo(np.int32).max:
             raise BagError(
                 f"{self.path}: a message cannot hold the stamp {stamp} ns; are some of the "
@@ -305,12 +305,6 @@ class BagWriter:
             step=values.nbytes // values.shape[0],
             data=values.view(np.uint8).reshape(-1),
         )
-
-
-def stamp_of(message: Any) -> int:
-    """The header stamp of a decoded message, ns."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * NANOSECONDS_PER_SECOND + int(stamp.nanosec)
 
 
 def decode_image(message: Any) -> NDArray[np.uint8]:

@@ -16,18 +16,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.data.bags import (
     BagReader,
     decode_image,
     pack_labels,
-    stamp_of,
     unpack_labels,
 )
 from lazyxmem_ros.data.errors import BagError, DatasetError
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
 from lazyxmem_ros.data.pond import Scene, SceneConfig
 
-NANOSECONDS_PER_SECOND = 1_000_000_000
 DEFAULT_RATE = 24.0
 """Frames per second of a folder of frames (DAVIS)."""
 
@@ -109,7 +108,7 @@ class FolderSequence:
         """Reads the files one frame at a time."""
         known: set[int] = set()
         for index, files in enumerate(self.frames):
-            stamp = round(index / self.rate * NANOSECONDS_PER_SECOND)
+            stamp = round(index / self.rate * SECOND)
             sample = Sample(index, files.key, stamp)
             _read_into(sample, files, binary=self.binary)
             _introduce(sample, known)
@@ -158,7 +157,7 @@ class BagSequence:
         known: set[int] = set()
         with BagReader(self.path) as bag:
             for index, message in enumerate(bag.messages(self.image_topic)):
-                stamp = stamp_of(message.content)
+                stamp = stamp_of(message.content.header.stamp)
                 sample = Sample(index, str(stamp), stamp)
                 try:
                     sample.image = decode_image(message.content)
@@ -217,7 +216,7 @@ class SceneSequence:
         """Renders one frame at a time."""
         known: set[int] = set()
         for frame in Scene(self.config):
-            stamp = round(frame.time * NANOSECONDS_PER_SECOND)
+            stamp = round(frame.time * SECOND)
             sample = Sample(frame.index, f"{frame.index:05d}", stamp, frame.image, frame.labels)
             _introduce(sample, known)
             yield sample

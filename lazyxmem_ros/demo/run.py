@@ -34,8 +34,8 @@ from rich.progress import (
 from rich.table import Table
 
 from lazyxmem_ros import weights
+from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.correction import DEFAULT_CORRECTOR, make_corrector
-from lazyxmem_ros.data.bags import stamp_of
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.pond import FAILURE_SPAN, MAX_DURATION, SceneConfig
@@ -92,7 +92,7 @@ class DemoOptions:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Demonstration:
     """Everything that the table and the pictures are made from."""
 
     bag: BagSequence
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def demonstrate(options: DemoOptions, console: Console) -> Outcome:
+def demonstrate(options: DemoOptions, console: Console) -> Demonstration:
     """Bag, graph, comparison, pictures, table. Raises EvaluationError or WeightsError."""
     weights_file = weights.locate(options.weights)
     source = _source(options)
@@ -165,7 +165,7 @@ def demonstrate(options: DemoOptions, console: Console) -> Outcome:
             weights_file,
             lambda done: progress.update(task_plain, completed=done),
         )
-        outcome = Outcome(bag, record, frames, events, without, rate)
+        outcome = Demonstration(bag, record, frames, events, without, rate)
         task_video = progress.add_task("making the video", total=total)
         save_pictures(outcome, options.out, lambda n: progress.update(task_video, completed=n))
     frames.to_csv(options.out / "frames.csv", index=False)
@@ -178,13 +178,15 @@ def demonstrate(options: DemoOptions, console: Console) -> Outcome:
     return outcome
 
 
-def save_pictures(outcome: Outcome, folder: Path, progressed: Callable[[int], None]) -> None:
+def save_pictures(outcome: Demonstration, folder: Path, progressed: Callable[[int], None]) -> None:
     """Overlay video, contact sheet and timeline of the first object."""
     first_object = int(outcome.frames["object"].iloc[0])
     mine = outcome.frames[outcome.frames["object"] == first_object].reset_index(drop=True)
     events = outcome.events[outcome.events["object"] == first_object]
     clicks = {
-        stamp_of(answer): Clicks(_points(answer.positive), _points(answer.negative))
+        stamp_of(answer.header.stamp): Clicks(
+            _points(answer.positive), _points(answer.negative)
+        )
         for answer in outcome.record.answers
     }
     story = Story(
@@ -202,7 +204,7 @@ def save_pictures(outcome: Outcome, folder: Path, progressed: Callable[[int], No
     story.save_video(folder / "overlay.mp4", progressed)
 
 
-def summary_table(outcome: Outcome, *, scripted: bool) -> Table:
+def summary_table(outcome: Demonstration, *, scripted: bool) -> Table:
     """The one table of the demonstration."""
     frames, events, record = outcome.frames, outcome.events, outcome.record
     asked = events[events["source"] == "operator"]
@@ -313,7 +315,7 @@ def _percent(frames: pd.DataFrame) -> str:
     return f"{100 * scored['j'].mean():.1f} %" if len(scored) else "-"
 
 
-def _frame_rate(outcome: Outcome) -> float:
+def _frame_rate(outcome: Demonstration) -> float:
     stamps = np.sort(np.fromiter(outcome.record.received, np.int64))
     return 1e9 / float(np.median(np.diff(stamps))) if len(stamps) > 1 else 10.0
 

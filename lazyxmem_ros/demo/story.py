@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.evaluation import pictures
 from lazyxmem_ros.evaluation.figures import save_figure, strip_figure, timeline_figure
@@ -21,7 +22,6 @@ SHOWN_S = 0.7
 SHEET_PICTURES = 12
 SHEET_COLUMNS = 3
 SHEET_WIDTH = 420
-NANOSECONDS_PER_SECOND = 1e9
 ASKED = (245, 158, 11)
 CORRECTED = (34, 160, 84)
 SELF_CORRECTED = (124, 58, 237)
@@ -91,7 +91,7 @@ class Story:
         self, picture: NDArray[np.uint8], index: int, stamp: int, rows: Mapping[int, pd.Series]
     ) -> NDArray[np.uint8]:
         row = rows.get(index)
-        seconds = (stamp - int(self.frames["stamp"].iloc[0])) / NANOSECONDS_PER_SECOND
+        seconds = (stamp - int(self.frames["stamp"].iloc[0])) / SECOND
         text = f"{seconds:5.1f} s   "
         if row is None:
             text += "no mask: frame dropped"
@@ -113,7 +113,7 @@ class Story:
         best: tuple[float, tuple[pictures.Colour, str, Clicks | None]] | None = None
         for event in self.events.itertuples(index=False):
             delay = 0.0 if np.isnan(event.delay) else event.delay
-            asked_ago = (stamp - event.stamp) / NANOSECONDS_PER_SECOND
+            asked_ago = (stamp - event.stamp) / SECOND
             corrected_ago = asked_ago - delay
             if event.applied and 0 <= corrected_ago < SHOWN_S:
                 if event.source == "operator":
@@ -157,7 +157,7 @@ class Story:
         stamps = self.frames["stamp"].to_numpy(np.int64)
         for event in operator.itertuples(index=False):
             delay = 0.0 if np.isnan(event.delay) else event.delay
-            applied = int(event.stamp + delay * NANOSECONDS_PER_SECOND)
+            applied = int(event.stamp + delay * SECOND)
             wanted += [int(event.index), int(indices[np.abs(stamps - applied).argmin()])]
         scored = self.frames[self.frames["scored"].astype(bool)]
         if len(scored):

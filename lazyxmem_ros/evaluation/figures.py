@@ -15,9 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.evaluation.tables import CALIBRATION_BINS, calibration_bins
 
-NANOSECONDS_PER_SECOND = 1e9
 INK = "#1f2933"
 MUTED = "#9aa5b1"
 BLUE = "#2b6cb0"
@@ -258,7 +258,7 @@ def to_png(figure: Figure, *, resolution: int = 110) -> bytes:
 def _seconds(frames: pd.DataFrame, origin: pd.DataFrame) -> NDArray[np.float64]:
     """Times since the first row of `origin`."""
     start = int(origin["stamp"].iloc[0]) if len(origin) else 0
-    return (frames["stamp"].to_numpy(np.int64) - start) / NANOSECONDS_PER_SECOND
+    return (frames["stamp"].to_numpy(np.int64) - start) / SECOND
 
 
 def _visible_scores(frames: pd.DataFrame) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import SECOND, Labels
 from lazyxmem_ros.correction.base import (
     BoolMask,
     Corrector,
@@ -42,8 +43,6 @@ from lazyxmem_ros.lazy import (
 )
 from lazyxmem_ros.xmem import FrameError
 
-Labels = NDArray[np.uint16]
-NANOSECONDS_PER_SECOND = 1e9
 USABLE_SCORE = 0.0
 """A refinement with this score is the corrector's way of saying that it failed."""
 
@@ -356,7 +355,7 @@ class SequenceRunner:
                 ask.reason,
                 applied=applied,
                 outcome=outcome,
-                delay=(self._newest_stamp - ask.stamp) / NANOSECONDS_PER_SECOND,
+                delay=(self._newest_stamp - ask.stamp) / SECOND,
                 before=overlap(ask.mask, ask.truth),
                 after=overlap(masks.get(ask.object_id), ask.truth),
             )

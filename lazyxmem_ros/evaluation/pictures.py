@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.evaluation.errors import EvaluationError
 
 RgbImage = NDArray[np.uint8]
-Labels = NDArray[np.uint16]
 Colour = tuple[int, int, int]
 
 PALETTE_SIZE = 256

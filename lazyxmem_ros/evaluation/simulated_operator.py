@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.correction.base import Prompt, box_of_mask, discs
 from lazyxmem_ros.evaluation.errors import MetricError
 
-NANOSECONDS_PER_SECOND = 1_000_000_000
 MIN_BOX_SIDE = 2
 """Pixels; a box thinner than this cannot be drawn on a screen."""
 LEAST_ERROR = 3.0
@@ -87,7 +87,7 @@ class OperatorConfig:
     @property
     def reaction_delay_ns(self) -> int:
         """The delay in nanoseconds, the unit of stamps."""
-        return round(self.reaction_delay * NANOSECONDS_PER_SECOND)
+        return round(self.reaction_delay * SECOND)
 
 
 @dataclass

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lazy tracking: when to ask for a correction, what to ask, and what memory learns."""
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.lazy.policy import (
     OFF,
-    SECOND,
     ConfigError,
     HoldRule,
     LazyConfig,
@@ -19,7 +19,7 @@ from lazyxmem_ros.lazy.predicted_iou import (
     calibration_path,
     iou_predictor_of,
 )
-from lazyxmem_ros.lazy.prompts import box_of_mask, operator_prompt, pseudo_click, pseudo_prompt
+from lazyxmem_ros.lazy.prompts import operator_prompt, pseudo_click, pseudo_prompt
 from lazyxmem_ros.lazy.snapshot import (
     Snapshot,
     SnapshotError,
@@ -68,7 +68,6 @@ __all__ = [
     "Track",
     "TrackState",
     "Uncertainty",
-    "box_of_mask",
     "calibration_beside",
     "calibration_path",
     "entropy_map",

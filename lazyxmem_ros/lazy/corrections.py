@@ -17,7 +17,7 @@ from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import TrackerError
 
 
-class RefusedError(Exception):
+class CorrectionRefusedError(Exception):
     """A correction cannot be applied; the text says why."""
 
 
@@ -31,7 +31,7 @@ class CorrectionDesk:
         """See `LazyTracker.apply`."""
         try:
             return self._apply(correction)
-        except (RefusedError, TrackerError) as refusal:
+        except (CorrectionRefusedError, TrackerError) as refusal:
             self._close_unanswered(correction)
             return Outcome(False, str(refusal), correction.stamp)
 
@@ -42,12 +42,14 @@ class CorrectionDesk:
             for object_id, mask in correction.masks.items()
         }
         if not masks:
-            raise RefusedError("the correction has no mask")
+            raise CorrectionRefusedError("the correction has no mask")
         masks = _without_overlap(masks)
         digests = {i: _digest(mask) for i, mask in masks.items()}
         source = correction.source
         if all(past.applied.get((i, source.value)) == digests[i] for i in masks):
-            raise RefusedError("it is a duplicate: the same correction has been applied already")
+            raise CorrectionRefusedError(
+                "it is a duplicate: the same correction has been applied already"
+            )
         newest = self._state.newest
         assert newest is not None
         if past.stamp == newest.frame.stamp:
@@ -153,10 +155,12 @@ class CorrectionDesk:
         for object_id in masks:
             self._check_superseded(object_id, correction)
             if object_id not in past.masks:
-                raise RefusedError(f"object {object_id} was not tracked yet on that frame")
+                raise CorrectionRefusedError(
+                    f"object {object_id} was not tracked yet on that frame"
+                )
             iou = mask_iou(past.mask(object_id), now.mask(object_id))
             if not iou > self._state.config.late_overlap:
-                raise RefusedError(
+                raise CorrectionRefusedError(
                     f"it came {behind} frames late and object {object_id} has moved or changed "
                     f"since (its masks overlap by {iou:.2f}, needed: more than "
                     f"{self._state.config.late_overlap:.2f}); correct the newest frame instead"
@@ -170,49 +174,55 @@ class CorrectionDesk:
             return past
         newest, oldest = self._state.recent.newest, self._state.recent.oldest
         if newest is None or oldest is None:
-            raise RefusedError("no frame has been tracked yet")
+            raise CorrectionRefusedError("no frame has been tracked yet")
         if stamp > newest.stamp:
-            raise RefusedError(f"no frame of stamp {stamp} ns has been tracked yet")
+            raise CorrectionRefusedError(f"no frame of stamp {stamp} ns has been tracked yet")
         if stamp < oldest.stamp:
-            raise RefusedError(
+            raise CorrectionRefusedError(
                 f"the frame of stamp {stamp} ns is forgotten; the oldest one kept is of "
                 f"{oldest.stamp} ns"
             )
-        raise RefusedError(f"there was no frame of stamp {stamp} ns")
+        raise CorrectionRefusedError(f"there was no frame of stamp {stamp} ns")
 
     def _checked_mask(
         self, past: PastFrame, object_id: int, mask: BoolMask, source: Source
     ) -> BoolMask:
         if object_id not in self._state.objects:
             if object_id in self._state.removed:
-                raise RefusedError(f"object {object_id} has been removed")
+                raise CorrectionRefusedError(f"object {object_id} has been removed")
             known = ", ".join(map(str, self._state.objects)) or "none"
-            raise RefusedError(f"no object {object_id} is tracked; there is {known}")
+            raise CorrectionRefusedError(f"no object {object_id} is tracked; there is {known}")
         item = self._state.objects[object_id]
         if item.arriving and object_id not in self._state.tracker.object_ids:
-            raise RefusedError(
+            raise CorrectionRefusedError(
                 f"object {object_id} was shown on a past frame and is not tracked yet: the frames "
                 "since are being gone through"
             )
         if item.born > past.index or not self._was_tracked(past, object_id):
-            raise RefusedError(f"object {object_id} was not tracked yet on that frame")
+            raise CorrectionRefusedError(f"object {object_id} was not tracked yet on that frame")
         try:
             mask = np.asarray(mask)
         except ValueError as error:
-            raise RefusedError(f"the mask of object {object_id} is no array: {error}") from error
+            raise CorrectionRefusedError(
+                f"the mask of object {object_id} is no array: {error}"
+            ) from error
         if mask.shape != past.size:
-            raise RefusedError(
+            raise CorrectionRefusedError(
                 f"the mask of object {object_id} has shape {list(mask.shape)}, the frame "
                 f"{list(past.size)}; send a mask of the frame's height and width"
             )
         mask = mask if mask.dtype == np.bool_ else mask != 0
         if source is Source.PSEUDO:
             if (object_id, Source.OPERATOR.value) in past.applied:
-                raise RefusedError(f"an operator has corrected object {object_id} on that frame")
+                raise CorrectionRefusedError(
+                    f"an operator has corrected object {object_id} on that frame"
+                )
             if object_id in self._state.paused_ids():
-                raise RefusedError(f"object {object_id} is paused: only a person corrects it")
+                raise CorrectionRefusedError(
+                    f"object {object_id} is paused: only a person corrects it"
+                )
             if not mask.any():
-                raise RefusedError(f"the corrector found nothing of object {object_id}")
+                raise CorrectionRefusedError(f"the corrector found nothing of object {object_id}")
         return mask
 
     def _was_tracked(self, past: PastFrame, object_id: int) -> bool:
@@ -225,10 +235,14 @@ class CorrectionDesk:
         newest, corrected = self._state.newest, self._state.objects[object_id].corrected
         assert newest is not None
         if correction.source is Source.PSEUDO and object_id in newest.masks[Source.OPERATOR]:
-            raise RefusedError(f"an operator has corrected object {object_id} on the newest frame")
+            raise CorrectionRefusedError(
+                f"an operator has corrected object {object_id} on the newest frame"
+            )
         over = [Source.OPERATOR] if correction.source is Source.OPERATOR else list(Source)
         if any(corrected.get(source, correction.stamp) > correction.stamp for source in over):
-            raise RefusedError(f"a newer frame's correction of object {object_id} came before it")
+            raise CorrectionRefusedError(
+                f"a newer frame's correction of object {object_id} came before it"
+            )
 
     def _close_unanswered(self, correction: Correction) -> None:
         """A corrector's useless answer ends its request; a person may still try again."""
@@ -250,14 +264,14 @@ def _left_over(
 ) -> dict[int, BoolMask]:
     """The masks [H, W], less those `told` by a person if they are not a person's themselves.
 
-    Raises RefusedError where nothing is left of one.
+    Raises CorrectionRefusedError where nothing is left of one.
     """
     if source is Source.OPERATOR:
         return dict(masks)
     left = {i: np.logical_and.reduce([mask, *(~m for m in told)]) for i, mask in masks.items()}
     for object_id, mask in left.items():
         if masks[object_id].any() and not mask.any():
-            raise RefusedError(
+            raise CorrectionRefusedError(
                 f"what was found of object {object_id} are pixels that an operator gave to "
                 "other objects"
             )

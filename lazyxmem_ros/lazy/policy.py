@@ -13,11 +13,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
+from lazyxmem_ros.basics import SECOND
+
 OFF = math.inf
 """A threshold that nothing exceeds."""
-
-SECOND = 1_000_000_000
-"""Nanoseconds."""
 
 
 class TrackState(enum.IntEnum):

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.correction.base import BoolMask, Prompt, box_of_mask
 
-__all__ = ["box_of_mask", "operator_prompt", "pseudo_click", "pseudo_prompt"]
-
 
 def pseudo_click(mask: BoolMask, entropy: NDArray[np.floating]) -> tuple[int, int] | None:
     """The point deep inside the predicted mask of which the tracker is most certain.

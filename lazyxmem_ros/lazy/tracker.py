@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import MAX_OBJECT_ID
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.arrivals import add_to_past
 from lazyxmem_ros.lazy.corrections import CorrectionDesk
@@ -21,8 +22,6 @@ from lazyxmem_ros.lazy.snapshot import Snapshot, describe
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState, NewestFrame
 from lazyxmem_ros.lazy.types import Correction, Outcome, StampError, StepResult
 from lazyxmem_ros.xmem import FrameError, MaskError, UnknownObjectError, XMemTracker
-
-_MAX_OBJECT_ID = 65_535
 
 
 class LazyTracker:
@@ -413,8 +412,8 @@ class LazyTracker:
 
     def _check_masks(self, masks: Mapping[int, BoolMask], size: tuple[int, int]) -> None:
         for object_id, mask in masks.items():
-            if not 1 <= object_id <= _MAX_OBJECT_ID:
-                raise MaskError(f"object id {object_id} is not in 1..{_MAX_OBJECT_ID}")
+            if not 1 <= object_id <= MAX_OBJECT_ID:
+                raise MaskError(f"object id {object_id} is not in 1..{MAX_OBJECT_ID}")
             dtype, shape = getattr(mask, "dtype", type(mask)), getattr(mask, "shape", ())
             if dtype != np.bool_ or shape != size:
                 raise MaskError(

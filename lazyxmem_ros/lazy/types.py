@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.correction.base import BoolMask, Prompt
 from lazyxmem_ros.lazy.policy import Source, TrackState
 from lazyxmem_ros.xmem import TrackerError
-
-Labels = NDArray[np.uint16]
-"""uint16 [H, W]: 0 is background, every other value an object's id."""
 
 
 class StampError(TrackerError):

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lazyxmem_ros.basics import PixelBox
+
 _DILATION_SHARE = 0.05
 """The dilation kernel's area as a share of the object's."""
 _MIN_KERNEL_SIDE = 2
-
-Box = tuple[int, int, int, int]
 
 
 def entropy_map(probabilities: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class ObjectUncertainty:
     """
 
     area: int
-    box: Box | None
+    box: PixelBox | None
     entropy: float
 
 
@@ -190,13 +190,13 @@ def _surroundings(seen: ObjectUncertainty, size: torch.Size) -> tuple[slice, sli
     )
 
 
-def _areas_and_boxes(winner: Tensor, objects: int) -> list[tuple[int, Box | None]]:
+def _areas_and_boxes(winner: Tensor, objects: int) -> list[tuple[int, PixelBox | None]]:
     """Area and tight box of each object's mask, with one transfer from the device."""
     height = winner.shape[0]
     classes = torch.arange(1, objects + 1, device=winner.device, dtype=winner.dtype)
     masks = winner == classes[:, None, None]
     counts = torch.cat([masks.sum(2, dtype=torch.int32), masks.sum(1, dtype=torch.int32)], 1)
-    result: list[tuple[int, Box | None]] = []
+    result: list[tuple[int, PixelBox | None]] = []
     for count in counts.cpu().numpy():
         rows, columns = np.flatnonzero(count[:height]), np.flatnonzero(count[height:])
         if rows.size == 0:

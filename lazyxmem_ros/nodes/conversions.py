@@ -23,11 +23,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
-NANOSECONDS_PER_SECOND = 1_000_000_000
-MAX_OBJECT_ID = 65535
-
-MaskArray = NDArray[np.bool_]
-LabelArray = NDArray[np.uint16]
+from lazyxmem_ros.basics import SECOND, BoolMask, Labels
 
 
 class ImageError(ValueError):
@@ -266,7 +262,7 @@ def image_message(values: NDArray[Any], encoding: str, header: Header) -> Image:
 _LABEL_TYPES = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
 
 
-def read_labels(message: Image) -> LabelArray:
+def read_labels(message: Image) -> Labels:
     """A label map as uint16 [H, W]; 0 is background, other values are object ids.
 
     Accepts mono8 and mono16 (and OpenCV's names for the same). Raises ImageError as `read_image`.
@@ -284,9 +280,9 @@ def read_labels(message: Image) -> LabelArray:
     return view.astype(np.uint16)
 
 
-def read_mask(message: Image) -> MaskArray:
+def read_mask(message: Image) -> BoolMask:
     """A binary mask as bool [H, W]: true where the message is not zero. Raises ImageError."""
-    mask: MaskArray = read_labels(message) != 0
+    mask: BoolMask = read_labels(message) != 0
     return mask
 
 
@@ -295,19 +291,19 @@ def is_empty(message: Image) -> bool:
     return message.height == 0 and message.width == 0 and len(message.data) == 0
 
 
-def labels_message(labels: LabelArray, header: Header) -> Image:
+def labels_message(labels: Labels, header: Header) -> Image:
     """A label map uint16 [H, W] as mono8, or as mono16 where an id needs it."""
     if labels.size and int(labels.max()) > np.iinfo(np.uint8).max:
         return image_message(labels.astype("<u2"), "mono16", header)
     return image_message(labels.astype(np.uint8), "mono8", header)
 
 
-def mask_message(mask: MaskArray, header: Header) -> Image:
+def mask_message(mask: BoolMask, header: Header) -> Image:
     """A mask bool [H, W] as mono8, 0 and 255."""
     return image_message(np.where(mask, np.uint8(255), np.uint8(0)), "mono8", header)
 
 
-def masks_of_labels(labels: LabelArray) -> dict[int, MaskArray]:
+def masks_of_labels(labels: Labels) -> dict[int, BoolMask]:
     """Object id -> mask bool [H, W] for every non-zero value of a label map."""
     return {int(value): labels == value for value in np.unique(labels) if value != 0}
 
@@ -336,12 +332,7 @@ def read_points(points: list[Point]) -> NDArray[np.float32]:
     return np.array([(point.x, point.y) for point in points], np.float32).reshape(-1, 2)
 
 
-def stamp_of(time: Time) -> int:
-    """A ROS time as nanoseconds since the epoch."""
-    return int(time.sec) * NANOSECONDS_PER_SECOND + int(time.nanosec)
-
-
 def time_message(stamp: int) -> Time:
     """Nanoseconds since the epoch as a ROS time."""
-    seconds, nanoseconds = divmod(stamp, NANOSECONDS_PER_SECOND)
+    seconds, nanoseconds = divmod(stamp, SECOND)
     return Time(sec=seconds, nanosec=nanoseconds)

@@ -16,6 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from lazyxmem_ros import weights
+from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR, SAM_HQ_WEIGHTS
 from lazyxmem_ros.nodes import diagnostics
 from lazyxmem_ros.nodes.conversions import (
@@ -26,7 +27,6 @@ from lazyxmem_ros.nodes.conversions import (
     read_mask,
     read_points,
     read_region,
-    stamp_of,
 )
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, run_node

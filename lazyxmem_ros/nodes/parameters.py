@@ -173,17 +173,24 @@ class Parameters:
         return SetParametersResult(successful=True)
 
 
-def markdown_table(table: Sequence[ParameterSpec]) -> str:
-    """The table for people, as in docs/topics_and_parameters.md."""
-    lines = ["| parameter | default | | may be | changes |", "| --- | --- | --- | --- | --- |"]
+def parameter_rows(table: Sequence[ParameterSpec]) -> list[dict[str, str]]:
+    """The table for people, one row per parameter, as in docs/topics_and_parameters.md."""
+    rows = []
     for spec in table:
         allowed = ", ".join(spec.choices)
         if spec.bounds is not None:
             low, high = (_number(bound) for bound in spec.bounds)
             allowed = f">= {low}" if high == ".inf" else f"{low} .. {high}"
-        cells = (f"`{spec.name}`", _default(spec.default), spec.text, allowed, spec.changes.value)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(
+            {
+                "parameter": f"`{spec.name}`",
+                "default": _default(spec.default),
+                "meaning": spec.text,
+                "may be": allowed,
+                "changes": spec.changes.value,
+            }
+        )
+    return rows
 
 
 def _default(value: Value) -> str:

@@ -13,18 +13,17 @@ from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 from std_msgs.msg import Header
 
+from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.data.bags import BagReader, pack_labels, unpack_labels
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
 from lazyxmem_ros.msg import Correction, CorrectionRequest
 from lazyxmem_ros.nodes.conversions import (
-    NANOSECONDS_PER_SECOND,
     mask_message,
     point_messages,
     read_mask,
     region_message,
-    stamp_of,
 )
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
@@ -105,7 +104,7 @@ class SimulatedOperatorNode(Node):
     def _on_request(self, request: CorrectionRequest) -> None:
         answer = self._answer_to(request)
         now = self.get_clock().now().nanoseconds
-        delay = (self._operator.answer_time(now) - now) / NANOSECONDS_PER_SECOND
+        delay = (self._operator.answer_time(now) - now) / SECOND
         number = id(answer)
         self._pending[number] = self.create_timer(delay, partial(self._answer, answer, number))
 

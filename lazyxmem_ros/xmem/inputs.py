@@ -15,13 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lazyxmem_ros.basics import MAX_OBJECT_ID, BoolMask
 from lazyxmem_ros.xmem.errors import FrameError, MaskError
 from lazyxmem_ros.xmem.network import IMAGE_MEAN, IMAGE_STD, STRIDE
 
-MAX_OBJECT_ID = 65_535
-"""Label maps are 16 bits deep."""
-
-Mask = NDArray[np.bool_]
 Size = tuple[int, int]
 """Height and width, pixels."""
 
@@ -51,7 +48,7 @@ class Inputs:
         padded = pad(scaled)[None]
         return padded.contiguous(memory_format=torch.channels_last), inner
 
-    def mask(self, mask: Mask) -> Tensor:
+    def mask(self, mask: BoolMask) -> Tensor:
         """Bool [H, W] -> float [H', W'] in 0..1."""
         pixels = torch.from_numpy(np.ascontiguousarray(mask)).to(self._device).float()
         size = mask.shape[0], mask.shape[1]
@@ -100,7 +97,7 @@ def image_size(image: NDArray[np.uint8]) -> Size:
     return height, width
 
 
-def check_masks(masks: Mapping[int, Mask], size: Size) -> None:
+def check_masks(masks: Mapping[int, BoolMask], size: Size) -> None:
     """Raise `MaskError` where a mask {id: bool [H, W]} does not fit an image of this size."""
     for object_id, mask in masks.items():
         if not 1 <= object_id <= MAX_OBJECT_ID:

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.xmem.device import autocast, resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import FrameError, MaskError, UnknownObjectError
 from lazyxmem_ros.xmem.frame import Closing, Frame
-from lazyxmem_ros.xmem.inputs import Inputs, Mask, check_masks, image_size
+from lazyxmem_ros.xmem.inputs import Inputs, check_masks, image_size
 from lazyxmem_ros.xmem.memory import Memory, MemoryConfig, MemoryState
 from lazyxmem_ros.xmem.network import STRIDE, KeyFeatures, XMem, aggregate
 
@@ -122,7 +123,7 @@ class XMemTracker:
     def segment(
         self,
         image: NDArray[np.uint8],
-        masks: Mapping[int, Mask] | None = None,
+        masks: Mapping[int, BoolMask] | None = None,
         *,
         stamp: int = 0,
     ) -> Frame:
@@ -160,7 +161,7 @@ class XMemTracker:
         return frame
 
     @torch.inference_mode()
-    def add_objects(self, frame: Frame, masks: Mapping[int, Mask]) -> None:
+    def add_objects(self, frame: Frame, masks: Mapping[int, BoolMask]) -> None:
         """Give masks {id: bool [H, W]} of new or known objects on the newest frame.
 
         The frame enters memory: when it is closed, or, if it was closed before, at once.
@@ -179,7 +180,7 @@ class XMemTracker:
                 self._enter(frame, deep_update=True)
 
     @torch.inference_mode()
-    def memorize(self, frame: Frame, masks: Mapping[int, Mask] | None = None) -> None:
+    def memorize(self, frame: Frame, masks: Mapping[int, BoolMask] | None = None) -> None:
         """Close the frame: it enters working memory if it is due or has given masks.
 
         `masks` {id: bool [H, W]} replace the prediction of the objects that they name first.
@@ -206,7 +207,7 @@ class XMemTracker:
         frame.closing = Closing.HELD
 
     @torch.inference_mode()
-    def correct(self, frame: Frame, masks: Mapping[int, Mask]) -> None:
+    def correct(self, frame: Frame, masks: Mapping[int, BoolMask]) -> None:
         """Close the newest frame with corrected masks {id: bool [H, W]} of known objects.
 
         It enters working memory with a deep update on top of the decoder's renewal, and the
@@ -226,7 +227,7 @@ class XMemTracker:
         frame.closing = Closing.CORRECTED
 
     @torch.inference_mode()
-    def preview(self, frame: Frame, masks: Mapping[int, Mask]) -> Tensor:
+    def preview(self, frame: Frame, masks: Mapping[int, BoolMask]) -> Tensor:
         """What `frame.probabilities` would be with these masks; changes nothing."""
         checked = self._take_masks(masks, frame.size, known_only=True)
         return frame.at_output_size(self._with_masks(frame, checked))
@@ -506,7 +507,7 @@ class XMemTracker:
 
     def _take_masks(
         self,
-        masks: Mapping[int, Mask],
+        masks: Mapping[int, BoolMask],
         size: tuple[int, int],
         *,
         known_only: bool = False,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from lazyxmem_ros.lazy import box_of_mask, operator_prompt, pseudo_click, pseudo_prompt
+from lazyxmem_ros.correction.base import box_of_mask
+from lazyxmem_ros.lazy import operator_prompt, pseudo_click, pseudo_prompt
 
 
 def blob(seed: int, size=(60, 80)) -> np.ndarray:

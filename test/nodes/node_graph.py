@@ -22,7 +22,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 
-from lazyxmem_ros.nodes.conversions import image_message, stamp_of, time_message
+from lazyxmem_ros.basics import stamp_of
+from lazyxmem_ros.nodes.conversions import image_message, time_message
 
 WAIT_S = 20.0
 FIRST_STAMP = 1_700_000_000_000_000_000

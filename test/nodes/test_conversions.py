@@ -13,6 +13,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.nodes import conversions
 from lazyxmem_ros.nodes.conversions import (
     ChannelOrder,
@@ -30,7 +31,6 @@ from lazyxmem_ros.nodes.conversions import (
     read_points,
     read_region,
     region_message,
-    stamp_of,
     time_message,
 )
 

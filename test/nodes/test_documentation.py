@@ -14,12 +14,13 @@ import yaml
 from node_graph import parameters
 from rclpy.node import Node
 
+from lazyxmem_ros.evaluation.markdown import markdown_table
 from lazyxmem_ros.nodes import (
     corrector,
     simulated_operator,
 )
 from lazyxmem_ros.nodes.bags import recorder, replay
-from lazyxmem_ros.nodes.parameters import ParameterSpec, markdown_table
+from lazyxmem_ros.nodes.parameters import ParameterSpec, parameter_rows
 from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
 from lazyxmem_ros.nodes.tracker.node import TrackerNode, make_node
 
@@ -43,7 +44,7 @@ def page(root: Path) -> str:
 def test_every_parameter_is_documented_as_it_is(name: str, page: str) -> None:
     table: Sequence[ParameterSpec] = TABLES[name]
     section = page.split(f"## `{name}`: node")[1].split("\n## ")[0]
-    rows = markdown_table(table).splitlines()
+    rows = markdown_table(parameter_rows(table)).splitlines()
     missing = [row for row in rows if row not in section]
     assert not missing, "the page lacks these rows:\n" + "\n".join(missing)
     documented = re.findall(r"^\| `(\w+)` \| [^|]*\|[^|]*\|[^|]*\|[^|]*\|$", section, re.M)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.evaluation.graph.processes import Child, ProcessError, ProcessSet
 from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
@@ -50,7 +51,6 @@ DRAIN_S = 1.5
 """After the last image: time for its mask and for corrections under way."""
 REPORT_PERIOD_S = 0.25
 STOPPED_AFTER_S = 3.0
-NANOSECONDS_PER_SECOND = 1e9
 NANOSECOND_SETTINGS = frozenset(
     ("request_timeout", "lost_after", "correction_horizon", "state_period", "history_time")
 )
@@ -172,7 +172,7 @@ def tracker_parameters(
         for entry in dataclasses.fields(config):
             value = getattr(config, entry.name)
             if entry.name in NANOSECOND_SETTINGS:
-                value = value / NANOSECONDS_PER_SECOND
+                value = value / SECOND
             parameters[entry.name] = value.value if isinstance(value, enum.Enum) else value
     return parameters
 

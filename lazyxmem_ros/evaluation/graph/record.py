@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.data.bags import (
     BagReader,
     decode_labels,
     pack_labels,
-    stamp_of,
     unpack_labels,
 )
 from lazyxmem_ros.data.sequences import VideoSequence
@@ -25,7 +25,6 @@ from lazyxmem_ros.evaluation.rows import FrameRows, Measured, event_row
 from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
 
 STATES = ("tracked", "uncertain", "lost", "paused")
-NANOSECONDS_PER_SECOND = 1e9
 NANOSECONDS_PER_MILLISECOND = 1e6
 MILLISECONDS_PER_SECOND = 1e3
 
@@ -102,19 +101,21 @@ def score_record(
 
 def _take(record: GraphRecord, topic: str, content: Any, received: int, image_topic: str) -> None:
     if topic == image_topic:
-        record.received.setdefault(stamp_of(content), received)
+        record.received.setdefault(stamp_of(content.header.stamp), received)
     elif topic == graph.MASK_TOPIC:
-        stamp = stamp_of(content)
+        stamp = stamp_of(content.header.stamp)
         record.latency.setdefault(stamp, float(received))
         record.masks[stamp] = pack_labels(decode_labels(content))
     elif topic == graph.TRACKS_TOPIC:
-        record.tracks[stamp_of(content)] = content
+        record.tracks[stamp_of(content.header.stamp)] = content
     elif topic == graph.REQUEST_TOPIC:
         record.requests.append(content)
     elif topic == graph.ANSWER_TOPIC:
         record.answers.append(content)
     elif topic == graph.CORRECTED_TOPIC:
-        newest = max(record.received, key=record.received.__getitem__, default=stamp_of(content))
+        newest = max(
+            record.received, key=record.received.__getitem__, default=stamp_of(content.header.stamp)
+        )
         record.corrected.append((newest, content))
     elif topic == graph.DIAGNOSTICS_TOPIC:
         for status in content.status:
@@ -141,10 +142,12 @@ def _events(
     record: GraphRecord, frame_of: dict[int, tuple[int, str, int]]
 ) -> Iterator[dict[str, Any]]:
     """Corrections that came, then requests to the operator that were never answered."""
-    reasons = {(stamp_of(entry), int(entry.id)): entry.reason for entry in record.requests}
+    reasons = {
+        (stamp_of(entry.header.stamp), int(entry.id)): entry.reason for entry in record.requests
+    }
     done = set()
     for newest, entry in record.corrected:
-        stamp, object_id = stamp_of(entry), int(entry.id)
+        stamp, object_id = stamp_of(entry.header.stamp), int(entry.id)
         if stamp in frame_of:
             done.add((stamp, object_id, entry.source))
             asked = reasons.get((stamp, object_id), "") if entry.source == "operator" else ""
@@ -155,7 +158,7 @@ def _events(
                 asked,
                 applied=bool(entry.applied),
                 outcome=entry.message,
-                delay=(newest - stamp) / NANOSECONDS_PER_SECOND,
+                delay=(newest - stamp) / SECOND,
             )
     for (stamp, object_id), reason in reasons.items():
         if stamp in frame_of and (stamp, object_id, "operator") not in done:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.sequences import BagSequence
 from lazyxmem_ros.evaluation.graph.bag_export import TRUTH_TOPIC, export_bag
@@ -21,8 +22,6 @@ from lazyxmem_ros.evaluation.graph.launch import (
 )
 from lazyxmem_ros.evaluation.graph.record import GraphRecord, read_record, score_record
 from lazyxmem_ros.evaluation.plan import Job
-
-NANOSECONDS_PER_SECOND = 1e9
 
 
 @dataclass(frozen=True)
@@ -99,4 +98,4 @@ def _lockstep_parameters(job: Job) -> dict[str, object]:
 def _duration(bag: BagSequence) -> float:
     """Seconds from the first image to the last."""
     stamps = [sample.stamp for sample in bag.samples()]
-    return (stamps[-1] - stamps[0]) / NANOSECONDS_PER_SECOND if stamps else 0.0
+    return (stamps[-1] - stamps[0]) / SECOND if stamps else 0.0

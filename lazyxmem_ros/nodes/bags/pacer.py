@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 
-from lazyxmem_ros.nodes.conversions import NANOSECONDS_PER_SECOND
+from lazyxmem_ros.basics import SECOND
 
 
 class Pacer:
@@ -21,13 +21,13 @@ class Pacer:
         """Seconds of steady time until the recorded time `moment` (ns)."""
         if self._rate == 0:
             return 0.0
-        due = (moment - self._start) / NANOSECONDS_PER_SECOND / self._rate
+        due = (moment - self._start) / SECOND / self._rate
         return self._began + due - time.monotonic()
 
     def now(self) -> int:
         """The recorded time (ns) of this moment."""
         elapsed = (time.monotonic() - self._began) * self._rate
-        return self._start + round(elapsed * NANOSECONDS_PER_SECOND)
+        return self._start + round(elapsed * SECOND)
 
     def postpone(self, seconds: float) -> None:
         """Take `seconds` of waiting out of the count, so that no burst follows."""

@@ -21,16 +21,17 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image
 
+from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.nodes.bags.pacer import Pacer
 from lazyxmem_ros.nodes.bags.source import (
-    BagMessage,
     BagSource,
     BagTopic,
+    SerializedMessage,
     header_stamp,
     with_header_stamp,
 )
-from lazyxmem_ros.nodes.conversions import NANOSECONDS_PER_SECOND, stamp_of, time_message
+from lazyxmem_ros.nodes.conversions import time_message
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 
@@ -258,12 +259,12 @@ class ReplayNode(Node):
             self._pause(POLL_PERIOD_S)
 
     def _play(self) -> None:
-        offset = round(self._settings["start_offset"] * NANOSECONDS_PER_SECOND)
-        length = round(self._settings["duration"] * NANOSECONDS_PER_SECOND)
+        offset = round(self._settings["start_offset"] * SECOND)
+        length = round(self._settings["duration"] * SECOND)
         start = self._bag.start + offset
         stop = min(self._bag.end, start + length) if length else self._bag.end
         if start > stop:
-            seconds = (self._bag.end - self._bag.start) / NANOSECONDS_PER_SECOND
+            seconds = (self._bag.end - self._bag.start) / SECOND
             raise BagError(
                 f"start_offset {self._settings['start_offset']:g} s lies beyond the bag's "
                 f"{seconds:.3f} s"
@@ -304,10 +305,10 @@ class ReplayNode(Node):
         if awaited is not None:
             self._wait_for_mask(awaited[1])
         # The pause between rounds is that between two images, so that the rate stays what it was.
-        usual = int(np.median(np.diff(times))) if len(times) > 1 else NANOSECONDS_PER_SECOND // 30
+        usual = int(np.median(np.diff(times))) if len(times) > 1 else SECOND // 30
         return count, stop - start + usual
 
-    def _shifted(self, message: BagMessage, shift: int) -> bytes:
+    def _shifted(self, message: SerializedMessage, shift: int) -> bytes:
         if not shift or not _begins_with_header(self._publishers_by_topic[message.topic].msg_type):
             return message.data
         return with_header_stamp(message.data, header_stamp(message.data) + shift)

@@ -12,10 +12,10 @@ from typing import Any
 
 from rosbags.rosbag2 import Reader
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.bag_storage import explained, serialized_messages
 from lazyxmem_ros.data.errors import BagError
 
-NANOSECONDS_PER_SECOND = 1_000_000_000
 FILE_SUFFIXES = (".mcap", ".db3")
 _CDR_LITTLE_ENDIAN = 1
 _CDR_PREFIX_BYTES = 4
@@ -33,7 +33,7 @@ class BagTopic:
 
 
 @dataclass(frozen=True)
-class BagMessage:
+class SerializedMessage:
     """One recorded message.
 
     recorded_at: nanoseconds since the epoch. data: CDR with its four-byte encapsulation.
@@ -91,7 +91,7 @@ class BagSource:
         """When the last message was recorded, nanoseconds since the epoch."""
         return max(self.start, int(self._reader.end_time) - 1)
 
-    def messages(self, start: int, stop: int) -> Iterator[BagMessage]:
+    def messages(self, start: int, stop: int) -> Iterator[SerializedMessage]:
         """The chosen topics' messages recorded in start <= t <= stop, in order of recording.
 
         Raises BagError where the bag turns out to be cut short or damaged, once all that is intact
@@ -102,7 +102,7 @@ class BagSource:
         for connection, recorded_at, data in serialized_messages(
             self._reader, self.path, connections, start=start, stop=stop + 1
         ):
-            yield BagMessage(connection.topic, recorded_at, data)
+            yield SerializedMessage(connection.topic, recorded_at, data)
 
     def _choose(self, wanted: Sequence[str]) -> tuple[BagTopic, ...]:
         found: dict[str, BagTopic] = {}
@@ -129,13 +129,13 @@ def _is_transient_local(connection: Any) -> bool:
 def header_stamp(data: bytes) -> int:
     """The stamp, in nanoseconds, of a serialized message that begins with a std_msgs/Header."""
     seconds, nanoseconds = struct.unpack_from(_stamp_format(data), data, _CDR_PREFIX_BYTES)
-    return int(seconds) * NANOSECONDS_PER_SECOND + int(nanoseconds)
+    return int(seconds) * SECOND + int(nanoseconds)
 
 
 def with_header_stamp(data: bytes, stamp: int) -> bytes:
     """The same serialized message with another stamp (nanoseconds) in its leading Header."""
     layout = _stamp_format(data)
-    seconds, nanoseconds = divmod(stamp, NANOSECONDS_PER_SECOND)
+    seconds, nanoseconds = divmod(stamp, SECOND)
     end = _CDR_PREFIX_BYTES + struct.calcsize(layout)
     return data[:_CDR_PREFIX_BYTES] + struct.pack(layout, seconds, nanoseconds) + data[end:]
 

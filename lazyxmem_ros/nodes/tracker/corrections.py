@@ -14,15 +14,13 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
+from lazyxmem_ros.basics import SECOND, BoolMask, stamp_of
 from lazyxmem_ros.nodes.conversions import (
-    NANOSECONDS_PER_SECOND,
     ImageError,
-    MaskArray,
     is_empty,
     read_mask,
     read_points,
     read_region,
-    stamp_of,
     time_message,
 )
 from lazyxmem_ros.nodes.diagnostics import Counts, Refusals
@@ -57,7 +55,7 @@ class _OpenRequest:
 
     deadline: int
     frame: ReceivedFrame
-    mask: MaskArray
+    mask: BoolMask
     predicted_iou: float | None
 
     def is_over(self, now: int) -> bool:
@@ -154,7 +152,7 @@ class Corrections:
         """Publish a request to a person; it is open until the answer or the deadline."""
         self._counts.add("operator requested")
         # ROS time: a recording that is paused, or played slowly, gives a person the time it shows.
-        timeout = round(self._setting("request_timeout") * NANOSECONDS_PER_SECOND)
+        timeout = round(self._setting("request_timeout") * SECOND)
         deadline = self._now() + timeout if timeout else NO_DEADLINE
         with self._lock:
             self._open[frame.stamp, request.object_id] = _OpenRequest(
@@ -220,7 +218,7 @@ class Corrections:
 
         self.refine(frame, prompt, on_answer)
 
-    def _apply(self, stamp: int, object_id: int, mask: MaskArray, source: Source) -> None:
+    def _apply(self, stamp: int, object_id: int, mask: BoolMask, source: Source) -> None:
         session = self._session
         assert session is not None
         correction = SessionCorrection(stamp, object_id, mask, source)
@@ -298,14 +296,14 @@ class Corrections:
             tracked = ", ".join(str(i) for i in known) or "none"
             raise PromptFault(f"object {message.id} is not tracked; there is {tracked}")
         if opened is not None and opened.is_over(self._now()):
-            late = (self._now() - opened.deadline) / NANOSECONDS_PER_SECOND
+            late = (self._now() - opened.deadline) / SECOND
             raise PromptFault(f"the answer for object {message.id} came {late:.1f} s too late")
         if frame.labels is None:
             raise PromptFault(f"the frame of stamp {frame.stamp} ns was not tracked")
 
     def _read_answer(
         self, message: msg.Correction, frame: ReceivedFrame, opened: _OpenRequest | None
-    ) -> tuple[CorrectionPrompt | None, MaskArray | None]:
+    ) -> tuple[CorrectionPrompt | None, BoolMask | None]:
         """Either a prompt for the service or a mask to be used as it is."""
         assert frame.labels is not None
         size = (frame.labels.shape[0], frame.labels.shape[1])

@@ -14,9 +14,9 @@ from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import Image, RegionOfInterest
 
+from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.nodes.conversions import (
     ImageError,
-    MaskArray,
     mask_message,
     point_messages,
     read_mask,
@@ -34,7 +34,7 @@ DEADLINE_CHECK_PERIOD_S = 0.05
 class CorrectionAnswer:
     """What became of one request: a mask bool [H, W], or None and the reason."""
 
-    mask: MaskArray | None
+    mask: BoolMask | None
     score: float
     corrector: str
     fault: str = ""
@@ -51,7 +51,7 @@ class CorrectionPrompt:
     positive: NDArray[np.float32]
     negative: NDArray[np.float32]
     box: tuple[int, int, int, int] | None = None
-    prior: MaskArray | None = None
+    prior: BoolMask | None = None
     prior_iou: float | None = None
 
 

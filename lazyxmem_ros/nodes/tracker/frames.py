@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from lazyxmem_ros.nodes.conversions import LabelArray, image_message, read_image
+from lazyxmem_ros.basics import Labels
+from lazyxmem_ros.nodes.conversions import image_message, read_image
 
 
 @dataclass(eq=False)
@@ -28,7 +29,7 @@ class ReceivedFrame:
     topic: str
     message: Image | CompressedImage
     received_at: float
-    labels: LabelArray | None = field(default=None, repr=False)
+    labels: Labels | None = field(default=None, repr=False)
     published: bool = False
 
     @property

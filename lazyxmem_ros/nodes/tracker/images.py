@@ -12,7 +12,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
-from lazyxmem_ros.nodes.conversions import ImageError, check_image, stamp_of
+from lazyxmem_ros.basics import stamp_of
+from lazyxmem_ros.nodes.conversions import ImageError, check_image
 from lazyxmem_ros.nodes.diagnostics import Counts, Rate, Refusals
 from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
 from lazyxmem_ros.nodes.tracker.worker import Worker

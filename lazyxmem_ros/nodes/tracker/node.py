@@ -22,8 +22,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.nodes import diagnostics
-from lazyxmem_ros.nodes.conversions import LabelArray
 from lazyxmem_ros.nodes.parameters import Parameters
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 from lazyxmem_ros.nodes.timers import create_steady_timer
@@ -360,7 +360,7 @@ class _Outputs:
         self,
         frame: ReceivedFrame,
         image: NDArray[np.uint8],
-        labels: LabelArray,
+        labels: Labels,
         result: StepResult | None,
     ) -> None:
         from lazyxmem_ros.lazy import TrackState

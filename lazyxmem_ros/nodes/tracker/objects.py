@@ -15,12 +15,11 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from lazyxmem_ros import msg
+from lazyxmem_ros.basics import BoolMask, stamp_of
 from lazyxmem_ros.nodes.conversions import (
     ImageError,
-    MaskArray,
     masks_of_labels,
     read_labels,
-    stamp_of,
     time_message,
 )
 from lazyxmem_ros.nodes.diagnostics import Counts, Refusals
@@ -152,7 +151,7 @@ class ObjectInput:
 
     async def _mask_of(
         self, frame: ReceivedFrame, new: msg.NewObject, size: tuple[int, ...]
-    ) -> MaskArray:
+    ) -> BoolMask:
         """The object's mask bool [H, W]: as given, or made by the service from clicks or a box."""
         prompt = read_prompt(new, (size[0], size[1]))
         if prompt is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazyxmem_ros import weights
-from lazyxmem_ros.nodes.conversions import NANOSECONDS_PER_SECOND
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.nodes.parameters import Changes, ParameterSpec
 from lazyxmem_ros.nodes.tracker.images import TRANSPORTS
 
@@ -380,7 +380,7 @@ def lazy_config(values: Mapping[str, Any]) -> LazyConfig:
     settings = {spec.name: values[spec.name] for spec in _POLICY}
     settings["hold_rule"] = HoldRule(values["hold_rule"])
     for name in _IN_NANOSECONDS:
-        settings[name] = round(values[name] * NANOSECONDS_PER_SECOND)
+        settings[name] = round(values[name] * SECOND)
     return LazyConfig(**settings)
 
 

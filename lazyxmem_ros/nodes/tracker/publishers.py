@@ -16,9 +16,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
+from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.nodes.conversions import (
-    LabelArray,
-    MaskArray,
     image_message,
     labels_message,
     mask_message,
@@ -60,7 +59,7 @@ class TrackerOutputs:
         self,
         frame: ReceivedFrame,
         image: NDArray[np.uint8],
-        labels: LabelArray,
+        labels: Labels,
         result: StepResult | None,
     ) -> None:
         """The frame's label map and tracks, and the pictures that somebody looks at."""
@@ -100,7 +99,7 @@ class TrackerOutputs:
         self,
         header: Header,
         object_id: int,
-        mask: MaskArray | None,
+        mask: BoolMask | None,
         *,
         source: str,
         applied: bool,

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import Labels
+from lazyxmem_ros.correction.base import box_of_mask
 from lazyxmem_ros.lazy import (
     Correction,
     LazyConfig,
@@ -21,15 +23,14 @@ from lazyxmem_ros.lazy import (
     Outcome,
     Source,
     StepResult,
-    box_of_mask,
 )
-from lazyxmem_ros.nodes.conversions import ImageError, LabelArray, masks_of_labels
+from lazyxmem_ros.nodes.conversions import ImageError, masks_of_labels
 from lazyxmem_ros.nodes.tracker.early_masks import EarlyMasks
 from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
 from lazyxmem_ros.nodes.tracker.session_types import (
     GivenMasks,
+    InputRefusedError,
     Published,
-    RefusedError,
     SessionCorrection,
     SessionOutputs,
     Upkeep,
@@ -118,7 +119,7 @@ class TrackingSession:
         """Whether `do(given, ...)` went well; what it refuses is reported."""
         try:
             do(given, *arguments)
-        except (RefusedError, ImageError, TrackerError) as error:
+        except (InputRefusedError, ImageError, TrackerError) as error:
             self._outputs.refuse(given.topic, fault_kind(error), str(error))
             return False
         return True
@@ -152,7 +153,7 @@ class TrackingSession:
             self._serve_commands(lambda: not self._waiting_for, deadline)
         self._finish_waiting()
 
-    def _note_tracked(self, frame: ReceivedFrame, labels: LabelArray) -> None:
+    def _note_tracked(self, frame: ReceivedFrame, labels: Labels) -> None:
         frame.labels = labels
         self._newest = frame
         self._processed = max(self._processed, frame.stamp)
@@ -176,7 +177,7 @@ class TrackingSession:
         self,
         frame: ReceivedFrame,
         image: NDArray[np.uint8],
-        labels: LabelArray,
+        labels: Labels,
         result: StepResult | None,
     ) -> None:
         self._note_tracked(frame, labels)
@@ -224,26 +225,28 @@ class TrackingSession:
     # ---- objects
 
     def find_frame(self, stamp: int) -> ReceivedFrame:
-        """The frame of this stamp, or the newest tracked one for 0; raises RefusedError."""
+        """The frame of this stamp, or the newest tracked one for 0; raises InputRefusedError."""
         if stamp == 0:
             newest = self._newest or self._history.newest()
             if newest is None:
-                raise RefusedError("no frame", "no frame has been received yet")
+                raise InputRefusedError("no frame", "no frame has been received yet")
             return newest
         frame = self._frame_of(stamp)
         if frame is None:
-            raise RefusedError("forgotten stamp", f"there is no recent frame of stamp {stamp} ns")
+            raise InputRefusedError(
+                "forgotten stamp", f"there is no recent frame of stamp {stamp} ns"
+            )
         return frame
 
     def give_masks(self, given: GivenMasks) -> str:
         """Show objects on a frame: now, or when the frame of that stamp arrives.
 
         Objects that are tracked already get the mask as the truth of that frame. Returns how it
-        was done if that was not simply as asked, else "". Raises RefusedError or a TrackerError,
-        with nothing changed.
+        was done if that was not simply as asked, else "". Raises InputRefusedError or a
+        TrackerError, with nothing changed.
         """
         if not given.masks:
-            raise RefusedError("no object", "the label map names no object: every value is 0")
+            raise InputRefusedError("no object", "the label map names no object: every value is 0")
         newest = self._newest
         stamp = given.stamp or self.find_frame(0).stamp
         given = replace(given, stamp=stamp)
@@ -266,7 +269,9 @@ class TrackingSession:
             note = self._add_to_past(given, frame, newest)
         self.see_objects()
         if not set(given.masks) <= set(self.object_ids):
-            raise RefusedError("not added", f"the objects could not be added at stamp {stamp} ns")
+            raise InputRefusedError(
+                "not added", f"the objects could not be added at stamp {stamp} ns"
+            )
         return note
 
     def free_ids(self, count: int, taken: Sequence[int] = (), *, stamp: int = 0) -> list[int]:
@@ -373,7 +378,7 @@ class TrackingSession:
         masks = {object_id: labels == object_id for object_id in given.masks}
         gone = [str(object_id) for object_id, mask in masks.items() if not mask.any()]
         if gone:
-            raise RefusedError(
+            raise InputRefusedError(
                 "gone", f"object {', '.join(gone)} was not found again in the newest frame"
             )
         return replace(given, stamp=newest.stamp, masks=masks)
@@ -387,7 +392,7 @@ class TrackingSession:
         size = frame.rgb().shape[:2]
         for object_id, mask in given.masks.items():
             if mask.shape != size:
-                raise RefusedError(
+                raise InputRefusedError(
                     "size",
                     f"the mask of object {object_id} is {mask.shape[1]}x{mask.shape[0]}, "
                     f"the frame {size[1]}x{size[0]} pixels",
@@ -412,7 +417,7 @@ class TrackingSession:
         self.published = replace(self.published, tracks=tuple(known))
 
 
-def _with_labels(result: StepResult, labels: LabelArray, gone: Sequence[int]) -> StepResult:
+def _with_labels(result: StepResult, labels: Labels, gone: Sequence[int]) -> StepResult:
     """The result with what its tracks say of the mask from another label map [H, W].
 
     gone: objects that are not followed any more.

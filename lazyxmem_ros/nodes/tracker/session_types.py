@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.nodes.conversions import LabelArray, MaskArray
+from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
 
 if TYPE_CHECKING:
     from lazyxmem_ros.lazy import Outcome, Request, Source, StepResult, Track
 
 
-class RefusedError(ValueError):
+class InputRefusedError(ValueError):
     """Input that changes nothing. `kind` names the fault for the counters, the text explains it."""
 
     def __init__(self, kind: str, fault: str) -> None:
@@ -37,7 +37,7 @@ class SessionOutputs(Protocol):
         self,
         frame: ReceivedFrame,
         image: NDArray[np.uint8],
-        labels: LabelArray,
+        labels: Labels,
         result: StepResult | None,
     ) -> None:
         """The label map and tracks of a frame; result is None while nothing is tracked."""
@@ -68,7 +68,7 @@ class SessionCorrection:
 
     stamp: int
     object_id: int
-    mask: MaskArray
+    mask: BoolMask
     source: Source
 
 
@@ -80,7 +80,7 @@ class GivenMasks:
     """
 
     stamp: int
-    masks: Mapping[int, MaskArray]
+    masks: Mapping[int, BoolMask]
     labels: Mapping[int, str] = field(default_factory=dict)
     topic: str = ""
 

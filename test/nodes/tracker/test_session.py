@@ -9,7 +9,11 @@ from node_graph import FIRST_STAMP, STEP
 from session_harness import Rig
 
 from lazyxmem_ros.lazy import LazyConfig, Source
-from lazyxmem_ros.nodes.tracker.session_types import GivenMasks, RefusedError, SessionCorrection
+from lazyxmem_ros.nodes.tracker.session_types import (
+    GivenMasks,
+    InputRefusedError,
+    SessionCorrection,
+)
 
 GOOD = 0.55
 
@@ -118,7 +122,7 @@ def test_an_object_that_is_gone_by_now_is_refused(forgetful: Rig) -> None:
     ghost = rig.frame(2)
     rig.history.add(ghost)
     rig.session.process(ghost)
-    with pytest.raises(RefusedError, match="object 2 was not found again"):
+    with pytest.raises(InputRefusedError, match="object 2 was not found again"):
         rig.give(1, 2)
     assert rig.session.object_ids == (1,)
 

@@ -8,7 +8,8 @@ import pytest
 from node_graph import FIRST_STAMP, STEP
 from session_harness import WIDTH, Rig
 
-from lazyxmem_ros.lazy import Source, box_of_mask
+from lazyxmem_ros.correction.base import box_of_mask
+from lazyxmem_ros.lazy import Source
 from lazyxmem_ros.nodes.tracker.session_types import SessionCorrection
 
 

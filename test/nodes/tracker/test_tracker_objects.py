@@ -10,8 +10,9 @@ import pytest
 from node_graph import FIRST_STAMP, STEP, header, labels_of, scene, wait_for
 from tracker_harness import NODE, Tracker
 
+from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.msg import Correction, NewObject, Track
-from lazyxmem_ros.nodes.conversions import mask_message, stamp_of
+from lazyxmem_ros.nodes.conversions import mask_message
 from lazyxmem_ros.srv import AddObjects, ListObjects, PauseObjects, RemoveObjects
 
 ASK_ALWAYS = {"operator_corrections": True, "operator_entropy": 0.0, "cooldown_frames": 0}
