@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import cv2
@@ -49,12 +49,14 @@ class Prompt:
         positive: float32 [P, 2], (x, y) in pixels, points on the object.
         negative: float32 [N, 2], (x, y) in pixels, points off the object.
         box: (x0, y0, x1, y1) in pixels, half-open, around the object; or None.
-        mask: bool [H, W], where the object was believed to be before (the prior); or None.
+        mask: bool [H, W], or None. For a corrector it is the prior: where the object was believed
+            to be before.
         prior_iou: the overlap with the truth, 0..1, that the prior is expected to have; None where
             nobody knows. Only a corrector that was trained to heed it does.
 
     Anything that NumPy turns into these is accepted. Raises PromptError where it cannot.
-    Whether points and box lie within an image is checked by `validate_prompt`.
+    Whether it fits an image is checked by `validate_fit`, whether a corrector can use it, by
+    `validate_prompt`.
 
     """
 
@@ -78,10 +80,39 @@ class Prompt:
         if self.mask is not None:
             mask = np.asarray(self.mask)
             if mask.ndim != 2:
-                raise PromptError(f"a prior mask is [H, W], not of shape {mask.shape}")
+                raise PromptError(f"a mask is [H, W], not of shape {mask.shape}")
             object.__setattr__(self, "mask", mask if mask.dtype == np.bool_ else mask != 0)
         if self.prior_iou is not None and not 0 <= self.prior_iou <= 1:
             raise PromptError(f"prior_iou is an overlap from 0 to 1, not {self.prior_iou}")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing: there is neither a click nor a box nor a mask."""
+        return self.mask is None and not self._points_at_something
+
+    @property
+    def is_only_mask(self) -> bool:
+        """Whether it is a mask with neither a click nor a box.
+
+        A person who draws a whole mask means it as it is; one that comes with clicks or a box is
+        what those start from.
+        """
+        return self.mask is not None and not self._points_at_something
+
+    @property
+    def _points_at_something(self) -> bool:
+        return len(self.positive) + len(self.negative) > 0 or self.box is not None
+
+    def about(self, mask: BoolMask, prior_iou: float | None) -> Prompt:
+        """The same prompt, given by someone who saw this mask bool [H, W], as a corrector needs it.
+
+        Clicks say what is wrong with the mask that was seen, so that becomes their prior. A box
+        says where the whole object is: a lost track's mask beside it would only mislead. A mask of
+        the prompt's own stays.
+        """
+        if self.box is not None or self.mask is not None:
+            return self
+        return replace(self, mask=mask, prior_iou=prior_iou)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,17 +204,14 @@ def _validate_box(box: Box, size: tuple[int, int]) -> None:
     x0, y0, x1, y1 = box
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise PromptError(
-            f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is not a box within the {width}x{height} image; "
+            f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is empty or reaches beyond the edge: it is "
+            f"not a box within the {width}x{height} image; "
             f"send (x0, y0, x1, y1) with 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}"
         )
 
 
-def validate_prompt(prompt: Prompt, size: tuple[int, int]) -> None:
-    """Raises PromptError unless the prompt says where an object is in an image of `size` (H, W).
-
-    A prompt needs a positive point, a box or a prior mask with at least one pixel; negative
-    points alone do not say where an object is.
-    """
+def validate_fit(prompt: Prompt, size: tuple[int, int]) -> None:
+    """Raises PromptError unless points, box and mask fit an image of `size` (H, W)."""
     height, width = size
     _validate_points(prompt.positive, "positive", size)
     _validate_points(prompt.negative, "negative", size)
@@ -192,9 +220,18 @@ def validate_prompt(prompt: Prompt, size: tuple[int, int]) -> None:
     if prompt.mask is not None and prompt.mask.shape != (height, width):
         mask_height, mask_width = prompt.mask.shape
         raise PromptError(
-            f"the prior mask is {mask_width}x{mask_height} but the image {width}x{height}; "
+            f"the mask is {mask_width}x{mask_height} but the image {width}x{height}; "
             "send a mask of the image's size"
         )
+
+
+def validate_prompt(prompt: Prompt, size: tuple[int, int]) -> None:
+    """Raises PromptError unless the prompt says where an object is in an image of `size` (H, W).
+
+    Beside fitting the image, a prompt needs a positive point, a box or a prior mask with at least
+    one pixel; negative points alone do not say where an object is.
+    """
+    validate_fit(prompt, size)
     has_prior = prompt.mask is not None and bool(prompt.mask.any())
     if len(prompt.positive) == 0 and prompt.box is None and not has_prior:
         what = "has only negative points" if len(prompt.negative) else "is empty"

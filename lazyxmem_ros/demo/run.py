@@ -185,7 +185,7 @@ def save_pictures(outcome: Demonstration, folder: Path, progressed: Callable[[in
     events = outcome.events[outcome.events["object"] == first_object]
     clicks = {
         stamp_of(answer.header.stamp): Clicks(
-            _points(answer.positive), _points(answer.negative)
+            _points(answer.prompt.positive), _points(answer.prompt.negative)
         )
         for answer in outcome.record.answers
     }

@@ -294,12 +294,9 @@ class SequenceRunner:
         if prompt is None:
             self._declined(ask, "the operator saw nothing to correct")
             return None
-        if prompt.mask is not None:
+        if prompt.is_only_mask:
             return prompt.mask
-        if prompt.box is None:
-            # A box says where the whole object is, a click needs the mask that it is about.
-            prompt = Prompt(prompt.positive, prompt.negative, None, ask.mask, ask.predicted_iou)
-        answer = self._refine(ask.image, prompt, ask.stamp)
+        answer = self._refine(ask.image, prompt.about(ask.mask, ask.predicted_iou), ask.stamp)
         if answer is None:
             self._answered(ask, False, "the corrector found nothing", {})
             return None

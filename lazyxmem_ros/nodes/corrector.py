@@ -17,24 +17,26 @@ from sensor_msgs.msg import Image
 
 from lazyxmem_ros import weights
 from lazyxmem_ros.basics import stamp_of
-from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR, SAM_HQ_WEIGHTS
-from lazyxmem_ros.nodes import diagnostics
-from lazyxmem_ros.nodes.conversions import (
-    ImageError,
-    is_empty,
-    mask_message,
-    read_image,
-    read_mask,
-    read_points,
-    read_region,
+from lazyxmem_ros.correction import (
+    CORRECTOR_NAMES,
+    DEFAULT_CORRECTOR,
+    SAM_HQ_WEIGHTS,
+    CorrectorError,
+    Prompt,
+    PromptError,
+    make_corrector,
+    validate_prompt,
 )
+from lazyxmem_ros.nodes import diagnostics
+from lazyxmem_ros.nodes.conversions import ImageError, mask_message, read_image
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
+from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, read_prompt
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.srv import CorrectMask
 
 if TYPE_CHECKING:
-    from lazyxmem_ros.correction.base import Corrector, Prompt
+    from lazyxmem_ros.correction import Corrector, Refinement
 
 NODE_NAME = "lazyxmem_correction"
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -75,7 +77,7 @@ ImageKey = tuple[int, str, int, int]
 
 
 class CorrectionNode(Node):
-    """Turns (image, prompt) into a mask, one request after the other.
+    """Turns an image and prompts into a mask for each, one request after the other.
 
     The decoded image and the corrector's embedding of it are kept for the requests that follow
     with the same stamp, frame id and size.
@@ -99,9 +101,6 @@ class CorrectionNode(Node):
         self.get_logger().info(f"{self._corrector.name} serves {self._service.srv_name}")
 
     def _make_corrector(self) -> Corrector:
-        # Imported late: Ctrl-C while PyTorch loads is then an ordinary end.
-        from lazyxmem_ros.correction import CorrectorError, make_corrector
-
         name, model_type = self._settings["corrector"], self._settings["model_type"]
         checkpoint = self._settings["checkpoint"]
         try:
@@ -119,34 +118,62 @@ class CorrectionNode(Node):
     def _correct(
         self, request: CorrectMask.Request, response: CorrectMask.Response
     ) -> CorrectMask.Response:
-        from lazyxmem_ros.correction import CorrectorError, PromptError
-
         started = time.monotonic()
         response.corrector = self._corrector.name
-        self._counts.add("requests")
+        count = max(len(request.prompts), 1)
+        self._counts.add("requests", count)
         try:
-            image = self._image(request.image)
-            prompt = read_prompt(request, image.shape[:2])
-            key = image_key(request.image)
-            refinement = self._corrector.refine(image, [prompt], image_key=key)[0]
-            if not refinement.score > 0:
-                raise CorrectorError("the corrector found nothing")
+            answers = self._answers(request)
         except (ImageError, PromptError, CorrectorError) as error:
-            self._counts.add("refused")
-            self._refusals.refuse(self._service.srv_name, type(error).__name__, str(error))
+            self._refuse(error, count)
             response.message = str(error)
             return response
         except Exception as error:  # noqa: BLE001 - whatever it is, the server outlives it
-            self._counts.add("failed")
+            self._counts.add("failed", count)
             self.get_logger().error(traceback.format_exc())
             response.message = f"{type(error).__name__}: {error}"
             return response
-        self._counts.add("answered")
+        faults = [str(answer) for answer in answers if isinstance(answer, Exception)]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                self._refuse(answer)
+                response.faults.append(str(answer))
+                response.masks.append(Image())
+                response.scores.append(0.0)
+            else:
+                self._counts.add("answered")
+                response.faults.append("")
+                response.masks.append(mask_message(answer.mask, request.image.header))
+                response.scores.append(float(answer.score))
+        response.success = not faults
+        response.message = "; ".join(dict.fromkeys(faults))
         self._latencies.add(time.monotonic() - started)
-        response.success = True
-        response.mask = mask_message(refinement.mask, request.image.header)
-        response.score = float(refinement.score)
         return response
+
+    def _answers(self, request: CorrectMask.Request) -> list[Refinement | Exception]:
+        """What becomes of each prompt: its refinement, or why there is none.
+
+        Raises ImageError, PromptError or CorrectorError where none of them can be looked at.
+        """
+        image = self._image(request.image)
+        height, width = image.shape[:2]
+        prompts = _read_prompts(request, (height, width))
+        usable = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
+        key = image_key(request.image)
+        refinements = iter(self._corrector.refine(image, usable, image_key=key) if usable else ())
+        answers: list[Refinement | Exception] = []
+        for prompt in prompts:
+            if isinstance(prompt, Exception):
+                answers.append(prompt)
+            elif (refinement := next(refinements)).score > 0:
+                answers.append(refinement)
+            else:
+                answers.append(CorrectorError("the corrector found nothing"))
+        return answers
+
+    def _refuse(self, error: Exception, count: int = 1) -> None:
+        self._counts.add("refused", count)
+        self._refusals.refuse(self._service.srv_name, type(error).__name__, str(error))
 
     def _image(self, message: Image) -> NDArray[np.uint8]:
         key = image_key(message)
@@ -182,29 +209,33 @@ def image_key(message: Image) -> ImageKey | None:
     return (stamp, header.frame_id, message.height, message.width) if stamp else None
 
 
-def read_prompt(request: CorrectMask.Request, size: tuple[int, ...]) -> Prompt:
-    """The request's clicks, box and prior mask as a Prompt.
+def _read_prompts(
+    request: CorrectMask.Request, size: tuple[int, int]
+) -> list[Prompt | PromptError | ImageError]:
+    """The request's prompts for an image of `size` (H, W), or what is wrong with each.
 
-    Raises ImageError where the prior does not fit the image of `size` (H, W); what a corrector
-    cannot use (nothing given, points outside) is left for it to refuse.
+    Raises PromptError where there is none, or another number of prior_ious.
     """
-    from lazyxmem_ros.correction.base import Prompt
-
-    prior = None
-    if not is_empty(request.prior):
-        prior = read_mask(request.prior)
-        if prior.shape != size:
-            raise ImageError(
-                f"the prior mask is {prior.shape[1]}x{prior.shape[0]}, "
-                f"the image {size[1]}x{size[0]} pixels"
-            )
-    return Prompt(
-        positive=read_points(request.positive),
-        negative=read_points(request.negative),
-        box=read_region(request.box) if request.has_box else None,
-        mask=prior,
-        prior_iou=request.prior_iou or None,
-    )
+    count = len(request.prompts)
+    if not count:
+        raise PromptError("the request has no prompt; send one for each object")
+    if len(request.prior_ious) not in (0, count):
+        raise PromptError(
+            f"the request has {len(request.prior_ious)} prior_ious for {count} prompts; send one "
+            "for each (0 where it is not known), or none"
+        )
+    prompts: list[Prompt | PromptError | ImageError] = []
+    for message, prior_iou in zip(
+        request.prompts, request.prior_ious or [UNKNOWN_IOU] * count, strict=True
+    ):
+        try:
+            prompt = read_prompt(message, size, prior_iou=prior_iou)
+            validate_prompt(prompt, size)
+        except (PromptError, ImageError) as error:
+            prompts.append(error)
+        else:
+            prompts.append(prompt)
+    return prompts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,21 +11,15 @@ from pathlib import Path
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
-from std_msgs.msg import Header
 
 from lazyxmem_ros.basics import SECOND, stamp_of
-from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.data.bags import BagReader, pack_labels, unpack_labels
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
 from lazyxmem_ros.msg import Correction, CorrectionRequest
-from lazyxmem_ros.nodes.conversions import (
-    mask_message,
-    point_messages,
-    read_mask,
-    region_message,
-)
+from lazyxmem_ros.nodes.conversions import read_mask
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
+from lazyxmem_ros.nodes.prompts import prompt_message
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 
 NODE_NAME = "lazyxmem_simulated_operator"
@@ -119,7 +113,8 @@ class SimulatedOperatorNode(Node):
         prompt = self._operator.click(truth == request.id, prediction)
         if prompt is None:
             return self._nothing(request, "the operator saw nothing to correct")
-        return correction_message(prompt, request.header, request.id)
+        header = request.header
+        return Correction(header=header, id=request.id, prompt=prompt_message(prompt, header))
 
     @staticmethod
     def _nothing(request: CorrectionRequest, why: str) -> Correction:
@@ -129,23 +124,6 @@ class SimulatedOperatorNode(Node):
         self.destroy_timer(self._pending.pop(number))
         self._answers.publish(answer)
         self.get_logger().info(f"answered for object {answer.id} {answer.message}".rstrip())
-
-
-def correction_message(prompt: Prompt, header: Header, object_id: int) -> Correction:
-    """A prompt as the message that an operator's answer is."""
-    message = Correction(
-        header=header,
-        id=object_id,
-        positive=point_messages(prompt.positive),
-        negative=point_messages(prompt.negative),
-    )
-    if prompt.box is not None:
-        x0, y0, x1, y1 = (round(value) for value in prompt.box)
-        message.has_box = True
-        message.box = region_message((x0, y0, x1, y1))
-    if prompt.mask is not None:
-        message.mask = mask_message(prompt.mask, header)
-    return message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

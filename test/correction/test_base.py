@@ -56,7 +56,7 @@ def test_good_prompts(prompt):
         (Prompt(box=(0, 0, 61, 20)), "not a box"),
         (Prompt(box=(-1, 0, 6, 20)), "not a box"),
         (Prompt(box=(0, 0, np.nan, 20)), "not a box"),
-        (Prompt(mask=np.ones((60, 40), bool)), "the prior mask is 40x60 but the image 60x40; send"),
+        (Prompt(mask=np.ones((60, 40), bool)), "the mask is 40x60 but the image 60x40; send"),
     ],
 )
 def test_bad_prompts_say_what_to_do(prompt, says):
@@ -138,3 +138,25 @@ def test_the_surroundings_of_a_mask_end_at_the_image():
     assert surroundings(MASK, 12)[0].start == 0
     assert MASK[surroundings(MASK, 25)].shape == (40, 55)
     assert surroundings(np.zeros(SIZE, bool), 3) is None
+
+
+def test_a_bare_mask_is_told_from_one_to_start_from():
+    empty, mask = Prompt(), Prompt(mask=MASK)
+    assert (empty.is_empty, empty.is_only_mask) == (True, False)
+    assert (mask.is_empty, mask.is_only_mask) == (False, True)
+    nowhere = Prompt(mask=np.zeros(SIZE, bool))  # a person's word that the object is not there
+    assert (nowhere.is_empty, nowhere.is_only_mask) == (False, True)
+    for more in ({"positive": [(1, 2)]}, {"negative": [(1, 2)]}, {"box": (0, 0, 3, 3)}):
+        for prompt in (Prompt(**more), Prompt(**more, mask=MASK)):
+            assert (prompt.is_empty, prompt.is_only_mask) == (False, False)
+
+
+def test_clicks_are_about_the_mask_that_was_seen():
+    beside = Prompt(negative=[(12, 12)]).about(MASK, 0.7)
+    assert beside.mask is MASK
+    assert beside.prior_iou == 0.7
+    np.testing.assert_array_equal(beside.negative, [(12, 12)])
+    boxed = Prompt([(1, 2)], box=(0, 0, 3, 3))
+    drawn = Prompt([(1, 2)], mask=~MASK)
+    assert boxed.about(MASK, 0.7) is boxed
+    assert drawn.about(MASK, 0.7) is drawn

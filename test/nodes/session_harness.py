@@ -41,8 +41,8 @@ class Outputs:
         self.order.append(frame.stamp)
         self.tracks[frame.stamp] = [] if result is None else result.tracks
 
-    def ask_corrector(self, frame: Any, request: Any) -> None:
-        self.asked.append(request)
+    def ask_corrector(self, frame: Any, requests: Any) -> None:
+        self.asked.extend(requests)
 
     def ask_operator(self, frame: Any, request: Any) -> None:
         self.asked.append(request)

@@ -14,7 +14,9 @@ from geometry_msgs.msg import Point
 from node_graph import Probe, Spinner, header, parameters, scene, scene_message, wait_for
 from sensor_msgs.msg import Image, RegionOfInterest
 
-from lazyxmem_ros.correction import Prompt, Refinement
+from lazyxmem_ros import correction
+from lazyxmem_ros.correction import Refinement
+from lazyxmem_ros.msg import Prompt
 from lazyxmem_ros.nodes.conversions import mask_message, read_mask
 from lazyxmem_ros.nodes.corrector import CorrectionNode
 from lazyxmem_ros.nodes.running import NodeStartError
@@ -34,7 +36,7 @@ class CountingCorrector:
         self.images: list[np.ndarray] = []
 
     def refine(
-        self, image: np.ndarray, prompts: list[Prompt], *, image_key: object = None
+        self, image: np.ndarray, prompts: list[correction.Prompt], *, image_key: object = None
     ) -> list[Refinement]:
         self.keys.append(image_key)
         self.images.append(image)
@@ -57,21 +59,22 @@ def test_the_embedded_refiner_serves_where_nothing_else_is_asked_for(
     node = CorrectionNode(cli_args=["--ros-args", "-r", "__ns:=/default_corrector"])
     spinner = Spinner(node)
     try:
-        asked = request(3, prior=mask_message(scene(3)[1], header(3)), prior_iou=0.95)
+        asked = request(3, mask=mask_message(scene(3)[1], header(3)), prior_ious=[0.95])
         response = probe.call(CorrectMask, "/default_corrector/correct_mask", asked)
     finally:
         spinner.close()
     assert response.success, response.message
     assert response.corrector == "refiner"
-    assert iou(read_mask(response.mask), scene(3)[1]) > 0.9
+    assert iou(read_mask(response.masks[0]), scene(3)[1]) > 0.9
 
 
 def request(index: int = 0, **fields: Any) -> CorrectMask.Request:
     _, mask = scene(index)
     rows, columns = np.nonzero(mask)
     middle = Point(x=float(columns.mean()), y=float(rows.mean()))
-    fields = {"image": scene_message(index), "positive": [middle], **fields}
-    return CorrectMask.Request(**fields)
+    about = {"image": scene_message(index), "prior_ious": []}
+    about |= {name: fields.pop(name) for name in about if name in fields}
+    return CorrectMask.Request(prompts=[Prompt(**{"positive": [middle], **fields})], **about)
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> float:
@@ -84,16 +87,16 @@ def test_a_click_gives_the_object(server: CorrectionNode, probe: Probe, encoding
     response = probe.call(CorrectMask, SERVICE, asked)
     assert response.success, response.message
     assert response.corrector == "grabcut"
-    assert response.mask.header == header(3)
-    assert 0.0 <= response.score <= 1.0
-    assert iou(read_mask(response.mask), scene(3)[1]) > 0.9
+    assert response.masks[0].header == header(3)
+    assert 0.0 <= response.scores[0] <= 1.0
+    assert iou(read_mask(response.masks[0]), scene(3)[1]) > 0.9
 
 
 class FailingCorrector(CountingCorrector):
     """Gives back something with the score by which correctors say that they failed."""
 
     def refine(
-        self, image: np.ndarray, prompts: list[Prompt], *, image_key: object = None
+        self, image: np.ndarray, prompts: list[correction.Prompt], *, image_key: object = None
     ) -> list[Refinement]:
         return [Refinement(np.ones(image.shape[:2], bool), 0.0) for _ in prompts]
 
@@ -105,14 +108,14 @@ def test_a_corrector_that_failed_gives_no_mask(
     response = probe.call(CorrectMask, SERVICE, request(3))
     assert not response.success
     assert response.message == "the corrector found nothing"
-    assert response.mask.height == 0
+    assert [mask.height for mask in response.masks] == [0]
 
 
 class BrokenCorrector(CountingCorrector):
     """A corrector whose device gives up."""
 
     def refine(
-        self, image: np.ndarray, prompts: list[Prompt], *, image_key: object = None
+        self, image: np.ndarray, prompts: list[correction.Prompt], *, image_key: object = None
     ) -> list[Refinement]:
         raise RuntimeError("out of memory")
 
@@ -139,12 +142,12 @@ def test_a_box_and_a_prior_serve_too(server: CorrectionNode, probe: Probe) -> No
     )
     boxed = probe.call(CorrectMask, SERVICE, request(5, positive=[], has_box=True, box=box))
     assert boxed.success, boxed.message
-    assert iou(read_mask(boxed.mask), mask) > 0.9
+    assert iou(read_mask(boxed.masks[0]), mask) > 0.9
     rough = np.roll(mask, 3, axis=1)
-    asked = request(5, positive=[], prior=mask_message(rough, header(5)))
+    asked = request(5, positive=[], mask=mask_message(rough, header(5)))
     refined = probe.call(CorrectMask, SERVICE, asked)
     assert refined.success, refined.message
-    assert iou(read_mask(refined.mask), mask) > iou(rough, mask)
+    assert iou(read_mask(refined.masks[0]), mask) > iou(rough, mask)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +158,8 @@ def test_a_box_and_a_prior_serve_too(server: CorrectionNode, probe: Probe) -> No
         ({"positive": [Point(x=float("nan"), y=3.0)]}, "outside"),
         ({"image": Image()}, "encoding ''"),
         ({"image": Image(encoding="rgb8")}, "empty"),
-        ({"prior": mask_message(np.ones((3, 4), bool), header(0))}, "the prior mask is 4x3"),
-        ({"prior": Image(encoding="rgb8", height=1, width=1, step=3, data=[1, 2, 3])}, "label map"),
+        ({"mask": mask_message(np.ones((3, 4), bool), header(0))}, "the mask is 4x3"),
+        ({"mask": Image(encoding="rgb8", height=1, width=1, step=3, data=[1, 2, 3])}, "label map"),
         ({"has_box": True}, "box"),
     ],
 )
@@ -167,6 +170,48 @@ def test_nonsense_is_refused_with_the_reason(
     assert not response.success
     assert fault in response.message
     assert probe.call(CorrectMask, SERVICE, request()).success  # it serves on
+
+
+def test_several_prompts_of_one_image_get_a_mask_each(
+    server: CorrectionNode, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is of no use costs its own mask alone, and the corrector is called once."""
+    asked = request(4)
+    outside = Prompt(positive=[Point(x=500.0, y=3.0)])
+    broken = Prompt(mask=Image(encoding="rgb8", height=1, width=1, step=3, data=[1, 2, 3]))
+    asked.prompts = [asked.prompts[0], outside, broken, Prompt(), asked.prompts[0]]
+    response = probe.call(CorrectMask, SERVICE, asked)
+    assert not response.success
+    assert [bool(fault) for fault in response.faults] == [False, True, True, True, False]
+    assert "(500, 3) lies outside" in response.faults[1]
+    assert all(fault in response.message for fault in response.faults)
+    assert [mask.height > 0 for mask in response.masks] == [True, False, False, False, True]
+    for index in (0, 4):
+        assert iou(read_mask(response.masks[index]), scene(4)[1]) > 0.9
+        assert response.scores[index] > 0
+    counting = CountingCorrector()
+    monkeypatch.setattr(server, "_corrector", counting)
+    asked.prompts = asked.prompts[:1] * 3
+    assert probe.call(CorrectMask, SERVICE, asked).success
+    assert len(counting.keys) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompts", "prior_ious", "fault"),
+    [
+        (0, [], "no prompt"),
+        (2, [0.5], "1 prior_ious for 2 prompts"),
+        (1, [1.5], "an overlap from 0 to 1"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    server: CorrectionNode, probe: Probe, prompts: int, prior_ious: list[float], fault: str
+) -> None:
+    asked = request(4, prior_ious=prior_ious)
+    asked.prompts = asked.prompts * prompts
+    response = probe.call(CorrectMask, SERVICE, asked)
+    assert not response.success
+    assert fault in response.message
 
 
 def test_an_image_is_decoded_and_keyed_once_per_stamp(

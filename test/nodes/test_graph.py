@@ -111,7 +111,7 @@ def test_a_bag_in_masks_out(bag: Path, weights: Path, probe: Probe, start: Start
     for corrected in (c for c in corrections if c.applied):
         mask = [m for m in masks if m.header == corrected.header][-1]
         # The frame waited for it, so the published mask is the corrected one.
-        np.testing.assert_array_equal(labels_of(mask) == 1, labels_of(corrected.mask) > 0)
+        np.testing.assert_array_equal(labels_of(mask) == 1, labels_of(corrected.prompt.mask) > 0)
 
 
 def test_a_service_that_dies_and_returns(
@@ -139,7 +139,7 @@ def test_a_service_that_dies_and_returns(
     def answered(count: int, since: int) -> bool:
         """Answers of the service, applied or found useless; failures to answer are no answers."""
         tail = probe.messages(f"{NODE}/corrected")[since:]
-        return sum(message.mask.height > 0 for message in tail) >= count
+        return sum(message.prompt.mask.height > 0 for message in tail) >= count
 
     wait_for(lambda: answered(2, 0), "corrections", 30)
     server.process.send_signal(signal.SIGKILL)
@@ -147,7 +147,7 @@ def test_a_service_that_dies_and_returns(
     before = len(probe.messages(f"{NODE}/corrected"))
     wait_for(
         lambda: any(
-            message.mask.height == 0 and message.message
+            message.prompt.mask.height == 0 and message.message
             for message in probe.messages(f"{NODE}/corrected")[before:]
         ),
         "the report of a correction that did not come",

@@ -37,7 +37,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from lazyxmem_ros.msg import Correction, CorrectionRequest, TrackArray
+from lazyxmem_ros.msg import Correction, CorrectionRequest, Prompt, TrackArray
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message
 from lazyxmem_ros.nodes.tracker.node import TrackerNode, make_node
 from lazyxmem_ros.srv import CorrectMask
@@ -72,6 +72,7 @@ class Service:
         self.requests: list[CorrectMask.Request] = []
         self.mode = "truth"
         self.truth = np.zeros((HEIGHT, WIDTH), bool)
+        self.refused: set[int] = set()  # numbers of a request's prompts
         self._probe = probe
         self._service: Any = None
         self.start()
@@ -100,11 +101,18 @@ class Service:
         if self.mode == "fail":
             response.message = "no idea"
             return response
-        response.success = True
-        response.score = 1.0
         mask = self.truth if self.mode == "truth" else self.truth[:-1]
-        response.mask = mask_message(mask, request.image.header)
+        count = len(request.prompts)
+        response.success = not self.refused
+        response.faults = ["not this one" if i in self.refused else "" for i in range(count)]
+        response.scores = [1.0] * count
+        response.masks = [mask_message(mask, request.image.header)] * count
         return response
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """Those of all requests."""
+        return [prompt for request in self.requests for prompt in request.prompts]
 
 
 class Tracker:
@@ -145,6 +153,7 @@ class Tracker:
         assert response.success
         assert self.set(**QUIET) == ""
         self.service.mode = "truth"
+        self.service.refused.clear()
         self.service.requests.clear()
         self.probe.forget()
 

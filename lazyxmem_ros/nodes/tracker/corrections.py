@@ -4,47 +4,36 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import SECOND, BoolMask, stamp_of
-from lazyxmem_ros.nodes.conversions import (
-    ImageError,
-    is_empty,
-    read_mask,
-    read_points,
-    read_region,
-    time_message,
-)
+from lazyxmem_ros.basics import SECOND, BoolMask, Labels, stamp_of
+from lazyxmem_ros.correction.base import Prompt, PromptError, objection
+from lazyxmem_ros.nodes.conversions import ImageError, time_message
 from lazyxmem_ros.nodes.diagnostics import Counts, Refusals
+from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.tracker.corrector_client import (
+    AnswersCallback,
     CorrectionAnswer,
     CorrectionClient,
-    CorrectionPrompt,
 )
 from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
-from lazyxmem_ros.nodes.tracker.session_types import SessionCorrection
+from lazyxmem_ros.nodes.tracker.session_types import InputRefusedError, SessionCorrection
 from lazyxmem_ros.nodes.tracker.worker import Worker
 
 if TYPE_CHECKING:
-    from lazyxmem_ros.correction.base import Prompt
     from lazyxmem_ros.lazy import Outcome, Request, Source
     from lazyxmem_ros.nodes.tracker.session import TrackingSession
 
 QUEUE_DEPTH = 10
 NO_DEADLINE = 0
-
-
-class PromptFault(ValueError):  # noqa: N818 - it is the fault, not an error of the program
-    """Clicks, a box or a mask that do not fit the frame; the text says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -136,17 +125,13 @@ class Corrections:
 
     # ---- asking, in the worker's thread
 
-    def ask_corrector(self, frame: ReceivedFrame, request: Request) -> None:
-        """Have the service refine an object of this frame by the tracker's own prompt."""
+    def ask_corrector(self, frame: ReceivedFrame, requests: Sequence[Request]) -> None:
+        """Have the service refine objects of this frame by the tracker's own prompts."""
         from lazyxmem_ros.lazy import Source
 
-        self._counts.add("pseudo requested")
-        prompt = service_prompt(request.prompt)
-
-        def send() -> None:
-            self._refine(frame, request.object_id, prompt, Source.PSEUDO)
-
-        self._post(send)
+        self._counts.add("pseudo requested", len(requests))
+        prompts = {request.object_id: request.prompt for request in requests}
+        self._post(lambda: self._refine(frame, prompts, Source.PSEUDO))
 
     def ask_operator(self, frame: ReceivedFrame, request: Request) -> None:
         """Publish a request to a person; it is open until the answer or the deadline."""
@@ -187,36 +172,49 @@ class Corrections:
     def refine(
         self,
         frame: ReceivedFrame,
-        prompt: CorrectionPrompt,
-        on_answer: Callable[[CorrectionAnswer], None],
+        prompts: Sequence[Prompt],
+        on_answers: AnswersCallback,
     ) -> None:
-        """Ask the service for one mask; on_answer always comes, in the executor's thread."""
+        """Ask the service for one mask per prompt, all of this frame, in one request.
+
+        on_answers always comes, in the executor's thread.
+        """
         try:
             image = frame.image_message()
         except ImageError as error:
-            on_answer(CorrectionAnswer(None, 0.0, "", str(error)))
+            on_answers([CorrectionAnswer(None, 0.0, "", str(error))] * len(prompts))
             return
         timeout = self._setting("correction_timeout")
-        self._client.request(image, prompt, timeout=timeout, on_answer=on_answer)
+        self._client.request(image, prompts, timeout=timeout, on_answers=on_answers)
 
-    def _refine(
-        self, frame: ReceivedFrame, object_id: int, prompt: CorrectionPrompt, source: Source
-    ) -> None:
-        from lazyxmem_ros.correction.base import objection
-        from lazyxmem_ros.lazy import Source
+    def _refine(self, frame: ReceivedFrame, prompts: Mapping[int, Prompt], source: Source) -> None:
+        """Have objects {id: prompt} refined; each one's answer is applied on its own."""
 
-        def on_answer(answer: CorrectionAnswer) -> None:
+        def on_answers(answers: Sequence[CorrectionAnswer]) -> None:
             if self._closed:
                 return  # there is nobody left to be told
-            if answer.mask is None:
-                self._fail(frame, object_id, source, answer.fault)
-            elif source is Source.PSEUDO and (reason := objection(answer.score, prompt.prior_iou)):
-                self._counts.add("pseudo declined")
-                self._give_up(frame.header, object_id, source, reason)
-            else:
-                self._apply(frame.stamp, object_id, answer.mask, source)
+            for (object_id, prompt), answer in zip(prompts.items(), answers, strict=True):
+                self._take(frame, object_id, prompt, answer, source)
 
-        self.refine(frame, prompt, on_answer)
+        self.refine(frame, list(prompts.values()), on_answers)
+
+    def _take(
+        self,
+        frame: ReceivedFrame,
+        object_id: int,
+        prompt: Prompt,
+        answer: CorrectionAnswer,
+        source: Source,
+    ) -> None:
+        from lazyxmem_ros.lazy import Source
+
+        if answer.mask is None:
+            self._fail(frame, object_id, source, answer.fault)
+        elif source is Source.PSEUDO and (reason := objection(answer.score, prompt.prior_iou)):
+            self._counts.add("pseudo declined")
+            self._give_up(frame.header, object_id, source, reason)
+        else:
+            self._apply(frame.stamp, object_id, answer.mask, source)
 
     def _apply(self, stamp: int, object_id: int, mask: BoolMask, source: Source) -> None:
         session = self._session
@@ -262,65 +260,56 @@ class Corrections:
         stamp = stamp_of(message.header.stamp)
         try:
             frame, opened = self._frame_for(stamp, message.id)
-            self._check_answer(message, frame, opened)
-            if message.message and is_bare(message):
-                self._decline(message, asked=opened is not None)
-                return
-            prompt, mask = self._read_answer(message, frame, opened)
-        except (PromptFault, ImageError) as error:
+            labels = self._labels_answered(message, frame, opened)
+            height, width = labels.shape
+            prompt = read_prompt(message.prompt, (height, width))
+            if prompt.is_empty and not message.message:
+                raise PromptError("the correction has neither a click nor a box nor a mask")
+        except (InputRefusedError, PromptError, ImageError) as error:
             self._refusals.refuse(self._topic, "correction", str(error))
             # Of no use, but another answer may come.
             self._give_up(message.header, message.id, Source.OPERATOR, str(error))
             return
-        if mask is not None:
-            self._apply(stamp, message.id, mask, Source.OPERATOR)
+        if prompt.is_empty:
+            self._decline(message, asked=opened is not None)
+        elif prompt.is_only_mask:
+            assert prompt.mask is not None
+            self._apply(stamp, message.id, prompt.mask, Source.OPERATOR)
         else:
-            assert prompt is not None
-            self._refine(frame, message.id, prompt, Source.OPERATOR)
+            # Whoever was asked has seen the request's mask; the frame's may have changed since.
+            seen = labels == message.id if opened is None else opened.mask
+            prompt = prompt.about(seen, None if opened is None else opened.predicted_iou)
+            self._refine(frame, {message.id: prompt}, Source.OPERATOR)
 
     def _frame_for(self, stamp: int, object_id: int) -> tuple[ReceivedFrame, _OpenRequest | None]:
         with self._lock:
             opened = self._open.get((stamp, object_id))
         if stamp == 0:
-            raise PromptFault("the correction names no frame: its header has no stamp")
+            fault = "the correction names no frame: its header has no stamp"
+            raise InputRefusedError("no stamp", fault)
         frame = opened.frame if opened else self._history.find(stamp)
         if frame is None:
-            raise PromptFault(f"there is no recent frame of stamp {stamp} ns")
+            fault = f"there is no recent frame of stamp {stamp} ns"
+            raise InputRefusedError("forgotten stamp", fault)
         return frame, opened
 
-    def _check_answer(
+    def _labels_answered(
         self, message: msg.Correction, frame: ReceivedFrame, opened: _OpenRequest | None
-    ) -> None:
+    ) -> Labels:
+        """The label map of the frame that an answer is about; raises InputRefusedError."""
         known = self._session.object_ids if self._session is not None else ()
         if message.id not in known:
             tracked = ", ".join(str(i) for i in known) or "none"
-            raise PromptFault(f"object {message.id} is not tracked; there is {tracked}")
+            fault = f"object {message.id} is not tracked; there is {tracked}"
+            raise InputRefusedError("unknown object", fault)
         if opened is not None and opened.is_over(self._now()):
             late = (self._now() - opened.deadline) / SECOND
-            raise PromptFault(f"the answer for object {message.id} came {late:.1f} s too late")
+            fault = f"the answer for object {message.id} came {late:.1f} s too late"
+            raise InputRefusedError("too late", fault)
         if frame.labels is None:
-            raise PromptFault(f"the frame of stamp {frame.stamp} ns was not tracked")
-
-    def _read_answer(
-        self, message: msg.Correction, frame: ReceivedFrame, opened: _OpenRequest | None
-    ) -> tuple[CorrectionPrompt | None, BoolMask | None]:
-        """Either a prompt for the service or a mask to be used as it is."""
-        assert frame.labels is not None
-        size = (frame.labels.shape[0], frame.labels.shape[1])
-        prompt = read_prompt(message, size)
-        if prompt is None:
-            raise PromptFault("the correction has neither a click nor a box nor a mask")
-        only_mask = not len(prompt.positive) and not len(prompt.negative) and prompt.box is None
-        if only_mask:
-            return None, prompt.prior
-        # A click says that something is wrong with the mask, a box that the object is in there:
-        # a lost track's mask beside the box would only mislead.
-        if prompt.prior is None and prompt.box is None:
-            # Whoever was asked has seen the request's mask; the frame's may have changed since.
-            prior = frame.labels == message.id if opened is None else opened.mask
-            prior_iou = None if opened is None else opened.predicted_iou
-            prompt = CorrectionPrompt(prompt.positive, prompt.negative, None, prior, prior_iou)
-        return prompt, None
+            fault = f"the frame of stamp {frame.stamp} ns was not tracked"
+            raise InputRefusedError("not tracked", fault)
+        return frame.labels
 
     # ---- how
 
@@ -330,48 +319,3 @@ class Corrections:
     @staticmethod
     def _header(stamp: int) -> Header:
         return Header(stamp=time_message(stamp))
-
-
-def is_bare(message: msg.Correction) -> bool:
-    """Whether a correction says nothing of where the object is."""
-    points = len(message.positive) + len(message.negative)
-    return not points and not message.has_box and is_empty(message.mask)
-
-
-def service_prompt(prompt: Prompt) -> CorrectionPrompt:
-    """A prompt of the core as the service's."""
-    box = None
-    if prompt.box is not None:
-        x0, y0, x1, y1 = prompt.box
-        box = (int(x0), int(y0), int(np.ceil(x1)), int(np.ceil(y1)))
-    return CorrectionPrompt(prompt.positive, prompt.negative, box, prompt.mask, prompt.prior_iou)
-
-
-def read_prompt(
-    message: msg.Correction | msg.NewObject, size: tuple[int, int]
-) -> CorrectionPrompt | None:
-    """Clicks, box and mask of a message for a frame of `size` (H, W); None where it has none.
-
-    Raises PromptFault where something does not fit the frame, and ImageError for a broken mask.
-    """
-    height, width = size
-    positive, negative = read_points(message.positive), read_points(message.negative)
-    for x, y in [*positive, *negative]:
-        if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
-            raise PromptFault(
-                f"point ({x:g}, {y:g}) lies outside the image of {width}x{height} pixels"
-            )
-    box = read_region(message.box) if message.has_box else None
-    if box is not None and not (box[0] < box[2] <= width and box[1] < box[3] <= height):
-        raise PromptFault(
-            f"box x {box[0]}..{box[2]}, y {box[1]}..{box[3]} is empty or reaches beyond the image "
-            f"of {width}x{height} pixels"
-        )
-    mask = None if is_empty(message.mask) else read_mask(message.mask)
-    if mask is not None and mask.shape != size:
-        raise PromptFault(
-            f"the mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height} pixels"
-        )
-    if not len(positive) and not len(negative) and box is None and mask is None:
-        return None
-    return CorrectionPrompt(positive, negative, box, mask)

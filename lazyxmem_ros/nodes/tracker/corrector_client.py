@@ -4,25 +4,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.task import Future
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import Image
 
 from lazyxmem_ros.basics import BoolMask
-from lazyxmem_ros.nodes.conversions import (
-    ImageError,
-    mask_message,
-    point_messages,
-    read_mask,
-    region_message,
-)
+from lazyxmem_ros.correction.base import Prompt
+from lazyxmem_ros.nodes.conversions import ImageError, read_mask
 from lazyxmem_ros.nodes.diagnostics import Counts, Latencies
+from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, prompt_message
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.srv import CorrectMask
@@ -32,7 +26,7 @@ DEADLINE_CHECK_PERIOD_S = 0.05
 
 @dataclass(frozen=True)
 class CorrectionAnswer:
-    """What became of one request: a mask bool [H, W], or None and the reason."""
+    """What became of one prompt: a mask bool [H, W], or None and the reason."""
 
     mask: BoolMask | None
     score: float
@@ -40,22 +34,8 @@ class CorrectionAnswer:
     fault: str = ""
 
 
-@dataclass(frozen=True)
-class CorrectionPrompt:
-    """What the service gets beside the image.
-
-    positive [P, 2] and negative [N, 2]: clicks (x, y); box: (x0, y0, x1, y1), half-open, or None;
-    prior: rough mask bool [H, W], or None; prior_iou: its expected overlap with the truth, or None.
-    """
-
-    positive: NDArray[np.float32]
-    negative: NDArray[np.float32]
-    box: tuple[int, int, int, int] | None = None
-    prior: BoolMask | None = None
-    prior_iou: float | None = None
-
-
-AnswerCallback = Callable[[CorrectionAnswer], None]
+AnswersCallback = Callable[[Sequence[CorrectionAnswer]], None]
+"""Gets one answer per prompt, in their order."""
 
 
 @dataclass
@@ -63,18 +43,21 @@ class _Pending:
     sent_at: float
     deadline: float
     size: tuple[int, int]
-    on_answer: AnswerCallback
+    prompts: int
+    on_answers: AnswersCallback
 
 
 class CorrectionClient:
-    """A client of `correct_mask` whose every request is answered: by a mask or by a reason.
+    """A client of `correct_mask` whose every prompt is answered: by a mask or by a reason.
 
     A service that is absent, late or failing costs the request it did not serve, nothing else;
     the next request tries again, so a service that comes back is used again.
     """
 
     def __init__(self, node: Node, *, service: str = "correct_mask") -> None:
-        """counts: requests, answered, failed, unavailable, timed_out; latencies of the answered."""
+        """counts: prompts by what became of them (requests: all of them; answered, failed,
+        unavailable, timed_out); latencies: of the requests that were answered.
+        """
         self._node = node
         self._client = node.create_client(CorrectMask, service)
         self._pending: dict[Future[Any], _Pending] = {}
@@ -95,33 +78,37 @@ class CorrectionClient:
         return bool(self._client.service_is_ready())
 
     def request(
-        self, image: Image, prompt: CorrectionPrompt, *, timeout: float, on_answer: AnswerCallback
+        self,
+        image: Image,
+        prompts: Sequence[Prompt],
+        *,
+        timeout: float,
+        on_answers: AnswersCallback,
     ) -> None:
-        """Send a request; on_answer is called once, in the executor's thread.
+        """Ask for one mask per prompt, in one request; on_answers is called once, in the
+        executor's thread.
 
-        timeout: seconds of steady time until the answer counts as missing. To be called in the
+        timeout: seconds of steady time until the answers count as missing. To be called in the
         executor's thread.
         """
-        self.counts.add("requests")
+        self.counts.add("requests", len(prompts))
+        now = time.monotonic()
+        pending = _Pending(
+            now, now + timeout, (image.height, image.width), len(prompts), on_answers
+        )
         if self._closed:
-            self._fail(on_answer, "failed", SHUTTING_DOWN)
+            self._fail(pending, "failed", SHUTTING_DOWN)
             return
         if not self.is_available():
-            self._fail(on_answer, "unavailable", f"service {self.service_name} is not there")
+            self._fail(pending, "unavailable", f"service {self.service_name} is not there")
             return
-        size = (image.height, image.width)
         request = CorrectMask.Request(
             image=image,
-            prior=Image() if prompt.prior is None else mask_message(prompt.prior, image.header),
-            prior_iou=prompt.prior_iou or 0.0,
-            positive=point_messages(prompt.positive),
-            negative=point_messages(prompt.negative),
-            has_box=prompt.box is not None,
-            box=RegionOfInterest() if prompt.box is None else region_message(prompt.box),
+            prompts=[prompt_message(prompt, image.header) for prompt in prompts],
+            prior_ious=[prompt.prior_iou or UNKNOWN_IOU for prompt in prompts],
         )
-        now = time.monotonic()
         future = self._client.call_async(request)
-        self._pending[future] = _Pending(now, now + timeout, size, on_answer)
+        self._pending[future] = pending
         future.add_done_callback(self._on_done)
 
     def close(self) -> None:
@@ -130,7 +117,7 @@ class CorrectionClient:
         while self._pending:
             future, pending = self._pending.popitem()
             self._client.remove_pending_request(future)
-            self._fail(pending.on_answer, "failed", SHUTTING_DOWN)
+            self._fail(pending, "failed", SHUTTING_DOWN)
         self._node.destroy_timer(self._timer)
         self._node.destroy_client(self._client)
 
@@ -140,35 +127,58 @@ class CorrectionClient:
             return
         error = future.exception()
         if error is not None:
-            self._fail(pending.on_answer, "failed", f"service {self.service_name}: {error}")
+            self._fail(pending, "failed", f"service {self.service_name}: {error}")
             return
         response = future.result()
         if response is None:
-            self._fail(pending.on_answer, "failed", f"service {self.service_name} was cancelled")
+            self._fail(pending, "failed", f"service {self.service_name} was cancelled")
             return
-        if not response.success:
-            name = response.corrector or self.service_name
-            self._fail(pending.on_answer, "failed", f"{name}: {response.message}")
+        if not response.success and not response.masks:
+            self._fail(pending, "failed", self._named(response, response.message))
             return
-        try:
-            mask = read_mask(response.mask)
-        except ImageError as error:
-            self._fail(
-                pending.on_answer, "failed", f"{self.service_name} sent a broken mask: {error}"
-            )
+        lengths = {len(response.faults), len(response.masks), len(response.scores)}
+        if lengths != {pending.prompts}:
+            fault = f"sent {len(response.masks)} masks for {pending.prompts} prompts"
+            self._fail(pending, "failed", f"{self.service_name} {fault}")
             return
-        if mask.shape != pending.size:
-            self._fail(
-                pending.on_answer,
-                "failed",
-                f"{self.service_name} sent a mask of {mask.shape[1]}x{mask.shape[0]} "
-                f"for an image of {pending.size[1]}x{pending.size[0]}",
-            )
-            return
-        self.counts.add("answered")
-        self.last_fault = ""
         self.latencies.add(time.monotonic() - pending.sent_at)
-        pending.on_answer(CorrectionAnswer(mask, float(response.score), response.corrector))
+        answers = self._answers(response, pending.size)
+        self.last_fault = next((answer.fault for answer in answers if answer.fault), "")
+        for answer in answers:
+            self.counts.add("failed" if answer.mask is None else "answered")
+        pending.on_answers(answers)
+
+    def _answers(
+        self, response: CorrectMask.Response, size: tuple[int, int]
+    ) -> list[CorrectionAnswer]:
+        """What became of each prompt, by a response with an entry for each."""
+        answers = []
+        for fault, message, score in zip(
+            response.faults, response.masks, response.scores, strict=True
+        ):
+            mask = None
+            if fault:
+                fault = self._named(response, fault)
+            else:
+                mask, fault = self._mask_of(message, size)
+            answers.append(CorrectionAnswer(mask, float(score), response.corrector, fault))
+        return answers
+
+    def _mask_of(self, message: Image, size: tuple[int, int]) -> tuple[BoolMask | None, str]:
+        """A mask bool [H, W] of this size, or None and why it is none."""
+        try:
+            mask = read_mask(message)
+        except ImageError as error:
+            return None, f"{self.service_name} sent a broken mask: {error}"
+        if mask.shape != size:
+            return None, (
+                f"{self.service_name} sent a mask of {mask.shape[1]}x{mask.shape[0]} "
+                f"for an image of {size[1]}x{size[0]}"
+            )
+        return mask, ""
+
+    def _named(self, response: CorrectMask.Response, fault: str) -> str:
+        return f"{response.corrector or self.service_name}: {fault}"
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -179,12 +189,13 @@ class CorrectionClient:
             self._client.remove_pending_request(future)
             seconds = pending.deadline - pending.sent_at
             self._fail(
-                pending.on_answer,
+                pending,
                 "timed_out",
                 f"service {self.service_name} did not answer within {seconds:g} s",
             )
 
-    def _fail(self, on_answer: AnswerCallback, kind: str, fault: str) -> None:
-        self.counts.add(kind)
+    def _fail(self, pending: _Pending, kind: str, fault: str) -> None:
+        """There is an answer to none of the prompts."""
+        self.counts.add(kind, pending.prompts)
         self.last_fault = fault
-        on_answer(CorrectionAnswer(None, 0.0, "", fault))
+        pending.on_answers([CorrectionAnswer(None, 0.0, "", fault)] * pending.prompts)

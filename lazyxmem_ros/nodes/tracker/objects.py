@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as WorkerFuture
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +16,7 @@ from std_srvs.srv import Trigger
 
 from lazyxmem_ros import msg
 from lazyxmem_ros.basics import BoolMask, stamp_of
+from lazyxmem_ros.correction.base import Prompt, PromptError, validate_prompt
 from lazyxmem_ros.nodes.conversions import (
     ImageError,
     masks_of_labels,
@@ -23,12 +24,13 @@ from lazyxmem_ros.nodes.conversions import (
     time_message,
 )
 from lazyxmem_ros.nodes.diagnostics import Counts, Refusals
+from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
-from lazyxmem_ros.nodes.tracker.corrections import Corrections, PromptFault, read_prompt
-from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer, CorrectionPrompt
+from lazyxmem_ros.nodes.tracker.corrections import Corrections
+from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.publishers import track_messages
-from lazyxmem_ros.nodes.tracker.session_types import GivenMasks, fault_kind
+from lazyxmem_ros.nodes.tracker.session_types import GivenMasks, InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.tracker.worker import Worker
 from lazyxmem_ros.srv import AddObjects, ListObjects, PauseObjects, RemoveObjects
 
@@ -121,16 +123,14 @@ class ObjectInput:
     async def _add_objects(self, request: AddObjects.Request) -> tuple[list[int], str]:
         """The objects' ids, and how they were added if that was not simply as asked."""
         if not self._is_active():
-            raise PromptFault("the node is not active")
+            raise InputRefusedError("inactive", "the node is not active")
         if not request.objects:
-            raise PromptFault("the request names no object")
+            raise InputRefusedError("no object", "the request names no object")
         stamp = stamp_of(request.header.stamp)
         frame = await self._in_worker(lambda: self._session.find_frame(stamp))
         ids = await self._in_worker(lambda: self._choose_ids(request.objects, frame.stamp))
-        size = frame.rgb().shape[:2]
-        masks = {}
-        for object_id, new in zip(ids, request.objects, strict=True):
-            masks[object_id] = await self._mask_of(frame, new, size)
+        shown = await self._masks_of(frame, [new.prompt for new in request.objects])
+        masks = dict(zip(ids, shown, strict=True))
         labels = {object_id: new.label for object_id, new in zip(ids, request.objects, strict=True)}
         topic = self._node.resolve_service_name("~/add_objects")
         given = GivenMasks(frame.stamp, masks, labels, topic)
@@ -140,37 +140,40 @@ class ObjectInput:
         wanted = [new.id for new in objects if new.id]
         twice = sorted({object_id for object_id in wanted if wanted.count(object_id) > 1})
         if twice:
-            raise PromptFault(f"id {twice[0]} is given to more than one object")
+            fault = f"id {twice[0]} is given to more than one object"
+            raise InputRefusedError("same id twice", fault)
         tracked = sorted(set(wanted) & set(self._session.object_ids))
         if tracked:
-            raise PromptFault(
-                f"object {tracked[0]} is tracked already; correct it or remove it first"
-            )
+            fault = f"object {tracked[0]} is tracked already; correct it or remove it first"
+            raise InputRefusedError("tracked already", fault)
         free = iter(self._session.free_ids(len(objects) - len(wanted), wanted, stamp=stamp))
         return [new.id or next(free) for new in objects]
 
-    async def _mask_of(
-        self, frame: ReceivedFrame, new: msg.NewObject, size: tuple[int, ...]
-    ) -> BoolMask:
-        """The object's mask bool [H, W]: as given, or made by the service from clicks or a box."""
-        prompt = read_prompt(new, (size[0], size[1]))
-        if prompt is None:
-            raise PromptFault("an object has neither a click nor a box nor a mask")
-        if prompt.prior is not None and not len(prompt.positive) and not len(prompt.negative):
-            return prompt.prior
-        answer = await self._refined(frame, prompt)
-        if answer.mask is None:
-            raise PromptFault(f"no mask was made of the prompt: {answer.fault}")
-        if not answer.mask.any():
-            raise PromptFault(f"{answer.corrector} found nothing at the prompt")
-        return answer.mask
+    async def _masks_of(
+        self, frame: ReceivedFrame, messages: Sequence[msg.Prompt]
+    ) -> list[BoolMask]:
+        """The objects' masks bool [H, W]: as given, or made by the service, in one request."""
+        height, width = frame.rgb().shape[:2]
+        prompts = [read_prompt(message, (height, width)) for message in messages]
+        for prompt in prompts:
+            if prompt.is_empty:
+                raise PromptError("an object has neither a click nor a box nor a mask")
+            if not prompt.is_only_mask:
+                validate_prompt(prompt, (height, width))
+        given = {i: p.mask for i, p in enumerate(prompts) if p.is_only_mask and p.mask is not None}
+        asked = {i: p for i, p in enumerate(prompts) if i not in given}
+        answers = await self._refined(frame, list(asked.values())) if asked else ()
+        found = {i: _mask_found(answer) for i, answer in zip(asked, answers, strict=True)}
+        return [mask for _, mask in sorted({**given, **found}.items())]
 
-    async def _refined(self, frame: ReceivedFrame, prompt: CorrectionPrompt) -> CorrectionAnswer:
-        answered: Future[CorrectionAnswer] = Future(executor=self._node.executor)
-        self._corrections.refine(frame, prompt, answered.set_result)
-        answer = await answered
-        assert answer is not None
-        return answer
+    async def _refined(
+        self, frame: ReceivedFrame, prompts: Sequence[Prompt]
+    ) -> Sequence[CorrectionAnswer]:
+        answered: Future[Sequence[CorrectionAnswer]] = Future(executor=self._node.executor)
+        self._corrections.refine(frame, prompts, answered.set_result)
+        answers = await answered
+        assert answers is not None
+        return answers
 
     async def _on_remove_objects(
         self, request: RemoveObjects.Request, response: RemoveObjects.Response
@@ -219,3 +222,12 @@ class ObjectInput:
     async def _in_worker(self, command: Callable[[], ResultT]) -> ResultT:
         """The result of a command in the worker's thread, or what it raised."""
         return await result_of(self._node, self._worker.submit(command))
+
+
+def _mask_found(answer: CorrectionAnswer) -> BoolMask:
+    """The mask bool [H, W] of an answer; raises PromptError where it is none, or empty."""
+    if answer.mask is None:
+        raise PromptError(f"no mask was made of the prompt: {answer.fault}")
+    if not answer.mask.any():
+        raise PromptError(f"{answer.corrector} found nothing at the prompt")
+    return answer.mask

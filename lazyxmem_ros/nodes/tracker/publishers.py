@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
 from lazyxmem_ros.basics import BoolMask, Labels
+from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.nodes.conversions import (
     image_message,
     labels_message,
@@ -24,6 +25,7 @@ from lazyxmem_ros.nodes.conversions import (
     region_message,
     time_message,
 )
+from lazyxmem_ros.nodes.prompts import prompt_message
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.overlay import draw_overlay
 
@@ -110,7 +112,7 @@ class TrackerOutputs:
             msg.Correction(
                 header=header,
                 id=object_id,
-                mask=Image() if mask is None else mask_message(mask, header),
+                prompt=prompt_message(Prompt(mask=mask), header),
                 source=source,
                 applied=applied,
                 message=reason,

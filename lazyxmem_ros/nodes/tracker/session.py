@@ -188,11 +188,12 @@ class TrackingSession:
 
     def _ask(self, frame: ReceivedFrame, result: StepResult) -> None:
         self._waiting_for = {(frame.stamp, request.object_id) for request in result.requests}
+        pseudo = [entry for entry in result.requests if entry.source is Source.PSEUDO]
+        if pseudo:
+            self._outputs.ask_corrector(frame, pseudo)
         for request in result.requests:
             if request.source is Source.OPERATOR:
                 self._outputs.ask_operator(frame, request)
-            else:
-                self._outputs.ask_corrector(frame, request)
 
     # ---- corrections
 

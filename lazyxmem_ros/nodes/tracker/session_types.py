@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,8 +43,8 @@ class SessionOutputs(Protocol):
         """The label map and tracks of a frame; result is None while nothing is tracked."""
         ...
 
-    def ask_corrector(self, frame: ReceivedFrame, request: Request) -> None:
-        """Have the correction service refine an object of this frame."""
+    def ask_corrector(self, frame: ReceivedFrame, requests: Sequence[Request]) -> None:
+        """Have the correction service refine objects of this frame, all in one request."""
         ...
 
     def ask_operator(self, frame: ReceivedFrame, request: Request) -> None:

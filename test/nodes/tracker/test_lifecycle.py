@@ -25,7 +25,7 @@ from node_graph import (
 )
 from sensor_msgs.msg import Image
 
-from lazyxmem_ros.msg import NewObject, TrackArray
+from lazyxmem_ros.msg import NewObject, Prompt, TrackArray
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message
 from lazyxmem_ros.nodes.parameters import ParameterError
 from lazyxmem_ros.nodes.running import NodeStartError
@@ -94,7 +94,11 @@ def test_a_whole_life(node: TrackerNode, probe: Probe) -> None:
         AddObjects,
         f"{NODE}/add_objects",
         AddObjects.Request(
-            objects=[NewObject(mask=mask_message(np.ones((HEIGHT, WIDTH), bool), header(0)))]
+            objects=[
+                NewObject(
+                    prompt=Prompt(mask=mask_message(np.ones((HEIGHT, WIDTH), bool), header(0)))
+                )
+            ]
         ),
     )
     assert not refused.success

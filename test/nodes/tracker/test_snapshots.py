@@ -16,7 +16,7 @@ from node_graph import NodeProcess, Probe, scene, scene_message, wait_for
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from lazyxmem_ros.msg import NewObject, TrackArray
+from lazyxmem_ros.msg import NewObject, Prompt, TrackArray
 from lazyxmem_ros.nodes.conversions import mask_message
 from lazyxmem_ros.srv import AddObjects
 
@@ -74,7 +74,9 @@ class Camera:
         self.probe.forget()
         self.show_until(lambda: self.probe.messages(topic), "a mask")
         shown = mask_message(scene(self.index)[1], scene_message(self.index).header)
-        request = AddObjects.Request(objects=[NewObject(id=7, label="cup", mask=shown)])
+        request = AddObjects.Request(
+            objects=[NewObject(id=7, label="cup", prompt=Prompt(mask=shown))]
+        )
         answer = self.probe.call(AddObjects, f"{NODE}/add_objects", request)
         assert answer.success, answer.message
 

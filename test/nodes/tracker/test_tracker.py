@@ -23,7 +23,7 @@ from node_graph import (
 from sensor_msgs.msg import Image, RegionOfInterest
 from tracker_harness import NODE, NS, Tracker, click, with_fields
 
-from lazyxmem_ros.msg import NewObject, Track
+from lazyxmem_ros.msg import NewObject, Prompt, Track
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message
 from lazyxmem_ros.srv import AddObjects, RemoveObjects
 
@@ -156,26 +156,26 @@ def test_objects_are_added_by_mask_click_and_box(tracker: Tracker) -> None:
     tracker.send(0)
     by_mask = np.zeros((HEIGHT, WIDTH), bool)
     by_mask[2:10, 2:12] = True
-    masked = NewObject(id=7, label="cup", mask=mask_message(by_mask, header(0)))
+    masked = NewObject(id=7, label="cup", prompt=Prompt(mask=mask_message(by_mask, header(0))))
     response = add(tracker, masked)
     assert response.success, response.message
     assert list(response.ids) == [7]
     tracker.service.truth = scene(0)[1]
-    clicked = NewObject(label="box", positive=[click(0)])
+    clicked = NewObject(label="box", prompt=Prompt(positive=[click(0)]))
     response = add(tracker, clicked, index=0)
     assert response.success, response.message
     assert list(response.ids) == [1]  # the lowest free one
     np.testing.assert_array_equal(labels_of(tracker.mask_of(0)) == 1, scene(0)[1])
     [asked] = tracker.service.requests
     assert asked.image.header == header(0)
-    assert not asked.has_box
+    assert not asked.prompts[0].has_box
     region = RegionOfInterest(x_offset=60, y_offset=50, width=20, height=10)
     tracker.service.truth = np.zeros((HEIGHT, WIDTH), bool)
     tracker.service.truth[50:60, 60:80] = True
-    response = add(tracker, NewObject(has_box=True, box=region))
+    response = add(tracker, NewObject(prompt=Prompt(has_box=True, box=region)))
     assert response.success, response.message
     assert list(response.ids) == [2]
-    assert tracker.service.requests[-1].box == region
+    assert tracker.service.requests[-1].prompts[0].box == region
     labels = {track.id: track.label for track in tracker.out("tracks")[-1].tracks}
     assert labels == {1: "box", 2: "", 7: "cup"}
 
@@ -185,13 +185,29 @@ def test_objects_are_added_by_mask_click_and_box(tracker: Tracker) -> None:
     [
         ([], "names no object"),
         ([NewObject(id=3)], "neither a click nor a box nor a mask"),
-        ([NewObject(id=1, positive=[Point(x=5.0, y=5.0)])], "object 1 is tracked already"),
-        ([NewObject(positive=[Point(x=500.0, y=5.0)])], "point (500, 5) lies outside"),
-        ([NewObject(has_box=True)], "is empty or reaches beyond"),
-        ([NewObject(mask=mask_message(np.ones((4, 4), bool), header(0)))], "the mask is 4x4"),
-        ([NewObject(mask=mask_message(np.zeros((HEIGHT, WIDTH), bool), header(0)))], "is empty"),
         (
-            [NewObject(id=4, positive=[Point(x=5.0, y=5.0)])] * 2,
+            [NewObject(id=1, prompt=Prompt(positive=[Point(x=5.0, y=5.0)]))],
+            "object 1 is tracked already",
+        ),
+        (
+            [NewObject(prompt=Prompt(positive=[Point(x=500.0, y=5.0)]))],
+            "point (500, 5) lies outside",
+        ),
+        ([NewObject(prompt=Prompt(has_box=True))], "is empty or reaches beyond"),
+        (
+            [NewObject(prompt=Prompt(mask=mask_message(np.ones((4, 4), bool), header(0))))],
+            "the mask is 4x4",
+        ),
+        (
+            [
+                NewObject(
+                    prompt=Prompt(mask=mask_message(np.zeros((HEIGHT, WIDTH), bool), header(0)))
+                )
+            ],
+            "is empty",
+        ),
+        (
+            [NewObject(id=4, prompt=Prompt(positive=[Point(x=5.0, y=5.0)]))] * 2,
             "id 4 is given to more than one object",
         ),
     ],
@@ -200,7 +216,7 @@ def test_objects_that_make_no_sense_are_refused_whole(
     tracker: Tracker, objects: list[NewObject], reason: str
 ) -> None:
     tracker.show_object(0)
-    good = NewObject(id=20, mask=mask_message(scene(0)[1], header(0)))
+    good = NewObject(id=20, prompt=Prompt(mask=mask_message(scene(0)[1], header(0))))
     response = add(tracker, *([good, *objects] if objects else []))
     assert not response.success
     assert reason in response.message
@@ -208,13 +224,39 @@ def test_objects_that_make_no_sense_are_refused_whole(
     assert tracker.objects() == [1]
 
 
+def test_objects_shown_by_clicks_are_asked_for_in_one_request(tracker: Tracker) -> None:
+    tracker.send(0)
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[2:10, 2:12] = True
+    tracker.service.truth = scene(0)[1]
+    clicked = Prompt(positive=[click(0)])
+    drawn = NewObject(id=5, prompt=Prompt(mask=mask_message(mask, header(0))))
+    objects = [NewObject(id=9, prompt=clicked), drawn, NewObject(id=3, prompt=clicked)]
+    response = add(tracker, *objects)
+    assert response.success, response.message
+    assert list(response.ids) == [9, 5, 3]
+    [asked] = tracker.service.requests
+    assert len(asked.prompts) == 2
+    labels = labels_of(tracker.mask_of(0))
+    assert (labels[mask] == 5).all()
+    assert set(np.unique(labels[scene(0)[1]])) <= {3, 9}
+    tracker.reset()
+    tracker.send(0)
+    tracker.service.refused = {1}
+    response = add(tracker, *objects)
+    assert not response.success
+    assert "truth: not this one" in response.message
+    tracker.send(1)
+    assert tracker.objects() == []
+
+
 def test_adding_says_what_the_service_said(tracker: Tracker) -> None:
     tracker.send(0)
     tracker.service.mode = "fail"
-    response = add(tracker, NewObject(positive=[click(0)]))
+    response = add(tracker, NewObject(prompt=Prompt(positive=[click(0)])))
     assert not response.success
     assert "truth: no idea" in response.message
-    response = add(tracker, NewObject(positive=[click(0)]), index=99)
+    response = add(tracker, NewObject(prompt=Prompt(positive=[click(0)])), index=99)
     assert f"no recent frame of stamp {FIRST_STAMP + 99 * STEP}" in response.message
 
 

@@ -20,8 +20,9 @@ from node_graph import (
 from rosgraph_msgs.msg import Clock
 from tracker_harness import NODE, NS, Tracker, ask_the_operator, click
 
-from lazyxmem_ros.msg import Correction
-from lazyxmem_ros.nodes.conversions import mask_message, time_message
+from lazyxmem_ros.msg import Correction, Prompt
+from lazyxmem_ros.nodes.conversions import labels_message, mask_message, time_message
+from lazyxmem_ros.nodes.tracker import corrections
 from lazyxmem_ros.srv import RemoveObjects
 
 
@@ -33,11 +34,31 @@ def test_an_uncertainty_spike_calls_the_service(tracker: Tracker) -> None:
     wait_for(lambda: tracker.out("corrected"), "the correction")
     [asked] = tracker.service.requests
     assert asked.image.header == header(1)
-    assert asked.positive
+    assert asked.prompts[0].positive
     corrected = tracker.out("corrected")[0]
     assert corrected.header == header(1)
     assert (corrected.id, corrected.source, corrected.applied) == (1, "pseudo", True)
-    np.testing.assert_array_equal(labels_of(corrected.mask) > 0, scene(1)[1])
+    np.testing.assert_array_equal(labels_of(corrected.prompt.mask) > 0, scene(1)[1])
+
+
+def test_a_frame_is_sent_once_for_all_of_its_objects(tracker: Tracker) -> None:
+    """And each object's answer is applied on its own."""
+    labels = scene(0)[1].astype(np.uint16)
+    labels[:6, :6] = 2
+    tracker.send(0)
+    tracker.probe.publish(f"{NODE}/init_mask", labels_message(labels, header(0)))
+    wait_for(lambda: tracker.objects() == [1, 2], "both objects")
+    assert tracker.set(pseudo_corrections=True, pseudo_entropy=0.0) == ""
+    tracker.service.truth = scene(1)[1]
+    tracker.service.refused = {1}
+    tracker.send(1)
+    wait_for(lambda: len(tracker.out("corrected")) == 2, "both answers")
+    [asked] = tracker.service.requests
+    assert len(asked.prompts) == len(asked.prior_ious) == 2
+    assert all(len(prompt.positive) == 1 for prompt in asked.prompts)
+    messages = {c.applied: c.message for c in tracker.out("corrected")}
+    assert sorted(messages) == [False, True]
+    assert messages[False] == "truth: not this one"
 
 
 def test_a_frame_may_wait_for_its_correction(tracker: Tracker) -> None:
@@ -105,7 +126,7 @@ def test_a_mask_that_promises_no_more_is_declined_and_is_no_failure(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The harness's network has no calibration, so that its masks are expected to be nothing.
-    monkeypatch.setattr("lazyxmem_ros.correction.base.objection", lambda *_: "no better")
+    monkeypatch.setattr(corrections, "objection", lambda *_: "no better")
     tracker.show_object(0)
     tracker.service.truth = scene(1)[1]
     refused, failed = tracker.refusals(), tracker.count("pseudo failed")
@@ -181,7 +202,7 @@ def test_a_persons_click_goes_through_the_service_and_changes_the_mask(tracker: 
     request = ask_the_operator(tracker)
     tracker.set(operator_corrections=False)
     tracker.service.truth = scene(1)[1]
-    answer = Correction(header=request.header, id=1, positive=[click(1)])
+    answer = Correction(header=request.header, id=1, prompt=Prompt(positive=[click(1)]))
     tracker.probe.publish(f"{NODE}/operator_correction", answer)
     wait_for(lambda: tracker.out("corrected"), "the correction")
     corrected = tracker.out("corrected")[0]
@@ -189,9 +210,9 @@ def test_a_persons_click_goes_through_the_service_and_changes_the_mask(tracker: 
     assert corrected.source == "operator"
     assert corrected.header == header(1)
     [asked] = tracker.service.requests
-    assert list(asked.positive) == [click(1)]
-    assert asked.prior.height == HEIGHT  # what was tracked is the prior
-    np.testing.assert_array_equal(labels_of(corrected.mask) > 0, scene(1)[1])
+    assert list(asked.prompts[0].positive) == [click(1)]
+    assert asked.prompts[0].mask.height == HEIGHT  # what was tracked is the prior
+    np.testing.assert_array_equal(labels_of(corrected.prompt.mask) > 0, scene(1)[1])
     # The next frame is tracked from a memory that has taken the correction in.
     without = labels_of(tracker.mask_of(1))
     newest = tracker.node._parts.session._newest
@@ -202,7 +223,9 @@ def test_a_persons_click_goes_through_the_service_and_changes_the_mask(tracker: 
 def test_a_persons_mask_is_applied_as_it_is(tracker: Tracker) -> None:
     request = ask_the_operator(tracker)
     mask = scene(1)[1]
-    answer = Correction(header=request.header, id=1, mask=mask_message(mask, request.header))
+    answer = Correction(
+        header=request.header, id=1, prompt=Prompt(mask=mask_message(mask, request.header))
+    )
     tracker.probe.publish(f"{NODE}/operator_correction", answer)
     wait_for(lambda: tracker.out("corrected"), "the correction")
     assert tracker.out("corrected")[0].applied
@@ -233,7 +256,7 @@ def test_an_answer_after_its_deadline_is_refused(tracker: Tracker) -> None:
     # A report that says so does not forget the request.
     tracker.probe.forget()
     wait_for(lambda: open_in_report(tracker) == "0", "the report")
-    answer = Correction(header=request.header, id=1, positive=[click(1)])
+    answer = Correction(header=request.header, id=1, prompt=Prompt(positive=[click(1)]))
     tracker.probe.publish(f"{NODE}/operator_correction", answer)
     wait_for(lambda: tracker.out("corrected"), "the refusal")
     assert not tracker.out("corrected")[0].applied
@@ -257,7 +280,7 @@ def test_a_person_has_ros_time_and_a_service_steady_time(tracker: Tracker) -> No
         assert request.deadline == time_message(5_000_200_000_000)
         time.sleep(0.4)
         tracker.service.mode = "silent"
-        answer = Correction(header=request.header, id=1, positive=[click(1)])
+        answer = Correction(header=request.header, id=1, prompt=Prompt(positive=[click(1)]))
         tracker.probe.publish(f"{NODE}/operator_correction", answer)
         wait_for(lambda: tracker.out("corrected"), "the service's deadline")
         assert "did not answer within 0.2 s" in tracker.out("corrected")[0].message

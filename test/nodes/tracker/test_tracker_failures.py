@@ -13,7 +13,7 @@ from node_graph import header, scene, wait_for
 from std_srvs.srv import Trigger
 from tracker_harness import Tracker, click
 
-from lazyxmem_ros.msg import NewObject
+from lazyxmem_ros.msg import NewObject, Prompt
 from lazyxmem_ros.nodes.conversions import mask_message
 from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects
 
@@ -68,7 +68,7 @@ def test_a_click_that_waits_for_the_service_is_answered_at_a_cleanup(
     tracker = own_tracker(correction_timeout=600.0)
     tracker.send(0)
     tracker.service.mode = "silent"
-    request = AddObjects.Request(objects=[NewObject(positive=[click(0)])])
+    request = AddObjects.Request(objects=[NewObject(prompt=Prompt(positive=[click(0)]))])
     answer = tracker.probe.ask(AddObjects, f"{tracker.name}/add_objects", request)
     wait_for(lambda: tracker.service.requests, "the service's request")
     tracker.change(*CLEAN_UP)
@@ -115,7 +115,7 @@ def test_a_device_without_memory_costs_the_request_alone(
 
     request = kind.Request()
     if kind is AddObjects:
-        request.objects = [NewObject(mask=mask_message(scene(0)[1], header(0)))]
+        request.objects = [NewObject(prompt=Prompt(mask=mask_message(scene(0)[1], header(0))))]
     before = tracker.count("failed")
     with monkeypatch.context() as broken:
         broken.setattr(tracker.node._parts.session, method, fail)

@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 from tracker_harness import Tracker, ask_the_operator, click
 
 from lazyxmem_ros.lazy import Calibration, Evidence, IouPredictor, calibration_path
-from lazyxmem_ros.msg import Correction, Track
+from lazyxmem_ros.msg import Correction, Prompt, Track
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message
 
 ZERO = Evidence(*(0.0 for _ in fields(Evidence)))
@@ -46,7 +46,7 @@ def answer(tracker: Tracker, truth: np.ndarray, **values: Any) -> Correction:
     request = ask_the_operator(tracker)
     tracker.service.truth = truth
     tracker.set(operator_corrections=False)
-    given = Correction(header=request.header, id=request.id, **values)
+    given = Correction(header=request.header, id=request.id, prompt=Prompt(**values))
     tracker.probe.publish(f"{tracker.name}/operator_correction", given)
     wait_for(lambda: tracker.out("corrected"), "the correction")
     [corrected] = tracker.out("corrected")
@@ -63,7 +63,7 @@ def test_the_predicted_iou_is_published_and_told_to_the_service(tracker: Tracker
     expected = track_of(tracker, 1).predicted_iou
     assert 0 < expected < 1
     [asked] = tracker.service.requests
-    assert asked.prior_iou == pytest.approx(expected)
+    assert asked.prior_ious[0] == pytest.approx(expected)
 
 
 def test_the_predicted_iou_of_what_a_person_was_asked_about_goes_with_a_click(
@@ -71,33 +71,33 @@ def test_the_predicted_iou_of_what_a_person_was_asked_about_goes_with_a_click(
 ) -> None:
     answer(tracker, scene(1)[1], positive=[click(1)])
     [asked] = tracker.service.requests
-    assert 0 < asked.prior_iou < 1
-    assert asked.prior_iou == pytest.approx(track_of(tracker, 1).predicted_iou)
+    assert 0 < asked.prior_ious[0] < 1
+    assert asked.prior_ious[0] == pytest.approx(track_of(tracker, 1).predicted_iou)
 
 
 def test_a_persons_box_goes_to_the_service_alone(tracker: Tracker) -> None:
     box = RegionOfInterest(x_offset=8, y_offset=18, width=30, height=28)
     corrected = answer(tracker, scene(1)[1], has_box=True, box=box)
-    [asked] = tracker.service.requests
+    [asked] = tracker.service.prompts
     assert asked.has_box
     assert asked.box == box
-    assert not len(asked.positive) + len(asked.negative) + len(asked.prior.data)
-    np.testing.assert_array_equal(labels_of(corrected.mask) > 0, scene(1)[1])
+    assert not len(asked.positive) + len(asked.negative) + len(asked.mask.data)
+    np.testing.assert_array_equal(labels_of(corrected.prompt.mask) > 0, scene(1)[1])
 
 
 def test_a_click_beside_it_alone_goes_to_the_service_with_the_mask(tracker: Tracker) -> None:
     answer(tracker, NOTHING, negative=[click(1)])
-    [asked] = tracker.service.requests
+    [asked] = tracker.service.prompts
     assert not asked.positive
     assert list(asked.negative) == [click(1)]
-    assert asked.prior.height == HEIGHT
+    assert asked.mask.height == HEIGHT
     assert not (tracker.node._parts.session._newest.labels == 1).any()
 
 
 def test_an_empty_mask_says_that_the_object_is_not_there(tracker: Tracker) -> None:
     corrected = answer(tracker, scene(1)[1], mask=mask_message(NOTHING, header(1)))
     assert not tracker.service.requests
-    assert not labels_of(corrected.mask).any()
+    assert not labels_of(corrected.prompt.mask).any()
     assert not (tracker.node._parts.session._newest.labels == 1).any()
 
 

@@ -11,7 +11,7 @@ from node_graph import FIRST_STAMP, STEP, header, labels_of, scene, wait_for
 from tracker_harness import NODE, Tracker
 
 from lazyxmem_ros.basics import stamp_of
-from lazyxmem_ros.msg import Correction, NewObject, Track
+from lazyxmem_ros.msg import Correction, NewObject, Prompt, Track
 from lazyxmem_ros.nodes.conversions import mask_message
 from lazyxmem_ros.srv import AddObjects, ListObjects, PauseObjects, RemoveObjects
 
@@ -45,8 +45,8 @@ def show_two(tracker: Tracker) -> None:
     other = np.zeros_like(scene(0)[1])
     other[50:60, 60:80] = True
     objects = [
-        NewObject(id=1, label="cup", mask=mask_message(scene(0)[1], header(0))),
-        NewObject(id=5, mask=mask_message(other, header(0))),
+        NewObject(id=1, label="cup", prompt=Prompt(mask=mask_message(scene(0)[1], header(0)))),
+        NewObject(id=5, prompt=Prompt(mask=mask_message(other, header(0)))),
     ]
     request = AddObjects.Request(objects=objects)
     response = tracker.probe.call(AddObjects, f"{NODE}/add_objects", request)
@@ -87,7 +87,9 @@ def answer(tracker: Tracker, index: int, object_id: int) -> None:
     mask = np.zeros_like(scene(0)[1])
     mask[50:60, 60:80] = True
     before = len(tracker.out("corrected"))
-    message = Correction(header=header(index), id=object_id, mask=mask_message(mask, header(index)))
+    message = Correction(
+        header=header(index), id=object_id, prompt=Prompt(mask=mask_message(mask, header(index)))
+    )
     tracker.probe.publish(f"{NODE}/operator_correction", message)
     wait_for(lambda: len(tracker.out("corrected")) > before, "the outcome")
     assert tracker.out("corrected")[-1].applied, tracker.out("corrected")[-1].message
@@ -168,7 +170,7 @@ def test_tracks_come_by_ascending_id(tracker: Tracker) -> None:
     tracker.show_object(0, object_id=7)
     new = np.zeros_like(scene(0)[1])
     new[50:60, 60:80] = True
-    objects = [NewObject(id=3, mask=mask_message(new, header(0)))]
+    objects = [NewObject(id=3, prompt=Prompt(mask=mask_message(new, header(0))))]
     request = AddObjects.Request(objects=objects)
     assert tracker.probe.call(AddObjects, f"{NODE}/add_objects", request).success
     tracker.send(1)
@@ -183,7 +185,7 @@ def test_an_object_shown_on_a_past_frame_arrives(tracker: Tracker) -> None:
         tracker.send(index)
     new = np.zeros_like(scene(0)[1])
     new[5:25, 5:25] = True
-    objects = [NewObject(label="late", mask=mask_message(new, header(2)))]
+    objects = [NewObject(label="late", prompt=Prompt(mask=mask_message(new, header(2))))]
     request = AddObjects.Request(header=header(2), objects=objects)
     response = tracker.probe.call(AddObjects, f"{NODE}/add_objects", request)
     assert response.success, response.message

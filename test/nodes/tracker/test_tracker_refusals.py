@@ -23,7 +23,7 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from std_srvs.srv import Trigger
 from tracker_harness import NODE, NS, Tracker, click, with_fields
 
-from lazyxmem_ros.msg import Correction
+from lazyxmem_ros.msg import Correction, Prompt
 from lazyxmem_ros.nodes.conversions import image_message, labels_message, mask_message
 
 
@@ -48,7 +48,8 @@ def test_malformed_corrections_change_nothing(
     before = labels_of(tracker.send(1))
     fields = {"id": 1, "positive": [click(1)], **change}
     index = fields.pop("index", 1)
-    message = Correction(**fields)
+    object_id = fields.pop("id")
+    message = Correction(id=object_id, prompt=Prompt(**fields))
     if index is not None:
         message.header = header(index)
     counted = sum(tracker.refusals().values())
