@@ -6,9 +6,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := tools/run
 
-# What `make demo` replays: empty is the scene that the project makes itself; otherwise a sequence
-# of ../shared/data by its name.
+# What `make demo` replays: empty is the scene that the project makes itself; otherwise the name of
+# a sequence in the DATA folder.
 SEQUENCE ?=
+DATA ?= ../shared/data
 # How fast, against the recording; empty leaves it to the demonstration.
 RATE ?=
 PYTEST_ARGS ?=
@@ -30,7 +31,7 @@ setup: ## Prepare .venv and build the messages (every other target does it too)
 	@tools/setup
 
 demo: setup ## Track an object through a bag with the real nodes; SEQUENCE=camel for a real one
-	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE)) $(if $(RATE),--rate $(RATE))
+	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE) --data $(DATA)) $(if $(RATE),--rate $(RATE))
 
 test: setup ## Run every test; PYTEST_ARGS="-k memory" passes options on
 	@$(RUN) python -m pytest $(PYTEST_ARGS)

@@ -1,27 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures that tell a run: overlay video, contact sheet, timeline."""
+"""The pictures that tell a demonstration: overlay video, contact sheet, timeline."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.data.sequences import VideoSequence
+from lazyxmem_ros.demo.summary import Demonstration
 from lazyxmem_ros.evaluation import pictures
 from lazyxmem_ros.evaluation.figures import save_figure, strip_figure, timeline_figure
 
 STRIP_HEIGHT = 120
+"""Pixels of the running timeline at the video's foot."""
 SHOWN_S = 0.7
-"""How long a request or a correction stays marked in the video."""
+"""Time that a request or a correction stays marked in the video."""
 SHEET_PICTURES = 12
 SHEET_COLUMNS = 3
 SHEET_WIDTH = 420
+"""Pixels of each picture of the contact sheet."""
+DEFAULT_FRAME_RATE = 10.0
+"""Frames per second of a recording too short to tell."""
 ASKED = (245, 158, 11)
 CORRECTED = (34, 160, 84)
 SELF_CORRECTED = (124, 58, 237)
@@ -38,10 +44,10 @@ class Clicks:
 
 @dataclass(frozen=True)
 class Story:
-    """A run to be shown.
+    """One object's part in a run, to be shown.
 
-    frames, events: rows of one run and object (see `tables`). labels_at: the published label map
-    of a stamp. compared: frames of the run without corrections. clicks: by the stamp they are
+    frames, events: its rows (see `evaluation.rows`). labels_at: the published label map of a stamp.
+    compared: its frame rows in the run without corrections. clicks: by the stamp that they are
     about. rate: frames per second of the video.
     """
 
@@ -55,16 +61,19 @@ class Story:
     rate: float
 
     def save_timeline(self, path: Path) -> None:
-        """IoU, uncertainty, requests and corrections over time, as a picture."""
+        """Draw IoU, uncertainty, requests and corrections over time."""
         figure = timeline_figure(self.frames, self.events, title=self.title, compared=self.compared)
         save_figure(path, figure)
 
     def save_video(self, path: Path, progressed: Callable[[int], None] = lambda done: None) -> None:
-        """Each frame with what was published for it, above a running timeline."""
+        """Show each frame with what was published for it, above a running timeline.
+
+        progressed: called with the number of frames drawn so far.
+        """
         pictures.write_video(path, self._video_frames(progressed), rate=self.rate)
 
     def save_contact_sheet(self, path: Path) -> None:
-        """The moments that matter: requests, corrections, the worst frame, and even steps."""
+        """Show the moments that matter: requests, corrections, the worst frame, and even steps."""
         wanted = self._moments()
         chosen = [picture for index, picture in self._annotated() if index in wanted]
         sheet = pictures.contact_sheet(chosen, columns=SHEET_COLUMNS, width=SHEET_WIDTH)
@@ -109,7 +118,7 @@ class Story:
         return pictures.caption(picture, text, (14, 12))
 
     def _notice(self, stamp: int) -> tuple[pictures.Colour, str, Clicks | None] | None:
-        """What happened last, while it is fresh: border colour, words, clicks to draw."""
+        """Border colour, words and clicks that tell what happened last, for SHOWN_S."""
         best: tuple[float, tuple[pictures.Colour, str, Clicks | None]] | None = None
         for event in self.events.itertuples(index=False):
             delay = 0.0 if np.isnan(event.delay) else event.delay
@@ -165,8 +174,46 @@ class Story:
         return set(_spread(wanted, indices))
 
 
+def story_of(outcome: Demonstration) -> Story:
+    """The story of the demonstration's first object."""
+    first = int(outcome.frames["object"].iloc[0])
+    frames, events, compared = (
+        table[table["object"] == first].reset_index(drop=True)
+        for table in (outcome.frames, outcome.events, outcome.without)
+    )
+    clicks = {
+        stamp_of(answer.header.stamp): Clicks(
+            _points(answer.prompt.positive), _points(answer.prompt.negative)
+        )
+        for answer in outcome.record.answers
+    }
+    return Story(
+        title=f"{outcome.bag.name}: tracked through the ROS graph",
+        sequence=outcome.bag,
+        frames=frames,
+        events=events,
+        labels_at=outcome.record.labels_at,
+        compared=compared,
+        clicks=clicks,
+        rate=_frame_rate(outcome) * outcome.rate,
+    )
+
+
+def _points(points: Sequence[Any]) -> NDArray[np.float32]:
+    """Message points as float32 [P, 2] (x, y)."""
+    return np.array([(point.x, point.y) for point in points], np.float32).reshape(-1, 2)
+
+
+def _frame_rate(outcome: Demonstration) -> float:
+    """Frames per second of the recording."""
+    stamps = np.sort(np.fromiter(outcome.record.received, np.int64))
+    if len(stamps) < 2:
+        return DEFAULT_FRAME_RATE
+    return SECOND / float(np.median(np.diff(stamps)))
+
+
 def _spread(wanted: Sequence[int], indices: NDArray[np.int_]) -> list[int]:
-    """The wanted numbers, filled up with the ones farthest from all others, or thinned out."""
+    """SHEET_PICTURES numbers: the first wanted, then those farthest from all that are chosen."""
     chosen = list(dict.fromkeys(wanted))[:SHEET_PICTURES]
     while len(chosen) < min(SHEET_PICTURES, len(indices)):
         distance = np.abs(indices[:, None] - np.array(chosen)[None, :]).min(axis=1)

@@ -29,11 +29,11 @@ from lazyxmem_ros.data.sequences import Sample
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.fingerprint import fingerprint
 from lazyxmem_ros.evaluation.graph.run import run_through_graph
-from lazyxmem_ros.evaluation.offline import RunLog, SequenceRunner
+from lazyxmem_ros.evaluation.offline import SequenceRunner
 from lazyxmem_ros.evaluation.pictures import save_indexed_png
 from lazyxmem_ros.evaluation.plan import Job
+from lazyxmem_ros.evaluation.rows import EVENT_COLUMNS, RunLog
 from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
-from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
 from lazyxmem_ros.evaluation.trackers import make_lazy_tracker, shared_corrector
 from lazyxmem_ros.evaluation.worst_frames import WorstFrames
 
@@ -104,11 +104,15 @@ def run_job(
         if job.strict:
             raise
         error = str(fault)
-    _save_tables(job, log, target)
+    frames, events = log.tables(
+        sequence=job.sequence.name, method=job.method.name, repeat=job.repeat
+    )
+    frames.to_parquet(target / FRAMES_FILE)
+    events.to_parquet(target / EVENTS_FILE)
     worst.save(target / WORST_FOLDER)
-    frames = len({row["index"] for row in log.frames})
+    tracked = len({row["index"] for row in log.frames})
     seconds = time.perf_counter() - started
-    report = JobReport(job.name, frames, seconds, tuple(log.faults), error)
+    report = JobReport(job.name, tracked, seconds, tuple(log.faults), error)
     _write_at_once(target / JOB_FILE, {**asdict(report), "fingerprint": loaded})
     return report
 
@@ -155,15 +159,15 @@ def _through_graph(
     job: Job, log: RunLog, progress: Callable[[int], None], target: Path
 ) -> Iterator[_FinalFrame]:
     """Run a job through the ROS graph, whose bags stay in `target`."""
-    run = run_through_graph(job, target, progress)
-    log.faults.extend(run.faults)
-    log.events.extend(run.events.to_dict("records"))
-    log.frames.extend(run.frames.to_dict("records"))
+    run = run_through_graph(job, target, log, progress)
+    scores: dict[int, list[float]] = {}
+    for row in log.frames:
+        if row["scored"]:
+            scores.setdefault(row["index"], []).append(row["j"])
     for sample in run.bag.samples():
         labels = run.record.labels_at(sample.stamp)
         if labels is not None:
-            rows = run.frames[(run.frames["index"] == sample.index) & run.frames["scored"]]
-            yield _FinalFrame(sample, labels, rows["j"].to_list())
+            yield _FinalFrame(sample, labels, scores.get(sample.index, []))
 
 
 def _newest_scores(log: RunLog) -> list[float]:
@@ -171,14 +175,6 @@ def _newest_scores(log: RunLog) -> list[float]:
     newest = log.frames[-1]["index"] if log.frames else None
     rows = itertools.takewhile(lambda row: row["index"] == newest, reversed(log.frames))
     return [row["j"] for row in rows if row["scored"]]
-
-
-def _save_tables(job: Job, log: RunLog, target: Path) -> None:
-    run = {"sequence": job.sequence.name, "method": job.method.name, "repeat": job.repeat}
-    frames = pd.DataFrame([{**run, **row} for row in log.frames])
-    events = pd.DataFrame([{**run, **row} for row in log.events], columns=EVENT_COLUMNS)
-    frames.to_parquet(target / FRAMES_FILE)
-    events.to_parquet(target / EVENTS_FILE)
 
 
 def _write_at_once(path: Path, content: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One method on one sequence, frames straight from the source: the paper's offline evaluation.
+"""Runs one method on one sequence, frame by frame: the paper's offline evaluation.
 
-The same LazyTracker as in the node; here corrections come from a simulated operator who knows the
-ground truth, and from the corrector directly. With no reaction delay a correction changes the very
-frame it is about, before that frame is scored; with a delay it comes while a later one is newest.
+The tracker is the node's `LazyTracker`. Its corrections come from a simulated operator, who knows
+the ground truth, and straight from the corrector. Without a reaction delay a correction changes the
+frame that it is about before that frame is scored; with a delay it comes when a later frame is the
+newest.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,16 @@ from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.sequences import Sample, VideoSequence
 from lazyxmem_ros.evaluation.methods import Method, Schedule, Trigger
 from lazyxmem_ros.evaluation.metrics import region_similarity
-from lazyxmem_ros.evaluation.rows import NAN, FrameRows, Measured, event_row, overlap, truth_of
+from lazyxmem_ros.evaluation.rows import (
+    NAN,
+    FrameName,
+    FrameRows,
+    Measured,
+    RunLog,
+    event_row,
+    overlap,
+    truth_of,
+)
 from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
 from lazyxmem_ros.lazy import (
     Correction,
@@ -49,12 +58,10 @@ USABLE_SCORE = 0.0
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """A question to the operator: about which object, on which frame, what was predicted there."""
+    """A question to the operator: which object and frame it is about, what was predicted there."""
 
     object_id: int
-    index: int
-    key: str
-    stamp: int
+    frame: FrameName
     image: NDArray[np.uint8]
     mask: BoolMask
     truth: BoolMask | None
@@ -64,22 +71,13 @@ class Ask:
 
 @dataclass(frozen=True, eq=False)
 class FrameOutcome:
-    """A tracked frame: what was published in the end, and where it came from."""
+    """A tracked frame and the label map, uint16 [H, W], that was published for it in the end."""
 
     sample: Sample
     labels: Labels
     result: StepResult
     seconds: float
-    """Tracker and corrector together, without reading and scoring."""
-
-
-@dataclass
-class RunLog:
-    """Rows of the tidy tables; the columns are documented in `tables.py`."""
-
-    frames: list[dict[str, Any]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    """Time that tracker and corrector took together, without reading and scoring."""
 
 
 class SequenceRunner:
@@ -211,9 +209,7 @@ class SequenceRunner:
             assert sample.image is not None
             ask = Ask(
                 object_id,
-                sample.index,
-                sample.key,
-                sample.stamp,
+                FrameName.of(sample),
                 sample.image,
                 shown == object_id,
                 truth,
@@ -264,7 +260,7 @@ class SequenceRunner:
             masks = {number: mask for number, mask in answers.items() if mask is not None}
             if not masks:
                 continue
-            outcome = self._tracker.apply(Correction(batch[0].stamp, masks, Source.OPERATOR))
+            outcome = self._tracker.apply(Correction(batch[0].frame.stamp, masks, Source.OPERATOR))
             for ask in batch:
                 if ask.object_id in masks:
                     self._answered(ask, outcome.applied, outcome.reason, masks)
@@ -280,7 +276,7 @@ class SequenceRunner:
         while (
             self._answers
             and self._answers[0][0] == due
-            and self._answers[0][2].stamp == first.stamp
+            and self._answers[0][2].frame.stamp == first.frame.stamp
         ):
             batch.append(heapq.heappop(self._answers)[2])
         return batch
@@ -296,7 +292,8 @@ class SequenceRunner:
             return None
         if prompt.is_only_mask:
             return prompt.mask
-        answer = self._refine(ask.image, prompt.about(ask.mask, ask.predicted_iou), ask.stamp)
+        prompt = prompt.about(ask.mask, ask.predicted_iou)
+        answer = self._refine(ask.image, prompt, ask.frame.stamp)
         if answer is None:
             self._answered(ask, False, "the corrector found nothing", {})
             return None
@@ -329,7 +326,7 @@ class SequenceRunner:
         truth = truth_of(sample, request.object_id)
         self.log.events.append(
             event_row(
-                (sample.index, sample.key, sample.stamp),
+                FrameName.of(sample),
                 request.object_id,
                 "pseudo",
                 request.reason,
@@ -346,13 +343,13 @@ class SequenceRunner:
     ) -> None:
         self.log.events.append(
             event_row(
-                (ask.index, ask.key, ask.stamp),
+                ask.frame,
                 ask.object_id,
                 "operator",
                 ask.reason,
                 applied=applied,
                 outcome=outcome,
-                delay=(self._newest_stamp - ask.stamp) / SECOND,
+                delay=(self._newest_stamp - ask.frame.stamp) / SECOND,
                 before=overlap(ask.mask, ask.truth),
                 after=overlap(masks.get(ask.object_id), ask.truth),
             )

@@ -1,14 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows that every kind of run writes: one per frame and object, one per event.
+"""The rows that every run writes, offline or through the ROS graph.
 
-Their columns are described in `tables`.
+`RunLog.frames` has a row per frame and object. `index`, `key` and `stamp` name the frame;
+`object` is the object's id. `scored` says whether the row counts (the frame is annotated and not
+the object's first), `visible` whether the ground truth shows the object. `j` and `f` are the
+scores, `area` is in pixels, `stability` is the IoU with the object's mask on the frame before.
+`uncertainty`, `uncertainty_rate`, `predicted_iou` and `state` are as published. `held` says whether
+memory withheld the frame; `seconds` is the time that it took.
+
+`RunLog.events` has a row per request or correction: the frame that it is about and `object`;
+`source`, operator or pseudo; the `reason` for asking; `applied` and `outcome`; `delay`, in seconds
+from the frame to the newest one when the answer came; `j_before` and `j_after`, the IoU of the
+prediction and of the corrected mask.
+
+As tables both begin with the run: `sequence`, `method` and `repeat`.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from lazyxmem_ros.correction.base import BoolMask
@@ -16,6 +30,42 @@ from lazyxmem_ros.data.sequences import Sample
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
 
 NAN = float("nan")
+EVENT_COLUMNS = [
+    *("sequence", "method", "repeat", "index", "key", "stamp", "object", "source", "reason"),
+    *("applied", "outcome", "delay", "j_before", "j_after"),
+]
+
+
+@dataclass
+class RunLog:
+    """The rows of a run so far (see above), and the faults of its input, one sentence each."""
+
+    frames: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def tables(
+        self, *, sequence: str, method: str, repeat: int = 0
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Frames and events as tables."""
+        run = {"sequence": sequence, "method": method, "repeat": repeat}
+        frames = pd.DataFrame([{**run, **row} for row in self.frames])
+        events = pd.DataFrame([{**run, **row} for row in self.events], columns=EVENT_COLUMNS)
+        return frames, events
+
+
+@dataclass(frozen=True)
+class FrameName:
+    """Which frame a row is about: its number, its key (see Sample) and its stamp (ns)."""
+
+    index: int
+    key: str
+    stamp: int
+
+    @classmethod
+    def of(cls, sample: Sample) -> FrameName:
+        """The name of a sample's frame."""
+        return cls(sample.index, sample.key, sample.stamp)
 
 
 class Measured(NamedTuple):
@@ -28,18 +78,18 @@ class Measured(NamedTuple):
 
 
 class FrameRows:
-    """Scores frames in order; remembers each object's first frame and its mask before.
+    """Scores frames in order and adds their rows to the list `rows`.
 
-    rows: the list that the rows are added to, a new one where None.
+    It remembers each object's first frame and its mask on the frame before.
     """
 
-    def __init__(self, rows: list[dict[str, Any]] | None = None) -> None:
-        self.rows: list[dict[str, Any]] = [] if rows is None else rows
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self._rows = rows
         self.first_index: dict[int, int] = {}
         self._previous: dict[int, BoolMask] = {}
 
     def introduce(self, sample: Sample) -> None:
-        """Objects given on this frame begin here; known ones stay as they are."""
+        """Begin the objects given on this frame; those known already stay as they are."""
         for object_id in sample.given:
             self.first_index.setdefault(object_id, sample.index)
 
@@ -58,11 +108,9 @@ class FrameRows:
             truth = truth_of(sample, object_id)
             before = self._previous.get(object_id)
             said = measured.get(object_id, Measured())
-            self.rows.append(
+            self._rows.append(
                 {
-                    "index": sample.index,
-                    "key": sample.key,
-                    "stamp": sample.stamp,
+                    **asdict(FrameName.of(sample)),
                     "object": object_id,
                     "scored": truth is not None and sample.index > first,
                     "visible": None if truth is None else bool(truth.any()),
@@ -81,20 +129,8 @@ class FrameRows:
             self._previous[object_id] = mask
 
 
-def truth_of(sample: Sample, object_id: int) -> BoolMask | None:
-    """An object's true mask bool [H, W]; None where the frame is not annotated."""
-    return None if sample.truth is None else sample.truth == object_id
-
-
-def overlap(first: BoolMask | None, second: BoolMask | None) -> float:
-    """IoU of two masks; NaN where one is missing."""
-    if first is None or second is None:
-        return NAN
-    return region_similarity(first, second)
-
-
 def event_row(
-    frame: tuple[int, str, int],
+    frame: FrameName,
     object_id: int,
     source: str,
     reason: str,
@@ -105,12 +141,9 @@ def event_row(
     before: float = NAN,
     after: float = NAN,
 ) -> dict[str, Any]:
-    """One request or correction; frame: its number, key and stamp (ns)."""
-    index, key, stamp = frame
+    """The row of one request or correction. delay: seconds. before, after: IoU."""
     return {
-        "index": index,
-        "key": key,
-        "stamp": stamp,
+        **asdict(frame),
         "object": object_id,
         "source": source,
         "reason": reason,
@@ -120,3 +153,15 @@ def event_row(
         "j_before": before,
         "j_after": after,
     }
+
+
+def truth_of(sample: Sample, object_id: int) -> BoolMask | None:
+    """An object's true mask bool [H, W]; None where the frame is not annotated."""
+    return None if sample.truth is None else sample.truth == object_id
+
+
+def overlap(first: BoolMask | None, second: BoolMask | None) -> float:
+    """IoU of two masks bool [H, W]; NaN where one is missing."""
+    if first is None or second is None:
+        return NAN
+    return region_similarity(first, second)

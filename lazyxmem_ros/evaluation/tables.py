@@ -1,15 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From rows per frame to figures per object, sequence and dataset.
+"""Figures per object, per sequence and per dataset, made from the rows of runs.
 
-A frame's row: `sequence, method, repeat` say the run; `index, key, stamp` the frame; `object`;
-`scored`: whether it counts (annotated, and not the object's first); `visible` in the ground truth;
-`j`, `f`; `area` in pixels; `stability`: IoU with the object's mask on the frame before;
-`uncertainty`, `uncertainty_rate`, `predicted_iou`, `state` as published; `held`: withheld from
-memory; `seconds`.
-
-An event's row: the run, the frame that it is about, `object`; `source`: operator or pseudo;
-`reason` for asking; `applied` and `outcome`; `delay` in s from the frame to the newest one when
-the answer came; `j_before`, `j_after`: IoU of the prediction and of the corrected mask.
+`frames` and `events` are the tables that `rows` describes, of any number of runs. A figure that
+nothing speaks for is NaN.
 """
 
 from __future__ import annotations
@@ -27,10 +20,7 @@ RUN_COLUMNS = ["method", "repeat"]
 LOST_IOU = 0.5
 """Below this IoU an object counts as lost where the uncertainty's honesty is measured."""
 CALIBRATION_BINS = 10
-EVENT_COLUMNS = [
-    *("sequence", "method", "repeat", "index", "key", "stamp", "object", "source", "reason"),
-    *("applied", "outcome", "delay", "j_before", "j_after"),
-]
+"""Bins of equal width into which predicted IoUs are sorted."""
 
 
 def object_table(frames: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
@@ -48,7 +38,7 @@ def object_table(frames: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
 def sequence_table(
     objects: pd.DataFrame, frames: pd.DataFrame, events: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row per run and sequence: means over its objects, and the help it took."""
+    """One row per run and sequence: the means over its objects, and the help that it took."""
     rows = []
     for keys, group in objects.groupby([*RUN_COLUMNS, "sequence"], sort=False):
         method, repeat, sequence = keys
@@ -66,7 +56,7 @@ def sequence_table(
 def dataset_table(
     objects: pd.DataFrame, frames: pd.DataFrame, events: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row per method: means over all objects of all sequences, then over repeats."""
+    """One row per method: the means over all objects of all sequences, then over repeats."""
     rows = []
     for keys, group in objects.groupby(RUN_COLUMNS, sort=False):
         method, repeat = keys
@@ -84,10 +74,10 @@ def dataset_table(
 
 
 def honesty(uncertainty: pd.Series, score: pd.Series) -> float:
-    """Area under the ROC curve of uncertainty as a detector of IoU below 0.5.
+    """Area under the ROC curve of `uncertainty` as a detector of frames whose IoU is below 0.5.
 
-    1: every lost frame is more uncertain than every good one; 0.5: uncertainty says nothing;
-    NaN where no frame, or every frame, is lost.
+    It is 1 where every lost frame is more uncertain than every good one, 0.5 where uncertainty says
+    nothing, and NaN where no frame, or every frame, is lost.
     """
     known = uncertainty.notna() & score.notna()
     lost = (score[known] < LOST_IOU).to_numpy()
@@ -99,8 +89,10 @@ def honesty(uncertainty: pd.Series, score: pd.Series) -> float:
 
 
 def calibration_error(predicted: pd.Series, score: pd.Series) -> float:
-    """Expected calibration error of predicted IoUs: the mean distance, over ten bins of equal
-    width weighted by their frames, between the mean prediction and the mean IoU. NaN without any.
+    """Expected calibration error of predicted IoUs, 0..1; NaN where nothing was predicted.
+
+    It is the distance between the mean prediction and the mean IoU of each of CALIBRATION_BINS
+    bins, averaged over the bins with their numbers of frames as weights.
     """
     known = predicted.notna() & score.notna()
     if not known.any():
@@ -110,13 +102,13 @@ def calibration_error(predicted: pd.Series, score: pd.Series) -> float:
 
 
 def calibration_bins(predicted: pd.Series) -> NDArray[np.intp]:
-    """The bin of each predicted IoU (0..1, none of them NaN), from 0 to CALIBRATION_BINS - 1."""
+    """The bin, 0 to CALIBRATION_BINS - 1, of each predicted IoU (0..1, none of them NaN)."""
     bins = (predicted.to_numpy(float) * CALIBRATION_BINS).astype(np.intp)
     return np.minimum(bins, CALIBRATION_BINS - 1)
 
 
 def given_corrections(events: pd.DataFrame) -> pd.DataFrame:
-    """The operator's corrections that were applied."""
+    """Those rows of `events` that are corrections by the operator and were applied."""
     return events[(events["source"] == "operator") & events["applied"].astype(bool)]
 
 

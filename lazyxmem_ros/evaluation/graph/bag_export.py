@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sequence as a bag that can be replayed and scored: images, first masks, ground truth."""
+"""Writes a sequence into a bag that can be replayed and scored."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.sequences import BagSequence, VideoSequence
 from lazyxmem_ros.evaluation.graph.launch import INIT_TOPIC
 
-IMAGE_TOPIC = "/camera/image_raw"
-COMPRESSED_TOPIC = f"{IMAGE_TOPIC}/compressed"
+IMAGE_TOPIC = "/camera/image_raw/compressed"
 TRUTH_TOPIC = "/ground_truth"
 FIRST_STAMP = 1_700_000_000_000_000_000
-"""ns; a stamp of 0 would mean "now" to many a node."""
+"""The first frame's stamp, ns: to many a node a stamp of 0 would mean "now"."""
 
 
 def export_bag(
@@ -25,20 +24,19 @@ def export_bag(
     path: Path,
     *,
     compression: str = "jpeg",
-    storage: str = "mcap",
     progressed: Callable[[int], None] = lambda frames: None,
     faulty: Callable[[str], None] = lambda fault: None,
 ) -> BagSequence:
     """Write a sequence into a new bag; returns the bag as a sequence, with its ground truth if any.
 
-    Its stamps begin at FIRST_STAMP. compression: "jpeg", "png" or "none" (raw images). Masks of
-    objects go to the tracker's init-mask topic on the frame on which they begin. faulty: is told
-    what is wrong with a frame. Raises DatasetError where no object begins.
+    The stamps are moved so that they begin at FIRST_STAMP. Images go to IMAGE_TOPIC, ground truth
+    to TRUTH_TOPIC, masks of objects to INIT_TOPIC on the frame on which they begin. compression:
+    "jpeg" or "png". progressed: is told how many frames are written; faulty: what is wrong with a
+    frame. Raises DatasetError where no object begins.
     """
-    topic = IMAGE_TOPIC if compression == "none" else COMPRESSED_TOPIC
     frames = begun = annotated = 0
     offset = None
-    with BagWriter(path, storage=storage) as bag:
+    with BagWriter(path) as bag:
         bag.declare(TRUTH_TOPIC, IMAGE_TYPE)  # the simulated operator looks there in any case
         for sample in sequence.samples():
             if offset is None:
@@ -54,7 +52,7 @@ def export_bag(
                 for object_id, mask in sample.given.items():
                     labels[mask] = object_id
                 bag.write_labels(INIT_TOPIC, StampedLabels(stamp, labels))
-            bag.write_image(topic, StampedImage(stamp, sample.image), compression=compression)
+            bag.write_image(IMAGE_TOPIC, StampedImage(stamp, sample.image), compression=compression)
             if sample.truth is not None:
                 annotated += 1
                 bag.write_labels(TRUTH_TOPIC, StampedLabels(stamp, sample.truth))
@@ -63,4 +61,4 @@ def export_bag(
     if not begun:
         raise DatasetError(f"{sequence.name}: no frame has a mask of an object to track")
     truth_topic = TRUTH_TOPIC if annotated else None
-    return BagSequence(sequence.name, path, topic, frames, truth_topic, init_topic=INIT_TOPIC)
+    return BagSequence(sequence.name, path, IMAGE_TOPIC, frames, truth_topic, init_topic=INIT_TOPIC)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag through the real ROS graph: replay, tracker, correction server, operator, recorder.
+"""Plays a bag through the real ROS graph: replay, tracker, correction server, operator, recorder.
 
-Each node is a process of its own; this module starts them, waits, and ends them. What was
-published is recorded into a bag, which `graph_record` reads. Needs no rclpy itself.
+Each node is a process of its own. This module starts them, waits for them and ends them; it does
+not need rclpy. The recorder writes what is published into a bag, which `record` reads.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.evaluation.graph.processes import Child, ProcessError, ProcessSet
+from lazyxmem_ros.evaluation.plan import TrackerSettings
 from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
-from lazyxmem_ros.xmem import MemoryConfig
 
 TRACKER = "/lazyxmem_tracker"
 MASK_TOPIC = f"{TRACKER}/mask"
@@ -42,15 +42,19 @@ RECORDED_TOPICS = (
     DIAGNOSTICS_TOPIC,
 )
 TRACKER_TOPICS = (MASK_TOPIC, TRACKS_TOPIC, REQUEST_TOPIC, CORRECTED_TOPIC)
-"""What the tracker publishes from the start."""
+"""Those of them that the tracker publishes from its start on."""
 SUBSCRIBERS = 2
-"""Tracker and recorder: the replay begins when both listen."""
+"""The tracker and the recorder: the replay begins when both listen to its images."""
 START_TIMEOUT_S = 90.0
+"""Time that a node has to begin."""
 LOCKSTEP_WAIT_S = 120.0
+"""Time that the replay waits in lockstep for the mask of an image."""
 DRAIN_S = 1.5
-"""After the last image: time for its mask and for corrections under way."""
+"""Time after the last image for its mask and for corrections under way."""
+QUIET_S = 1.5
+"""The tracker counts as done when no mask has come for so long."""
 REPORT_PERIOD_S = 0.25
-STOPPED_AFTER_S = 3.0
+"""Time between two reports of the recorder on what it has recorded."""
 NANOSECOND_SETTINGS = frozenset(
     ("request_timeout", "lost_after", "correction_horizon", "state_period", "history_time")
 )
@@ -63,16 +67,15 @@ LARGEST_DOMAIN = 101
 class GraphSettings:
     """One run through the graph.
 
-    bag: with images on `image_topic`, the first label map on INIT_TOPIC, and ground truth, which
-    may be empty, on `truth_topic`. rate: speed against the recording. tracker: parameters of the
-    tracker node. corrector: parameters of the correction server. operator: None = nobody answers.
-    lockstep: the next image goes out only when the mask of the last one was seen; LOCKSTEP_WAIT_S
-    is how long it is waited for.
+    bag: has compressed images on `image_topic`, the first label map on INIT_TOPIC, and ground
+    truth, which may be empty, on `truth_topic`. duration: of the bag, seconds. rate: speed against
+    the recording. tracker, corrector: the nodes' parameters. operator: None = nobody answers.
+    lockstep: the next image goes out only when the mask of the last one was seen, at the latest
+    after LOCKSTEP_WAIT_S.
     """
 
     bag: Path
     image_topic: str
-    compressed: bool
     truth_topic: str
     duration: float
     rate: float = 1.0
@@ -91,15 +94,16 @@ def run_graph(
 ) -> None:
     """Play a bag through the graph and record what is published into the new bag `record`.
 
-    progressed: called with the number of masks recorded so far. environment: of the nodes, see
-    `graph_environment`. Raises ProcessError where a node fails; however it ends, no process is
-    left.
+    progressed: called with the number of masks recorded so far, at first with 0. environment: of
+    the nodes, see `graph_environment`. Raises ProcessError where a node fails; however it ends, no
+    process is left.
     """
     environment = environment or graph_environment()
+    progressed(0)
     with ProcessSet(logs) as processes:
 
         def start(name: str, parameters: Mapping[str, object], *remaps: str) -> Child:
-            command = node_command(name, parameters, remaps)
+            command = _node_command(name, parameters, remaps)
             return processes.start(name, command, environment)
 
         recorder = start(
@@ -127,10 +131,10 @@ def run_graph(
                 f"correction_request:={REQUEST_TOPIC}",
                 f"operator_correction:={ANSWER_TOPIC}",
             )
-        input_topic = "image/compressed" if settings.compressed else "image"
-        transport = {"image_transport": "compressed" if settings.compressed else "raw"}
         start(
-            "tracker", {**settings.tracker, **transport}, f"{input_topic}:={settings.image_topic}"
+            "tracker",
+            {**settings.tracker, "image_transport": "compressed"},
+            f"image/compressed:={settings.image_topic}",
         )
         # The replay itself waits for who listens to its images, not for who listens to the masks.
         _wait_for_log(processes, recorder, [f"recording {topic}" for topic in TRACKER_TOPICS])
@@ -152,23 +156,15 @@ def run_graph(
         )
 
 
-def tracker_parameters(
-    weights: Path,
-    device: str,
-    max_internal_size: int,
-    memory: MemoryConfig,
-    lazy: LazyConfig,
-    *,
-    precision: str = "auto",
-) -> dict[str, object]:
+def tracker_parameters(settings: TrackerSettings, lazy: LazyConfig) -> dict[str, object]:
     """The tracker node's parameters for the core's settings; times become seconds."""
     parameters: dict[str, object] = {
-        "weights": weights.resolve(),
-        "device": device,
-        "max_internal_size": max_internal_size,
-        "precision": precision,
+        "weights": settings.weights.resolve(),
+        "device": settings.device,
+        "max_internal_size": settings.max_internal_size,
+        "precision": settings.precision,
     }
-    for config in (memory, lazy):
+    for config in (settings.memory, lazy):
         for entry in dataclasses.fields(config):
             value = getattr(config, entry.name)
             if entry.name in NANOSECOND_SETTINGS:
@@ -177,8 +173,17 @@ def tracker_parameters(
     return parameters
 
 
-def node_command(
-    name: str, parameters: Mapping[str, object], remaps: tuple[str, ...] = ()
+def corrector_parameters(settings: TrackerSettings) -> dict[str, object]:
+    """The correction server's parameters for the same settings."""
+    parameters: dict[str, object] = {"corrector": settings.corrector}
+    if settings.corrector_checkpoint is not None:
+        parameters["checkpoint"] = settings.corrector_checkpoint.resolve()
+        parameters["model_type"] = settings.corrector_model
+    return parameters
+
+
+def _node_command(
+    name: str, parameters: Mapping[str, object], remaps: tuple[str, ...]
 ) -> list[str]:
     """The command line of a node with its parameters and remappings (`from:=to`)."""
     arguments = [part for key, value in parameters.items() for part in ("-p", _pair(key, value))]
@@ -187,9 +192,9 @@ def node_command(
 
 
 def graph_environment() -> dict[str, str]:
-    """The environment of the nodes: this machine only, and a domain of its own unless one is set.
+    """The environment of the nodes: they talk on this machine only, in a domain of their own.
 
-    Other nodes on the machine then neither hear nor disturb the run.
+    Other nodes on the machine then neither hear nor disturb the run. What is set already stays.
     """
     environment = dict(os.environ)
     environment.setdefault("ROS_DOMAIN_ID", str(random.randint(1, LARGEST_DOMAIN)))
@@ -219,10 +224,10 @@ def _replay_parameters(settings: GraphSettings) -> dict[str, object]:
 
 
 def _wait_until_quiet(processes: ProcessSet, recorder: Child, least: float) -> None:
-    """At least `least` seconds, and until no mask has come for a while."""
+    """Wait at least `least` seconds, and until no mask has come for QUIET_S."""
     started = changed = time.monotonic()
     masks = _recorded_masks(recorder)
-    while time.monotonic() - started < least or time.monotonic() - changed < STOPPED_AFTER_S / 2:
+    while time.monotonic() - started < least or time.monotonic() - changed < QUIET_S:
         processes.check()
         time.sleep(REPORT_PERIOD_S)
         now = _recorded_masks(recorder)
@@ -231,7 +236,10 @@ def _wait_until_quiet(processes: ProcessSet, recorder: Child, least: float) -> N
 
 
 def _wait_for_log(processes: ProcessSet, child: Child, lines: list[str]) -> None:
-    """Until a process has logged all of the given texts; raises ProcessError after a while."""
+    """Wait until a process has logged all of the given texts, each at the end of a line.
+
+    Raises ProcessError after START_TIMEOUT_S.
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
     missing = lines
     while missing:
@@ -244,7 +252,7 @@ def _wait_for_log(processes: ProcessSet, child: Child, lines: list[str]) -> None
 
 
 def _recorded_masks(recorder: Child) -> int:
-    """How many masks the recorder's last report counts."""
+    """The number of masks that the recorder's last report counts."""
     with contextlib.suppress(OSError):
         for line in reversed(recorder.log.read_text(errors="replace").splitlines()[-4:]):
             for word in line.split():

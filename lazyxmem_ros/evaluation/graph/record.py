@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run through the ROS graph published, as the same rows that an offline run gives."""
+"""What a run through the ROS graph published: read from its recording, and scored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND, stamp_of
@@ -21,8 +20,7 @@ from lazyxmem_ros.data.bags import (
 )
 from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.evaluation.graph import launch as graph
-from lazyxmem_ros.evaluation.rows import FrameRows, Measured, event_row
-from lazyxmem_ros.evaluation.tables import EVENT_COLUMNS
+from lazyxmem_ros.evaluation.rows import FrameName, FrameRows, Measured, RunLog, event_row
 
 STATES = ("tracked", "uncertain", "lost", "paused")
 NANOSECONDS_PER_MILLISECOND = 1e6
@@ -31,12 +29,14 @@ MILLISECONDS_PER_SECOND = 1e3
 
 @dataclass
 class GraphRecord:
-    """The recorded messages, by the stamp of their frame (ns).
+    """The recorded messages.
 
-    masks: PNG-coded label maps; `labels_at` decodes. received: when the recorder got a frame's
-    image. latency: ms from there until it got the mask. tracks: decoded TrackArray messages.
-    requests, answers: decoded messages in order; corrected: the same with the
-    stamp (ns) of the newest frame when each came. diagnostics: last values by name.
+    Four of them are kept by the stamp of their frame (ns). masks: label maps packed as PNG, which
+    `labels_at` unpacks. received: when the recorder got the frame's image, ns. latency: ms from
+    then until it got the mask. tracks: decoded TrackArray messages.
+
+    requests, answers: decoded messages in order. corrected: the same, each with the stamp (ns) of
+    the newest frame when it came. diagnostics: the last value by name.
     """
 
     masks: dict[int, bytes] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class GraphRecord:
         return unpack_labels(data)
 
     def latency_ms(self, percentile: float) -> float:
-        """A percentile (0..100) of the latency in ms; NaN where nothing was tracked."""
+        """The latency in ms at a percentile (0..100); NaN where nothing was tracked."""
         values = list(self.latency.values())
         return float(np.percentile(values, percentile)) if values else float("nan")
 
@@ -76,14 +76,15 @@ def read_record(path: Path, image_topic: str) -> GraphRecord:
     return record
 
 
-def score_record(
-    record: GraphRecord, sequence: VideoSequence, *, method: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Frame and event rows (see `tables`) of the frames for which a mask was published."""
-    rows = FrameRows()
-    frame_of: dict[int, tuple[int, str, int]] = {}
+def score_record(record: GraphRecord, sequence: VideoSequence, log: RunLog) -> None:
+    """Add the rows of the frames for which a mask was published, and of all corrections, to `log`.
+
+    sequence: what was played, with the stamps that it was played with.
+    """
+    rows = FrameRows(log.frames)
+    frame_of: dict[int, FrameName] = {}
     for sample in sequence.samples():
-        frame_of[sample.stamp] = (sample.index, sample.key, sample.stamp)
+        frame_of[sample.stamp] = FrameName.of(sample)
         rows.introduce(sample)
         labels = record.labels_at(sample.stamp)
         if labels is not None:
@@ -91,12 +92,7 @@ def score_record(
             measured = _measured(record, sample.stamp)
             # What memory withholds is the node's own affair: it is not published.
             rows.add(sample, labels, measured, held=False, seconds=seconds)
-    run = {"sequence": sequence.name, "method": method, "repeat": 0}
-    events = pd.DataFrame(
-        [{**run, **row} for row in _events(record, frame_of)], columns=EVENT_COLUMNS
-    )
-    frames = pd.DataFrame([{**run, **row} for row in rows.rows])
-    return frames, events.sort_values("index", ignore_index=True)
+    log.events.extend(sorted(_events(record, frame_of), key=lambda row: row["index"]))
 
 
 def _take(record: GraphRecord, topic: str, content: Any, received: int, image_topic: str) -> None:
@@ -138,9 +134,7 @@ def _measured(record: GraphRecord, stamp: int) -> dict[int, Measured]:
     }
 
 
-def _events(
-    record: GraphRecord, frame_of: dict[int, tuple[int, str, int]]
-) -> Iterator[dict[str, Any]]:
+def _events(record: GraphRecord, frame_of: dict[int, FrameName]) -> Iterator[dict[str, Any]]:
     """Corrections that came, then requests to the operator that were never answered."""
     reasons = {
         (stamp_of(entry.header.stamp), int(entry.id)): entry.reason for entry in record.requests

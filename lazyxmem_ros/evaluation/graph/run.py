@@ -1,90 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A method on a sequence through the ROS graph in real time: drops and latency are part of it."""
+"""Runs a method on a sequence through the ROS graph in real time, drops and latency included."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.basics import SECOND, stamp_of
+from lazyxmem_ros.data.bags import BagReader
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.sequences import BagSequence
 from lazyxmem_ros.evaluation.graph.bag_export import TRUTH_TOPIC, export_bag
 from lazyxmem_ros.evaluation.graph.launch import (
     LOCKSTEP_WAIT_S,
     GraphSettings,
+    corrector_parameters,
     run_graph,
     tracker_parameters,
 )
 from lazyxmem_ros.evaluation.graph.record import GraphRecord, read_record, score_record
 from lazyxmem_ros.evaluation.plan import Job
+from lazyxmem_ros.evaluation.rows import RunLog
+
+BAG_FOLDER = "bag"
+RECORD_FOLDER = "published"
+LOGS_FOLDER = "logs"
 
 
 @dataclass(frozen=True)
 class GraphRun:
-    """Rows (see `tables`), what was published, the bag that was played, faults of the input."""
+    """The bag that was played, and what was published."""
 
-    frames: pd.DataFrame
-    events: pd.DataFrame
-    record: GraphRecord
     bag: BagSequence
-    faults: tuple[str, ...]
+    record: GraphRecord
 
 
-def run_through_graph(job: Job, folder: Path, progressed: Callable[[int], None]) -> GraphRun:
-    """Play the job's sequence as `job.graph` says; the bags stay in `folder`.
+def run_through_graph(
+    job: Job,
+    folder: Path,
+    log: RunLog,
+    progressed: Callable[[int], None],
+    *,
+    compression: str = "png",
+    exported: Callable[[int], None] = lambda frames: None,
+    environment: Mapping[str, str] | None = None,
+) -> GraphRun:
+    """Play the job's sequence as `job.graph` says; its rows and faults go into `log`.
 
-    progressed: called with the number of masks recorded so far. Raises ProcessError where a node
-    fails, DatasetError where the sequence has nothing to track.
+    The bag that is played, the recording and the nodes' logs stay in `folder`, instead of those of
+    an earlier run. progressed: called with the number of masks recorded so far. compression: of the
+    images that are played, "png" or "jpeg". exported: called with the number of frames put into
+    the bag so far. environment: of the nodes, see `graph_environment`. Raises ProcessError where a
+    node fails, DatasetError where there is nothing to track and, of a strict job, at the first
+    fault.
     """
     mode = job.graph
     assert mode is not None
-    for name in ("bag", "published", "logs"):
+    for name in (BAG_FOLDER, RECORD_FOLDER, LOGS_FOLDER):
         shutil.rmtree(folder / name, ignore_errors=True)
-    faults: list[str] = []
 
     def note(fault: str) -> None:
         if job.strict:
             raise DatasetError(f"{job.sequence.name}: {fault}")
-        faults.append(fault)
+        log.faults.append(fault)
 
-    bag = export_bag(job.sequence, folder / "bag", compression="png", faulty=note)
-    parameters = tracker_parameters(
-        job.tracker.weights,
-        job.tracker.device,
-        job.tracker.max_internal_size,
-        job.tracker.memory,
-        job.method.lazy,
-        precision=job.tracker.precision,
+    bag = export_bag(
+        job.sequence,
+        folder / BAG_FOLDER,
+        compression=compression,
+        progressed=exported,
+        faulty=note,
     )
-    corrector: dict[str, object] = {"corrector": job.tracker.corrector}
-    if job.tracker.corrector_checkpoint is not None:
-        corrector["checkpoint"] = job.tracker.corrector_checkpoint.resolve()
-        corrector["model_type"] = job.tracker.corrector_model
+    parameters = tracker_parameters(job.tracker, job.method.lazy)
     settings = GraphSettings(
-        bag.path,
-        bag.image_topic,
-        True,
-        TRUTH_TOPIC,
-        _duration(bag),
-        mode.rate,
-        parameters | (_lockstep_parameters(job) if mode.lockstep else {}),
-        corrector,
-        job.operator if job.method.asks_operator else None,
-        mode.lockstep,
+        bag=bag.path,
+        image_topic=bag.image_topic,
+        truth_topic=TRUTH_TOPIC,
+        duration=_duration(bag),
+        rate=mode.rate,
+        tracker=parameters | (_lockstep_parameters(job) if mode.lockstep else {}),
+        corrector=corrector_parameters(job.tracker),
+        operator=job.operator if job.method.asks_operator else None,
+        lockstep=mode.lockstep,
     )
-    run_graph(settings, folder / "published", folder / "logs", progressed)
-    record = read_record(folder / "published", bag.image_topic)
-    frames, events = score_record(record, bag, method=job.method.name)
-    return GraphRun(frames, events, record, bag, tuple(faults))
+    published = folder / RECORD_FOLDER
+    run_graph(settings, published, folder / LOGS_FOLDER, progressed, environment)
+    record = read_record(published, bag.image_topic)
+    score_record(record, bag, log)
+    return GraphRun(bag, record)
 
 
 def _lockstep_parameters(job: Job) -> dict[str, object]:
-    """Of the tracker, so that no image is dropped and no correction comes late by the clock."""
+    """Parameters of a tracker that drops no image and for which no correction comes too late."""
     parameters: dict[str, object] = {"image_reliability": "reliable"}
     if not (job.method.asks_operator and job.operator.reaction_delay):
         # The replay waits longer than a frame does, and a frame longer than for one service call.
@@ -97,5 +106,7 @@ def _lockstep_parameters(job: Job) -> dict[str, object]:
 
 def _duration(bag: BagSequence) -> float:
     """Seconds from the first image to the last."""
-    stamps = [sample.stamp for sample in bag.samples()]
+    with BagReader(bag.path) as reader:
+        images = reader.messages(bag.image_topic)
+        stamps = [stamp_of(message.content.header.stamp) for message in images]
     return (stamps[-1] - stamps[0]) / SECOND if stamps else 0.0

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration's command line, and the sequence that it names."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lazyxmem_ros import weights
+from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.pond import MAX_DURATION, SceneConfig
+from lazyxmem_ros.data.sequences import SceneSequence, VideoSequence
+from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
+
+DATA_VARIABLE = "LAZYXMEM_DATA"
+"""Environment variable that names the folder of the real sequences."""
+DEFAULT_OUT = Path("out") / "demo"
+REACTION_DELAY_S = 0.3
+POND_RATE = 1.0
+REAL_SEQUENCE_RATE = 0.4
+"""Real sequences have 24 frames per second; so they are played at about 10."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line says.
+
+    sequence: name of a real sequence below `data`, None = the pond. duration: of the pond, seconds.
+    rate: speed of the replay against the recording. weights: a file. internal_size: short side
+    inside the tracker, pixels.
+    """
+
+    sequence: str | None
+    data: Path | None
+    duration: float
+    rate: float
+    out: Path
+    weights: Path
+    device: str
+    internal_size: int
+    operator: OperatorConfig
+
+    @property
+    def scripted(self) -> bool:
+        """Whether the pond is played, in whose script the tracker fails at a known time."""
+        return self.sequence is None
+
+
+def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
+    """Read the command line; raises WeightsError, and SystemExit for what argparse refuses."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lazyxmem_ros.demo",
+        description="A bag through the real ROS graph, with a simulated operator who helps.",
+    )
+    parser.add_argument("--sequence", help="name of a real sequence to play instead of the pond")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get(DATA_VARIABLE),
+        help=f"folder of the real sequences, DAVIS trees (default: ${DATA_VARIABLE})",
+    )
+    parser.add_argument(
+        "--duration", type=float, default=MAX_DURATION, help="of the pond, seconds (at most 15)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        help=f"speed of the replay, 1 = as recorded (default: {POND_RATE:g}, "
+        f"of a real sequence {REAL_SEQUENCE_RATE:g})",
+    )
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="output folder")
+    parser.add_argument("--weights", default="", help="a known name or a path; empty = embedded")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--internal-size",
+        type=int,
+        default=weights.EMBEDDED_INTERNAL_SIZE,
+        help="short side in the tracker, pixels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reaction-delay", type=float, default=REACTION_DELAY_S, help="of the operator, seconds"
+    )
+    parser.add_argument(
+        "--gesture",
+        choices=[gesture.value for gesture in Gesture],
+        default=Gesture.BOX.value,
+        help="how the operator answers",
+    )
+    parsed = parser.parse_args(arguments)
+    if parsed.rate is not None and parsed.rate <= 0:
+        parser.error("--rate must be above 0")
+    return DemoOptions(
+        sequence=parsed.sequence,
+        data=parsed.data,
+        duration=parsed.duration,
+        rate=parsed.rate or (REAL_SEQUENCE_RATE if parsed.sequence else POND_RATE),
+        out=parsed.out,
+        weights=weights.locate(parsed.weights),
+        device=parsed.device,
+        internal_size=parsed.internal_size,
+        operator=OperatorConfig(Gesture(parsed.gesture), parsed.reaction_delay),
+    )
+
+
+def open_sequence(options: DemoOptions) -> VideoSequence:
+    """The generated pond, or the named sequence of a DAVIS tree in the data folder or below it.
+
+    Raises DatasetError that says where the sequence was looked for.
+    """
+    name, data = options.sequence, options.data
+    if name is None:
+        return SceneSequence(SceneConfig(duration=options.duration))
+    if data is None or not data.is_dir():
+        where = "no folder is named" if data is None else f"there is no folder {data}"
+        raise DatasetError(
+            f"the sequence {name} needs the real sequences: {where}; name it by --data or "
+            f"${DATA_VARIABLE}, or leave the sequence out: the demo then makes its own"
+        )
+    known = {
+        sequence.name: tree
+        for tree in (data, *sorted(data.iterdir()))
+        if (tree / "JPEGImages").is_dir()
+        for sequence in open_dataset(tree)
+    }
+    if name not in known:
+        there = f"there are {', '.join(known)}" if known else "it holds no DAVIS tree"
+        raise DatasetError(f"there is no sequence {name} in {data}; {there}")
+    return open_dataset(known[name], DatasetOptions(sequences=(name,)))[0]

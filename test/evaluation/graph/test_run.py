@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slow enough, a run through the real ROS graph is the offline run, bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lazyxmem_ros.data.bags import BagWriter, StampedImage
+from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.pond import SceneConfig
+from lazyxmem_ros.data.sequences import SceneSequence
+from lazyxmem_ros.evaluation.errors import MethodError
+from lazyxmem_ros.evaluation.graph.launch import tracker_parameters
+from lazyxmem_ros.evaluation.job import JobReport
+from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
+from lazyxmem_ros.evaluation.plan import EvaluationPlan, GraphMode, TrackerSettings
+from lazyxmem_ros.evaluation.run import Results, evaluate
+from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
+from lazyxmem_ros.lazy import OFF, HoldRule, LazyConfig
+from lazyxmem_ros.nodes.tracker import parameters as node_parameters
+from lazyxmem_ros.xmem import MemoryConfig
+
+pytestmark = pytest.mark.slow
+SIZE = 64
+"""Short side inside the tracker, pixels."""
+HELP_WANTED = LazyConfig(
+    operator_rate=0.0,
+    pseudo_rate=OFF,
+    pseudo_entropy=0.0,
+    cooldown_frames=3,
+    pseudo_cooldown_frames=0,
+)
+"""Asks a person where uncertainty rises, and else corrects itself."""
+
+
+def both_ways(plan: EvaluationPlan, folder: Path) -> tuple[Results, Results]:
+    """The plan offline and through the graph in lockstep; their frames are the same, bit by bit."""
+    offline = evaluate(plan, folder / "offline", Watcher())
+    graph = evaluate(replace(plan, graph=GraphMode(lockstep=True)), folder / "graph", Watcher())
+    exact = ["index", "object", "j", "f", "area", "scored", "state"]
+    pd.testing.assert_frame_equal(graph.frames[exact], offline.frames[exact], check_exact=True)
+    uncertainty = graph.frames["uncertainty"], offline.frames["uncertainty"]
+    np.testing.assert_allclose(*uncertainty, atol=1e-4)
+    pictures = [sorted((folder / way).glob("jobs/*/*/masks/*.png")) for way in ("offline", "graph")]
+    assert len(pictures[0]) == offline.frames["index"].nunique()
+    for first, second in zip(*pictures, strict=True):
+        with Image.open(first) as one, Image.open(second) as other:
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    return offline, graph
+
+
+def test_slow_enough_the_graph_agrees_with_the_offline_run(
+    tiny_weights: Path, tmp_path: Path
+) -> None:
+    plan = EvaluationPlan(
+        (SceneSequence(SceneConfig(duration=2.0)),),
+        tuple(choose_methods(["udu"])),
+        TrackerSettings(tiny_weights, device="cpu", max_internal_size=SIZE),
+        save_masks=True,
+    )
+    offline, _ = both_ways(plan, tmp_path)
+    assert len(offline.frames) == 20
+
+
+@pytest.mark.parametrize("gesture", [Gesture.CLICK, Gesture.MASK])
+def test_it_agrees_with_an_operator_and_the_trackers_own_corrections(
+    gesture: Gesture, tiny_weights: Path, make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Requests, answers through the correction service, learning from them; two objects.
+
+    On some frames the operator has nothing to say: those are not annotated.
+    """
+    annotated = {index: (1, 2) for index in range(24) if index not in (5, 6, 7)}
+    plan = EvaluationPlan(
+        tuple(open_dataset(make_tree("walk", 24, annotated))),
+        tuple(choose_methods(["lazy"], MethodOptions(HELP_WANTED))),
+        TrackerSettings(tiny_weights, device="cpu"),
+        OperatorConfig(gesture, click_noise=2.0),
+        save_masks=True,
+    )
+    offline, graph = both_ways(plan, tmp_path)
+    place = ["index", "object", "source"]
+    facts = [*place, "applied"]
+    first, second = (
+        run.events[facts].sort_values(place, ignore_index=True) for run in (offline, graph)
+    )
+    pd.testing.assert_frame_equal(first, second)
+    assert set(first[first["applied"]]["source"]) == {"operator", "pseudo"}
+    assert first["applied"].sum() > 10
+
+
+def test_it_agrees_on_a_recording_without_ground_truth(
+    tiny_weights: Path, make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Stamps are since the epoch, one mask is all there is, and nobody knows an answer."""
+    tree = make_tree("walk", 12, {0: (1,)})
+    with BagWriter(tmp_path / "drive") as bag:
+        for sample in open_dataset(tree)[0].samples():
+            stamp = 1_750_000_000_000_000_000 + sample.stamp
+            bag.write_image("/camera", StampedImage(stamp, sample.image))
+    options = DatasetOptions(first_mask=tree / "Annotations/480p/walk/00000.png")
+    plan = EvaluationPlan(
+        tuple(open_dataset(tmp_path / "drive", options)),
+        tuple(choose_methods(["lazy"], MethodOptions(HELP_WANTED))),
+        TrackerSettings(tiny_weights, device="cpu"),
+        save_masks=True,
+    )
+    for results in both_ways(plan, tmp_path):
+        assert len(results.frames) == 12
+        assert not results.frames["scored"].any()
+        asked = results.events[results.events["source"] == "operator"]
+        assert set(asked["outcome"]) == {"the frame is not annotated"}
+
+
+def test_only_the_tracker_asks_in_the_graph(tiny_weights: Path) -> None:
+    settings = TrackerSettings(tiny_weights)
+    with pytest.raises(MethodError, match=r"oracle is offline only: .* leave out --graph"):
+        EvaluationPlan(
+            (SceneSequence(),), tuple(choose_methods(["oracle"])), settings, graph=GraphMode()
+        )
+
+
+def test_settings_reach_the_node_as_they_are(tiny_weights: Path) -> None:
+    lazy = LazyConfig(operator_rate=0.3, hold_rule=HoldRule.ALL, lost_after=1_500_000_000)
+    memory = MemoryConfig(memory_every=3)
+    parameters = tracker_parameters(TrackerSettings(tiny_weights, "cpu", 96, memory=memory), lazy)
+    defaults = {spec.name: spec.default for spec in node_parameters.TABLE}
+    assert set(parameters) <= set(defaults)
+    values = {**defaults, **parameters}
+    assert node_parameters.lazy_config(values) == lazy
+    assert node_parameters.memory_config(values) == memory
+
+
+class Watcher:
+    """An Observer that looks away."""
+
+    def planned(self, names: Sequence[str], frames: Sequence[int]) -> None: ...
+
+    def progressed(self, name: str, frames: int) -> None: ...
+
+    def finished(self, report: JobReport, *, kept: bool) -> None:
+        assert report.error is None
