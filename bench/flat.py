@@ -36,7 +36,7 @@ from rich.progress import Progress
 from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table, screen_table
 from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker
 from lazyxmem_ros.weights import locate
-from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
+from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network
 from lazyxmem_ros.xmem.memory import Memory
 
 mpl.use("Agg")
@@ -238,7 +238,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="put the outcome into docs/, too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    network = XMem.from_checkpoint(locate(arguments.weights))
+    network = load_network(locate(arguments.weights))
     meter = Meter(torch.device(arguments.device))
     every = max(arguments.frames // OBJECTS_IN_ALL, 1)
     lengths = {

@@ -40,7 +40,7 @@ from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table, scr
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Snapshot
 from lazyxmem_ros.weights import locate
-from lazyxmem_ros.xmem import Frame, XMem, XMemTracker
+from lazyxmem_ros.xmem import Frame, XMemTracker, load_network
 from lazyxmem_ros.xmem.network import KeyFeatures
 
 mpl.use("Agg")
@@ -333,7 +333,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tracker = SharingTracker(
-        XMem.from_checkpoint(locate(arguments.weights)),
+        load_network(locate(arguments.weights)),
         device="auto",
         max_internal_size=arguments.max_internal_size,
         precision="auto",

@@ -32,7 +32,7 @@ from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker, Snapshot
 from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper
 from lazyxmem_ros.nodes.tracker.worker import Worker
 from lazyxmem_ros.weights import locate
-from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
+from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network
 
 SIZE = (480, 640)
 INTERNAL_SIZE = 360
@@ -207,7 +207,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="put the outcome into docs/, too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    network = XMem.from_checkpoint(locate(arguments.weights))
+    network = load_network(locate(arguments.weights))
     off, on = Times(), Times()
     try:
         with Progress() as progress, tempfile.TemporaryDirectory() as folder:

@@ -41,7 +41,7 @@ from lazyxmem_ros.lazy import (
     iou_predictor_of,
 )
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
-from lazyxmem_ros.xmem import XMem, XMemTracker
+from lazyxmem_ros.xmem import XMemTracker, load_network
 
 Image = NDArray[np.uint8]
 
@@ -157,7 +157,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     corrector = _make_corrector(arguments)
     weights_file = locate(arguments.weights)
     tracker = XMemTracker(
-        XMem.from_checkpoint(weights_file),
+        load_network(weights_file),
         device=arguments.device,
         max_internal_size=arguments.max_internal_size,
         precision=arguments.precision,

@@ -56,9 +56,9 @@ def golden_state() -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="session")
 def golden_network(golden_state: dict[str, torch.Tensor]) -> XMem:
     """The network of that state dict."""
-    from lazyxmem_ros.xmem import XMem
+    from lazyxmem_ros.xmem import load_network
 
-    return XMem.from_checkpoint(golden_state)
+    return load_network(golden_state)
 
 
 @pytest.fixture(scope="session")

@@ -43,10 +43,10 @@ ROOMS = {
     "data": set(),
     "evaluation": {"xmem", "correction", "lazy", "data"},
     "demo": {"xmem", "correction", "lazy", "data", "evaluation"},
+    "nodes": {"xmem", "correction", "lazy", "data", "evaluation", "entry", "msg", "srv"},
 }
 # Helpers without any state, open to every room.
 OPEN_TO_ALL = ("basics", "weights", "images")
-
 
 # How a distribution on the package index is imported, where the names differ.
 DISTRIBUTIONS = {
@@ -64,13 +64,18 @@ def imports(path: Path) -> set[str]:
     """
     names = set()
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
-            names.add(node.module or "")
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for module, alias in imported(node):
+            names |= {module, f"{module}.{alias}"} if alias else {module}
     return names
+
+
+def imported(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """(module, name taken from it, or "") of an import statement; nothing of any other node."""
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, "") for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno}: a relative import"
+        yield from ((node.module or "", alias.name) for alias in node.names)
 
 
 def within(name: str, *packages: str) -> bool:
@@ -92,6 +97,81 @@ def test_a_room_imports_only_what_lies_below_it(room: str) -> None:
         ours = {name for name in imports(path) if within(name, "lazyxmem_ros")}
         wrong = sorted(name for name in ours - {"lazyxmem_ros"} if not within(name, *allowed))
         assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(wrong)}"
+
+
+def module_name(path: Path) -> str:
+    """`lazyxmem_ros.lazy.tracker`; a package has the name of its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below one that are executed when their module is imported by a program."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from run_at_import(child)
+
+
+def import_graph(*, whole: bool) -> dict[str, set[str]]:
+    """Module -> those modules of the package that it imports; of a whole file, or at its import.
+
+    `from a.b import c` counts as `a.b.c` where that is a module, else as `a.b`. That Python runs
+    `a` and `a.b` before it is left out: a package's `__init__` may collect what its modules have.
+    """
+    files = {module_name(path): path for path in python_files(PACKAGE)}
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        tree = ast.parse(path.read_text(), str(path))
+        pairs = [pair for n in (ast.walk if whole else run_at_import)(tree) for pair in imported(n)]
+        found = (f"{m}.{a}" if f"{m}.{a}" in files else m for m, a in pairs)
+        graph[name] = {target for target in found if target in files and target != name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of more than one module (Tarjan's algorithm)."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    path: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        number[module] = lowest[module] = len(number)
+        path.append(module)
+        for target in sorted(graph[module]):
+            if target not in number:
+                visit(target)
+            if target in path:
+                lowest[module] = min(lowest[module], lowest[target])
+        if lowest[module] == number[module]:
+            component = path[path.index(module) :]
+            del path[-len(component) :]
+            if len(component) > 1:
+                found.append(sorted(component))
+
+    for module in graph:
+        if module not in number:
+            visit(module)
+    return found
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a", "d"}}
+    assert circles(graph) == [["b", "c"]]
+    assert circles({**graph, "d": {"a"}}) == [["a", "b", "c", "d"]]
+    assert circles({**graph, "c": {"d"}}) == []
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["at import", "anywhere"])
+def test_no_module_imports_itself_by_way_of_others(whole: bool) -> None:
+    graph = import_graph(whole=whole)
+    assert graph["lazyxmem_ros.evaluation.job"] >= {"lazyxmem_ros.evaluation.plan"}
+    found = circles(graph)
+    assert not found, "imports go round: " + "; ".join(" <-> ".join(entry) for entry in found)
 
 
 def test_nothing_but_the_nodes_imports_ros() -> None:

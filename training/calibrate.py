@@ -56,7 +56,7 @@ from lazyxmem_ros.lazy import (
     calibration_path,
 )
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
-from lazyxmem_ros.xmem import XMem, XMemTracker
+from lazyxmem_ros.xmem import XMemTracker, load_network
 from training.material import HELD_OUT_SEQUENCES, TRAINING_SEQUENCES
 from training.measure import Frame, trials
 
@@ -303,7 +303,7 @@ def calibrate(arguments: argparse.Namespace, console: Console) -> None:
     weights = locate(arguments.weights)
     check_data(arguments.data / "davis2016-dev")
     tracker = XMemTracker(
-        XMem.from_checkpoint(weights),
+        load_network(weights),
         device=arguments.device,
         max_internal_size=arguments.max_internal_size,
         precision="auto",

@@ -23,7 +23,7 @@ from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.sequences import SceneSequence, read_label_map
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
 from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, iou_predictor_of
-from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
+from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 from training.compose import ComposeConfig, Composer
 from training.material import HELD_OUT_SEQUENCES, TRAINING_SEQUENCES, load_material
 
@@ -222,7 +222,7 @@ def main() -> None:
     unknown = set(arguments.sets) - set(known)
     if unknown:
         parser.error(f"unknown sets {sorted(unknown)}; known are {sorted(known)}")
-    network = XMem.from_checkpoint(arguments.weights)
+    network = load_network(arguments.weights)
 
     def make_tracker() -> LazyTracker:
         tracker = XMemTracker(

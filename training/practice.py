@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from lazyxmem_ros.weights import locate
-from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
+from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network
 from training.camera import Clip
 
 UInt8Array = NDArray[np.uint8]
@@ -28,7 +28,7 @@ TURNED_SHARE = 0.25
 @functools.lru_cache(maxsize=1)
 def embedded_tracker() -> XMem:
     """The tracker that ships, loaded once."""
-    return XMem.from_checkpoint(locate(""))
+    return load_network(locate(""))
 
 
 def tracked(clip: Clip, objects: int) -> list[NDArray[np.uint16]]:

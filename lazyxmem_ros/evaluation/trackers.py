@@ -9,7 +9,7 @@ from pathlib import Path
 from lazyxmem_ros.correction import Corrector, make_corrector
 from lazyxmem_ros.evaluation.plan import TrackerSettings
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker, iou_predictor_of
-from lazyxmem_ros.xmem import XMem, XMemTracker
+from lazyxmem_ros.xmem import XMem, XMemTracker, load_network
 
 
 def make_lazy_tracker(settings: TrackerSettings, lazy: LazyConfig) -> LazyTracker:
@@ -37,4 +37,4 @@ def shared_corrector(settings: TrackerSettings) -> Corrector:
 
 @lru_cache(maxsize=1)
 def _network(weights: Path) -> XMem:
-    return XMem.from_checkpoint(weights)
+    return load_network(weights)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """XMem in plain PyTorch: frames in, probabilities out."""
 
-from lazyxmem_ros.xmem.checkpoint import save_network
+from lazyxmem_ros.xmem.checkpoint import load_network, save_network
 from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import (
     CheckpointError,
@@ -31,6 +31,7 @@ __all__ = [
     "UnknownObjectError",
     "XMem",
     "XMemTracker",
+    "load_network",
     "resolve_device",
     "resolve_precision",
     "save_network",

@@ -26,7 +26,11 @@ _SINGLE_OBJECT_STEM = 4
 
 
 def load_network(source: str | PathLike[str] | Mapping[str, Tensor]) -> XMem:
-    """A network in evaluation mode from a file or a state dict; see `XMem.from_checkpoint`."""
+    """Read a published `.pth`, a `.safetensors` file or a state dict; the one door to a network.
+
+    Widths are read from the shapes; the network is in evaluation mode. Raises `CheckpointError`,
+    naming the first entry that does not fit, before any parameter is touched.
+    """
     name = "the state dict" if isinstance(source, Mapping) else str(source)
     raw = source if isinstance(source, Mapping) else read_state_dict(source)
     state = _widen_single_object(dict(raw))

@@ -9,9 +9,7 @@ is a field of `NetworkConfig`, so that a smaller network of the same plan is the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from os import PathLike
 from typing import Literal, NamedTuple
 
 import torch
@@ -401,17 +399,6 @@ class XMem(nn.Module):
         self.key_proj = KeyProjection(self.config.key_encoder.channels[2], self.config.key_dim)
         self.value_encoder = ValueEncoder(self.config)
         self.decoder = Decoder(self.config)
-
-    @classmethod
-    def from_checkpoint(cls, source: str | PathLike[str] | Mapping[str, Tensor]) -> XMem:
-        """Read a published `.pth`, a `.safetensors` file or a state dict, in evaluation mode.
-
-        Widths are read from the shapes. Raises `CheckpointError`, naming the first entry that
-        does not fit, before any parameter is touched.
-        """
-        from lazyxmem_ros.xmem.checkpoint import load_network
-
-        return load_network(source)
 
     def encode_key(self, image: Tensor) -> KeyFeatures:
         """Normalised image [B, 3, H, W] -> its key features."""

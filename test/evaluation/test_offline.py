@@ -26,7 +26,7 @@ from lazyxmem_ros.evaluation.methods import (
 from lazyxmem_ros.evaluation.offline import SequenceRunner
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
 from lazyxmem_ros.lazy import OFF, LazyConfig, LazyTracker
-from lazyxmem_ros.xmem import XMem, XMemTracker
+from lazyxmem_ros.xmem import XMemTracker, load_network
 
 MakeTree = Callable[..., Path]
 FRAMES = 12
@@ -52,7 +52,7 @@ def runner(
     gesture: Gesture = Gesture.MASK,
 ) -> SequenceRunner:
     chosen = all_methods(options or MethodOptions())[method]
-    tracker = XMemTracker(XMem.from_checkpoint(weights), device="cpu")
+    tracker = XMemTracker(load_network(weights), device="cpu")
     return SequenceRunner(
         LazyTracker(tracker, chosen.lazy),
         corrector or make_corrector("grabcut"),

@@ -24,7 +24,7 @@ from lazyxmem_ros.lazy import (
     read_snapshot,
     write_snapshot,
 )
-from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, save_network
+from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network, save_network
 
 CONFIG = LazyConfig(operator_corrections=False, pseudo_corrections=False, hold_entropy=math.inf)
 
@@ -134,8 +134,8 @@ import sys
 from pathlib import Path
 import test_snapshot as t
 from lazyxmem_ros.lazy import write_snapshot
-from lazyxmem_ros.xmem import XMem
-lazy = t.begun(XMem.from_checkpoint(sys.argv[1]), 12)
+from lazyxmem_ros.xmem import XMem, load_network
+lazy = t.begun(load_network(sys.argv[1]), 12)
 print("ready", flush=True)
 while True:
     write_snapshot(lazy.snapshot(), Path(sys.argv[2]))
@@ -148,7 +148,7 @@ def test_killed_in_the_middle_of_writing_the_file_is_whole(
 ) -> None:
     weights, path = tmp_path / "w.safetensors", tmp_path / "s"
     save_network(small_network, weights)
-    reader = tracker(XMem.from_checkpoint(weights))
+    reader = tracker(load_network(weights))
     command = [sys.executable, "-c", WRITER, str(weights), str(path)]
     here = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     rng = np.random.default_rng(0)

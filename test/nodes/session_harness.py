@@ -19,7 +19,7 @@ from lazyxmem_ros.nodes.conversions import image_message
 from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
 from lazyxmem_ros.nodes.tracker.session import TrackingSession
 from lazyxmem_ros.nodes.tracker.session_types import GivenMasks
-from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker
+from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 
 HEIGHT, WIDTH, RADIUS = 192, 320, 36
 SECOND = 1_000_000_000
@@ -90,7 +90,7 @@ class Rig:
     """A session with its history, fed with frames of the scene by their number."""
 
     def __init__(self, **settings: Any) -> None:
-        network = XMem.from_checkpoint(weights.locate(""))
+        network = load_network(weights.locate(""))
         config = LazyConfig(operator_corrections=False, pseudo_corrections=False, **settings)
         self.lazy = LazyTracker(XMemTracker(network, MemoryConfig()), config)
         self.history = FrameHistory(1 << 30, 60 * SECOND)

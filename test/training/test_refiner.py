@@ -19,7 +19,7 @@ from lazyxmem_ros.correction.refiner_network import (
     RefinerNetwork,
 )
 from lazyxmem_ros.weights import locate
-from lazyxmem_ros.xmem import XMem
+from lazyxmem_ros.xmem import load_network
 from training.compose import ComposeConfig, Composer
 from training.config import ConfigError, RefinerTraining, load_refiner_training
 from training.degrade import break_mask
@@ -96,7 +96,7 @@ def test_an_answer_becomes_the_prior_and_its_largest_error_is_clicked_on() -> No
 
 
 def test_the_network_starts_from_the_tracker() -> None:
-    tracker, network = XMem.from_checkpoint(locate("")), RefinerNetwork()
+    tracker, network = load_network(locate("")), RefinerNetwork()
     start_from(network, tracker)
     image = torch.rand(1, 3, 160, 160)
     network.eval()

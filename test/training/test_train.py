@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lazyxmem_ros.xmem import XMem
+from lazyxmem_ros.xmem import load_network
 from training import smoke
 from training.config import ConfigError, Stage, load_tracker_training
 from training.loop import Batches, run
@@ -73,7 +73,7 @@ def test_every_step_has_its_batch_once_however_many_processes_make_them(workers:
 
 def test_the_weights_it_writes_load(material: Material, tmp_path: Path) -> None:
     trainer = run(Trainer(SMALL, material, CPU), tmp_path, workers=0, stop_at=1)
-    network = XMem.from_checkpoint(tmp_path / "tracker.safetensors")
+    network = load_network(tmp_path / "tracker.safetensors")
     assert network.config == SMALL.network
     expected = trainer.average.network.state_dict()
     for name, value in network.state_dict().items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lazyxmem_ros.xmem import CheckpointError, NetworkConfig, XMem, save_network
+from lazyxmem_ros.xmem import CheckpointError, NetworkConfig, XMem, load_network, save_network
 
 State = dict[str, torch.Tensor]
 
@@ -17,7 +17,7 @@ def same(a: State, b: State) -> bool:
 
 
 def test_published_shapes_give_the_published_config(golden_state: State) -> None:
-    network = XMem.from_checkpoint(golden_state)
+    network = load_network(golden_state)
     assert network.config == NetworkConfig()
     assert not network.training
     assert same(network.state_dict(), golden_state)
@@ -25,7 +25,7 @@ def test_published_shapes_give_the_published_config(golden_state: State) -> None
 
 def test_smaller_network_of_the_same_plan(small_network: XMem, tmp_path: Path) -> None:
     torch.save(small_network.state_dict(), tmp_path / "small.pth")
-    loaded = XMem.from_checkpoint(tmp_path / "small.pth")
+    loaded = load_network(tmp_path / "small.pth")
     assert loaded.config == small_network.config
     assert same(loaded.state_dict(), small_network.state_dict())
 
@@ -35,26 +35,26 @@ def test_training_checkpoint_is_unwrapped(
     wrapper: str, small_network: XMem, tmp_path: Path
 ) -> None:
     torch.save({"it": 3, wrapper: small_network.state_dict()}, tmp_path / "c.pth")
-    assert same(XMem.from_checkpoint(tmp_path / "c.pth").state_dict(), small_network.state_dict())
+    assert same(load_network(tmp_path / "c.pth").state_dict(), small_network.state_dict())
 
 
 def test_single_object_stem_is_widened_by_zeros(small_network: XMem) -> None:
     state = dict(small_network.state_dict())
     name = "value_encoder.conv1.weight"
     state[name] = state[name][:, :4]
-    widened = XMem.from_checkpoint(state).state_dict()[name]
+    widened = load_network(state).state_dict()[name]
     assert torch.equal(widened[:, :4], state[name])
     assert not widened[:, 4].any()
 
 
 def test_without_hidden_state(small_network: XMem) -> None:
     network = XMem(replace(small_network.config, hidden_dim=0))
-    assert XMem.from_checkpoint(network.state_dict()).config.hidden_dim == 0
+    assert load_network(network.state_dict()).config.hidden_dim == 0
 
 
 def test_safetensors_round_trip_in_half_precision(small_network: XMem, tmp_path: Path) -> None:
     save_network(small_network, tmp_path / "w.safetensors", metadata={"steps": "7"})
-    loaded = XMem.from_checkpoint(tmp_path / "w.safetensors")
+    loaded = load_network(tmp_path / "w.safetensors")
     expected = {
         k: v.half().float() if v.is_floating_point() else v
         for k, v in small_network.state_dict().items()
@@ -64,7 +64,7 @@ def test_safetensors_round_trip_in_half_precision(small_network: XMem, tmp_path:
 
 def test_missing_file_says_where_to_look(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="lazyxmem weights list"):
-        XMem.from_checkpoint(tmp_path / "none.pth")
+        load_network(tmp_path / "none.pth")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -76,7 +76,7 @@ def test_damaged_file(suffix: str, small_network: XMem, tmp_path: Path) -> None:
         save_network(small_network, path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
-        XMem.from_checkpoint(path)
+        load_network(path)
 
 
 class Trap:
@@ -89,14 +89,14 @@ class Trap:
 def test_pickled_code_is_not_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"network": Trap()}, tmp_path / "evil.pth")
     with pytest.raises(CheckpointError):
-        XMem.from_checkpoint(tmp_path / "evil.pth")
+        load_network(tmp_path / "evil.pth")
     assert "trap" not in capsys.readouterr().out
 
 
 def test_something_else_than_a_state_dict(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="holds a list"):
-        XMem.from_checkpoint(tmp_path / "list.pth")
+        load_network(tmp_path / "list.pth")
 
 
 @pytest.mark.parametrize("entry", ["decoder.pred.weight", "key_encoder.conv1.weight"])
@@ -104,17 +104,17 @@ def test_missing_entry_is_named(entry: str, small_network: XMem) -> None:
     state = dict(small_network.state_dict())
     del state[entry]
     with pytest.raises(CheckpointError, match=entry):
-        XMem.from_checkpoint(state)
+        load_network(state)
 
 
 def test_wrong_shape_is_named(small_network: XMem) -> None:
     state = dict(small_network.state_dict())
     state["decoder.pred.weight"] = torch.zeros(1, 3, 3, 3)
     with pytest.raises(CheckpointError, match=r"decoder\.pred\.weight.*\[1, 3, 3, 3\]"):
-        XMem.from_checkpoint(state)
+        load_network(state)
 
 
 def test_foreign_entry_is_named(small_network: XMem) -> None:
     state = {**small_network.state_dict(), "head.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match=r"head\.weight"):
-        XMem.from_checkpoint(state)
+        load_network(state)

@@ -155,12 +155,12 @@ class TrackerNode(LifecycleNode):
         # Imported late: PyTorch takes seconds, and Ctrl-C meanwhile is then an ordinary end.
         from lazyxmem_ros.lazy import LazyTracker, iou_predictor_of
         from lazyxmem_ros.nodes.tracker.session import TrackingSession
-        from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, resolve_device
+        from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network, resolve_device
 
         values = self._settings.values()
         device = resolve_device(values["device"])
         path = tracker_parameters.weights_path(values)
-        network = XMem.from_checkpoint(path)
+        network = load_network(path)
 
         def make_tracker(memory: MemoryConfig) -> XMemTracker:
             return XMemTracker(

@@ -14,7 +14,7 @@ from node_graph import wait_for
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker, Snapshot, read_snapshot, write_snapshot
 from lazyxmem_ros.nodes.tracker import snapshots
 from lazyxmem_ros.nodes.tracker.worker import Worker
-from lazyxmem_ros.xmem import XMem, XMemTracker
+from lazyxmem_ros.xmem import XMemTracker, load_network
 
 Thread = tuple[int, int]
 
@@ -36,7 +36,7 @@ def test_files_are_written_by_a_thread_that_leaves_the_processor_to_frames(
         return write_snapshot(snapshot, path)
 
     monkeypatch.setattr(snapshots, "write_snapshot", write)
-    lazy = LazyTracker(XMemTracker(XMem.from_checkpoint(weights)), LazyConfig())
+    lazy = LazyTracker(XMemTracker(load_network(weights)), LazyConfig())
     worker: Worker[int] = Worker(lambda _: None, on_failure=lambda error: None)
     worker.start()
     tracking = worker.submit(this_thread).result()
