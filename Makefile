@@ -14,10 +14,10 @@ DATA ?= ../shared/data
 RATE ?=
 PYTEST_ARGS ?=
 
-PYTHON_SOURCES := lazyxmem_ros training bench test launch tools setup.py
+PYTHON_SOURCES := lazyxmem_ros training bench examples test launch tools setup.py
 # Those that exist: each name is a path that ruff may be given.
 LINTED := $(wildcard $(PYTHON_SOURCES))
-TYPED := $(wildcard lazyxmem_ros training bench)
+TYPED := $(wildcard lazyxmem_ros training bench examples)
 
 # The graphs that demo, tests and benchmarks start are nobody else's business on the network.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lazyxmem track`: a video or a folder of frames in, masks and an overlay out, without ROS."""
+"""`lazyxmem track` follows objects through a video or a folder of frames, without ROS.
+
+`track_frames` does the same for a program; `examples/` shows how.
+"""
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +41,9 @@ from lazyxmem_ros.lazy import (
     Request,
     Source,
     StepResult,
-    iou_predictor_of,
+    open_tracker,
 )
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
-from lazyxmem_ros.xmem import XMemTracker, load_network
 
 Image = NDArray[np.uint8]
 
@@ -52,15 +54,19 @@ DEFAULT_RATE = 24.0
 
 @dataclass(frozen=True)
 class Video:
-    """Frames to track: a video file, or a folder of images in the order of their names."""
+    """Frames to track: a video file, or a folder of images in the order of their names.
+
+    frames: their number, 0 where the file does not say. rate: frames per second.
+    """
 
     path: Path
     frames: int
     rate: float
 
     @classmethod
-    def open(cls, path: Path, rate: float | None = None) -> Video:
-        """Raises DatasetError where there is nothing to read."""
+    def open(cls, path: str | Path, rate: float | None = None) -> Video:
+        """Look what there is. rate: instead of the file's own. Raises DatasetError for nothing."""
+        path = Path(path)
         if path.is_dir():
             count = len(_image_files(path))
             if not count:
@@ -99,6 +105,75 @@ class Video:
 
 def _image_files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedFrame:
+    """A frame that was tracked: its name, its image (RGB uint8 [H, W, 3]) and what came out.
+
+    result: as it was before any correction. labels: uint16 [H, W], with the corrections.
+    """
+
+    name: str
+    image: Image
+    result: StepResult
+    labels: Labels
+
+
+def track_frames(
+    frames: Iterable[tuple[str, Image]],
+    tracker: LazyTracker,
+    masks: Mapping[int, BoolMask],
+    *,
+    rate: float = DEFAULT_RATE,
+    corrector: Corrector | None = None,
+) -> Iterator[TrackedFrame]:
+    """Follow objects through frames, with the tracker's own corrections; yield each frame.
+
+    Args:
+        frames: name and image, RGB uint8 [H, W, 3], of each frame; a `Video` is such.
+        tracker: follows no object yet. Without a corrector its `pseudo_corrections` should be off,
+            or memory waits in vain for what nobody answers.
+        masks: the objects on the first frame, id (1..65535) -> bool [H, W].
+        rate: frames per second.
+        corrector: answers the tracker's own requests; an operator's are left open.
+
+    Raises:
+        FrameError, MaskError: as `LazyTracker.step` does.
+
+    """
+    for index, (name, image) in enumerate(frames):
+        stamp = round(index / rate * SECOND)
+        result = tracker.step(image, stamp, masks=masks if index == 0 else None)
+        labels = _correct_itself(tracker, corrector, result) if corrector else result.labels
+        yield TrackedFrame(name, image, result, labels)
+
+
+def _correct_itself(tracker: LazyTracker, corrector: Corrector, result: StepResult) -> Labels:
+    """Answer the tracker's own requests; returns the frame's labels afterwards."""
+    masks: dict[int, BoolMask] = {}
+    for request in result.requests:
+        if request.source is not Source.PSEUDO:
+            continue
+        mask = _corrected(corrector, request)
+        if mask is None:  # the prediction stands
+            tracker.dismiss(request.object_id, request.source)
+        else:
+            masks[request.object_id] = mask
+    if not masks:
+        return result.labels
+    outcome = tracker.apply(Correction(result.stamp, masks, Source.PSEUDO))
+    return result.labels if outcome.labels is None else outcome.labels
+
+
+def _corrected(corrector: Corrector, request: Request) -> BoolMask | None:
+    """The corrector's mask; None where it has none that promises more than the tracker's."""
+    try:
+        (answer,) = corrector.refine(request.image, [request.prompt], image_key=request.stamp)
+    except (CorrectorError, PromptError):
+        return None
+    found = answer.score > 0 and answer.mask.any()  # 0: the corrector failed
+    return None if not found or objection(answer.score, request.prompt.prior_iou) else answer.mask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -155,17 +230,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             "with anything but 255"
         )
     corrector = _make_corrector(arguments)
-    weights_file = locate(arguments.weights)
-    tracker = XMemTracker(
-        load_network(weights_file),
+    tracker = open_tracker(
+        locate(arguments.weights),
+        LazyConfig(operator_corrections=False, pseudo_corrections=corrector is not None),
         device=arguments.device,
         max_internal_size=arguments.max_internal_size,
         precision=arguments.precision,
-    )
-    lazy = LazyTracker(
-        tracker,
-        LazyConfig(operator_corrections=False, pseudo_corrections=corrector is not None),
-        iou_predictor=iou_predictor_of(weights_file),
     )
     rows = _Rows(arguments.out)
     save = save_indexed_png if max(masks) < VOID else _save_wide_png
@@ -173,12 +243,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         task = progress.add_task("tracking", total=video.frames or None)
 
         def pictures() -> Iterator[Image]:
-            for index, (name, image) in enumerate(video):
-                result, labels = _track(lazy, corrector, video, index, image, masks)
-                save(arguments.out / "masks" / f"{name}.png", labels)
-                rows.add(name, result)
+            for frame in track_frames(video, tracker, masks, rate=video.rate, corrector=corrector):
+                save(arguments.out / "masks" / f"{frame.name}.png", frame.labels)
+                rows.add(frame.name, frame.result)
                 progress.advance(task)
-                yield overlay(image, labels)
+                yield overlay(frame.image, frame.labels)
 
         if arguments.no_overlay:
             for _ in pictures():
@@ -198,42 +267,6 @@ def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
     )
 
 
-def _track(
-    lazy: LazyTracker,
-    corrector: Corrector | None,
-    video: Video,
-    index: int,
-    image: Image,
-    first_masks: dict[int, NDArray[np.bool_]],
-) -> tuple[StepResult, Labels]:
-    """One frame, with the tracker's own corrections."""
-    stamp = round(index / video.rate * SECOND)
-    result = lazy.step(image, stamp, masks=first_masks if index == 0 else None)
-    masks: dict[int, BoolMask] = {}
-    for request in result.requests:
-        if corrector is None or request.source is not Source.PSEUDO:
-            continue
-        mask = _corrected(corrector, request)
-        if mask is None:  # the prediction stands
-            lazy.dismiss(request.object_id, request.source)
-        else:
-            masks[request.object_id] = mask
-    if not masks:
-        return result, result.labels
-    outcome = lazy.apply(Correction(stamp, masks, Source.PSEUDO))
-    return result, result.labels if outcome.labels is None else outcome.labels
-
-
-def _corrected(corrector: Corrector, request: Request) -> BoolMask | None:
-    """The corrector's mask; None where it has none that promises more than the tracker's."""
-    try:
-        (answer,) = corrector.refine(request.image, [request.prompt], image_key=request.stamp)
-    except (CorrectorError, PromptError):
-        return None
-    found = answer.score > 0 and answer.mask.any()  # 0: the corrector failed
-    return None if not found or objection(answer.score, request.prompt.prior_iou) else answer.mask
-
-
 def _save_wide_png(path: Path, labels: Labels) -> None:
     """Write a label map of 16 bits, for ids that one of 8 bits cannot hold."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +274,7 @@ def _save_wide_png(path: Path, labels: Labels) -> None:
 
 
 class _Rows:
-    """tracks.csv, a row per frame and object, written as they come."""
+    """Writes tracks.csv, a row per frame and object, as they come."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "tracks.csv"

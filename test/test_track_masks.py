@@ -15,7 +15,7 @@ from lazyxmem_ros.cli import main
 from lazyxmem_ros.correction import CorrectorError, Prompt, PromptError, Refinement
 from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.lazy import Evidence, IouPredictor, LazyConfig, LazyTracker
-from lazyxmem_ros.track import Video, _track
+from lazyxmem_ros.track import track_frames
 from lazyxmem_ros.xmem import XMem, XMemTracker
 
 SIZE = (64, 96)
@@ -132,12 +132,11 @@ def test_only_a_mask_that_promises_more_is_taken(
     tracker = XMemTracker(small_network, device="cpu")
     lazy = LazyTracker(tracker, config, iou_predictor=expecting(EXPECTED) if calibrated else None)
     corrector = Answering(answer)
-    video = Video(Path(), 4, 24.0)
-    for index, image in enumerate(pictures(4)):
-        first = {1: square(1) > 0}
-        result, labels = _track(lazy, corrector, video, index, image, first)
+    frames = [(str(index), image) for index, image in enumerate(pictures(4))]
+    first = {1: square(1) > 0}
+    for index, frame in enumerate(track_frames(frames, lazy, first, corrector=corrector)):
         np.testing.assert_array_equal(
-            labels, ELSEWHERE if taken and index > 0 else result.labels, str(index)
+            frame.labels, ELSEWHERE if taken and index > 0 else frame.result.labels, frame.name
         )
     assert corrector.asked == 3
     assert lazy.open_requests == []

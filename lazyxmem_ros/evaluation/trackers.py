@@ -8,20 +8,21 @@ from pathlib import Path
 
 from lazyxmem_ros.correction import Corrector, make_corrector
 from lazyxmem_ros.evaluation.plan import TrackerSettings
-from lazyxmem_ros.lazy import LazyConfig, LazyTracker, iou_predictor_of
-from lazyxmem_ros.xmem import XMem, XMemTracker, load_network
+from lazyxmem_ros.lazy import LazyConfig, LazyTracker, open_tracker
+from lazyxmem_ros.xmem import XMem, load_network
 
 
 def make_lazy_tracker(settings: TrackerSettings, lazy: LazyConfig) -> LazyTracker:
     """A new tracker without objects, with the calibration that lies beside its weights."""
-    tracker = XMemTracker(
-        _network(settings.weights),
-        settings.memory,
+    return open_tracker(
+        settings.weights,
+        lazy,
+        network=_network(settings.weights),
+        memory=settings.memory,
         device=settings.device,
         max_internal_size=settings.max_internal_size,
         precision=settings.precision,
     )
-    return LazyTracker(tracker, lazy, iou_predictor=iou_predictor_of(settings.weights))
 
 
 @lru_cache(maxsize=1)

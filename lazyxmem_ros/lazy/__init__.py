@@ -2,6 +2,7 @@
 """Lazy tracking: when to ask for a correction, what to ask, and what memory learns."""
 
 from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.lazy.opening import open_tracker
 from lazyxmem_ros.lazy.policy import (
     OFF,
     ConfigError,
@@ -74,6 +75,7 @@ __all__ = [
     "iou_predictor_of",
     "masked_entropy",
     "measure",
+    "open_tracker",
     "operator_prompt",
     "pseudo_click",
     "pseudo_prompt",

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples and the README's Python run as they stand, on a tiny generated clip."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lazyxmem_ros.data.label_maps import read_label_map
+from lazyxmem_ros.data.pond import Scene, SceneConfig
+from lazyxmem_ros.evaluation.pictures import save_indexed_png, write_video
+
+FRAMES = 5
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first frames of the generated scene as `video.mp4`, and their `first.png`."""
+    folder = tmp_path_factory.mktemp("clip")
+    frames = list(islice(Scene(SceneConfig()), FRAMES))
+    save_indexed_png(folder / "first.png", frames[0].labels)
+    write_video(folder / "video.mp4", (frame.image for frame in frames), rate=10)
+    return folder
+
+
+def printed(command: list[str], folder: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_track_a_video(root: Path, clip: Path) -> None:
+    lines = printed(
+        [str(root / "examples/track_a_video.py"), "video.mp4", "first.png", "out"], clip
+    )
+    masks = sorted((clip / "out").iterdir())
+    assert [mask.stem for mask in masks] == [f"{index:05d}" for index in range(FRAMES)]
+    given, last = read_label_map(clip / "first.png") == 1, read_label_map(masks[-1]) == 1
+    assert (given & last).sum() / (given | last).sum() > 0.3, "the koi moves little in five frames"
+    assert [line.split()[:3] for line in lines] == [[mask.stem, "1", "TRACKED"] for mask in masks]
+
+
+def test_own_corrector(root: Path, clip: Path) -> None:
+    lines = printed([str(root / "examples/own_corrector.py"), "video.mp4", "first.png"], clip)
+    changed = [int(re.findall(r"\d+", line)[-1]) for line in lines]
+    assert len(changed) == FRAMES
+    assert changed[0] == 0, "the first mask is given"
+    assert max(changed) > 0, "the corrector has had no effect"
+
+
+def test_the_readmes_python(root: Path, clip: Path, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    assert len(code.splitlines()) <= 15
+    program = tmp_path / "readme.py"
+    program.write_text(code)
+    lines = printed([str(program)], clip)
+    assert [line.split()[0] for line in lines] == [f"{index:05d}" for index in range(FRAMES)]
+    assert all(0 <= float(line.split()[-1]) <= 1 for line in lines[1:]), "its predicted IoU"
+    assert np.isfinite([float(line.split()[-2]) for line in lines]).all(), "its uncertainty"
