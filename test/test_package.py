@@ -263,6 +263,12 @@ def test_the_readme_sets_parameters_that_may_be_set() -> None:
         assert kinds[name] == (parameters.Changes.ANY_TIME, type(yaml.safe_load(text))), name
 
 
+def test_a_table_cell_of_the_readme_says_one_thing() -> None:
+    rows = [line for line in README.splitlines() if line.startswith("|")]
+    assert len(rows) > 30
+    assert [row for row in rows if " / " in row] == []
+
+
 @pytest.mark.parametrize("program", ["lazyxmem_ros.demo", "training.calibrate", "training.smoke"])
 def test_help_is_all_that_help_does(program: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = "lazyxmem_ros.demo.run" if program == "lazyxmem_ros.demo" else program
