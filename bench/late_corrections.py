@@ -36,12 +36,13 @@ from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence, VideoSequence
-from lazyxmem_ros.evaluation.markdown import into_documents, markdown_table, screen_table
 from lazyxmem_ros.evaluation.metrics import region_similarity
+from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Snapshot
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import Frame, XMemTracker, load_network
 from lazyxmem_ros.xmem.network import KeyFeatures
+from tools.documents import into_documents
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

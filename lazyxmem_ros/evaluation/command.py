@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lazyxmem evaluate`: arguments, progress display, results and report."""
+"""`lazyxmem evaluate` measures tracking on datasets and bags, and writes tables and a report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 import lazyxmem_ros
 from lazyxmem_ros import weights
@@ -40,8 +38,9 @@ from lazyxmem_ros.evaluation.plan import (
     GraphMode,
     TrackerSettings,
 )
+from lazyxmem_ros.evaluation.printing import summary_table
 from lazyxmem_ros.evaluation.report import write_report
-from lazyxmem_ros.evaluation.run import Executor, Results, evaluate
+from lazyxmem_ros.evaluation.run import Executor, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
 
@@ -108,7 +107,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         subtitle=_subtitle(plan),
         settings=_described(arguments, plan),
     )
-    console.print(_summary(results))
+    scored = bool(results.frames["scored"].any())
+    console.print(summary_table(results.dataset, scored=scored))
     _print_faults(results.reports, console)
     console.print(f"tables and report in [bold]{arguments.out}/[/]; open {report}")
     return 1 if any(entry.error for entry in results.reports) else 0
@@ -288,41 +288,6 @@ def _names(text: str | None) -> list[str]:
 
 
 # ---- what a person sees
-
-
-def _summary(results: Results) -> Table:
-    scored = bool(results.frames["scored"].any())
-    shown = ["jf", "j_mean", "f_mean", "r_0.1", "r_0.25", "r_0.5"] if scored else []
-    headings = {
-        "jf": "J&F",
-        "j_mean": "J",
-        "f_mean": "F",
-        "r_0.1": "R@0.1",
-        "r_0.25": "R@0.25",
-        "r_0.5": "R@0.5",
-        "coverage": "coverage",
-        "stability": "stability",
-    }
-    shown += [] if scored else ["coverage", "stability"]
-    # Narrow enough for a terminal of 80 columns.
-    table = Table(
-        title="All sequences (%)" if scored else "All sequences (%), no ground truth",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("method", no_wrap=True)
-    for heading in (*(headings[key] for key in shown), "NoC", "per\n1000", "ACI", "uncertainty"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for _, row in results.dataset.iterrows():
-        table.add_row(
-            row["method"],
-            *(f"{100 * row[key]:.1f}" for key in shown),
-            f"{row['corrections']:.1f}",
-            f"{row['per_1000_frames']:.1f}",
-            f"{row['aci_mean']:.2f}",
-            f"{row['uncertainty']:.3f}",
-        )
-    return table
 
 
 def _print_faults(reports: Sequence[JobReport], console: Console) -> None:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a run: its timeline, the balance of quality and help, the robustness curve."""
+"""Draws the figures of a report: what happened over time, and how the methods compare.
+
+`frames` and `events` are tables of rows (see `rows`); `dataset` has a row per method (see
+`tables`). `size` is in inches.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +47,15 @@ STYLE = {
     "figure.facecolor": "white",
 }
 ROBUSTNESS_STEPS = 101
+"""Thresholds of the robustness curve."""
+FIGURE_SIZE = (6.4, 4.2)
+UNCERTAINTY_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, np.inf])
+UNCERTAINTY_BINS = ("<.05", ".05-.1", ".1-.2", ".2-.3", ".3-.5", ".5-.8", ".8-1.2", ">1.2")
+
+
+def method_colour(place: int) -> str:
+    """The colour of the method at this place of a table or figure."""
+    return METHOD_COLOURS[place % len(METHOD_COLOURS)]
 
 
 def timeline_figure(
@@ -54,10 +67,10 @@ def timeline_figure(
     compared_label: str = "without corrections",
     size: tuple[float, float] = (9.0, 4.4),
 ) -> Figure:
-    """IoU and uncertainty of one object over time, with every request and correction.
+    """Draw IoU and uncertainty of one object over time, with every request and correction.
 
-    frames, events: rows of one run and object (see `tables`). compared: frames of another run,
-    drawn behind. Where the ground truth says that the object is hidden, the background is grey.
+    frames, events: of one run and object. compared: frames of another run, drawn behind. Where the
+    ground truth says that the object is hidden, the background is grey.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
@@ -100,9 +113,9 @@ def timeline_figure(
 def strip_figure(
     frames: pd.DataFrame, events: pd.DataFrame, *, pixels: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], list[int]]:
-    """A timeline small enough for the foot of a video.
+    """Draw a timeline small enough for the foot of a video.
 
-    Returns the picture, uint8 [height, width, 3] for pixels = (width, height), and the column of
+    pixels: (width, height). Returns the picture, uint8 [height, width, 3], and the pixel column of
     each row of `frames`.
     """
     resolution = 100
@@ -123,9 +136,10 @@ def strip_figure(
     return picture, [round(float(x)) for x in points[:, 0]]
 
 
-def balance_figure(dataset: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.2)) -> Figure:
-    """J&F against the corrections given per 1000 frames, one point per method;
-    methods at the same place share theirs.
+def balance_figure(dataset: pd.DataFrame, *, size: tuple[float, float] = FIGURE_SIZE) -> Figure:
+    """Draw J&F against the corrections given per 1000 frames, one point per method.
+
+    Methods at the same place share their point.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
@@ -137,7 +151,7 @@ def balance_figure(dataset: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4
             place = round(row.per_1000_frames, 1), round(100 * row.jf, 1)
             places.setdefault(place, []).append(str(row.method))
         for number, (place, methods) in enumerate(places.items()):
-            colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
+            colour = method_colour(number)
             axes.scatter(*place, s=60, color=colour, zorder=3)
             axes.annotate(
                 ", ".join(methods),
@@ -156,8 +170,8 @@ def balance_figure(dataset: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4
     return figure
 
 
-def robustness_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.2)) -> Figure:
-    """R@τ over τ: the share of frames with at least that IoU, averaged over objects."""
+def robustness_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGURE_SIZE) -> Figure:
+    """Draw R@τ over τ: the share of frames with at least that IoU, averaged over objects."""
     thresholds = np.linspace(0, 1, ROBUSTNESS_STEPS)
     scored = frames[frames["scored"].astype(bool)]
     with mpl.rc_context(STYLE):
@@ -169,7 +183,7 @@ def robustness_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4,
                 (group["j"].to_numpy()[None, :] >= thresholds[:, None]).mean(axis=1)
                 for _, group in rows.groupby(["repeat", "sequence", "object"], sort=False)
             ]
-            colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
+            colour = method_colour(number)
             mean = 100 * np.mean(curves, axis=0)
             axes.plot(thresholds, mean, color=colour, linewidth=1.5, label=str(method))
         axes.set(xlabel="IoU threshold τ", ylabel="R@τ (%)", title="Robustness", xlim=(0, 1))
@@ -178,26 +192,24 @@ def robustness_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4,
     return figure
 
 
-def honesty_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.2)) -> Figure:
-    """Mean IoU in bins of uncertainty, per method: an honest uncertainty falls steadily."""
+def honesty_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGURE_SIZE) -> Figure:
+    """Draw the mean IoU in bins of uncertainty, per method; it falls where that is honest."""
     scored = frames[frames["scored"].astype(bool) & frames["uncertainty"].notna()]
-    edges = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, np.inf])
-    names = ["<.05", ".05-.1", ".1-.2", ".2-.3", ".3-.5", ".5-.8", ".8-1.2", ">1.2"]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.grid(color=HIDDEN, linewidth=0.8, axis="y")
         for number, (method, rows) in enumerate(scored.groupby("method", sort=False)):
-            bins = np.digitize(rows["uncertainty"], edges) - 1
+            bins = np.digitize(rows["uncertainty"], UNCERTAINTY_EDGES) - 1
             means = [
                 rows["j"].to_numpy()[bins == place].mean() if (bins == place).any() else np.nan
-                for place in range(len(names))
+                for place in range(len(UNCERTAINTY_BINS))
             ]
-            colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
+            colour = method_colour(number)
             axes.plot(means, "o-", color=colour, markersize=4, label=str(method))
         axes.set(
-            xticks=range(len(names)),
-            xticklabels=names,
+            xticks=range(len(UNCERTAINTY_BINS)),
+            xticklabels=UNCERTAINTY_BINS,
             xlabel="uncertainty (masked entropy)",
             ylabel="mean IoU",
             title="Is the uncertainty honest?",
@@ -207,8 +219,8 @@ def honesty_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.
     return figure
 
 
-def reliability_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4, 4.2)) -> Figure:
-    """Mean IoU in bins of predicted IoU, per method, over how many frames there are in each."""
+def reliability_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGURE_SIZE) -> Figure:
+    """Draw the mean IoU in bins of predicted IoU, per method, and how many frames each has."""
     scored = frames[frames["scored"].astype(bool) & frames["predicted_iou"].notna()]
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     middles = (edges[:-1] + edges[1:]) / 2
@@ -218,7 +230,7 @@ def reliability_figure(frames: pd.DataFrame, *, size: tuple[float, float] = (6.4
         axes.grid(color=HIDDEN, linewidth=0.8)
         axes.plot([0, 1], [0, 1], color=HIDDEN, linewidth=1.5)
         for number, (method, rows) in enumerate(scored.groupby("method", sort=False)):
-            colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
+            colour = method_colour(number)
             places = calibration_bins(rows["predicted_iou"])
             scores = rows["j"].to_numpy()
             means = [
@@ -243,20 +255,20 @@ def to_array(figure: Figure) -> NDArray[np.uint8]:
 
 
 def save_figure(path: Path, figure: Figure, *, resolution: int = 140) -> None:
-    """Write a figure; the suffix decides the format."""
+    """Write a figure; the suffix decides the format. resolution: dots per inch."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=resolution)
 
 
 def to_png(figure: Figure, *, resolution: int = 110) -> bytes:
-    """The figure as PNG bytes."""
+    """The figure as PNG bytes. resolution: dots per inch."""
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=resolution)
     return target.getvalue()
 
 
 def _seconds(frames: pd.DataFrame, origin: pd.DataFrame) -> NDArray[np.float64]:
-    """Times since the first row of `origin`."""
+    """Seconds of each row since the first row of `origin`."""
     start = int(origin["stamp"].iloc[0]) if len(origin) else 0
     return (frames["stamp"].to_numpy(np.int64) - start) / SECOND
 
@@ -287,7 +299,7 @@ def _shade_hidden(axes: Axes, frames: pd.DataFrame, seconds: NDArray[np.float64]
 
 
 def _mark_events(upper: Axes, lower: Axes, events: pd.DataFrame, frames: pd.DataFrame) -> None:
-    """Requests as amber lines; corrections as triangles at the time they took effect."""
+    """Draw requests as amber lines, corrections as triangles at the time they took effect."""
     if not len(events) or not len(frames):
         return
     asked = events[events["source"] == "operator"]

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The evaluation's report: one HTML file with every picture inside."""
+"""Writes the evaluation's report: one HTML file with every picture inside."""
 
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,67 +12,25 @@ import jinja2
 import pandas as pd
 
 from lazyxmem_ros.evaluation.figures import (
-    METHOD_COLOURS,
     balance_figure,
     honesty_figure,
+    method_colour,
     reliability_figure,
     robustness_figure,
     timeline_figure,
     to_png,
 )
-from lazyxmem_ros.evaluation.job import JobReport
+from lazyxmem_ros.evaluation.job import WORST_FOLDER, JobReport
 from lazyxmem_ros.evaluation.methods import REFERENCE, Method
+from lazyxmem_ros.evaluation.printing import HELP, MISSING, QUALITY, Column, number
 from lazyxmem_ros.evaluation.run import JOBS_FOLDER, Results
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-MISSING = "-"
 SHOWN_EVENTS = 400
+"""Rows of a sequence's requests and corrections that are listed."""
 SHOWN_FAULTS = 200
 PREFERRED = (REFERENCE, "user", "oracle", "pseudo", "udu", "xmem")
-"""Whose timeline is shown: the first of these that was run."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the dataset's table: key in the table, heading, explanation, scale, decimals."""
-
-    key: str
-    title: str
-    about: str
-    scale: float = 1.0
-    decimals: int = 1
-
-
-QUALITY = (
-    Column("jf", "J&F", "mean of J and F, %", 100),
-    Column("j_mean", "J", "region IoU, %", 100),
-    Column("f_mean", "F", "boundary F-measure, %", 100),
-    Column("j_recall", "J recall", "share of frames with J above 0.5, %", 100),
-    Column("j_decay", "J decay", "J of the first quarter minus J of the last, %", 100),
-    Column("r_0.1", "R@0.1", "share of frames with IoU of at least 0.1, %", 100),
-    Column("r_0.25", "R@0.25", "the same for 0.25, %", 100),
-    Column("r_0.5", "R@0.5", "the same for 0.5, %", 100),
-)
-HELP = (
-    Column("corrections", "NoC", "corrections by the operator", 1, 1),
-    Column("per_1000_frames", "per 1000", "corrections per 1000 frames"),
-    Column("interval_mean", "interval", "mean frames between an object's corrections"),
-    Column("aci_mean", "ACI", "average cumulative interactions, mean over objects", 1, 2),
-    Column("aci_sum", "ACI sum", "the same, sum over objects", 1, 2),
-    Column("pseudo_corrections", "self", "corrections that the tracker made itself", 1, 0),
-    Column("honesty", "honesty", "area under the ROC curve of uncertainty against IoU < 0.5", 1, 2),
-    Column(
-        "iou_honesty",
-        "pred. IoU honesty",
-        "area under the ROC curve of the predicted IoU against IoU < 0.5",
-        1,
-        2,
-    ),
-    Column("iou_error", "ECE", "expected calibration error of the predicted IoU", 1, 3),
-    Column("coverage", "coverage", "share of frames with a non-empty mask, %", 100),
-    Column("stability", "stability", "IoU of successive masks, %", 100),
-    Column("seconds_per_frame", "s/frame", "tracker and corrector, one process", 1, 3),
-)
+"""The first of these methods that was run is the one whose timelines are shown."""
 
 
 def write_report(
@@ -87,7 +43,10 @@ def write_report(
     subtitle: str,
     settings: Mapping[str, str],
 ) -> None:
-    """Write the report of an evaluation kept in `folder` to `path`."""
+    """Write the report of an evaluation, whose jobs lie in `folder`, to `path`.
+
+    methods: what was to be run, in the report's order. settings: name -> value, listed at the end.
+    """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -120,7 +79,7 @@ def write_report(
 def _dataset_part(
     heading: str, columns: Sequence[Column], dataset: pd.DataFrame, methods: Sequence[Method]
 ) -> dict[str, Any]:
-    """One table over all sequences: columns that say something, a row per method."""
+    """A table over all sequences: the columns that say something, a row per method."""
     about = {method.name: method.description for method in methods}
     shown = [column for column in columns if dataset[column.key].notna().any()]
     best = dataset["jf"].max(skipna=True)
@@ -128,11 +87,11 @@ def _dataset_part(
         {
             "name": row["method"],
             "about": about.get(row["method"], ""),
-            "colour": METHOD_COLOURS[number % len(METHOD_COLOURS)],
+            "colour": method_colour(place),
             "best": row["jf"] == best,
-            "cells": [_number(row[c.key], c.scale, c.decimals) for c in shown],
+            "cells": [column.text(row[column.key]) for column in shown],
         }
-        for number, (_, row) in enumerate(dataset.iterrows())
+        for place, (_, row) in enumerate(dataset.iterrows())
     ]
     return {"heading": heading, "columns": shown, "rows": rows}
 
@@ -161,7 +120,7 @@ def _sequence_rows(
                 cells.append(MISSING)
                 continue
             figures = averaged.loc[(sequence, name)]
-            quality = _number(figures["jf"] if scored else figures["stability"], 100, 1)
+            quality = number(figures["jf"] if scored else figures["stability"], 100, 1)
             asked = figures["corrections"]
             cells.append(f"{quality} ({asked:.3g})" if asked else quality)
         rows.append({"name": sequence, "cells": cells})
@@ -183,7 +142,7 @@ def _sequence_sections(results: Results, names: Sequence[str], jobs: Path) -> li
                 f"{frames['object'].nunique()} object(s); timeline and worst frames of {shown}"
                 + (f", dashed: {behind}" if behind else ""),
                 "timelines": _timelines(own, frames, events, shown, behind),
-                "worst": _worst(jobs / str(sequence) / shown / "worst"),
+                "worst": _worst(jobs / str(sequence) / shown / WORST_FOLDER),
                 "events": _event_rows(events),
             }
         )
@@ -226,8 +185,8 @@ def _event_rows(events: pd.DataFrame) -> list[dict[str, Any]]:
             "reason": row.reason,
             "outcome": ("applied" if row.applied else "not applied")
             + (f": {row.outcome}" if row.outcome else ""),
-            "before": _number(row.j_before, 1, 2),
-            "after": _number(row.j_after, 1, 2),
+            "before": number(row.j_before, 1, 2),
+            "after": number(row.j_after, 1, 2),
         }
         for row in events.head(SHOWN_EVENTS).itertuples(index=False)
     ]
@@ -244,12 +203,6 @@ def _faults(reports: Sequence[JobReport]) -> list[str]:
     if len(listed) > SHOWN_FAULTS:
         listed = [*listed[:SHOWN_FAULTS], f"and {len(listed) - SHOWN_FAULTS} more"]
     return listed
-
-
-def _number(value: float, scale: float, decimals: int) -> str:
-    if value is None or math.isnan(value):
-        return MISSING
-    return f"{value * scale:.{decimals}f}"
 
 
 def _encode(data: bytes) -> str:
