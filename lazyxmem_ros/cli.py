@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `lazyxmem` command."""
+"""The `lazyxmem` command line: track, evaluate, weights."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Correctors: (image, prompt) -> mask, behind one small protocol."""
+"""Correctors make masks from an image and prompts, behind one small protocol."""
 
 from __future__ import annotations
 
@@ -95,8 +95,10 @@ CORRECTOR_NAMES = (DEFAULT_CORRECTOR, *_FACTORIES)
 
 @dataclass(frozen=True)
 class _Choice:
-    """A corrector of _FACTORIES, its weights (None: it needs none, or has to be told) and, where
-    the weights say it, SAM-HQ's size.
+    """A corrector of _FACTORIES, and what it is to be made with.
+
+    weights: None where it needs none, or has to be told. model_type: SAM-HQ's size, None where the
+    weights do not say it.
     """
 
     name: str
@@ -105,7 +107,7 @@ class _Choice:
 
 
 def _choose(name: str, checkpoint: str | PathLike[str] | None) -> _Choice:
-    """What a name and a checkpoint stand for on this machine."""
+    """The corrector that a name and a checkpoint stand for on this machine."""
     if name == "auto":
         if checkpoint is not None:
             return _Choice("sam_hq", Path(checkpoint))
@@ -133,7 +135,7 @@ def make_corrector(
     model_type: str = "vit_tiny",
     untrained: bool = False,
 ) -> Corrector:
-    """Makes a corrector by name.
+    """Make a corrector by name.
 
     Args:
         name: "sam_hq"; "refiner", the embedded network; "grabcut", which needs no weights; or

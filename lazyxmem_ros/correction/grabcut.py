@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GrabCut as a corrector: needs no weights, so it always works.
+"""GrabCut as a corrector, which needs no weights and so always works.
 
 Rother, Kolmogorov and Blake, "GrabCut: interactive foreground extraction using iterated graph
 cuts", SIGGRAPH 2004, in OpenCV's implementation, on a crop around the prompt.
@@ -40,12 +40,12 @@ _ITERATIONS = 4
 _WORKING_SIDE = 224
 """Longest side in pixels of the crop that GrabCut sees; larger crops are reduced to it."""
 _CLICK_WORKING_SIDE = 160
-"""The same where nothing but clicks is known: all of the crop is in question then, and the cut
-takes several times as long."""
+"""The same where only clicks are known: all of the crop is in question then, and the cut takes
+several times as long."""
 _CLICK_WINDOW = 0.3
 """Half side of the crop around a lone click, as a share of the image's short side."""
 _WIDE_CLICK_WINDOW = 0.5
-"""The same, for a second look at an object that the first crop cut off."""
+"""The same for a second look at an object that the first crop has cut off."""
 _MIN_MARGIN = 16
 """Pixels of surroundings that GrabCut is always given to learn the background from."""
 _MARGIN = 0.6
@@ -55,7 +55,7 @@ _MIN_SAMPLES = 8
 _MIN_PART = 0.05
 """Parts of the result smaller than this share of its largest part are dropped."""
 _COLLAPSED = 0.08
-"""A cut smaller than this share of what it started from has lost the object."""
+"""A cut has lost the object when it is smaller than this share of what it started from."""
 
 Crop = tuple[int, int, int, int]
 
@@ -179,7 +179,7 @@ def _make_scene(image: NDArray[np.uint8], prompt: Prompt, crop: Crop) -> Scene:
 
 
 def _cut(image: NDArray[np.uint8], labels: Trimap) -> tuple[BoolMask, float]:
-    """Runs GrabCut; returns the foreground bool [H, W] and a confidence 0..1.
+    """Run GrabCut; returns the foreground bool [H, W] and a confidence 0..1.
 
     Where there is nothing to learn one of the two colour models from, the starting labels are
     the answer, with confidence 0.
@@ -212,7 +212,7 @@ def _foreground(labels: Trimap) -> BoolMask:
 
 
 def _keep_parts(cut: BoolMask, scene: Scene, prior: BoolMask | None) -> BoolMask:
-    """Drops what GrabCut found elsewhere of the same colour, and fills pinholes."""
+    """Drop what GrabCut found elsewhere of the same colour, and fill pinholes."""
     kept = np.zeros_like(cut)
     if len(scene.positive):
         kept |= component_of(cut, scene.positive)
@@ -244,7 +244,7 @@ def _paste(cut: BoolMask, crop: Crop, size: tuple[int, int]) -> BoolMask:
 
 
 def _obey_clicks(mask: BoolMask, prompt: Prompt) -> None:
-    """What a person clicked is so, whatever the colours say."""
+    """Set the clicked pixels as clicked, whatever the colours say."""
     size = (mask.shape[0], mask.shape[1])
     off, on = pixels_of(prompt.negative, size), pixels_of(prompt.positive, size)
     mask[off[:, 1], off[:, 0]] = False

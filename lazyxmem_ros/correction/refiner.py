@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded corrector: a small network that segments a crop from clicks, a box and a prior.
 
-How often the network (`refiner_network.py`) looks, at which crops (`refiner_input.py`), and what
-its answers change. `training/train_refiner.py` trains it.
+This module decides how often the network (`refiner_network.py`) looks, at which crops
+(`refiner_input.py`), and what its answers change. `training/train_refiner.py` trains the network.
 """
 
 from __future__ import annotations
@@ -43,45 +43,49 @@ from lazyxmem_ros.correction.refiner_input import (
 from lazyxmem_ros.correction.refiner_network import CROP, RefinerNetwork
 
 SAME_WINDOW = 0.7
-"""Overlap of two windows from which a second look would show nothing new."""
+"""IoU of two windows from which on a second look would show nothing new."""
 DETAIL = 2.0
-"""Pixels of the crop: half the width below which a change along an outline is none."""
+"""Half the width, pixels of the crop, below which a change along an outline counts as none."""
 SURE = 0.8
-"""Probability from which the network, not the colours, decides about a pixel."""
+"""Probability from which on the network, not the colours, decides about a pixel."""
 FINE = 2 * CROP
-"""Side of the crop that is looked at in parts, and on which the colours decide."""
+"""Side, in pixels, of the fine crop: it is looked at in parts, and on it the colours decide."""
 RIM = CROP // 20
-"""Pixels of that crop around what was found that the parts show too."""
+"""Pixels of the fine crop that the parts show around what was found."""
 BESIDE = 16
-"""Pixels of it around all that may be the object: what colours decide is decided within."""
+"""Pixels of the fine crop around all that may be the object; the colours decide within them."""
 FIRST_WEIGHT = 0.1
-"""Of the first answer beside those of the parts, whose weights fall from 1 in their middle to 0."""
+"""Weight of the first answer; those of the parts fall from 1 in their middle to 0."""
 PINNED = round(CLICK_SIGMA * FINE / CROP)
-"""Pixels around a click, on that crop, that the colours leave as the network saw them."""
+"""Pixels of the fine crop around a click that the colours leave as the network saw them."""
 GRABCUT_ROUNDS = 1
+"""Iterations of GrabCut on the fine crop."""
 SAMPLED = 4
-"""Every which pixel of a row and a column the colours' models start from: all take their time."""
+"""Step, in pixels, between the samples that the colours' models start from: all take too long."""
 TRUSTED = 0.75
-"""Expected IoU of a prior from which only the places clicked on change."""
+"""Expected IoU of a prior from which on only the places that are clicked on change."""
 GOOD = 0.85
-"""Expected IoU of a prior from which not even they change by more than it allows for."""
+"""Expected IoU of a prior from which on not even those change by more than is allowed."""
 SLACK, DOUBT_SHARE = 0.03, 0.5
-"""That is, a part of the change, as a share of the prior's area: SLACK, and DOUBT_SHARE of what the
-expected IoU lacks of 1."""
+"""Largest change allowed, as a share of the prior's area: SLACK + DOUBT_SHARE · (1 - IoU)."""
 AGREEMENT = 0.7
-"""IoU of prior and answer from which only the places clicked on change."""
+"""IoU of prior and answer from which on only the places that are clicked on change, where nothing
+is known of the prior."""
 MOVED, NEARER = 0.5, 0.15
-"""IoU with the answer from which a prior that was moved there is tried as another prior, and how
-much less it must have had where it was."""
+"""A prior is also tried where it was moved onto the answer, if there its IoU with the answer is at
+least MOVED, and higher by at least NEARER than where it was given."""
 MATCHED = 160
-"""Pixels of the longer side at which masks are laid on one another."""
+"""Longer side, in pixels, of the masks that are laid on one another to find the move."""
 _RAMP = 1 - np.abs((np.arange(CROP, dtype=np.float32) + 0.5) / (CROP / 2) - 1)
 PYRAMID = np.minimum(_RAMP[:, None], _RAMP[None, :])
 """Weight of a part's pixels: 1 in its middle, 0 at its border; [160, 160]."""
 
 
 def load_refiner(path: str | PathLike[str]) -> RefinerNetwork:
-    """The network from its safetensors. Raises CorrectorError where they are missing or odd."""
+    """Read the network from its safetensors.
+
+    Raises CorrectorError where they are missing or hold something else.
+    """
     file = Path(path)
     if not file.is_file():
         raise CorrectorError(f"there are no refiner weights {file}; train them or use grabcut")
@@ -97,7 +101,7 @@ def load_refiner(path: str | PathLike[str]) -> RefinerNetwork:
 
 
 class RefinerCorrector:
-    """Corrects masks with the embedded network (a `Corrector`)."""
+    """Corrects masks with the embedded network; a `Corrector`."""
 
     name = "refiner"
 
@@ -123,7 +127,7 @@ class RefinerCorrector:
         *,
         image_key: Hashable | None = None,
     ) -> list[Refinement]:
-        """One mask per prompt; see `Corrector.refine`."""
+        """See `Corrector.refine`; nothing is kept between calls."""
         size = validate_image(image)
         for prompt in prompts:
             validate_prompt(prompt, size)
@@ -221,8 +225,9 @@ class RefinerCorrector:
 
 
 def choose_parts(found: BoolMask) -> list[Window]:
-    """One to four windows of 160x160 pixels that show the outline of a mask [320, 320]; none where
-    there is no outline.
+    """The windows, at most four, of 160x160 pixels that show the outline of a mask [320, 320].
+
+    There are none where there is no outline.
     """
     box = box_of_mask(found)
     if box is None:
@@ -234,7 +239,7 @@ def choose_parts(found: BoolMask) -> list[Window]:
 
 
 def _along(start: int, stop: int) -> tuple[int, int]:
-    """Where the first and the last part begin that cover start ... stop and the rim about it."""
+    """The beginnings of the first and the last part that cover start ... stop and a rim around."""
     if stop - start + 2 * RIM <= CROP:
         middle = min(max((start + stop - CROP) // 2, 0), FINE - CROP)
         return middle, middle
@@ -244,12 +249,12 @@ def _along(start: int, stop: int) -> tuple[int, int]:
 def follow_colours(
     crop: NDArray[np.uint8], probability: NDArray[np.float32], clicks: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Where the network is unsure, GrabCut decides: the colours of what it is sure of know edges
-    that so small a network has not learnt to see. Around clicks the network is right, for it has
-    seen them.
+    """Let GrabCut decide where the network is unsure; returns float32 [H, W], 0 or 1.
 
-    crop: RGB uint8 [H, W, 3]; probability: float [H, W]; clicks: [P, 2] (x, y) in the crop.
-    Returns 0 or 1, [H, W].
+    GrabCut learns the colours of what the network is sure of, and so finds edges that so small a
+    network has not learnt to see. Around clicks the network is believed, for it has seen them.
+
+    crop: RGB uint8 [H, W, 3]; probability: float32 [H, W]; clicks: [P, 2] (x, y) in the crop.
     """
     found = probability > 0.5
     if found.all() or not found.any():
@@ -272,13 +277,13 @@ def follow_colours(
 
 
 def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> BoolMask:
-    """The prior with those changes that the network means.
+    """The prior with those changes that the network means; masks bool [H, W].
 
-    What it redraws along an outline, thinner than 2 * `radius` + 1 pixels, is the coarseness of its
-    crop, not a change. And where the prior is known to be good (or, where nothing is known, where
-    the network agrees with it by and large) a click is about the place that it points at, and
-    nothing else changes (as in FocalClick's progressive merge). Beside a prior that is expected to
-    be good, a large change there is the network's mistake.
+    Changes along an outline that are thinner than 2 * `radius` + 1 pixels come of the coarse crop
+    and are left out. Where the prior is trusted (or, if nothing is known of it, where the network
+    agrees with it by and large), a click is about the place that it points at, and nothing else
+    changes, as in FocalClick's progressive merge. Where the prior is expected to be good, a larger
+    change than it leaves room for is taken to be the network's mistake.
     """
     around = surroundings(prior ^ found, 1)
     if around is None:
@@ -308,9 +313,9 @@ def merge(prior: BoolMask, found: BoolMask, prompt: Prompt, *, radius: int) -> B
 
 
 def moved_onto(prior: BoolMask, found: BoolMask) -> tuple[BoolMask, float]:
-    """The prior, moved to where it covers `found` best, and its IoU with it there, about.
+    """The prior, moved to where it covers `found` best, and about the IoU that it has there.
 
-    prior, found: [H, W]. Where nothing was found the prior stays, with IoU 0.
+    prior, found: bool [H, W]. Where nothing was found the prior stays, with IoU 0.
     """
     known, there = box_of_mask(prior), box_of_mask(found)
     if known is None or there is None:
@@ -331,7 +336,7 @@ def moved_onto(prior: BoolMask, found: BoolMask) -> tuple[BoolMask, float]:
 
 
 def _scaled(mask: BoolMask, box: tuple[int, int, int, int], scale: float) -> NDArray[np.float32]:
-    """The part of a mask in a box, each pixel's share of coverage."""
+    """The part of a mask in a box, scaled: each pixel is the share that the mask covers, 0..1."""
     x0, y0, x1, y1 = box
     size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
     part = mask[y0:y1, x0:x1].astype(np.float32)
@@ -339,7 +344,7 @@ def _scaled(mask: BoolMask, box: tuple[int, int, int, int], scale: float) -> NDA
 
 
 def _connected(mask: BoolMask, prompt: Prompt) -> BoolMask:
-    """Without the specks that no prompt points at: parts below 1 % of the largest."""
+    """The mask without specks, parts below 1 % of the largest, that no click points at."""
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count <= 2:
         return mask

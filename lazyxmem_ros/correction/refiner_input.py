@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the refiner's network sees: square crops of an image, and prompts drawn as channels.
+"""Makes what the refiner's network sees: square crops of an image, prompts drawn as channels.
 
 The corrector (`refiner.py`) and the network's training use it alike.
 """
@@ -25,14 +25,14 @@ from lazyxmem_ros.correction.refiner_network import (
 from lazyxmem_ros.xmem.network import IMAGE_MEAN, IMAGE_STD
 
 CLICK_SIGMA = 4.0
-"""Pixels: width of a click's Gaussian, in the crop."""
+"""Standard deviation of a click's Gaussian, pixels of the crop."""
 MARGIN = 1.6
 """Side of the crop as a multiple of what is known of the object."""
 SEARCH_SHARES = (0.42, 0.75, 1.0)
-"""Sides of the first crops, as shares of the image's shorter side, where only clicks are known: the
-answer that the network itself expects most of is kept."""
+"""Sides of the crops that are tried where only clicks are known, as shares of the image's shorter
+side. The network keeps the answer that it expects most of."""
 MIN_SIDE = 48
-"""Least side of a crop in image pixels."""
+"""Least side of a crop, pixels of the image."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class Window:
     side: int
 
     def take(self, picture: NDArray[np.uint8], crop_side: int = CROP) -> NDArray[np.uint8]:
-        """The crop of a picture uint8 [H, W] or [H, W, C], `crop_side` pixels wide and high; zeros
-        beyond the image.
+        """Cut the crop, `crop_side` pixels wide and high, from a picture uint8 [H, W] or [H, W, C].
+
+        Beyond the picture it is zero.
         """
         method = cv2.INTER_AREA if self.side > crop_side else cv2.INTER_LINEAR
         x0, y0, side = self.x, self.y, self.side
@@ -58,12 +59,12 @@ class Window:
         return crop.astype(np.uint8, copy=False)
 
     def place(self, points: NDArray[np.float32], crop_side: int = CROP) -> NDArray[np.float32]:
-        """Where points [P, 2] (x, y) of the image lie in a crop of so many pixels."""
+        """The places, in a crop of `crop_side` pixels, of points [P, 2] (x, y) of the image."""
         corner = np.array([self.x, self.y], np.float32)
         return ((points - corner) * crop_side / self.side).astype(np.float32)
 
     def put_back(self, crop: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """A square crop's values at their place in an image of `size` (H, W); 0 elsewhere."""
+        """Put a square crop's values at their place in an image of `size` (H, W); 0 elsewhere."""
         x0, y0, side = self.x, self.y, self.side
         scaled = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
         out = np.zeros(size, np.float32)
@@ -78,7 +79,8 @@ def choose_window(
 ) -> Window:
     """The window around all that a prompt knows of the object, in an image of `size` (H, W).
 
-    search_share: its least side where only clicks are known, as a share of the shorter side.
+    search_share: least side of the window where only clicks are known, as a share of the image's
+    shorter side.
     """
     boxes = [] if prompt.box is None else [prompt.box]
     prior = None if prompt.mask is None else box_of_mask(prompt.mask)
@@ -95,7 +97,7 @@ def choose_window(
 
 
 def draw_clicks(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Clicks [P, 2] (x, y) in the crop as one map [160, 160]: the highest of their Gaussians."""
+    """Draw clicks [P, 2] (x, y) of the crop as a map [160, 160], the highest of their Gaussians."""
     out = np.zeros((CROP, CROP), np.float32)
     axis = np.arange(CROP, dtype=np.float32)
     for x, y in points:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The refiner's network: a crop and what is known of the object -> its mask and how good that is.
+"""The refiner's network makes a mask from a crop and prompts, and says how good the mask is.
 
 Built of the tracker's parts (`xmem/network.py`), from whose weights its training starts: the key
 encoder sees the image, a small encoder like the value encoder's sees image and prompts, a fuser and
@@ -22,11 +22,12 @@ from lazyxmem_ros.xmem.network import (
 )
 
 CROP = 160
-"""Pixels of the crop's side."""
+"""Side of the crop, pixels."""
 STRIDE = 16
+"""Side, in pixels of the crop, of what one token stands for."""
 CHANNELS = 8
-"""RGB, prior (-1 where there is none), its expected IoU (-1 where nobody knows), positive clicks,
-negative clicks, box."""
+"""Channels of the input: RGB, prior (-1 where there is none), its expected IoU (-1 where nobody
+knows), positive clicks, negative clicks, box."""
 PRIOR, PRIOR_IOU, POSITIVE, NEGATIVE, BOX = 3, 4, 5, 6, 7
 
 # The widths of the embedded tracker.
@@ -38,7 +39,7 @@ DETAIL_DIM = 24
 ATTENTION_LAYERS, ATTENTION_HEADS = 4, 4
 QUALITY_DIM = 64
 EVIDENCE = 3
-"""Numbers of a mask itself that tell how good it is; see `_evidence`."""
+"""Number of figures of a mask itself that tell how good it is; see `_evidence`."""
 
 
 class PromptEncoder(nn.Module):
@@ -115,7 +116,7 @@ class RefinerNetwork(nn.Module):
 
 
 def _evidence(probability: Tensor) -> Tensor:
-    """Of masks [B, H, W]: area, doubt and contact with the crop's border, each 0..1; [B, 3]."""
+    """Area, doubt and contact with the crop's border of masks [B, H, W], each 0..1; [B, 3]."""
     area = probability.mean((1, 2))
     doubt = (4 * probability * (1 - probability)).mean((1, 2))
     rim = [probability[:, 0], probability[:, -1], probability[:, :, 0], probability[:, :, -1]]

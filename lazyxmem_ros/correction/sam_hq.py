@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """SAM-HQ as a corrector (Ke et al., "Segment Anything in High Quality", NeurIPS 2023).
 
-The network is the published package `segment-anything-hq`; here are its loading, its prompts
-and the rule that an image is embedded once.
+The network is that of the published package `segment-anything-hq`. This module loads it, translates
+prompts, and embeds each image only once.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _Embedding = tuple[Any, Any, tuple[int, int], tuple[int, ...]]
 
 
 class SamHqCorrector:
-    """Segments from clicks, a box or a prior mask with SAM-HQ.
+    """Segments with SAM-HQ from clicks, a box or a prior mask.
 
-    Of the masks predicted for a prompt the best-scored one is taken; its predicted IoU is the
-    score. A prompt that is only a prior mask gives SAM the mask's box too.
+    SAM-HQ predicts several masks for a prompt, of which the one with the highest predicted IoU is
+    taken; that IoU is the score. A prompt that is only a prior mask gives SAM the mask's box, too.
 
-    Images are embedded once per `image_key` (without one: once per content); the embeddings of
-    the last `kept_images` are kept.
+    An image is embedded once per `image_key`, or without one once per content. The embeddings of
+    the last `kept_images` images are kept.
     """
 
     name = "sam_hq"
@@ -78,7 +78,7 @@ class SamHqCorrector:
         device: str | torch.device = "cpu",
         untrained: bool = False,
     ) -> SamHqCorrector:
-        """Builds SAM-HQ of one of `MODEL_TYPES` with published weights.
+        """Build SAM-HQ of one of `MODEL_TYPES` with published weights.
 
         `untrained` builds it with random weights instead, for tests. Raises CorrectorError if
         the package or the checkpoint is missing, or the checkpoint is of another network.
@@ -123,7 +123,7 @@ class SamHqCorrector:
             ) from error
 
     def _embed(self, image: NDArray[np.uint8], image_key: Hashable | None) -> None:
-        """Makes the predictor look at the image, computing its embedding only if it is new."""
+        """Make the predictor look at the image; its embedding is computed only if it is new."""
         key = _content_key(image) if image_key is None else image_key
         predictor = self._predictor
         known = self._embeddings.get(key)
@@ -181,9 +181,9 @@ class SamHqCorrector:
 def load_weights(
     model: torch.nn.Module, state: dict[str, torch.Tensor], *, model_type: str
 ) -> None:
-    """Fills the network from a state dict, after checking that every entry fits.
+    """Fill the network from a state dict, after checking that every entry fits.
 
-    Entries that the network does not have are left aside. Raises CorrectorError, with the
+    Entries that the network does not have are left out. Raises CorrectorError, with the
     network unchanged, if an entry is missing or has another shape.
     """
     wanted = model.state_dict()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a prompt to GrabCut's trimap: what is surely, probably or not of the object.
+"""Turns a prompt into GrabCut's trimap: what is surely, probably or not of the object.
 
-All arrays here are crops at working resolution; `Scene` holds one prompt's view of them.
+All arrays here are crops at working resolution; `Scene` holds those of one prompt.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Scene:
         positive, negative: int [P, 2], (x, y) pixels.
         box: (x0, y0, x1, y1) half-open pixels, or None.
         prior: bool [H, W] with at least one pixel, or None.
-        open_sides: whether the crop (left, top, right, bottom) ends within the image, so that
-            its rim may be taken for background.
+        open_sides: (left, top, right, bottom): whether the crop ends within the image there, so
+            that its rim may be taken for background.
 
     """
 
@@ -153,7 +153,7 @@ def outer_rim(scene: Scene) -> BoolMask:
 
 
 def make_trimap(scene: Scene, prior: BoolMask | None) -> Trimap:
-    """GrabCut's starting labels for a scene and the part of the prior that is to be used."""
+    """GrabCut's starting labels of a scene. prior: the part of it that is to be used, or None."""
     radius = _seed_radius(scene)
     possible, probable, certain = (np.zeros(scene.size, bool) for _ in range(3))
     if prior is not None and prior.any():

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration, `python -m lazyxmem_ros.demo`."""
+"""Demonstrates the tracker on the real ROS graph: `python -m lazyxmem_ros.demo`."""

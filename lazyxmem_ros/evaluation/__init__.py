@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measuring a tracker: metrics, simulated operator, datasets, runs and reports."""
+"""Measures a tracker: how good its masks are, how honest it is, how much help it takes."""

@@ -64,9 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Evaluate, write tables and report, print the summary. Returns the exit code.
+    """Evaluate, write tables and report, print the summary.
 
-    Raises EvaluationError, DataError and their kin for bad input; 1 where faults were skipped.
+    Returns 0, or 1 where a sequence could not be evaluated to the end. Raises EvaluationError,
+    DataError and their kin for bad input.
     """
     sequences = open_dataset(arguments.dataset, _dataset_options(arguments))
     options = _method_options(arguments)

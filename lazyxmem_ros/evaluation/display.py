@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An evaluation's progress for a person at a terminal."""
+"""Shows an evaluation's progress to a person at a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lazyxmem_ros.evaluation.job import JobReport
 
 
 class Display:
-    """One bar per running job and one for all; an Observer."""
+    """An Observer that draws a bar per running job, and one for all of them."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(

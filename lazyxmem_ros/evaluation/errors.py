@@ -3,7 +3,7 @@
 
 
 class EvaluationError(ValueError):
-    """Base of everything the evaluation raises on bad input, but for what its data raise."""
+    """Base of all that the evaluation raises on bad input; reading data raises DataError."""
 
 
 class MetricError(EvaluationError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an evaluation's jobs run: one after the other, or in processes of this machine."""
+"""Runs an evaluation's jobs: one after the other, or several at a time in processes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from lazyxmem_ros.evaluation.job import JobReport, run_job
 from lazyxmem_ros.evaluation.plan import Job
 
 POLL_S = 0.1
+"""Time between two looks at what the workers have done."""
 MANAGER_END_S = 5.0
+"""Time that the pool's own thread has to end when the jobs are abandoned."""
 Handle = TypeVar("Handle")
 Finished = Callable[[Job, JobReport], list[Job]]
-"""Is told that a job is done; returns the jobs that can begin now."""
+"""Is called when a job is done; returns the jobs that can begin then."""
 
 
 class WorkerError(EvaluationError):
@@ -37,24 +39,28 @@ class Executor(Protocol):
         progressed: Callable[[str, int], None],
         finished: Finished,
     ) -> None:
-        """Run all jobs and those that `finished` returns; raises what a strict job raised."""
+        """Run all jobs, and those that `finished` returns; results go into `folder`.
+
+        progressed: called with a job's name and its number of frames done. Raises what a strict
+        job raised.
+        """
 
 
 class Pool(Protocol[Handle]):
     """Runs several jobs at a time, each known by a handle."""
 
     def submit(self, job: Job) -> Handle:
-        """Let a job begin when there is room."""
+        """Queue a job; it begins when there is room."""
 
     def completed(self, running: Mapping[Handle, Job]) -> Iterable[tuple[Handle, JobReport]]:
-        """Wait a little; those that are done by then. Raises what a strict job raised."""
+        """Wait a little, then yield the jobs that are done. Raises what a strict job raised."""
 
     def abandon(self, running: Iterable[Handle]) -> None:
         """End the jobs at once: an unfinished one is run again anyway."""
 
 
 def run_in_pool(pool: Pool[Handle], jobs: Iterable[Job], finished: Finished) -> None:
-    """Run jobs and what follows from them until none is left; abandon them on any exception."""
+    """Run jobs and those that follow from them until none is left; abandon all on an exception."""
     running: dict[Handle, Job] = {}
     try:
         for job in jobs:
@@ -155,11 +161,11 @@ def _died() -> WorkerError:
 
 
 _messages: Any = None
-"""In a worker: the queue on which it tells how far it is."""
+"""The queue on which a worker tells how far it is; None in the parent."""
 
 
 def _begin_worker(messages: Any) -> None:
-    """Ctrl-C reaches the whole process group; the parent alone decides what it means."""
+    """Prepare a worker: Ctrl-C reaches it, too, but the parent alone decides what it means."""
     global _messages
     _messages = messages
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The methods that an evaluation compares: named configurations of the lazy tracker."""
+"""The methods that an evaluation compares: named settings of the lazy tracker, and who asks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from lazyxmem_ros.lazy import LazyConfig
 
 NEVER = float("inf")
 EVERY_N_DEFAULT = 50
-"""At most 2 % of frames corrected."""
+"""Frames between two questions of EVERY_N: at most 2 % of the frames are corrected."""
 ORACLE_IOU_DEFAULT = 0.5
+"""IoU below which ORACLE asks."""
 
 Schedule = Mapping[int, frozenset[int]]
 """Object id -> numbers of the frames on which the operator is asked (Trigger.RANDOM)."""
@@ -24,21 +25,22 @@ class Trigger(enum.Enum):
 
     NOBODY = "nobody"
     POLICY = "policy"
-    """The tracker's own uncertainty (spec section 4)."""
+    """The tracker decides, by its own uncertainty."""
     RANDOM = "random"
-    """Chance: as many corrections per object as the reference method took, at random frames."""
+    """Chance decides: as many corrections per object as the reference method took."""
     EVERY_N = "every_n"
-    """The calendar: every n-th frame after the object's first."""
+    """The calendar decides: every n-th frame after the object's first."""
     ORACLE = "oracle"
-    """The ground truth: when the IoU is below a threshold."""
+    """The ground truth decides: whenever the IoU is below a threshold."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A named configuration.
+    """A named way to track and to ask.
 
     lazy: thresholds and switches. trigger: who asks the operator. budget_of: name of the method
-    whose number of corrections a RANDOM trigger spends. every: frames between asking (EVERY_N).
+    whose number of corrections a RANDOM trigger spends. every: frames between two questions of
+    EVERY_N. below: IoU below which ORACLE asks.
     """
 
     name: str
@@ -66,9 +68,10 @@ class Method:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What a user may change of all methods together.
+    """What may be changed of all methods together.
 
-    lazy: the thresholds (switches are set by each method). every, below: see Method.
+    lazy: the thresholds; each method sets its own switches. every, below: see Method. Raises
+    MethodError for what is out of range.
     """
 
     lazy: LazyConfig = field(default_factory=LazyConfig)
@@ -83,7 +86,7 @@ class MethodOptions:
 
 
 REFERENCE = "lazy"
-"""The full method: uncertainty asks, memory learns from the answer."""
+"""Name of the full method: uncertainty asks, and memory learns from the answer."""
 
 
 def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
@@ -113,9 +116,12 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
         Method("xmem", "plain XMem", plain),
         Method("udu", "XMem with uncertain frames kept out of memory (UDU)", cautious),
         Method("pseudo", "UDU and pseudo-corrections", pseudo),
-        Method("user", "UDU, pseudo- and user corrections", asking, Trigger.POLICY),
+        Method("user", "UDU, pseudo- and operator's corrections", asking, Trigger.POLICY),
         Method(
-            REFERENCE, "the same, learning from the user (IDU): Lazy-XMem", learning, Trigger.POLICY
+            REFERENCE,
+            "the same, learning from the operator (IDU): Lazy-XMem",
+            learning,
+            Trigger.POLICY,
         ),
         Method(
             "random",
@@ -143,7 +149,7 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
 
 
 def choose_methods(names: list[str], options: MethodOptions = MethodOptions()) -> list[Method]:
-    """The named methods in the report's order, with those whose budget they need.
+    """The named methods, in the report's order, and those whose budget they spend.
 
     Raises MethodError for an unknown name.
     """

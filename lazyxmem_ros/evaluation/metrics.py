@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good the tracking was and how much help it took.
+"""Measures how good the tracking was, and how much help it took.
 
 J and F follow the DAVIS benchmark (Perazzi et al., CVPR 2016; Pont-Tuset et al., 2017) and agree
 with its evaluation code to the last digit. Robustness, NoC and ACI follow Lazy-XMem (Vujasinović et
@@ -28,7 +28,9 @@ BOUNDARY_TOLERANCE = 0.008
 RECALL_THRESHOLD = 0.5
 """A frame counts as recalled when its score lies above this (DAVIS)."""
 DECAY_QUARTERS = 4
+"""Decay compares the first with the last of so many parts of a sequence (DAVIS)."""
 ROBUSTNESS_THRESHOLDS = (0.1, 0.25, 0.5)
+"""IoUs at which robustness is measured (Lazy-XMem)."""
 
 
 def region_similarity(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
@@ -89,9 +91,10 @@ class SequenceStatistics:
 
 
 def sequence_statistics(scores: Sequence[float] | Scores) -> SequenceStatistics:
-    """Mean; share of frames above 0.5; mean of the first quarter minus mean of the last.
+    """Summarise an object's scores over a sequence.
 
-    NaN scores are left out. All three are NaN where no frame was scored.
+    recall: the share of frames above RECALL_THRESHOLD. decay: the mean of the first quarter minus
+    that of the last. NaN scores are left out; all three are NaN where no frame was scored.
     """
     values = np.asarray(scores, dtype=np.float64)
     valid = values[~np.isnan(values)]
@@ -121,7 +124,7 @@ def robustness(scores: Sequence[float] | Scores, threshold: float) -> float:
 class InteractionStatistics:
     """How much help a set of objects took.
 
-    corrections: NoC, the number of user corrections over all objects.
+    corrections: NoC, the number of the operator's corrections over all objects.
     per_1000_frames: corrections per 1000 frames of the sequences; NaN without frames.
     interval_mean, interval_median: frames between an object's successive corrections; NaN where no
         object was corrected twice.
@@ -159,8 +162,8 @@ class ObjectInteractions:
 def average_cumulative_interactions(interactions: ObjectInteractions) -> float:
     """ACI of one object: (1/|F_o|) Σ_i Σ_{j<=i} n_j, as on Lazy-XMem's poster.
 
-    The corrections received so far, averaged over the object's frames: an early correction weighs
-    more than a late one.
+    It is the number of corrections received so far, averaged over the object's frames: an early
+    correction weighs more than a late one.
     """
     total = sum(interactions.frames - index for index in interactions.corrected_at)
     return total / interactions.frames

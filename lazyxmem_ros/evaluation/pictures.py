@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a run: overlays, contact sheets, indexed PNGs, videos.
+"""Draws and writes pictures of a run: overlays, contact sheets, indexed PNGs, videos.
 
 Images are uint8 RGB [H, W, 3]; label maps uint16 [H, W], 0 = background.
 """
@@ -26,6 +26,7 @@ Colour = tuple[int, int, int]
 PALETTE_SIZE = 256
 WHITE: Colour = (255, 255, 255)
 MASK_OPACITY = 0.38
+"""Share of the object's colour in a tinted pixel, 0..1."""
 CRF = 20
 """Constant rate factor of H.264: 18 looks lossless, 23 is the encoder's default."""
 
@@ -45,7 +46,7 @@ def davis_palette() -> NDArray[np.uint8]:
 
 
 def object_colour(object_id: int) -> Colour:
-    """A bright colour for overlays: the golden angle around the hue circle, from cyan on."""
+    """An object's bright colour, RGB: each id is a golden angle further round the hue circle."""
     hue = int((94 + (object_id - 1) * 68.75) % 180)
     pixel = cv2.cvtColor(np.array([[[hue, 225, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
     return int(pixel[0]), int(pixel[1]), int(pixel[2])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs on a Ray cluster (`--ray ADDRESS`); needs the optional extra `ray`.
+"""Runs jobs on a Ray cluster (`--ray ADDRESS`); needs the optional extra `ray`.
 
 A job runs in a temporary folder of whatever machine is free; its results travel back as an archive
 that only this process unpacks, under the job's name. A worker that dies takes one attempt with it:
@@ -27,9 +27,11 @@ from lazyxmem_ros.evaluation.job import JobReport, run_job
 from lazyxmem_ros.evaluation.plan import Job
 
 ATTEMPTS = 4
-"""How often a job is begun before it is given up, where workers die under it."""
+"""Number of times that a job is begun before it is given up, where workers die under it."""
 POLL_S = 0.5
+"""Time between two looks at what the cluster has done."""
 CONNECT_TIMEOUT_S = 5.0
+"""Time that a cluster has to accept a connection."""
 AUTHENTICATION_HINT = (
     "one that asks for a token needs RAY_AUTH_MODE=token here too, and its ~/.ray/auth_token"
 )

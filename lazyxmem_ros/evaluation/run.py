@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An evaluation: methods x sequences as jobs, run or kept from before, then tables."""
+"""Runs an evaluation: the jobs of its plan, but for those complete from before, then its tables."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ LOTS_APART = 1000
 
 
 class Observer(Protocol):
-    """Is told how an evaluation goes on; the progress display is one."""
+    """Is told how an evaluation goes on, as the progress display is."""
 
     def planned(self, names: Sequence[str], frames: Sequence[int]) -> None:
-        """All jobs, and the number of frames of each."""
+        """These jobs are to be run; frames: their number, for each job."""
 
     def progressed(self, name: str, frames: int) -> None:
-        """A running job has done so many frames."""
+        """A running job has done so many frames so far."""
 
     def finished(self, report: JobReport, *, kept: bool) -> None:
-        """A job is done; kept: its results are from an earlier run."""
+        """A job is done. kept: its results are from an earlier run."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Tables per level, and every job's report."""
+    """The tables of every level (see `rows` and `tables`), and every job's report."""
 
     frames: pd.DataFrame
     events: pd.DataFrame
@@ -49,7 +49,7 @@ class Results:
     reports: tuple[JobReport, ...]
 
     def save(self, folder: Path, *, kind: str = "parquet") -> list[Path]:
-        """Write one file per level, "parquet" or "csv"; returns their paths."""
+        """Write one file per level, of a `kind` "parquet" or "csv"; returns their paths."""
         paths = []
         for level in LEVELS:
             path = folder / f"{level}.{kind}"
@@ -78,9 +78,10 @@ def evaluate(
 
 
 def collect(jobs_folder: Path, reports: Sequence[JobReport], order: Sequence[str]) -> Results:
-    """The tables of complete jobs; each job counts once, however often it was started.
+    """Make the tables of complete jobs; each job counts once, however often it was started.
 
-    order: the methods' names as tables and report list them.
+    order: the methods' names as tables and report list them. Raises EvaluationError where no job
+    has tracked a frame.
     """
     by_name = {report.name: report for report in reports}
     folders = [
@@ -105,7 +106,7 @@ def collect(jobs_folder: Path, reports: Sequence[JobReport], order: Sequence[str
 
 
 def _sorted(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """By method in the given order, repeat, sequence, object and frame."""
+    """The rows by method, in the given order, then by repeat, sequence, object and frame."""
     if table.empty:
         return table
     places = table["method"].map({name: place for place, name in enumerate(order)})
@@ -116,7 +117,7 @@ def _sorted(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
 
 
 class _Progress:
-    """Which jobs there are, which are complete, and which follow from a finished one."""
+    """Knows which of the plan's jobs are complete, and which follow from a finished one."""
 
     def __init__(self, plan: EvaluationPlan, folder: Path, observer: Observer) -> None:
         self._plan = plan
@@ -125,7 +126,7 @@ class _Progress:
         self.reports: list[JobReport] = []
 
     def first_jobs(self) -> list[Job]:
-        """Jobs that depend on no other, without those complete already."""
+        """The jobs that depend on no other, without those that are complete already."""
         plan = self._plan
         every = [job for sequence in plan.sequences for job in plan.jobs_of(sequence)]
         self._observer.planned([job.name for job in every], [len(job.sequence) for job in every])
@@ -165,10 +166,11 @@ class _Progress:
 
 
 def random_schedule(reference: Path, *, seed: int) -> Schedule:
-    """As many frames per object as the reference run was corrected on, drawn without replacement.
+    """Draw, per object, as many frames as it was corrected on in the reference run.
 
-    reference: folder of a complete job. Only frames on which an operator could answer are drawn:
-    annotated ones, not the object's first. Empty where the reference run tracked nothing.
+    reference: folder of a complete job. Frames are drawn without replacement, of those on which an
+    operator could answer: annotated ones, not the object's first. The schedule is empty where the
+    reference run tracked nothing.
     """
     frames, events = load_tables([reference])
     if frames.empty:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A simulated operator: answers a correction request from the ground truth, as a person might."""
+"""Simulates an operator, who answers a correction request from the ground truth."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lazyxmem_ros.correction.base import Prompt, box_of_mask, discs
 from lazyxmem_ros.evaluation.errors import MetricError
 
 MIN_BOX_SIDE = 2
-"""Pixels; a box thinner than this cannot be drawn on a screen."""
+"""Least side, in pixels, of a box that can be drawn on a screen."""
 LEAST_ERROR = 3.0
-"""Pixels: half the width of an error below which a person does not bother to click again."""
+"""Half the width, in pixels, of an error below which a person does not click again."""
 DEALT_WITH = 1.5
-"""A click deals with a disc around it of so many times the error's half width there."""
+"""Radius of the disc that a click deals with, in half widths of the error there."""
 
 
 class ErrorSpot(NamedTuple):
@@ -36,9 +36,9 @@ class ErrorSpot(NamedTuple):
 
 
 def largest_error(missing: NDArray[np.bool_], surplus: NDArray[np.bool_]) -> ErrorSpot | None:
-    """Where a person would click: the deeper of what is missing and what is too much, masks [H, W].
+    """The spot that a person would click on: the deepest in what is missing or too much.
 
-    None where nothing is wrong.
+    missing, surplus: bool [H, W]. Returns None where nothing is wrong.
     """
     spots = ErrorSpot(*_innermost(missing), True), ErrorSpot(*_innermost(surplus), False)
     largest = max(spots, key=lambda spot: spot.depth)  # of equal ones what is missing
@@ -146,7 +146,7 @@ class SimulatedOperator:
     def _click_largest_error(
         self, true: NDArray[np.bool_], predicted: NDArray[np.bool_]
     ) -> Prompt | None:
-        """Both error maps compete by the largest distance from their edge."""
+        """Click in the middle of the largest error, then of the largest that is left."""
         missing, surplus = true & ~predicted, predicted & ~true
         clicks: dict[bool, list[NDArray[np.float32]]] = {True: [], False: []}
         for number in range(self.config.clicks):

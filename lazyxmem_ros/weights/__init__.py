@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which weights files there are, and where they lie: embedded, in the user's cache, or online.
+"""Finds weights files: embedded in the package, in the user's cache, or online.
 
 The embedded models come with the package; their checksums stand in `SHA256SUMS` beside them. The
 published ones are kept in the user's cache directory. Their authors publish no checksums, so a
@@ -31,7 +31,7 @@ _XMEM_BYTES = 248_881_648
 
 
 class WeightsError(RuntimeError):
-    """Weights that are not there, not known, or not what they should be."""
+    """Weights are not there, not known, or not what they should be; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def find(name: str) -> Weights:
 
 
 def locate(name_or_path: str) -> Path:
-    """A known name ("" is the embedded tracker) or a path -> an existing file.
+    """The existing file that a known name ("" is the embedded tracker) or a path stands for.
 
     Raises `WeightsError` that says how to get the file.
     """
@@ -166,12 +166,15 @@ def locate(name_or_path: str) -> Path:
 
 
 def by_hand(weights: Weights) -> str:
-    """What a person without a connection has to do."""
+    """What a person without a connection has to do, as a clause for a message."""
     return f"download {weights.url} on another machine and put the file at {weights.path}"
 
 
 def fetch(weights: Weights, *, progress: bool = True) -> Path:
-    """Download a published file into the cache, unless it is there. Raises `WeightsError`."""
+    """Download a published file into the cache, unless it is there; returns its path.
+
+    Raises `WeightsError` where it cannot be had, or is truncated.
+    """
     if weights.url is None or weights.present:
         return weights.path
     try:
@@ -195,7 +198,7 @@ def fetch(weights: Weights, *, progress: bool = True) -> Path:
 
 
 def check(weights: Weights) -> str:
-    """SHA-256 of a file that is present, held to its size and to a known checksum.
+    """Check a file's size and, where one is known, its checksum; returns its SHA-256.
 
     Raises `WeightsError` where the file is missing, truncated or altered.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lazyxmem weights list | fetch | check`."""
+"""`lazyxmem weights` lists, fetches and checks weights files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def table() -> Table:
-    """What is known, and where it lies."""
+    """The known weights, their sizes and licences, and where they lie."""
     result = Table("name", "what", "size", "licence", title="Weights", caption=CALIBRATION)
     result.add_column("where", overflow="fold")
     for weights in KNOWN:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs through the real ROS graph: processes, what they record, and how that is scored."""
+"""Runs through the real ROS graph: its processes, and what they publish, scored."""

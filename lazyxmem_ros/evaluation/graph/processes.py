@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A set of child processes that ends as a whole, whatever happens to the parent.
+"""Runs child processes that end together, whatever happens to their parent.
 
 Every child leads a process group of its own, so that Ctrl-C in the terminal reaches the parent
 alone, which then ends the children in order; and the kernel ends them should the parent die.
@@ -31,6 +31,7 @@ GRACE_S = 8.0
 """Time that a process has to end after SIGINT before it is killed."""
 POLL_S = 0.05
 LOG_TAIL_LINES = 12
+"""Lines of a process's output that an error quotes."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -145,7 +146,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Signals that ask for the end are acted on when the block is done.
+    """Put off signals that ask for the end until the block is done.
 
     Blocking them for this thread alone would not do: another thread may receive them, and Python
     then runs the handler here, in the middle of a fork, where an exception is lost.
@@ -168,7 +169,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGINT, and SIGKILL to the whole group after the grace."""
+    """Send SIGINT, and after GRACE_S SIGKILL, to the whole group."""
     for number, patience in ((signal.SIGINT, GRACE_S), (signal.SIGKILL, GRACE_S)):
         if process.poll() is not None:
             break
@@ -182,7 +183,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _die_with_parent() -> None:
-    """In the child: SIGKILL from the kernel when the parent dies; signals as in a new process.
+    """Prepare a child: the kernel kills it when the parent dies; its signals act as usual.
 
     A Ctrl-C between fork and exec reaches the child too, as a member of the parent's group: it is
     dropped here, for the parent has got it as well.

@@ -3,22 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from evaluations import Watcher
 from PIL import Image
 
 from lazyxmem_ros.data.bags import BagWriter, StampedImage
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence
-from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.graph.launch import tracker_parameters
-from lazyxmem_ros.evaluation.job import JobReport
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, GraphMode, TrackerSettings
 from lazyxmem_ros.evaluation.run import Results, evaluate
@@ -44,6 +43,7 @@ def both_ways(plan: EvaluationPlan, folder: Path) -> tuple[Results, Results]:
     """The plan offline and through the graph in lockstep; their frames are the same, bit by bit."""
     offline = evaluate(plan, folder / "offline", Watcher())
     graph = evaluate(replace(plan, graph=GraphMode(lockstep=True)), folder / "graph", Watcher())
+    assert all(report.error is None for report in (*offline.reports, *graph.reports))
     exact = ["index", "object", "j", "f", "area", "scored", "state"]
     pd.testing.assert_frame_equal(graph.frames[exact], offline.frames[exact], check_exact=True)
     uncertainty = graph.frames["uncertainty"], offline.frames["uncertainty"]
@@ -119,14 +119,6 @@ def test_it_agrees_on_a_recording_without_ground_truth(
         assert set(asked["outcome"]) == {"the frame is not annotated"}
 
 
-def test_only_the_tracker_asks_in_the_graph(tiny_weights: Path) -> None:
-    settings = TrackerSettings(tiny_weights)
-    with pytest.raises(MethodError, match=r"oracle is offline only: .* leave out --graph"):
-        EvaluationPlan(
-            (SceneSequence(),), tuple(choose_methods(["oracle"])), settings, graph=GraphMode()
-        )
-
-
 def test_settings_reach_the_node_as_they_are(tiny_weights: Path) -> None:
     lazy = LazyConfig(operator_rate=0.3, hold_rule=HoldRule.ALL, lost_after=1_500_000_000)
     memory = MemoryConfig(memory_every=3)
@@ -136,14 +128,3 @@ def test_settings_reach_the_node_as_they_are(tiny_weights: Path) -> None:
     values = {**defaults, **parameters}
     assert node_parameters.lazy_config(values) == lazy
     assert node_parameters.memory_config(values) == memory
-
-
-class Watcher:
-    """An Observer that looks away."""
-
-    def planned(self, names: Sequence[str], frames: Sequence[int]) -> None: ...
-
-    def progressed(self, name: str, frames: int) -> None: ...
-
-    def finished(self, report: JobReport, *, kept: bool) -> None:
-        assert report.error is None
