@@ -10,7 +10,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import yaml
 
@@ -40,7 +40,10 @@ class Stage:
     bootstrap_share: float | None = None
     """Share of the hardest pixels that cross-entropy counts; None: as the run's schedule says."""
     freeze_batch_norm: bool = False
-    """Use the running statistics, as inference does, and leave them as they are."""
+    """Use the running statistics, as inference does, and leave them as they are; those of a
+    pretrained encoder are never touched."""
+    freeze_early: bool = False
+    """Leave the key encoder as it is up to stride 4: a step takes three quarters of the time."""
     compose: dict[str, float] = field(default_factory=dict)
     """Overrides of ComposeConfig for this stage, but for size and frames."""
 
@@ -52,6 +55,10 @@ class TrackerTraining:
     network: NetworkConfig
     stages: tuple[Stage, ...]
     seed: int = 0
+    pretrained: Literal["efficientnet-lite0"] | None = None
+    """ImageNet weights from which the key encoder starts; its statistics stay theirs."""
+    encoder_rate: float = 1.0
+    """Learning rate of the key encoder, as a share of the others'."""
     learning_rate: float = 6e-4
     warm_up: int = 200
     """Steps of linear warm-up."""
@@ -201,7 +208,7 @@ def build(kind: type[T], values: Any, where: str) -> T:
     fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
         made = kind(**fixed)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
     types_of = typing.get_type_hints(kind)
     for name, value in fixed.items():

@@ -26,6 +26,9 @@ def plot_curve(table: Path, picture: Path) -> None:
     checked = [(int(r["step"]), float(r["validation_j"])) for r in rows if r["validation_j"]]
     if checked:
         right.plot(*zip(*checked, strict=True), "o-", label="generated validation clips, averaged")
+    tuned = [(int(r["step"]), float(r["tuning_j"])) for r in rows if r.get("tuning_j")]
+    if tuned:
+        right.plot(*zip(*tuned, strict=True), "s-", label="tuning sequences, averaged")
     right.set(xlabel="step", ylabel="mean J", ylim=(0, 1))
     right.legend(loc="lower right")
     figure.tight_layout()

@@ -16,8 +16,8 @@ from lazyxmem_ros.xmem import XMem, save_network
 ABOUT = {
     "licence": "Apache-2.0",
     "training_data": (
-        "clips composed of BSDS500 photographs, seven DAVIS 2016 validation sequences, "
-        "scikit-image samples and procedural textures"
+        "clips composed of 24 sequences of DAVIS 2016's training set, BSDS500 and "
+        "clothing-co-parsing photographs, scikit-image samples and procedural textures"
     ),
 }
 

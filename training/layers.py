@@ -22,6 +22,7 @@ from training.material import (
 
 FloatArray = NDArray[np.float32]
 
+LONGEST_GAP = 5  # frames between two that a clip takes of a real sequence
 CUT_MARGIN = 4  # transparent pixels around a cut-out, so that its edge can be interpolated
 MASK_THRESHOLD = 127
 
@@ -215,8 +216,8 @@ def random_window(rng: np.random.Generator, material: Material, side: int) -> UI
 
 
 def frame_indices(rng: np.random.Generator, length: int, count: int) -> NDArray[np.intp]:
-    """`count` rising (or, half the time, falling) frame numbers with random gaps."""
-    longest = max(1, min(8, (length - 1) // max(1, count - 1)))
+    """`count` rising (or, half the time, falling) frame numbers with gaps of 1 to LONGEST_GAP."""
+    longest = max(1, min(LONGEST_GAP, (length - 1) // max(1, count - 1)))
     step = int(rng.integers(1, longest + 1))
     gaps = np.clip(rng.integers(step - 1, step + 2, count - 1), 1, longest)
     indices = np.concatenate([[0], np.cumsum(gaps)])
@@ -228,19 +229,18 @@ def real_cut_out(
     rng: np.random.Generator, sequence: Sequence, frames: int, extent: float
 ) -> CutOut | None:
     """A real object with its real deformation, centred on its own centroid."""
-    indices = frame_indices(rng, len(sequence.pictures), frames)
-    masks = [np.ascontiguousarray(sequence.pictures[i][..., 3]) for i in indices]
-    boxes = [cv2.boundingRect(mask) for mask in masks]
+    seen = [sequence.picture(int(i)) for i in frame_indices(rng, len(sequence), frames)]
+    boxes = [cv2.boundingRect(np.ascontiguousarray(picture[..., 3])) for picture in seen]
     side = max(max(w, h) for _, _, w, h in boxes)
     if side < 12 or min(min(w, h) for _, _, w, h in boxes) < 4:
         return None
     pictures = []
     factor = extent / side
     target = max(8, round(side * factor))
-    for i, (x, y, w, h) in zip(indices, boxes, strict=True):
+    for whole, (x, y, w, h) in zip(seen, boxes, strict=True):
         window = np.zeros((side, side, 4), np.uint8)
         oy, ox = (side - h) // 2, (side - w) // 2
-        window[oy : oy + h, ox : ox + w] = sequence.pictures[i][y : y + h, x : x + w]
+        window[oy : oy + h, ox : ox + w] = whole[y : y + h, x : x + w]
         picture = cv2.resize(window, (target, target), interpolation=cv2.INTER_AREA)
         m = CUT_MARGIN
         picture = cv2.copyMakeBorder(picture, m, m, m, m, cv2.BORDER_CONSTANT)
@@ -338,8 +338,8 @@ def real_base(
 
     nearest: as of a photograph.
     """
-    indices = frame_indices(rng, len(sequence.pictures), len(times))
-    pictures = [sequence.pictures[i] for i in indices]
+    indices = frame_indices(rng, len(sequence), len(times))
+    pictures = [sequence.picture(int(i)) for i in indices]
     zoom = float(np.exp(rng.uniform(np.log(nearest), np.log(1.0))))
     start, scale = _view(rng, pictures[0], size, zoom, aim=True)
     path = random_path(rng, times, start, reach=0.15 * size, energy=0.4 * energy, bend=0.0)

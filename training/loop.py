@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.curve import plot_curve
 
-FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "seconds", "waited")
+FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "tuning_j", "seconds", "waited")
 """Columns of curve.csv; a run leaves empty what it does not have."""
 
 SAVE_EVERY = 120.0  # seconds between checkpoints

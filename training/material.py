@@ -19,17 +19,46 @@ UInt8Array = NDArray[np.uint8]
 # not survive the fork. One thread is also the faster choice on pictures this small.
 cv2.setNumThreads(0)
 
-TRAINING_SEQUENCES = (
-    "blackswan",
-    "car-shadow",
-    "dance-twirl",
-    "dog",
-    "drift-straight",
-    "libby",
-    "paragliding-launch",
+TUNING_SEQUENCES = (
+    "bmx-bumps",
+    "dance-jump",
+    "drift-turn",
+    "mallard-water",
+    "scooter-gray",
+    "soccerball",
 )
-HELD_OUT_SEQUENCES = ("breakdance", "camel", "parkour")
-SEQUENCE_HEIGHT = 360  # pixels; real frames are kept at this height
+"""Of DAVIS 2016's training set, kept for tuning, early stopping, calibration and settings."""
+TRAINING_SEQUENCES = (
+    "bear",
+    "boat",
+    "breakdance-flare",
+    "bus",
+    "car-turn",
+    "dog-agility",
+    "elephant",
+    "flamingo",
+    "hike",
+    "hockey",
+    "horsejump-low",
+    "kite-walk",
+    "lucia",
+    "mallard-fly",
+    "motocross-bumps",
+    "motorbike",
+    "paragliding",
+    "rhino",
+    "rollerblade",
+    "stroller",
+    "surf",
+    "swing",
+    "tennis",
+    "train",
+)
+"""The rest of DAVIS 2016's training set. Nothing of its validation set is trained or tuned on."""
+DAVIS_TRAIN = "davis2016-train"
+"""The folder of both, beneath the data's."""
+PHOTOGRAPH_FOLDERS = ("bsds500", "clothing")
+MAX_PHOTOGRAPH_HEIGHT = 360  # pixels; what is upright and larger is brought to it
 # Colour photographs that the scikit-image package itself carries (no download).
 SAMPLE_PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "color.png")
 SAMPLE_TEXTURES = ("brick.png", "grass.png", "gravel.png")
@@ -53,10 +82,27 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Sequence:
-    """pictures: RGBA uint8 [T, H, W, 4], alpha being the object's mask, 0 or 255."""
+    """A real sequence, kept as its files' bytes: decoded, 24 of them would fill 1.5 GB twice."""
 
     name: str
-    pictures: UInt8Array
+    images: tuple[bytes, ...]
+    """Colour images."""
+    masks: tuple[bytes, ...]
+    """Of each frame the object's mask, 0 or 255."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def picture(self, index: int) -> UInt8Array:
+        """A frame as RGBA uint8 [H, W, 4], alpha being the object's mask, 0 or 255."""
+        image = cv2.imdecode(np.frombuffer(self.images[index], np.uint8), cv2.IMREAD_COLOR)
+        mask = cv2.imdecode(np.frombuffer(self.masks[index], np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is None or mask is None or mask.shape != image.shape[:2]:
+            raise MaterialError(
+                f"frame {index} of {self.name!r} cannot be read or has a wrong mask"
+            )
+        alpha = np.where(mask > 127, 255, 0)
+        return np.dstack([image[..., ::-1], alpha]).astype(np.uint8, copy=False)
 
 
 @dataclass(frozen=True)
@@ -88,20 +134,20 @@ def read_grey(path: Path) -> UInt8Array:
     return image.astype(np.uint8, copy=False)
 
 
-def load_sequence(root: Path, name: str, *, height: int = SEQUENCE_HEIGHT) -> Sequence:
-    """Loads one sequence of a DAVIS-like folder at the given height (pixels)."""
-    pictures = []
-    paths = sorted((root / "JPEGImages" / "480p" / name).glob("*.jpg"))
-    if not paths:
-        raise MaterialError(f"no frames of {name!r} under {root}; expected JPEGImages/480p/{name}")
-    for path in paths:
-        image = read_rgb(path)
-        mask = read_grey(root / "Annotations" / "480p" / name / f"{path.stem}.png")
-        width = round(image.shape[1] * height / image.shape[0])
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-        pictures.append(np.dstack([image, np.where(mask > 127, 255, 0).astype(np.uint8)]))
-    return Sequence(name, np.stack(pictures))
+def load_sequence(root: Path, name: str) -> Sequence:
+    """One sequence of DAVIS 2016's training set. Raises MaterialError where it is not there.
+
+    root: the folder that holds JPEGImages/360p/NAME and Annotations/360p/NAME.
+    """
+    paths = sorted((root / "JPEGImages" / "360p" / name).glob("*.jpg"))
+    masks = [root / "Annotations" / "360p" / name / f"{path.stem}.png" for path in paths]
+    missing = [path for path in masks if not path.is_file()]
+    if not paths or missing:
+        where = missing[0] if missing else f"{root}/JPEGImages/360p/{name}"
+        raise MaterialError(f"the sequence {name!r} is incomplete: there is no {where}")
+    return Sequence(
+        name, tuple(p.read_bytes() for p in paths), tuple(p.read_bytes() for p in masks)
+    )
 
 
 def load_samples() -> list[Photograph]:
@@ -128,25 +174,41 @@ def load_material(
     max_photographs: int | None = None,
     sequences: tuple[str, ...] = TRAINING_SEQUENCES,
 ) -> Material:
-    """Loads what is there: scikit-image's samples always, BSDS500 and real clips if found.
+    """Loads what is there: scikit-image's samples always, photographs with regions and real
+    sequences where they are found.
 
-    data_root: the folder that holds ``bsds500`` and ``davis2016-dev``, or None.
-    Raises MaterialError when a held-out sequence is asked for.
+    data_root: the folder that holds ``bsds500``, ``clothing`` and ``davis2016-train``, or None.
+    max_photographs: most of each folder.
+    Raises MaterialError when a sequence is asked for that is not for training.
     """
-    held_out = set(sequences) & set(HELD_OUT_SEQUENCES)
-    if held_out:
-        raise MaterialError(f"{sorted(held_out)} are held out and are never trained on")
+    refused = sorted(set(sequences) - set(TRAINING_SEQUENCES))
+    if refused:
+        raise MaterialError(
+            f"{refused} are not of the training sequences and are never trained on: those are "
+            f"{list(TRAINING_SEQUENCES)}"
+        )
     photographs = load_samples()
     real: list[Sequence] = []
     if data_root is not None and data_root.is_dir():
-        paths = sorted((data_root / "bsds500" / "images").glob("*.jpg"))[:max_photographs]
-        for path in paths:
-            regions = data_root / "bsds500" / "regions" / f"{path.stem}.png"
-            photographs.append(Photograph(read_rgb(path), read_grey(regions)))
-        davis = data_root / "davis2016-dev"
+        for folder in PHOTOGRAPH_FOLDERS:
+            paths = sorted((data_root / folder / "images").glob("*.jpg"))[:max_photographs]
+            photographs += [load_photograph(path) for path in paths]
+        davis = data_root / DAVIS_TRAIN
         if davis.is_dir():
             real = [load_sequence(davis, name) for name in sequences]
     return Material(photographs, real)
+
+
+def load_photograph(path: Path) -> Photograph:
+    """A photograph images/NAME.jpg with its regions, which lie at regions/NAME.png."""
+    image = read_rgb(path)
+    regions = read_grey(path.parent.parent / "regions" / f"{path.stem}.png")
+    scale = MAX_PHOTOGRAPH_HEIGHT / min(image.shape[0], 4 / 3 * image.shape[1])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        size = image.shape[1], image.shape[0]
+        regions = cv2.resize(regions, size, interpolation=cv2.INTER_NEAREST)
+    return Photograph(image.astype(np.uint8, copy=False), regions.astype(np.uint8, copy=False))
 
 
 def fractal_texture(rng: np.random.Generator, height: int, width: int) -> UInt8Array:

@@ -11,23 +11,29 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import lazyxmem_ros.xmem.device as compute
 from lazyxmem_ros.xmem.network import XMem
 from training import loop
 from training.average import Average
+from training.camera import Clip
 from training.compose import ComposeConfig, Composer, own_stream
 from training.config import TrackerTraining, load_tracker_training
 from training.export import save_tracker
-from training.material import Material, load_material
+from training.layers import MASK_THRESHOLD
+from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, Material, load_material, load_sequence
+from training.material import Sequence as RealSequence
+from training.pretrained import lite0_state, start_from_lite0
 from training.rollout import (
     mean_j,
     normalise,
@@ -38,6 +44,9 @@ from training.rollout import (
 )
 
 VALIDATION_SEED = 10**6  # far from every step number: validation clips are never trained on
+VALIDATION_MEMORY_EVERY = 3  # frames
+TUNING_SIZE = 240, 432  # pixels, multiples of 16, of the tuning clips' frames
+TUNING_FRAMES, TUNING_GAP = 10, 5
 J_EVERY = 5  # steps between measurements of J on training batches
 
 Batch = tuple[Tensor, Tensor, int]
@@ -56,6 +65,22 @@ def compose_batch(config: TrackerTraining, material: Material, step: int) -> Bat
     frames = torch.from_numpy(np.stack([clip.frames for clip in clips]))
     labels = torch.from_numpy(np.stack([clip.labels for clip in clips]))
     return frames, labels, objects
+
+
+def tuning_clips(data: Path) -> list[Clip]:
+    """Every TUNING_GAP-th frame from the start of each tuning sequence; none without the data."""
+    folder = data / DAVIS_TRAIN
+    return [_tuning_clip(load_sequence(folder, n)) for n in TUNING_SEQUENCES if folder.is_dir()]
+
+
+def _tuning_clip(sequence: RealSequence) -> Clip:
+    size = TUNING_SIZE[::-1]
+    frames, labels = [], []
+    for index in range(0, len(sequence), TUNING_GAP)[:TUNING_FRAMES]:
+        picture = cv2.resize(sequence.picture(index), size, interpolation=cv2.INTER_AREA)
+        frames.append(picture[..., :3])
+        labels.append((picture[..., 3] > MASK_THRESHOLD).astype(np.uint8))
+    return Clip(np.stack(frames), np.stack(labels))
 
 
 def first_masks(labels: Tensor, objects: int) -> Tensor:
@@ -81,15 +106,20 @@ class Trainer:
         device: torch.device,
         *,
         parts: int = 1,
+        tuning: Sequence[Clip] = (),
     ) -> None:
         torch.manual_seed(config.seed)
+        self.tuning = tuning
         self.config, self.material, self.device = config, material, device
         self.precision = compute.resolve_precision("auto", device)
-        self.network = XMem(config.network).to(device)
+        self.network = XMem(config.network)
+        if config.pretrained:
+            start_from_lite0(self.network.key_encoder, lite0_state())
+        self.network.to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(self.network, config.ema)
         self.optimiser = torch.optim.AdamW(
-            _parameter_groups(self.network, config.weight_decay),
+            _parameter_groups(self.network, config),
             lr=config.learning_rate,
             fused=True,
         )
@@ -109,7 +139,7 @@ class Trainer:
         step = self.step
         measure = (step + 1) % J_EVERY == 0
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.rate_at(step)
+            group["lr"] = group["share"] * self.config.rate_at(step)
         self.optimiser.zero_grad(set_to_none=True)
         share = -(-len(frames) // len(self.replicas))
         jobs = [
@@ -140,8 +170,12 @@ class Trainer:
         config, step = self.config, self.step
         _, stage = config.stage_at(step)
         replica.train()
+        for part in (replica.key_encoder.conv1, replica.key_encoder.bn1, replica.key_encoder.res2):
+            part.requires_grad_(not stage.freeze_early)
         if stage.freeze_batch_norm:
             _freeze_batch_norm(replica)
+        elif config.pretrained:
+            _freeze_batch_norm(replica.key_encoder)
         rng = own_stream((config.seed, step), 1)
         plan = random_plan(
             rng,
@@ -176,28 +210,38 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> float:
         """Mean J of the averaged weights on generated clips that are never trained on."""
-        network = self.average.network.eval()
         composer = Composer(self.material, ComposeConfig(size=192, frames=8))
         scores = []
         for i in range(self.config.validation_clips):
             objects = 1 + i % 2
             clip = composer.compose((VALIDATION_SEED, i), objects=objects)
-            frames = torch.from_numpy(clip.frames)[None].to(self.device)
-            labels = torch.from_numpy(clip.labels)[None].to(self.device)
-            with compute.autocast(self.device, self.precision):
-                logits = roll_out(
-                    network, normalise(frames), first_masks(labels, objects), regular_plan(8, 3)
-                )
-            scores.append(mean_j(logits, labels[:, 1:].long()))
+            scores.append(self._score(clip, objects))
         return float(np.mean(scores))
 
+    @torch.no_grad()
+    def tune(self) -> float:
+        """Mean J of the averaged weights on the tuning clips, or NaN where there are none."""
+        scores = [self._score(clip, 1) for clip in self.tuning]
+        return float(np.mean(scores)) if scores else math.nan
+
+    def _score(self, clip: Clip, objects: int) -> float:
+        """Mean J of the averaged weights on a clip."""
+        network = self.average.network.eval()
+        frames = torch.from_numpy(clip.frames)[None].to(self.device)
+        labels = torch.from_numpy(clip.labels)[None].to(self.device)
+        plan = regular_plan(len(clip.frames), VALIDATION_MEMORY_EVERY)
+        with compute.autocast(self.device, self.precision):
+            logits = roll_out(network, normalise(frames), first_masks(labels, objects), plan)
+        return mean_j(logits, labels[:, 1:].long())
+
     def columns(self, *, last: bool) -> dict[str, str]:
-        """Stage and rate; every `validation_every` steps and at the end J of the validation."""
+        """Stage and rate; every `validation_every` steps and at the end J of both validations."""
         due = last or self.step % self.config.validation_every == 0
         return {
             "stage": str(self.config.stage_at(self.step - 1)[0]),
             "rate": f"{self.config.rate_at(self.step):.3e}",
             "validation_j": f"{self.validate():.4f}" if due else "",
+            "tuning_j": f"{self.tune():.4f}" if due and self.tuning else "",
         }
 
     def save(self, folder: Path) -> None:
@@ -223,13 +267,16 @@ class Trainer:
         self.step = int(state["step"])
 
 
-def _parameter_groups(network: XMem, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels alone, not on norms and biases."""
-    parameters = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def _parameter_groups(network: XMem, config: TrackerTraining) -> list[dict[str, Any]]:
+    """Weight decay on matrices and kernels alone, not on norms and biases; share: of the rate."""
+    groups = []
+    encoder = set(network.key_encoder.parameters())
+    for share, of_encoder in ((config.encoder_rate, True), (1.0, False)):
+        mine = [p for p in network.parameters() if (p in encoder) == of_encoder]
+        for decay, matrices in ((config.weight_decay, True), (0.0, False)):
+            parameters = [p for p in mine if (p.ndim > 1) == matrices]
+            groups.append({"params": parameters, "weight_decay": decay, "share": share})
+    return groups
 
 
 def _replica(network: XMem) -> XMem:
@@ -240,9 +287,9 @@ def _replica(network: XMem) -> XMem:
     return replica
 
 
-def _freeze_batch_norm(network: XMem) -> None:
+def _freeze_batch_norm(network: nn.Module) -> None:
     for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):
             module.eval()
 
 
@@ -262,7 +309,13 @@ def main() -> None:
         flush=True,
     )
     loop.run(
-        Trainer(config, material, torch.device(arguments.device), parts=arguments.parts),
+        Trainer(
+            config,
+            material,
+            torch.device(arguments.device),
+            parts=arguments.parts,
+            tuning=tuning_clips(arguments.data),
+        ),
         arguments.out,
         workers=arguments.workers,
         stop_at=arguments.stop_at,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import re
 import zipfile
@@ -16,7 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from lazyxmem_ros.xmem.errors import CheckpointError
-from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
+from lazyxmem_ros.xmem.network import (
+    EFFICIENTNET_GROUPS,
+    EFFICIENTNET_STAGES,
+    EncoderConfig,
+    NetworkConfig,
+    XMem,
+)
 
 _WRAPPERS = ("network", "state_dict", "model")
 """Keys under which training checkpoints keep the state dict itself."""
@@ -123,6 +130,9 @@ def infer_config(state: Mapping[str, Tensor]) -> NetworkConfig:
 def _infer_encoder(
     state: Mapping[str, Tensor], prefix: str, stages: tuple[str, str, str]
 ) -> EncoderConfig:
+    stem = state[f"{prefix}.conv1.weight"].shape[0]
+    if _is_inverted(state, f"{prefix}.{stages[0]}.0"):
+        return _infer_inverted(state, prefix, stages, stem)
     bottleneck = f"{prefix}.{stages[0]}.0.conv3.weight" in state
     blocks = []
     for stage in stages:
@@ -131,10 +141,36 @@ def _infer_encoder(
     widths = [state[f"{prefix}.{stage}.0.conv1.weight"].shape[0] for stage in stages]
     return EncoderConfig(
         block="bottleneck" if bottleneck else "basic",
-        stem=state[f"{prefix}.conv1.weight"].shape[0],
+        stem=stem,
         blocks=(blocks[0], blocks[1], blocks[2]),
         widths=(widths[0], widths[1], widths[2]),
     )
+
+
+def _is_inverted(state: Mapping[str, Tensor], block: str) -> bool:
+    """Whether a block's middle convolution is depthwise."""
+    middle = state.get(f"{block}.conv2.weight")
+    return f"{block}.conv3.weight" in state and middle is not None and middle.shape[1] == 1
+
+
+def _infer_inverted(
+    state: Mapping[str, Tensor], prefix: str, stages: tuple[str, str, str], stem: int
+) -> EncoderConfig:
+    """A block belongs to the group of its stage that has its kernel and expands as it does."""
+    blocks, widths = [0] * len(EFFICIENTNET_GROUPS), [0] * len(EFFICIENTNET_GROUPS)
+    for stage, groups in zip(stages, EFFICIENTNET_STAGES, strict=True):
+        for number in itertools.count():
+            block = f"{prefix}.{stage}.{number}"
+            if f"{block}.conv3.weight" not in state:
+                break
+            kernel = state[f"{block}.conv2.weight"].shape[-1]
+            expands = f"{block}.conv1.weight" in state
+            for group in groups:
+                plan = EFFICIENTNET_GROUPS[group]
+                if (plan.kernel, plan.expansion > 1) == (kernel, expands):
+                    blocks[group] += 1
+                    widths[group] = state[f"{block}.conv3.weight"].shape[0]
+    return EncoderConfig("inverted", stem, tuple(blocks), tuple(widths))
 
 
 def _widen_single_object(state: dict[str, Tensor]) -> dict[str, Tensor]:

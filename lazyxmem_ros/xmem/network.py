@@ -27,18 +27,60 @@ PROBABILITY_MARGIN = 1e-7
 """Probabilities are kept this far from 0 and 1 before their logit is taken."""
 
 
+RESNET_STRIDES = (1, 2, 2)
+"""Of ResNet's first three groups of blocks, after a stem and pooling of stride 4 together."""
+
+
+class GroupPlan(NamedTuple):
+    """What a group of inverted residuals has in common; its first block has the stride."""
+
+    kernel: int
+    stride: int
+    expansion: int
+
+
+EFFICIENTNET_GROUPS = (
+    GroupPlan(kernel=3, stride=1, expansion=1),
+    GroupPlan(kernel=3, stride=2, expansion=6),
+    GroupPlan(kernel=5, stride=2, expansion=6),
+    GroupPlan(kernel=3, stride=2, expansion=6),
+    GroupPlan(kernel=5, stride=1, expansion=6),
+)
+"""EfficientNet's first five groups (Tan and Le, ICML 2019, table 1), after a stem of stride 2. The
+lite networks have ReLU6 and no squeeze-and-excitation."""
+
+EFFICIENTNET_STAGES = ((0, 1), (2,), (3, 4))
+"""Which of these groups lead to stride 4, 8 and 16."""
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
-    """A ResNet cut after its third stage: `blocks` blocks of `widths` channels a stage."""
+    """A ResNet or an EfficientNet-lite, cut where its features reach stride 16."""
 
-    block: Literal["basic", "bottleneck"]
+    block: Literal["basic", "bottleneck", "inverted"]
+    """ResNet's two kinds, or the inverted residual of MobileNetV2 and EfficientNet."""
     stem: int
-    blocks: tuple[int, int, int]
-    widths: tuple[int, int, int]
+    """Channels of the first convolution."""
+    blocks: tuple[int, ...]
+    """Blocks of each group: ResNet has three groups, EfficientNet the five of
+    `EFFICIENTNET_GROUPS`."""
+    widths: tuple[int, ...]
+    """Channels of each group; those of a bottleneck are what it narrows to."""
+
+    def __post_init__(self) -> None:
+        groups = len(EFFICIENTNET_GROUPS) if self.block == "inverted" else len(RESNET_STRIDES)
+        if not len(self.blocks) == len(self.widths) == groups:
+            raise ValueError(
+                f"an encoder of {self.block} blocks needs {groups} numbers of blocks and as many "
+                f"widths, not {list(self.blocks)} and {list(self.widths)}"
+            )
 
     @property
     def channels(self) -> tuple[int, int, int]:
         """Output channels at strides 4, 8 and 16."""
+        if self.block == "inverted":
+            a, b, c = (self.widths[groups[-1]] for groups in EFFICIENTNET_STAGES)
+            return a, b, c
         expansion = Bottleneck.expansion if self.block == "bottleneck" else BasicBlock.expansion
         a, b, c = self.widths
         return a * expansion, b * expansion, c * expansion
@@ -117,6 +159,36 @@ class Bottleneck(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block (Sandler et al., CVPR 2018): 1x1 to more channels, a depthwise
+    convolution, and a linear 1x1 back; without the first where nothing is expanded.
+    """
+
+    epsilon = 1e-3
+    """Of batch normalisation, as the published weights were trained."""
+
+    def __init__(self, channels_in: int, width: int, *, stride: int, plan: GroupPlan) -> None:
+        super().__init__()
+        middle, kernel = channels_in * plan.expansion, plan.kernel
+        self.adds = stride == 1 and channels_in == width
+        self.expands = plan.expansion > 1
+        if self.expands:
+            self.conv1 = nn.Conv2d(channels_in, middle, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(middle, eps=self.epsilon)
+        self.conv2 = nn.Conv2d(
+            middle, middle, kernel, stride=stride, padding=kernel // 2, groups=middle, bias=False
+        )
+        self.bn2 = nn.BatchNorm2d(middle, eps=self.epsilon)
+        self.conv3 = nn.Conv2d(middle, width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width, eps=self.epsilon)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self.bn1(self.conv1(x)), inplace=True) if self.expands else x
+        y = F.relu6(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return x + y if self.adds else y
+
+
 def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and channels_in == channels_out:
         return None
@@ -126,13 +198,43 @@ def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential
     )
 
 
+def encoder_stem(config: EncoderConfig, channels_in: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """The first convolution, of stride 2, and its normalisation; `stem_features` applies them."""
+    if config.block == "inverted":
+        convolution = nn.Conv2d(channels_in, config.stem, 3, stride=2, padding=1, bias=False)
+        return convolution, nn.BatchNorm2d(config.stem, eps=InvertedResidual.epsilon)
+    convolution = nn.Conv2d(channels_in, config.stem, 7, stride=2, padding=3, bias=False)
+    return convolution, nn.BatchNorm2d(config.stem)
+
+
+def stem_features(config: EncoderConfig, normalised: Tensor) -> Tensor:
+    """The stem's activation, of features at stride 2."""
+    activation = F.relu6 if config.block == "inverted" else F.relu
+    return activation(normalised, inplace=True)
+
+
+def pool_stem(config: EncoderConfig, f2: Tensor) -> Tensor:
+    """The stem's features as the first stage wants them: ResNet's pooled to stride 4."""
+    return f2 if config.block == "inverted" else F.max_pool2d(f2, 3, stride=2, padding=1)
+
+
 def encoder_stage(config: EncoderConfig, stage: int) -> nn.Sequential:
-    """Stage 0, 1 or 2 of a ResNet; the first keeps the resolution, the others halve it."""
-    block = Bottleneck if config.block == "bottleneck" else BasicBlock
+    """Stage 0, 1 or 2 of an encoder: it leads to features at stride 4, 8 or 16."""
     channels_in = config.stem if stage == 0 else config.channels[stage - 1]
-    width, stride = config.widths[stage], 1 if stage == 0 else 2
-    layers: list[nn.Module] = [block(channels_in, width, stride)]
-    layers += [block(config.channels[stage], width, 1) for _ in range(config.blocks[stage] - 1)]
+    layers: list[nn.Module] = []
+    if config.block == "inverted":
+        for group in EFFICIENTNET_STAGES[stage]:
+            width, plan = config.widths[group], EFFICIENTNET_GROUPS[group]
+            for i in range(config.blocks[group]):
+                stride = plan.stride if i == 0 else 1
+                layers.append(InvertedResidual(channels_in, width, stride=stride, plan=plan))
+                channels_in = width
+        return nn.Sequential(*layers)
+    block = Bottleneck if config.block == "bottleneck" else BasicBlock
+    for i in range(config.blocks[stage]):
+        stride = RESNET_STRIDES[stage] if i == 0 else 1
+        layers.append(block(channels_in, config.widths[stage], stride))
+        channels_in = config.channels[stage]
     return nn.Sequential(*layers)
 
 
@@ -278,8 +380,8 @@ class KeyEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, config.stem, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(config.stem)
+        self.config = config
+        self.conv1, self.bn1 = encoder_stem(config, 3)
         self.res2 = encoder_stage(config, 0)
         self.layer2 = encoder_stage(config, 1)
         self.layer3 = encoder_stage(config, 2)
@@ -289,11 +391,11 @@ class KeyEncoder(nn.Module):
 
     def stem(self, image: Tensor) -> Tensor:
         """Features at stride 2."""
-        return F.relu(self.bn1(self.conv1(image)), inplace=True)
+        return stem_features(self.config, self.bn1(self.conv1(image)))
 
     def stages(self, f2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The stem's features -> those at strides 16, 8 and 4."""
-        f4 = self.res2(F.max_pool2d(f2, 3, stride=2, padding=1))
+        f4 = self.res2(pool_stem(self.config, f2))
         f8 = self.layer2(f4)
         return self.layer3(f8), f8, f4
 
@@ -317,9 +419,8 @@ class ValueEncoder(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        encoder = config.value_encoder
-        self.conv1 = nn.Conv2d(5, encoder.stem, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(encoder.stem)
+        encoder = self.config = config.value_encoder
+        self.conv1, self.bn1 = encoder_stem(encoder, 5)
         self.layer1 = encoder_stage(encoder, 0)
         self.layer2 = encoder_stage(encoder, 1)
         self.layer3 = encoder_stage(encoder, 2)
@@ -342,7 +443,7 @@ class ValueEncoder(nn.Module):
         others = masks.sum(1, keepdim=True) - masks
         stacked = torch.stack([masks, others], dim=2).flatten(0, 1)
         x = self.bn1(self.conv1(torch.cat([_per_object(image, k), stacked], dim=1)))
-        x = F.relu(F.max_pool2d(x, 3, stride=2, padding=1))
+        x = pool_stem(self.config, stem_features(self.config, x))
         x = self.layer3(self.layer2(self.layer1(x)))
         value = self.fuser(f16, x.unflatten(0, (b, k)))
         if deep_update and self.hidden_reinforce is not None and hidden is not None:
