@@ -25,12 +25,16 @@ from training.layers import (
     real_cut_out,
     still_base,
     still_cut_out,
+    thin_cut_out,
     warp,
 )
 from training.material import Material, UInt8Array, fractal_texture
 
 MIN_TARGET_PIXELS = 48  # of a target on the first frame; fewer say nothing about it
 ATTEMPTS = 30
+OUT_OF_VIEW = -10.0  # sides of the clip from its corner: far enough for everything
+THIN_LEAST = 0.25  # of the clip's side: the least extent of thin objects
+FASTEST = 3.0  # speeds of an ordinary object: the most that a thin one has
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,16 @@ class ComposeConfig:
     """Pasted objects that throw a shadow."""
     moving_light_share: float = 0.0
     """Clips under light that moves, as through water or leaves."""
+    meeting_share: float = 0.5
+    """Look-alikes that come to where their twin is at some moment."""
+    absence_share: float = 0.0
+    """Clips in which a pasted target is away for some frames and comes back at another place."""
+    cut_share: float = 0.0
+    """Clips that cut to another scene for some frames and back."""
+    thin_share: float = 0.0
+    """Pasted objects that are thin (rods, rings, frames), many of them fast."""
+    follow_share: float = 0.0
+    """Clips of real sequences whose view follows the object and shows it at its own scale."""
     pause_share: float = 0.0
     """Clips that stand still for two or three frames somewhere on the way."""
     longest: float = 3.0
@@ -150,10 +164,15 @@ class Composer:
             layers.append(bridge)
         elif layers and rng.random() < config.hiding_share:
             layers.append(self._crossing(rng, times, energy, layers, cover=True))
+        leaves = bool(targets) and config.frames > 2 and config.absence_share > 0
+        if leaves and rng.random() < config.absence_share:
+            self._absent(rng, targets[int(rng.integers(len(targets)))])
         swap = None
         if rng.random() < config.swap_share and config.frames > 2:
             swap = int(rng.integers(1, config.frames))
         clip = self._render(rng, base, layers, swap)
+        if config.cut_share and config.frames > 2 and rng.random() < config.cut_share:
+            self._cut_away(rng, clip, times, energy)
         if config.moving_light_share and rng.random() < config.moving_light_share:
             move_light(rng, clip, times)
         return shoot(rng, clip, times)
@@ -162,8 +181,15 @@ class Composer:
         config, kind = self.config, rng.random()
         if self.material.sequences and kind < config.real_share:
             sequence = self.material.sequences[int(rng.integers(len(self.material.sequences)))]
+            follow = bool(config.follow_share) and rng.random() < config.follow_share
             return real_base(
-                rng, sequence, times, config.size, energy=energy, nearest=config.nearest
+                rng,
+                sequence,
+                times,
+                config.size,
+                energy=energy,
+                nearest=config.nearest,
+                follow=follow,
             )
         in_place = bool(self.material.with_regions) and (
             kind < config.real_share + config.in_place_share
@@ -187,15 +213,19 @@ class Composer:
         span = np.log(config.smallest), np.log(config.largest)
         extent = size * float(np.exp(rng.uniform(*span)))
         cut_out: CutOut | None = None
+        reach = 0.5 * size
         bend = float(rng.uniform(0, 0.12)) if rng.random() < 0.7 else 0.0
         if self.material.sequences and rng.random() < config.real_cut_out_share:
             sequence = self.material.sequences[int(rng.integers(len(self.material.sequences)))]
             cut_out = real_cut_out(rng, sequence, len(times), extent)
             bend *= 0.3
+        elif config.thin_share and rng.random() < config.thin_share:
+            cut_out = thin_cut_out(rng, self.material, max(extent, THIN_LEAST * size))
+            reach *= float(rng.uniform(1, FASTEST))
         if cut_out is None:
             cut_out = still_cut_out(rng, self.material, extent, thing_share=config.thing_share)
         start = rng.uniform(0.12, 0.88, 2) * size
-        path = random_path(rng, times, start, reach=0.5 * size, energy=energy, bend=bend)
+        path = random_path(rng, times, start, reach=reach, energy=energy, bend=bend)
         gain = (1 + wobble_gain(rng, times)).astype(np.float32)
         layer = _Layer(cut_out, path, label, float(rng.random()), gain)
         if config.shadow_share and rng.random() < config.shadow_share:
@@ -211,7 +241,7 @@ class Composer:
         copy.cut_out = twin.cut_out
         if self.config.cousin_share and rng.random() < self.config.cousin_share:
             copy.cut_out = _cousin(rng, twin.cut_out)
-        if rng.random() < 0.5 and len(times) > 2:
+        if rng.random() < self.config.meeting_share and len(times) > 2:
             meet = int(rng.integers(1, len(times)))
             offset = twin.path.centre[meet] - copy.path.centre[meet]
             ramp = (times / max(float(times[meet]), 1e-3))[:, None]
@@ -304,6 +334,26 @@ class Composer:
         progress = np.clip((times / times[-1] - late) / (1 - late), 0, 1)
         layer.path = _moved(layer.path, start + progress[:, None] * reach * way)
         return layer
+
+    def _absent(self, rng: np.random.Generator, target: _Layer) -> None:
+        """Takes a target out of view for some frames, after which it goes on somewhere else."""
+        size, count = self.config.size, self.config.frames
+        leaves, returns = sorted(rng.choice(np.arange(1, count), 2, replace=False))
+        centre = target.path.centre.copy()
+        centre[returns:] += rng.uniform(0.15, 0.85, 2) * size - centre[returns]
+        centre[leaves:returns] = OUT_OF_VIEW * size
+        target.path = _moved(target.path, centre)
+
+    def _cut_away(
+        self, rng: np.random.Generator, clip: Clip, times: FloatArray, energy: float
+    ) -> None:
+        """Puts another scene, without targets, in the place of some frames."""
+        base = self._base(rng, times, energy)
+        layers = [self._pasted(rng, times, energy, 0) for _ in range(int(rng.integers(3)))]
+        other = self._render(rng, base, layers, None)
+        begins, ends = sorted(rng.choice(np.arange(1, self.config.frames), 2, replace=False))
+        clip.frames[begins:ends] = other.frames[begins:ends]
+        clip.labels[begins:ends] = 0
 
     def _render(
         self, rng: np.random.Generator, base: Base, layers: list[_Layer], swap: int | None

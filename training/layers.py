@@ -18,11 +18,14 @@ from training.material import (
     choose_region,
     choose_thing,
     fractal_texture,
+    thin_mask,
 )
 
 FloatArray = NDArray[np.float32]
 
 LONGEST_GAP = 5  # frames between two that a clip takes of a real sequence
+OBJECT_SHARE = 0.25, 0.8  # of the view's side that a followed object's longer side takes
+CLOSEST_VIEW = 0.2  # of a real frame's shorter side; what is nearer is blurred
 CUT_MARGIN = 4  # transparent pixels around a cut-out, so that its edge can be interpolated
 MASK_THRESHOLD = 127
 
@@ -192,6 +195,20 @@ def still_cut_out(
     return CutOut([_clear_margin(rgba)])
 
 
+def thin_cut_out(rng: np.random.Generator, material: Material, extent: float) -> CutOut:
+    """Rods, rings and frames of them, filled with a photograph or a texture."""
+    side = max(24, int(extent))
+    mask = thin_mask(rng, side)
+    surface = (
+        random_window(rng, material, side)
+        if rng.random() < 0.6
+        else fractal_texture(rng, side, side)
+    )
+    rgba = np.dstack([surface, mask])
+    m = CUT_MARGIN
+    return CutOut([_clear_margin(cv2.copyMakeBorder(rgba, m, m, m, m, cv2.BORDER_REPLICATE))])
+
+
 def _choose(
     rng: np.random.Generator,
     regions: UInt8Array,
@@ -333,15 +350,37 @@ def real_base(
     *,
     energy: float,
     nearest: float,
+    follow: bool = False,
 ) -> Base:
     """Real frames of a training sequence, its object being the mask in alpha.
 
-    nearest: as of a photograph.
+    nearest: as of a photograph. follow: the view suits the object's size and stays with it.
     """
     indices = frame_indices(rng, len(sequence), len(times))
     pictures = [sequence.picture(int(i)) for i in indices]
     zoom = float(np.exp(rng.uniform(np.log(nearest), np.log(1.0))))
+    if follow:
+        _, _, w, h = cv2.boundingRect(np.ascontiguousarray(pictures[0][..., 3]))
+        wanted = max(w, h) / rng.uniform(*OBJECT_SHARE) / min(pictures[0].shape[:2])
+        zoom = float(np.clip(wanted, CLOSEST_VIEW, 1.0))
     start, scale = _view(rng, pictures[0], size, zoom, aim=True)
     path = random_path(rng, times, start, reach=0.15 * size, energy=0.4 * energy, bend=0.0)
-    path = Path(path.centre, path.log_scale, 0.3 * path.angle, path.shear, None)
+    centre = path.centre
+    if follow:
+        lag = scale * rng.uniform(0.5, 1.1)
+        centre = (centre - lag * _travel(pictures)).astype(np.float32)
+    path = Path(centre, path.log_scale, 0.3 * path.angle, path.shear, None)
     return Base(pictures, path, scale, True)
+
+
+def _travel(pictures: list[UInt8Array]) -> FloatArray:
+    """How far the middle of an object's box has come since the first picture, pixels [T, 2].
+
+    Where it is not to be seen it stays where it was.
+    """
+    middles: list[NDArray[np.float64]] = []
+    for picture in pictures:
+        x, y, w, h = cv2.boundingRect(np.ascontiguousarray(picture[..., 3]))
+        seen = w > 0 or not middles
+        middles.append(np.array([x + w / 2, y + h / 2]) if seen else middles[-1])
+    return (np.stack(middles) - middles[0]).astype(np.float32)

@@ -58,7 +58,6 @@ TRAINING_SEQUENCES = (
 DAVIS_TRAIN = "davis2016-train"
 """The folder of both, beneath the data's."""
 PHOTOGRAPH_FOLDERS = ("bsds500", "clothing")
-MAX_PHOTOGRAPH_HEIGHT = 360  # pixels; what is upright and larger is brought to it
 # Colour photographs that the scikit-image package itself carries (no download).
 SAMPLE_PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "color.png")
 SAMPLE_TEXTURES = ("brick.png", "grass.png", "gravel.png")
@@ -172,13 +171,14 @@ def load_material(
     data_root: Path | None,
     *,
     max_photographs: int | None = None,
+    folders: tuple[str, ...] = PHOTOGRAPH_FOLDERS,
     sequences: tuple[str, ...] = TRAINING_SEQUENCES,
 ) -> Material:
     """Loads what is there: scikit-image's samples always, photographs with regions and real
     sequences where they are found.
 
     data_root: the folder that holds ``bsds500``, ``clothing`` and ``davis2016-train``, or None.
-    max_photographs: most of each folder.
+    max_photographs: most of each of the folders, which hold photographs.
     Raises MaterialError when a sequence is asked for that is not for training.
     """
     refused = sorted(set(sequences) - set(TRAINING_SEQUENCES))
@@ -190,7 +190,7 @@ def load_material(
     photographs = load_samples()
     real: list[Sequence] = []
     if data_root is not None and data_root.is_dir():
-        for folder in PHOTOGRAPH_FOLDERS:
+        for folder in folders:
             paths = sorted((data_root / folder / "images").glob("*.jpg"))[:max_photographs]
             photographs += [load_photograph(path) for path in paths]
         davis = data_root / DAVIS_TRAIN
@@ -201,14 +201,7 @@ def load_material(
 
 def load_photograph(path: Path) -> Photograph:
     """A photograph images/NAME.jpg with its regions, which lie at regions/NAME.png."""
-    image = read_rgb(path)
-    regions = read_grey(path.parent.parent / "regions" / f"{path.stem}.png")
-    scale = MAX_PHOTOGRAPH_HEIGHT / min(image.shape[0], 4 / 3 * image.shape[1])
-    if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        size = image.shape[1], image.shape[0]
-        regions = cv2.resize(regions, size, interpolation=cv2.INTER_NEAREST)
-    return Photograph(image.astype(np.uint8, copy=False), regions.astype(np.uint8, copy=False))
+    return Photograph(read_rgb(path), read_grey(path.parents[1] / "regions" / f"{path.stem}.png"))
 
 
 def fractal_texture(rng: np.random.Generator, height: int, width: int) -> UInt8Array:
@@ -253,6 +246,22 @@ def blob_mask(rng: np.random.Generator, size: int) -> UInt8Array:
     points *= 0.48 * size / np.abs(points).max()
     mask = np.zeros((size, size), np.uint8)
     cv2.fillPoly(mask, [np.round(points + size / 2).astype(np.int32)], 255)
+    return mask
+
+
+def thin_mask(rng: np.random.Generator, size: int) -> UInt8Array:
+    """A few rods and rings that hang together, uint8 [size, size] with 0 or 255."""
+    mask = np.zeros((size, size), np.uint8)
+    thickness = max(2, round(size * rng.uniform(0.03, 0.1)))
+    inside = thickness, size - thickness
+    here = rng.integers(*inside, 2)
+    for _ in range(int(rng.integers(1, 6))):
+        there = rng.integers(*inside, 2)
+        cv2.line(mask, here.tolist(), there.tolist(), (255,), thickness)
+        if rng.random() < 0.35:
+            radius = int(rng.uniform(0.08, 0.25) * size)
+            cv2.circle(mask, there.tolist(), radius, (255,), thickness)
+        here = there
     return mask
 
 

@@ -7,14 +7,17 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from training.compose import MIN_TARGET_PIXELS, ComposeConfig, Composer
-from training.layers import CutOut, frame_indices
+from training.layers import LONGEST_GAP, CutOut, frame_indices
 from training.material import (
-    HELD_OUT_SEQUENCES,
+    DAVIS_TRAIN,
     TRAINING_SEQUENCES,
+    TUNING_SEQUENCES,
     Material,
     MaterialError,
     blob_mask,
@@ -22,6 +25,7 @@ from training.material import (
     choose_thing,
     load_material,
     load_sequence,
+    thin_mask,
 )
 
 EVERYTHING = ComposeConfig(
@@ -36,6 +40,34 @@ EVERYTHING = ComposeConfig(
     bridge_share=0.5,
     smallest=0.3,
 )
+
+
+BEAR_FRAMES, BEAR_SIDE = 30, 20
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A square that crosses a sequence, and a photograph of each kind."""
+    davis = tmp_path / DAVIS_TRAIN
+    for kind in ("JPEGImages", "Annotations"):
+        (davis / kind / "360p" / "bear").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    ground = cv2.resize(rng.integers(0, 255, (9, 16, 3), np.uint8), (160, 90))
+    for index in range(BEAR_FRAMES):
+        image, mask = ground.copy(), np.zeros((90, 160), np.uint8)
+        there = np.s_[30 : 30 + BEAR_SIDE, 4 * index : 4 * index + BEAR_SIDE]
+        image[there], mask[there] = (20, 60, 200), 255
+        cv2.imwrite(str(davis / f"JPEGImages/360p/bear/{index:05d}.jpg"), image)
+        cv2.imwrite(str(davis / f"Annotations/360p/bear/{index:05d}.png"), mask)
+    for folder, shape in (("bsds500", (90, 120)), ("clothing", (480, 320))):
+        for kind in ("images", "regions"):
+            (tmp_path / folder / kind).mkdir(parents=True)
+        image = cv2.resize(ground, shape[::-1])
+        regions = np.zeros(shape, np.uint8)
+        regions[20:60, 30:70] = 7
+        cv2.imwrite(str(tmp_path / folder / "images" / "1.jpg"), image)
+        cv2.imwrite(str(tmp_path / folder / "regions" / "1.png"), regions)
+    return tmp_path
 
 
 @pytest.mark.parametrize("objects", [1, 2, 3])
@@ -83,15 +115,104 @@ def test_a_bridge_hides_its_target_in_some_clips(material: Material) -> None:
     assert (areas.min(axis=1) < 0.2 * areas[:, 0]).sum() >= 4
 
 
-def test_held_out_sequences_are_refused() -> None:
-    assert not set(HELD_OUT_SEQUENCES) & set(TRAINING_SEQUENCES)
-    with pytest.raises(MaterialError, match="held out"):
-        load_material(None, sequences=("camel",))
+VALIDATION_SEQUENCES = (
+    *("blackswan", "bmx-trees", "breakdance", "camel", "car-roundabout", "car-shadow", "cows"),
+    *("dance-twirl", "dog", "drift-chicane", "drift-straight", "goat", "horsejump-high"),
+    *("kite-surf", "libby", "motocross-jump", "paragliding-launch", "parkour", "scooter-black"),
+    "soapbox",
+)
+"""DAVIS 2016's."""
 
 
-def test_a_missing_sequence_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MaterialError, match="dog"):
-        load_sequence(tmp_path, "dog")
+@pytest.mark.parametrize("name", [*VALIDATION_SEQUENCES, *TUNING_SEQUENCES])
+def test_what_is_measured_on_is_refused(name: str) -> None:
+    assert name not in TRAINING_SEQUENCES
+    with pytest.raises(MaterialError, match=f"'{name}'.* never trained on"):
+        load_material(None, sequences=(TRAINING_SEQUENCES[0], name))
+
+
+def test_a_missing_sequence_is_named(data: Path) -> None:
+    with pytest.raises(MaterialError, match=r"there is no .*JPEGImages/360p/hike"):
+        load_sequence(data / DAVIS_TRAIN, "hike")
+    (data / DAVIS_TRAIN / "Annotations/360p/bear/00003.png").unlink()
+    with pytest.raises(MaterialError, match=r"'bear' is incomplete.*00003\.png"):
+        load_sequence(data / DAVIS_TRAIN, "bear")
+
+
+def test_material_is_read_as_its_folders_hold_it(data: Path, material: Material) -> None:
+    real = load_material(data, sequences=("bear",))
+    (bear,) = real.sequences
+    assert len(bear) == BEAR_FRAMES
+    picture = bear.picture(4)
+    assert picture.shape == (90, 160, 4)
+    assert set(np.unique(picture[..., 3])) == {0, 255}
+    assert np.count_nonzero(picture[..., 3]) == BEAR_SIDE**2
+    inside = picture[picture[..., 3] > 0][:, :3].mean(0)
+    np.testing.assert_allclose(inside, (200, 60, 20), atol=12)  # in the order red, green, blue
+    assert len(real.photographs) == len(material.photographs) + 2
+    upright = real.with_regions[-1]
+    assert upright.image.shape == (480, 320, 3)
+    assert upright.regions is not None
+    assert upright.regions.shape == (480, 320)
+    assert set(np.unique(upright.regions)) == {0, 7}
+
+
+def test_the_view_of_a_real_clip_may_follow_its_object(data: Path) -> None:
+    real = load_material(data, sequences=("bear",))
+
+    def seen(**settings: float) -> NDArray[np.float64]:
+        config = ComposeConfig(size=96, frames=6, real_share=1.0, hiding_share=0, **settings)
+        clips = [Composer(real, config).compose((1, i), objects=1) for i in range(8)]
+        return np.array([(clip.labels == 1).mean((1, 2)) for clip in clips])
+
+    followed, left = seen(follow_share=1.0), seen()
+    assert (followed[:, -1] > 0).mean() >= (left[:, -1] > 0).mean()
+    assert followed.mean() > 1.5 * left.mean()
+
+
+def test_a_target_may_leave_and_come_back_elsewhere(material: Material) -> None:
+    config = ComposeConfig(
+        size=96, frames=8, absence_share=1.0, hiding_share=0, occluder_share=0, smallest=0.3
+    )
+    clips = [Composer(material, config).compose((2, i), objects=1) for i in range(6)]
+    for clip in clips:
+        areas = (clip.labels == 1).sum((1, 2))
+        assert (areas == 0).any()
+    returned = [clip for clip in clips if (clip.labels[-1] == 1).any()]
+    assert len(returned) >= 4
+    moved = [_middle(clip.labels[-1]) - _middle(clip.labels[0]) for clip in returned]
+    assert np.mean([np.linalg.norm(way) for way in moved]) > 12
+
+
+def test_a_clip_may_cut_to_another_scene_and_back(material: Material) -> None:
+    plain = ComposeConfig(size=96, frames=8, hiding_share=0, smallest=0.3)
+    found = 0
+    for number in range(6):
+        clip = Composer(material, replace(plain, cut_share=1.0)).compose((9, number), objects=1)
+        away = np.flatnonzero((clip.labels == 1).sum((1, 2)) == 0)
+        assert len(away)
+        assert (np.diff(away) == 1).all()
+        jumps = np.abs(np.diff(clip.frames.astype(float), axis=0)).mean((1, 2, 3))
+        found += jumps[away[0] - 1] > 2 * np.median(jumps)
+    assert found >= 5
+
+
+def test_thin_shapes_are_masks_and_thin() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        shape = thin_mask(rng, 64)
+        assert set(np.unique(shape)) == {0, 255}
+        depth = cv2.distanceTransform(np.pad(shape, 1), cv2.DIST_L2, 3).max()
+        assert 1 <= depth <= 16
+        assert np.count_nonzero(shape) < 0.5 * shape.size
+    thin = ComposeConfig(size=96, frames=3, thin_share=1.0, in_place_share=0, look_alike_share=0)
+    clip = Composer(load_material(None), thin).compose((0,), objects=1)
+    target = (clip.labels[0] == 1).astype(np.uint8)
+    assert cv2.distanceTransform(target, cv2.DIST_L2, 3).max() < 10
+
+
+def _middle(labels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    return np.argwhere(labels == 1).mean(0)
 
 
 def test_regions_and_shapes_are_masks() -> None:
@@ -129,6 +250,7 @@ def test_a_thing_is_all_that_hangs_together_before_the_background() -> None:
 
 def test_frame_numbers_stay_inside_and_run_one_way() -> None:
     rng = np.random.default_rng(1)
+    widest = 0
     for length, count in ((40, 8), (10, 8), (90, 3)):
         for _ in range(50):
             indices = frame_indices(rng, length, count)
@@ -137,6 +259,8 @@ def test_frame_numbers_stay_inside_and_run_one_way() -> None:
             assert indices.min() >= 0
             assert indices.max() < length
             assert (steps > 0).all() or (steps < 0).all()
+            widest = max(widest, int(np.abs(steps).max()))
+    assert widest == LONGEST_GAP
 
 
 def test_a_cut_out_of_one_picture_serves_every_frame() -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lazyxmem_ros.xmem import CheckpointError, NetworkConfig, XMem, load_network, save_network
+from lazyxmem_ros.xmem import (
+    CheckpointError,
+    EncoderConfig,
+    NetworkConfig,
+    XMem,
+    load_network,
+    save_network,
+)
 
 State = dict[str, torch.Tensor]
 
@@ -28,6 +35,24 @@ def test_smaller_network_of_the_same_plan(small_network: XMem, tmp_path: Path) -
     loaded = load_network(tmp_path / "small.pth")
     assert loaded.config == small_network.config
     assert same(loaded.state_dict(), small_network.state_dict())
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        EncoderConfig("inverted", 8, (1, 2, 2, 3, 1), (4, 8, 8, 12, 16)),
+        EncoderConfig("inverted", 4, (2, 1, 1, 1, 2), (8, 8, 12, 12, 12)),
+        EncoderConfig("bottleneck", 8, (1, 2, 1), (4, 4, 8)),
+        EncoderConfig("basic", 8, (2, 1, 3), (8, 8, 16)),
+    ],
+)
+def test_every_kind_of_encoder_is_known_from_its_entries(
+    small_network: XMem, encoder: EncoderConfig
+) -> None:
+    config = replace(small_network.config, key_encoder=encoder)
+    assert load_network(XMem(config).state_dict()).config == config
+    config = replace(small_network.config, value_encoder=encoder)
+    assert load_network(XMem(config).state_dict()).config == config
 
 
 @pytest.mark.parametrize("wrapper", ["network", "state_dict"])
