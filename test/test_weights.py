@@ -17,7 +17,7 @@ from lazyxmem_ros.cli import main
 from lazyxmem_ros.lazy import calibration_beside
 from lazyxmem_ros.weights import WeightsError
 from training import calibrate
-from training.material import HELD_OUT_SEQUENCES, TRAINING_SEQUENCES
+from training.material import DAVIS_TRAIN, TUNING_SEQUENCES
 
 CONTENT = bytes(range(256)) * 8
 
@@ -152,11 +152,11 @@ def test_the_embedded_tracker_has_its_calibration() -> None:
 @pytest.fixture
 def sequences(tmp_path: Path) -> Path:
     """A folder with a frame of every sequence; nobody looks at them here."""
-    davis = tmp_path / "data" / "davis2016-dev"
-    for name in (*TRAINING_SEQUENCES, *HELD_OUT_SEQUENCES):
-        for kind in ("JPEGImages", "Annotations"):
-            (davis / kind / "480p" / name).mkdir(parents=True)
-        (davis / "JPEGImages" / "480p" / name / "00000.jpg").touch()
+    davis = tmp_path / "data" / DAVIS_TRAIN
+    for name in TUNING_SEQUENCES:
+        for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
+            (davis / kind / "360p" / name).mkdir(parents=True)
+            (davis / kind / "360p" / name / f"00000.{suffix}").touch()
     return davis.parent
 
 
@@ -194,12 +194,10 @@ def test_calibrating_says_what_is_missing(
 
     assert "lazyxmem weights fetch xmem-s012" in fault("xmem-s012")
     assert "no weights file" in fault(str(tmp_path / "none.pth"))
-    assert "davis2016-dev: there is no such file or folder" in fault(
-        "tracker", "--data", str(tmp_path / "nowhere")
-    )
-    (lost,) = (sequences / "davis2016-dev/JPEGImages/480p/libby").iterdir()
+    nowhere = fault("tracker", "--data", str(tmp_path / "nowhere"))
+    assert f"there is no {tmp_path}/nowhere/{DAVIS_TRAIN}/JPEGImages/360p" in nowhere
+    (lost,) = (sequences / DAVIS_TRAIN / "Annotations/360p/soccerball").iterdir()
     lost.unlink()
-    lost.parent.rmdir()
     told = fault("tracker", "--data", str(sequences))
-    assert "no sequence libby" in told
+    assert "the sequence 'soccerball' is incomplete" in told
     assert "training/README.md" in told

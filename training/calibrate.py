@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The predicted IoU and the thresholds that suit given weights, from what they were trained on.
+"""The predicted IoU and the thresholds that suit given weights, from the tuning sequences.
 
     tools/run python -m training.calibrate lazyxmem_ros/weights/tracker.safetensors
     tools/run python -m training.calibrate xmem-s012 --max-internal-size 480
 
-The tracker follows each training sequence of davis2016-dev (never the held-out three) in several
-views - as it is; every third frame; dark and noisy; blurred and mirrored; with a person's help now
-and then - and generated clips in which the target hides or meets a look-alike. From these frames
-come
+The tracker follows the sequences of DAVIS 2016's training set that are kept for this, in several
+views - as they are; every third frame; dark and noisy; blurred and mirrored; with a person's help
+now and then - and generated clips in which the target hides or meets a look-alike. From these
+frames come
 
 - the weights of the predicted IoU (`lazyxmem_ros.lazy.predicted_iou`): a logistic regression on the
   true IoU, every sequence counting the same;
@@ -19,7 +19,7 @@ come
 
 Written beside the weights, as x.calibration.json; the tracker uses the predicted IoU, and whoever
 wants the thresholds sets them as parameters. How honest both are is printed for sequences that
-the fit has not seen: each training sequence is left out in turn, then come the held-out three.
+the fit has not seen: each is left out in turn.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ from rich.table import Table
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.evaluation.figures import reliability_figure, save_figure
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.tables import calibration_error, honesty
@@ -57,8 +55,8 @@ from lazyxmem_ros.lazy import (
 )
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import XMemTracker, load_network
-from training.material import HELD_OUT_SEQUENCES, TRAINING_SEQUENCES
-from training.measure import Frame, trials
+from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, MaterialError, load_sequence
+from training.measure import Frame, real_frames, trials
 
 WELL = 0.7
 """IoU from which a frame counts as tracked well."""
@@ -160,30 +158,27 @@ def follow(tracker: XMemTracker, frames: Iterator[Frame], view: View) -> pd.Data
     return pd.DataFrame(rows, columns=["iou", "entropy", "rate", *NAMES])
 
 
-def real_frames(davis: Path, name: str) -> Iterator[Frame]:
-    """A sequence of davis2016-dev; its object's label is 1."""
-    (sequence,) = open_dataset(davis, DatasetOptions(sequences=(name,)))
-    for sample in sequence.samples():
-        if sample.image is not None:
-            labels = None if sample.truth is None else (sample.truth > 0).astype(np.uint8)
-            yield sample.image, labels
+def watch(tracker: XMemTracker, data: Path) -> pd.DataFrame:
+    """All frames of the tuning sequences in all views, and of generated clips.
 
-
-def watch(
-    tracker: XMemTracker, data: Path, names: Sequence[str], views: Sequence[View], clips: int
-) -> pd.DataFrame:
-    """All frames of the sequences in all views, and of generated clips."""
+    Raises MaterialError unless every sequence is there, before any is followed.
+    """
     parts = []
+    try:
+        sequences = [load_sequence(data / DAVIS_TRAIN, name) for name in TUNING_SEQUENCES]
+    except MaterialError as error:
+        raise MaterialError(
+            f"{error}. training/README.md says under Data what is needed; --data names its folder"
+        ) from error
     with Progress() as progress:
-        task = progress.add_task("following", total=len(names) * len(views) + 2 * clips)
-        for name in names:
-            for view in views:
-                frames = real_frames(data / "davis2016-dev", name)
-                part = follow(tracker, frames, view)
-                parts.append(part.assign(sequence=name, view=view.name))
+        task = progress.add_task("following", total=len(sequences) * len(VIEWS) + 2 * CLIPS)
+        for sequence in sequences:
+            for view in VIEWS:
+                part = follow(tracker, real_frames(sequence), view)
+                parts.append(part.assign(sequence=sequence.name, view=view.name))
                 progress.advance(task)
         for kind in ("hidden", "look-alike"):
-            for _, frames in trials(data, kind, seed=CLIP_SEED, count=clips):
+            for _, frames in trials(data, kind, seed=CLIP_SEED, count=CLIPS):
                 parts.append(follow(tracker, frames, VIEWS[0]).assign(sequence=kind, view="clip"))
                 progress.advance(task)
     return pd.concat(parts, ignore_index=True)
@@ -267,7 +262,7 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("weights", help="a path, or a name that `lazyxmem weights list` shows")
     parser.add_argument(
-        "--data", type=Path, default=DATA, help="holds davis2016-dev (default: %(default)s)"
+        "--data", type=Path, default=DATA, help=f"holds {DAVIS_TRAIN} (default: %(default)s)"
     )
     parser.add_argument(
         "--max-internal-size",
@@ -287,37 +282,23 @@ def main(given: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check_data(davis: Path) -> None:
-    """Raises DatasetError unless every sequence is there: following them takes long."""
-    names = (*TRAINING_SEQUENCES, *HELD_OUT_SEQUENCES)
-    try:
-        open_dataset(davis, DatasetOptions(sequences=names))
-    except DatasetError as error:
-        raise DatasetError(
-            f"{error}. training/README.md says under Data what is needed; --data names its folder"
-        ) from error
-
-
 def calibrate(arguments: argparse.Namespace, console: Console) -> None:
-    """Measure, fit, write and print. Raises WeightsError, DatasetError and what else may fail."""
+    """Measure, fit, write and print. Raises WeightsError, MaterialError and what else may fail."""
     weights = locate(arguments.weights)
-    check_data(arguments.data / "davis2016-dev")
     tracker = XMemTracker(
         load_network(weights),
         device=arguments.device,
         max_internal_size=arguments.max_internal_size,
         precision="auto",
     )
-    frames = watch(tracker, arguments.data, TRAINING_SEQUENCES, VIEWS, CLIPS)
-    held_out = watch(tracker, arguments.data, HELD_OUT_SEQUENCES, VIEWS[:1], 0)
+    frames = watch(tracker, arguments.data)
     model = fit(frames)
     frames["predicted"] = left_out(frames)
-    held_out["predicted"] = predicted(model, held_out)
     found = thresholds(frames)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    pd.concat([frames, held_out]).to_csv(arguments.out / "frames.csv", index=False)
+    frames.to_csv(arguments.out / "frames.csv", index=False)
     about = {
-        "sequences": [*TRAINING_SEQUENCES, "hidden", "look-alike"],
+        "sequences": [*TUNING_SEQUENCES, "hidden", "look-alike"],
         "frames": len(frames),
         "max_internal_size": arguments.max_internal_size,
         "command": "python -m training.calibrate",
@@ -330,18 +311,14 @@ def calibrate(arguments: argparse.Namespace, console: Console) -> None:
     for name, part in frames.groupby("sequence"):
         _honesty_row(table, str(name), part)
     _honesty_row(table, "all of these, each left out", frames)
-    for name, part in held_out.groupby("sequence"):
-        _honesty_row(table, str(name), part)
-    _honesty_row(table, "the held-out three", held_out)
     console.print(table)
     console.print("ROC: area under the curve for IoU < 0.5. Thresholds that these frames suggest:")
     for name, value in found.items():
         console.print(f"  {name}: {value:.2f}")
-    shown = pd.concat(
-        [frames.assign(method="training, left out"), held_out.assign(method="held out")]
-    ).rename(columns={"predicted": "predicted_iou", "iou": "j"})
+    shown = frames.assign(method="each sequence left out", scored=True)
+    shown = shown.rename(columns={"predicted": "predicted_iou", "iou": "j"})
     picture = arguments.out / "reliability.png"
-    save_figure(picture, reliability_figure(shown.assign(scored=True)))
+    save_figure(picture, reliability_figure(shown))
     console.print(f"{calibration_path(weights)} and {picture} are written")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,10 +25,18 @@ from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
 from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, iou_predictor_of
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 from training.compose import ComposeConfig, Composer
-from training.material import HELD_OUT_SEQUENCES, TRAINING_SEQUENCES, load_material
+from training.material import (
+    DAVIS_TRAIN,
+    TRAINING_SEQUENCES,
+    TUNING_SEQUENCES,
+    Sequence,
+    load_material,
+    load_sequence,
+)
 
 TRIAL_SEED = 2 * 10**6  # trials are never trained on
 TRIALS = 10
+TRIAL_PHOTOGRAPHS = ("bsds500",)  # other ones would make other trials
 TRIAL_FRAMES = 30
 HIDDEN_FRAMES = 60  # 2 s at 30 frames/s, besides those on which the target passes under the strip
 LEAST_CONTRAST = 20.0  # in CIELAB; 2 is just noticeable
@@ -101,8 +109,20 @@ def track(
     return Result(name, np.array(scores_j), np.array(scores_f), count / spent)
 
 
-def _real(path: Path, names: Sequence[str] = ()) -> Iterator[tuple[str, Iterator[Frame]]]:
-    for sequence in open_dataset(path, DatasetOptions(sequences=tuple(names))):
+def real_frames(sequence: Sequence) -> Iterator[Frame]:
+    """A sequence of DAVIS 2016's training set; its object's label is 1."""
+    for index in range(len(sequence)):
+        picture = sequence.picture(index)
+        yield picture[..., :3], (picture[..., 3] > 0).astype(np.uint8)
+
+
+def _of_training_set(data: Path, names: tuple[str, ...]) -> Iterator[tuple[str, Iterator[Frame]]]:
+    for name in names:
+        yield name, real_frames(load_sequence(data / DAVIS_TRAIN, name))
+
+
+def _validation(data: Path) -> Iterator[tuple[str, Iterator[Frame]]]:
+    for sequence in open_dataset(data / "davis2016-dev", DatasetOptions()):
         frames = ((s.image, s.truth) for s in sequence.samples() if s.image is not None)
         yield sequence.name, frames
 
@@ -145,7 +165,9 @@ def trials(
     in which its mean colour differs from that around it, so that a person could follow it; which
     ones these are is decided by picture and ground truth alone.
     """
-    material = load_material(data if data.is_dir() else None, sequences=())
+    material = load_material(
+        data if data.is_dir() else None, folders=TRIAL_PHOTOGRAPHS, sequences=()
+    )
     config = ComposeConfig(
         size=240,
         frames=TRIAL_FRAMES,
@@ -193,10 +215,10 @@ def contrast(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
 
 def sets_of(data: Path) -> dict[str, Callable[[], Iterator[tuple[str, Iterator[Frame]]]]]:
     """The sets that can be measured, by name."""
-    davis = data / "davis2016-dev"
     return {
-        "held-out": lambda: _real(davis, HELD_OUT_SEQUENCES),
-        "trained-on": lambda: _real(davis, TRAINING_SEQUENCES),
+        "tuning": lambda: _of_training_set(data, TUNING_SEQUENCES),
+        "trained-on": lambda: _of_training_set(data, TRAINING_SEQUENCES),
+        "validation": lambda: _validation(data),
         "several-real": lambda: _there_and_back(data),
         "scene": _scene,
         "hidden": lambda: trials(data, "hidden"),
@@ -211,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--sets", nargs="+", default=["held-out", "scene"])
+    parser.add_argument("--sets", nargs="+", default=["tuning", "scene"])
     parser.add_argument("--every", type=int, default=1, help="track every n-th frame only")
     parser.add_argument("--internal-size", type=int, default=240, help="short side inside, pixels")
     parser.add_argument("--plain", action="store_true", help="XMem alone")

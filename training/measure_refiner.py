@@ -26,11 +26,11 @@ from rich.progress import track
 from lazyxmem_ros.correction import Corrector, Prompt, make_corrector
 from lazyxmem_ros.correction.base import BoolMask, box_of_mask
 from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.simulated_operator import largest_error
 from training.compose import ComposeConfig, Composer
-from training.material import HELD_OUT_SEQUENCES, load_material
+from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, load_material, load_sequence
+from training.measure import TRIAL_PHOTOGRAPHS
 
 FRAME_STEP = 10
 """Every which frame of the real sequences is measured."""
@@ -55,20 +55,21 @@ class Scene:
 
 
 def real_scenes(data: Path) -> Iterator[Scene]:
-    """Every tenth frame of the held-out sequences; the neighbour is a patch of their background."""
-    options = DatasetOptions(sequences=HELD_OUT_SEQUENCES)
-    for sequence in open_dataset(data / "davis2016-dev", options):
-        for sample in sequence.samples():
-            if sample.image is None or sample.truth is None or sample.index % FRAME_STEP:
-                continue
-            truth = sample.truth > 0
+    """Every tenth frame of the tuning sequences; the neighbour is a patch of their background."""
+    for name in TUNING_SEQUENCES:
+        sequence = load_sequence(data / DAVIS_TRAIN, name)
+        for index in range(0, len(sequence), FRAME_STEP):
+            picture = sequence.picture(index)
+            truth = picture[..., 3] > 0
             if truth.any():
-                yield Scene(sample.image, truth, patch_beside(truth))
+                yield Scene(picture[..., :3], truth, patch_beside(truth))
 
 
 def generated_scenes(data: Path) -> Iterator[Scene]:
     """Frames of composed clips with two targets, from seeds that no training uses."""
-    material = load_material(data if data.is_dir() else None, sequences=())
+    material = load_material(
+        data if data.is_dir() else None, folders=TRIAL_PHOTOGRAPHS, sequences=()
+    )
     config = ComposeConfig(
         size=GENERATED_SIDE, frames=2, real_share=0, hiding_share=0, min_target_share=0.01
     )
@@ -224,8 +225,8 @@ def main() -> None:
             )
         )
     sets = {"generated frames": generated_scenes}
-    if (arguments.data / "davis2016-dev").is_dir():
-        sets = {"held-out real frames": real_scenes, **sets}
+    if (arguments.data / DAVIS_TRAIN).is_dir():
+        sets = {"real frames of the tuning sequences": real_scenes, **sets}
     for name, scenes_of in sets.items():
         scenes = list(scenes_of(arguments.data))
         rows = pd.concat([measure(corrector, scenes, console) for corrector in correctors])
