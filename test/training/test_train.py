@@ -8,16 +8,18 @@ import dataclasses
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lazyxmem_ros.xmem import load_network
-from training import smoke
-from training.config import ConfigError, Stage, load_tracker_training
+from lazyxmem_ros.xmem import EncoderConfig, load_network
+from lazyxmem_ros.xmem.network import KeyEncoder
+from training import smoke, train_tracker
+from training.config import ConfigError, Stage, TrackerTraining, load_tracker_training
 from training.loop import Batches, run
-from training.material import Material
+from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, Material
 from training.rollout import (
     STILL_TIMES,
     random_plan,
@@ -25,7 +27,14 @@ from training.rollout import (
     regular_plan,
     tracking_loss,
 )
-from training.train_tracker import Trainer, compose_batch
+from training.train_tracker import (
+    TUNING_GAP,
+    TUNING_SIZE,
+    Batch,
+    Trainer,
+    compose_batch,
+    tuning_clips,
+)
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 SMALL = dataclasses.replace(
@@ -107,6 +116,88 @@ def test_frozen_batch_norm_keeps_its_statistics(material: Material) -> None:
         torch.testing.assert_close(buffer, before[name], msg=name)
 
 
+@pytest.fixture
+def pretrained(monkeypatch: pytest.MonkeyPatch) -> TrackerTraining:
+    """A run whose encoder starts from weights of somebody's, here of noise."""
+    encoder = EncoderConfig("inverted", 8, (1, 1, 1, 1, 1), (8, 8, 8, 8, 16))
+    network = dataclasses.replace(SMALL.network, key_encoder=encoder)
+    monkeypatch.setattr(train_tracker, "lite0_state", dict)
+
+    def start(encoder: KeyEncoder, _: dict[str, torch.Tensor]) -> None:
+        for parameter in encoder.parameters():
+            torch.nn.init.normal_(parameter, 0.1, 0.2)
+
+    monkeypatch.setattr(train_tracker, "start_from_lite0", start)
+    return dataclasses.replace(
+        SMALL, network=network, pretrained="efficientnet-lite0", encoder_rate=0.1
+    )
+
+
+def moved(trainer: Trainer, batch: Batch) -> dict[str, float]:
+    """How far a step moves each entry of the network, the largest of its numbers."""
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.train_step(batch)
+    after = trainer.network.state_dict()
+    return {name: float((after[name] - value).abs().max()) for name, value in before.items()}
+
+
+def test_a_pretrained_encoder_learns_slower_and_keeps_its_statistics(
+    material: Material, pretrained: TrackerTraining
+) -> None:
+    trainer = Trainer(pretrained, material, CPU)
+    far = moved(trainer, compose_batch(pretrained, material, 0))
+    rate = pretrained.rate_at(0)
+    # AdamW's first step is the rate itself wherever there is a gradient.
+    assert far["decoder.pred.weight"] == pytest.approx(rate, rel=0.02)
+    assert far["key_encoder.layer3.1.conv3.weight"] == pytest.approx(0.1 * rate, rel=0.02)
+    assert far["key_encoder.conv1.weight"] == pytest.approx(0.1 * rate, rel=0.02)
+    statistics = [name for name in far if "running" in name]
+    assert not any(far[name] for name in statistics if name.startswith("key_encoder."))
+    assert all(far[name] for name in statistics if name.startswith("value_encoder."))
+
+
+def test_a_stage_may_leave_the_early_layers_alone(
+    material: Material, pretrained: TrackerTraining
+) -> None:
+    stages = tuple(
+        dataclasses.replace(stage, freeze_early=early)
+        for stage, early in zip(pretrained.stages, (True, False), strict=True)
+    )
+    config = dataclasses.replace(pretrained, stages=stages, weight_decay=0.0)
+    trainer = Trainer(config, material, CPU, parts=2)
+    early = ("key_encoder.conv1", "key_encoder.bn1", "key_encoder.res2")
+    far = moved(trainer, compose_batch(config, material, 0))
+    assert not any(far[name] for name in far if name.startswith(early))
+    assert far["key_encoder.layer2.0.conv3.weight"]
+    trainer.step = stages[0].steps
+    far = moved(trainer, compose_batch(config, material, trainer.step))
+    assert far["key_encoder.conv1.weight"]
+    assert far["key_encoder.res2.0.conv3.weight"]
+
+
+def test_tuning_clips_are_scored_and_written_down(material: Material, tmp_path: Path) -> None:
+    assert tuning_clips(tmp_path) == []
+    davis = tmp_path / "data" / DAVIS_TRAIN
+    for name in TUNING_SEQUENCES:
+        for kind in ("JPEGImages", "Annotations"):
+            (davis / kind / "360p" / name).mkdir(parents=True)
+        for index in range(TUNING_GAP + 1):
+            mask = np.zeros((36, 64), np.uint8)
+            mask[8:20, index : index + 12] = 255
+            cv2.imwrite(str(davis / f"JPEGImages/360p/{name}/{index:05d}.jpg"), mask)
+            cv2.imwrite(str(davis / f"Annotations/360p/{name}/{index:05d}.png"), mask)
+    clips = tuning_clips(tmp_path / "data")
+    assert len(clips) == len(TUNING_SEQUENCES)
+    assert clips[0].frames.shape == (2, *TUNING_SIZE, 3)
+    assert set(np.unique(clips[0].labels)) == {0, 1}
+    config = dataclasses.replace(SMALL, validation_every=1)
+    trainer = run(Trainer(config, material, CPU, tuning=clips[:1]), tmp_path, workers=0, stop_at=1)
+    assert 0 <= trainer.tune() <= 1
+    with (tmp_path / "curve.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["tuning_j"]) == pytest.approx(trainer.tune(), abs=1e-4)
+
+
 def test_memory_reads_the_value_of_the_nearest_key() -> None:
     key = torch.tensor([[[10.0, -10.0, 0.0], [0.0, 0.0, 10.0]]])
     value = torch.tensor([[[[1.0, 2.0, 3.0]]]])
@@ -174,6 +265,11 @@ STAGE = "steps: 1, size: 64, frames: 2, batch: 1"
         ("{key_dims: 3}", STAGE, "key_dims"),
         ("{key_dim: '3'}", STAGE, "network: key_dim must be int, not '3'"),
         ("{decoder_dims: [8, 8]}", STAGE, r"decoder_dims must be tuple\[int, int, int\]"),
+        (
+            "{key_encoder: {block: inverted, stem: 8, blocks: [1, 1, 1], widths: [8, 8, 8]}}",
+            STAGE,
+            r"network.key_encoder: an encoder of inverted blocks needs 5 numbers of blocks",
+        ),
         ("{}", "steps: 1, size: 60, frames: 2, batch: 1", "multiple of 16"),
         ("{}", f"{STAGE}, bootstrap_share: no", r"must be float \| None, not False"),
         ("{}", f"{STAGE}, compose: {{smalest: 0.2}}", r"stages\[0\].compose: unknown .'smalest'"),
