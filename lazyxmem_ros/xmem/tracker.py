@@ -16,6 +16,7 @@ from torch import Tensor
 from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.xmem.device import autocast, resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import FrameError, MaskError, UnknownObjectError
+from lazyxmem_ros.xmem.folding import fold_batch_norm
 from lazyxmem_ros.xmem.frame import Closing, Frame
 from lazyxmem_ros.xmem.inputs import Inputs, check_masks, image_size
 from lazyxmem_ros.xmem.memory import Memory, MemoryConfig, MemoryState
@@ -72,8 +73,8 @@ class XMemTracker:
         """
         self.device = resolve_device(device)
         self._inputs = Inputs(self.device, max_internal_size)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network.to(self.device).eval()
+        self.network = fold_batch_norm(network.eval()).to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = config or MemoryConfig()
         self.max_internal_size = max_internal_size
         self.precision = resolve_precision(precision, self.device)

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network against the published one, part by part."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from lazyxmem_ros.xmem.network import XMem, aggregate, aggregate_logits
+from lazyxmem_ros.xmem.folding import fold_batch_norm
+from lazyxmem_ros.xmem.network import EncoderConfig, XMem, aggregate, aggregate_logits
 
 DATA = Path(__file__).parents[1] / "data"
 TOLERANCE = 1e-4  # of the largest magnitude
@@ -76,3 +79,45 @@ def test_aggregate_is_a_distribution() -> None:
     p = aggregate(torch.rand(3, 4, 5, generator=torch.manual_seed(0)))
     assert p.shape == (4, 4, 5)
     torch.testing.assert_close(p.sum(0), torch.ones(4, 5))
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        EncoderConfig("basic", 8, (2, 1, 1), (8, 8, 16)),
+        EncoderConfig("bottleneck", 8, (1, 1, 1), (4, 4, 8)),
+        EncoderConfig("inverted", 8, (1, 2, 1, 1, 1), (8, 8, 8, 12, 16)),
+    ],
+)
+def test_folded_normalisation_changes_nothing_but_rounding(
+    small_network: XMem, encoder: EncoderConfig
+) -> None:
+    torch.manual_seed(0)
+    config = replace(small_network.config, key_encoder=encoder, value_encoder=encoder)
+    network = XMem(config).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_var, module.weight):
+                nn.init.uniform_(tensor, 0.5, 2)
+            for tensor in (module.running_mean, module.bias):
+                nn.init.normal_(tensor)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    folded = fold_batch_norm(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert folded.decoder.pred.weight is network.decoder.pred.weight
+    assert fold_batch_norm(folded) is folded
+    image, masks = torch.randn(1, 3, 32, 48), torch.rand(1, 2, 32, 48)
+    with torch.inference_mode():
+        for mine, expected in zip(
+            _answers(folded, image, masks), _answers(network, image, masks), strict=True
+        ):
+            assert (mine - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def _answers(network: XMem, image: torch.Tensor, masks: torch.Tensor) -> list[torch.Tensor]:
+    features = network.encode_key(image)
+    hidden = masks.new_zeros(1, 2, network.config.hidden_dim, 2, 3)
+    value, _ = network.encode_value(image, features.f16, masks, hidden, deep_update=True)
+    return [*features, value]

@@ -288,7 +288,7 @@ def test_what_fails_on_the_way_changes_nothing(
     before = disturbed.frame.probabilities
     full = Mock(side_effect=torch.OutOfMemoryError("the device's memory is full"))
     with monkeypatch.context() as patch:
-        patch.setattr(tracker_module if part == "aggregate" else small_network, part, full)
+        patch.setattr(tracker_module if part == "aggregate" else disturbed.network, part, full)
         with pytest.raises(torch.OutOfMemoryError):
             call(disturbed)
     assert disturbed.object_ids == (1,)
