@@ -16,11 +16,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lazyxmem_ros.xmem.network import IMAGE_MEAN, IMAGE_STD, EncoderConfig, KeyEncoder
+from lazyxmem_ros.xmem.network import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    EncoderConfig,
+    InvertedResidual,
+    KeyEncoder,
+)
 
 LITE0 = EncoderConfig("inverted", 32, (1, 2, 2, 3, 3), (16, 24, 40, 80, 112))
 """The encoder that the weights fit."""
 
+STAGES = ("res2", "layer2", "layer3")
 FEATURE_SPREAD = (9.0, 7.5, 6.0)
 """About the standard deviation of its features on photographs, at strides 4, 8 and 16. They are
 brought to 1, which is what layers with fresh weights expect of what they are given."""
@@ -67,7 +74,7 @@ def start_from_lite0(encoder: KeyEncoder, state: Mapping[str, Tensor]) -> None:
         **{f"bn1.{k}": state[f"_bn0.{k}"] for k in ("weight", "bias", "running_var")},
         "bn1.running_mean": state["_bn0.running_mean"] - constant,
     }
-    for number, name in enumerate(_blocks(encoder)):
+    for number, (name, _) in enumerate(_blocks(encoder)):
         prefix = f"_blocks.{number}."
         for entry, value in state.items():
             if entry.startswith(prefix):
@@ -83,25 +90,20 @@ def start_from_lite0(encoder: KeyEncoder, state: Mapping[str, Tensor]) -> None:
 
 def _divide_features(encoder: KeyEncoder) -> None:
     """Divides what a stage gives by FEATURE_SPREAD, and makes up for it in what reads it inside."""
-    scale_in, channels_in = 1.0, 0
-    for stage, channels, spread in zip(
-        (encoder.res2, encoder.layer2, encoder.layer3),
-        encoder.config.channels,
-        FEATURE_SPREAD,
-        strict=True,
-    ):
-        for block in stage:
-            if block.expands and block.conv1.in_channels == channels_in:
-                block.conv1.weight *= scale_in
-            width = block.conv3.out_channels
-            if width == channels:
-                block.bn3.weight /= spread
-                block.bn3.bias /= spread
-                scale_in, channels_in = spread, width
+    spread, channels = 1.0, 0  # of what the block reads, where it was divided
+    for name, block in _blocks(encoder):
+        if block.expands and block.conv1.in_channels == channels:
+            block.conv1.weight.mul_(spread)
+        stage = STAGES.index(name.split(".")[0])
+        if block.conv3.out_channels == encoder.config.channels[stage]:
+            spread, channels = FEATURE_SPREAD[stage], block.conv3.out_channels
+            block.bn3.weight.div_(spread)
+            block.bn3.bias.div_(spread)
 
 
-def _blocks(encoder: KeyEncoder) -> Iterator[str]:
-    """Names of the encoder's blocks, from the image on."""
-    for stage in ("res2", "layer2", "layer3"):
-        for number in range(len(getattr(encoder, stage))):
-            yield f"{stage}.{number}"
+def _blocks(encoder: KeyEncoder) -> Iterator[tuple[str, InvertedResidual]]:
+    """The encoder's blocks with their names, from the image on."""
+    for stage in STAGES:
+        for number, block in enumerate(encoder.get_submodule(stage).children()):
+            assert isinstance(block, InvertedResidual)
+            yield f"{stage}.{number}", block

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from itertools import chain
 
 import torch
@@ -12,6 +11,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lazyxmem_ros.xmem.network import XMem
+
+PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))
+"""Names of convolutions and of the normalisations that follow them; the last are of shortcuts."""
 
 
 @torch.no_grad()
@@ -26,19 +28,10 @@ def fold_batch_norm(network: XMem) -> XMem:
     shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
     folded = copy.deepcopy(network, shared).eval()
     for parent in list(folded.modules()):
-        for convolution, normalisation in _pairs(parent):
-            fused = fuse_conv_bn_eval(
-                parent.get_submodule(convolution), parent.get_submodule(normalisation)
-            )
-            setattr(parent, convolution, fused)
-            setattr(parent, normalisation, nn.Identity())
+        children = dict(parent.named_children())
+        for first, second in PAIRS:
+            convolution, normalisation = children.get(first), children.get(second)
+            if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+                setattr(parent, first, fuse_conv_bn_eval(convolution, normalisation))
+                setattr(parent, second, nn.Identity())
     return folded
-
-
-def _pairs(parent: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of a module's convolutions and of the normalisations that follow them."""
-    children = dict(parent.named_children())
-    names = [(f"conv{n}", f"bn{n}") for n in (1, 2, 3)] + [("0", "1")]
-    for convolution, normalisation in names:
-        if isinstance(children.get(normalisation), nn.BatchNorm2d):
-            yield convolution, normalisation
