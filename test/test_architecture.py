@@ -38,7 +38,7 @@ ROS = (
 # What a room may import of the package, besides itself.
 ROOMS = {
     "xmem": set(),
-    "correction": {"xmem.device", "xmem.network"},
+    "correction": {"xmem.checkpoint", "xmem.device", "xmem.network"},
     "lazy": {"xmem", "correction.base"},
     "data": set(),
     "evaluation": {"xmem", "correction", "lazy", "data"},

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import lazyxmem_ros.xmem.device as compute
 from lazyxmem_ros.correction.refiner import load_refiner
-from lazyxmem_ros.correction.refiner_network import PRIOR, RefinerNetwork
+from lazyxmem_ros.correction.refiner_network import PRIOR, RefinerConfig, RefinerNetwork
 from lazyxmem_ros.xmem import XMem
 from training import loop
 from training.average import Average
@@ -89,8 +89,9 @@ class Trainer:
         self.config, self.material, self.device = config, material, device
         self.precision = compute.resolve_precision("auto", device)
         self.step, self.steps = 0, config.steps
-        self.network = RefinerNetwork()
-        start_from(self.network, embedded_tracker())
+        tracker = embedded_tracker()
+        self.network = RefinerNetwork(RefinerConfig.of_tracker(tracker.config))
+        start_from(self.network, tracker)
         self.network.to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.carried: Batch | None = None

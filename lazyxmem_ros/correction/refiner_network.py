@@ -9,16 +9,24 @@ suffixes 16, 8, 4 and 2 are strides.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lazyxmem_ros.xmem.checkpoint import infer_encoder
 from lazyxmem_ros.xmem.network import (
     EncoderConfig,
     Fuser,
     KeyEncoder,
+    NetworkConfig,
     UpsampleBlock,
     encoder_stage,
+    encoder_stem,
+    pool_stem,
+    stem_features,
 )
 
 CROP = 160
@@ -30,16 +38,47 @@ CHANNELS = 8
 knows), positive clicks, negative clicks, box."""
 PRIOR, PRIOR_IOU, POSITIVE, NEGATIVE, BOX = 3, 4, 5, 6, 7
 
-# The widths of the embedded tracker.
-KEY_ENCODER = EncoderConfig("basic", 32, (2, 2, 2), (48, 96, 192))
-PROMPT_ENCODER = EncoderConfig("basic", 24, (1, 1, 1), (32, 64, 128))
-FUSED_DIM = 192
-DECODER_DIMS = (160, 80, 48)
 DETAIL_DIM = 24
 ATTENTION_LAYERS, ATTENTION_HEADS = 4, 4
 QUALITY_DIM = 64
 EVIDENCE = 3
-"""Number of figures of a mask itself that tell how good it is; see `_evidence`."""
+"""Numbers of a mask itself that tell how good it is; see `_evidence`."""
+KEY_ENCODER = EncoderConfig("basic", 32, (2, 2, 2), (48, 96, 192))
+PROMPT_ENCODER = EncoderConfig("basic", 24, (1, 1, 1), (32, 64, 128))
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """Widths of the network, those of the tracker from which it started; see `NetworkConfig`."""
+
+    key_encoder: EncoderConfig = KEY_ENCODER
+    prompt_encoder: EncoderConfig = PROMPT_ENCODER
+    fused_dim: int = 192
+    """Channels of image and prompts together, which self-attention sees."""
+    decoder_dims: tuple[int, int, int] = (160, 80, 48)
+
+    @classmethod
+    def of_tracker(cls, config: NetworkConfig) -> RefinerConfig:
+        """The widths of a refiner that starts from such a tracker."""
+        return cls(config.key_encoder, config.value_encoder, config.value_dim, config.decoder_dims)
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor]) -> RefinerConfig:
+        """The widths of the network that has these entries. Raises KeyError."""
+
+        def outputs(name: str) -> int:
+            return state[f"{name}.weight"].shape[0]
+
+        return cls(
+            key_encoder=infer_encoder(state, "key_encoder", ("res2", "layer2", "layer3")),
+            prompt_encoder=infer_encoder(state, "prompt_encoder", ("layer1", "layer2", "layer3")),
+            fused_dim=outputs("fuser.block2.conv2"),
+            decoder_dims=(
+                outputs("narrow"),
+                outputs("up_16_8.out_conv.conv2"),
+                outputs("up_8_4.out_conv.conv2"),
+            ),
+        )
 
 
 class PromptEncoder(nn.Module):
@@ -47,50 +86,51 @@ class PromptEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(CHANNELS, config.stem, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(config.stem)
+        self.config = config
+        self.conv1, self.bn1 = encoder_stem(config, CHANNELS)
         self.layer1 = encoder_stage(config, 0)
         self.layer2 = encoder_stage(config, 1)
         self.layer3 = encoder_stage(config, 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        p2 = F.relu(self.bn1(self.conv1(x)))
-        p4 = self.layer1(F.max_pool2d(p2, 3, stride=2, padding=1))
+        p2 = stem_features(self.config, self.bn1(self.conv1(x)))
+        p4 = self.layer1(pool_stem(self.config, p2))
         return self.layer3(self.layer2(p4)), p2
 
 
 class RefinerNetwork(nn.Module):
     """Crop [B, 8, 160, 160] -> mask logits [B, 160, 160] and predicted IoU logits [B]."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: RefinerConfig | None = None) -> None:
         super().__init__()
-        c4, c8, c16 = KEY_ENCODER.channels
-        d16, d8, d4 = DECODER_DIMS
-        self.key_encoder = KeyEncoder(KEY_ENCODER)
-        self.prompt_encoder = PromptEncoder(PROMPT_ENCODER)
-        self.fuser = Fuser(c16, PROMPT_ENCODER.channels[2], FUSED_DIM)
-        self.places = nn.Parameter(torch.zeros(1, (CROP // STRIDE) ** 2, FUSED_DIM))
+        self.config = config = config or RefinerConfig()
+        c4, c8, c16 = config.key_encoder.channels
+        d16, d8, d4 = config.decoder_dims
+        width = config.fused_dim
+        self.key_encoder = KeyEncoder(config.key_encoder)
+        self.prompt_encoder = PromptEncoder(config.prompt_encoder)
+        self.fuser = Fuser(c16, config.prompt_encoder.channels[2], width)
+        self.places = nn.Parameter(torch.zeros(1, (CROP // STRIDE) ** 2, width))
         layer = nn.TransformerEncoderLayer(
-            FUSED_DIM,
+            width,
             ATTENTION_HEADS,
-            dim_feedforward=2 * FUSED_DIM,
+            dim_feedforward=2 * width,
             dropout=0.0,
             activation="gelu",
             batch_first=True,
             norm_first=True,
         )
         self.attention = nn.TransformerEncoder(layer, ATTENTION_LAYERS, enable_nested_tensor=False)
-        self.narrow = nn.Conv2d(FUSED_DIM, d16, 1)
+        self.narrow = nn.Conv2d(width, d16, 1)
         self.up_16_8 = UpsampleBlock(c8, d16, d8)
         self.up_8_4 = UpsampleBlock(c4, d8, d4)
         self.pred = nn.Conv2d(d4, 1, 3, padding=1)
-        self.detail = nn.Conv2d(
-            d4 + KEY_ENCODER.stem + PROMPT_ENCODER.stem, DETAIL_DIM, 3, padding=1
-        )
+        stems = config.key_encoder.stem + config.prompt_encoder.stem
+        self.detail = nn.Conv2d(d4 + stems, DETAIL_DIM, 3, padding=1)
         self.outline = nn.Conv2d(DETAIL_DIM, 1, 3, padding=1)
         self.quality = nn.Sequential(
-            nn.Linear(2 * FUSED_DIM + EVIDENCE, QUALITY_DIM), nn.ReLU(), nn.Linear(QUALITY_DIM, 1)
+            nn.Linear(2 * width + EVIDENCE, QUALITY_DIM), nn.ReLU(), nn.Linear(QUALITY_DIM, 1)
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

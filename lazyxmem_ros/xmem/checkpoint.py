@@ -111,8 +111,8 @@ def infer_config(state: Mapping[str, Tensor]) -> NetworkConfig:
 
     hidden = "decoder.hidden_update.transform.weight" in state
     return NetworkConfig(
-        key_encoder=_infer_encoder(state, "key_encoder", ("res2", "layer2", "layer3")),
-        value_encoder=_infer_encoder(state, "value_encoder", ("layer1", "layer2", "layer3")),
+        key_encoder=infer_encoder(state, "key_encoder", ("res2", "layer2", "layer3")),
+        value_encoder=infer_encoder(state, "value_encoder", ("layer1", "layer2", "layer3")),
         key_dim=outputs("key_proj.key_proj"),
         value_dim=outputs("value_encoder.fuser.block2.conv2"),
         hidden_dim=outputs("decoder.hidden_update.transform") // 3 if hidden else 0,
@@ -127,9 +127,10 @@ def infer_config(state: Mapping[str, Tensor]) -> NetworkConfig:
     )
 
 
-def _infer_encoder(
+def infer_encoder(
     state: Mapping[str, Tensor], prefix: str, stages: tuple[str, str, str]
 ) -> EncoderConfig:
+    """Kind and widths of an encoder whose entries begin with `prefix`. Raises `KeyError`."""
     stem = state[f"{prefix}.conv1.weight"].shape[0]
     if _is_inverted(state, f"{prefix}.{stages[0]}.0"):
         return _infer_inverted(state, prefix, stages, stem)

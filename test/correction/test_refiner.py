@@ -236,6 +236,9 @@ def test_weights_load_and_strange_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"nonsense")
     with pytest.raises(CorrectorError, match="cannot be read"):
         load_refiner(path)
+    save_file({"other": torch.zeros(1)}, path)
+    with pytest.raises(CorrectorError, match="no refiner: it has no entry"):
+        load_refiner(path)
     network = RefinerNetwork()
     save_file(
         {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}, path

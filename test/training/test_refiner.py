@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from lazyxmem_ros.correction.refiner_network import (
     POSITIVE,
     PRIOR,
     PRIOR_IOU,
+    RefinerConfig,
     RefinerNetwork,
 )
 from lazyxmem_ros.weights import locate
-from lazyxmem_ros.xmem import load_network
+from lazyxmem_ros.xmem import EncoderConfig, NetworkConfig, XMem, load_network
 from training.compose import ComposeConfig, Composer
 from training.config import ConfigError, RefinerTraining, load_refiner_training
 from training.degrade import break_mask
+from training.export import save_refiner
 from training.material import Material
 from training.practice import recoloured, tracked, turned
 from training.refiner_samples import Batch, answered, make_batch
@@ -95,9 +98,21 @@ def test_an_answer_becomes_the_prior_and_its_largest_error_is_clicked_on() -> No
     assert answered(rng, batch, logits, doubt, count=0) is None
 
 
-def test_the_network_starts_from_the_tracker() -> None:
-    tracker, network = load_network(locate("")), RefinerNetwork()
+def inverted_tracker() -> XMem:
+    """Untrained, with the kind of encoder that knows ImageNet."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig("inverted", 8, (1, 1, 1, 1, 1), (8, 8, 8, 8, 16))
+    config = NetworkConfig(key_encoder=encoder, value_dim=16, decoder_dims=(16, 8, 8))
+    return XMem(config).eval()
+
+
+@pytest.mark.parametrize("make", [lambda: load_network(locate("")), inverted_tracker])
+def test_the_network_starts_from_the_tracker(make: Callable[[], XMem], tmp_path: Path) -> None:
+    tracker = make()
+    network = RefinerNetwork(RefinerConfig.of_tracker(tracker.config))
     start_from(network, tracker)
+    save_refiner(network, tmp_path / "r.safetensors", steps=0)
+    assert load_refiner(tmp_path / "r.safetensors").config == network.config
     image = torch.rand(1, 3, 160, 160)
     network.eval()
     with torch.inference_mode():
