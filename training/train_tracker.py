@@ -28,7 +28,7 @@ from training import loop
 from training.average import Average
 from training.camera import Clip
 from training.compose import ComposeConfig, Composer, own_stream
-from training.config import TrackerTraining, load_tracker_training
+from training.config import ConfigError, TrackerTraining, load_tracker_training
 from training.export import save_tracker
 from training.layers import MASK_THRESHOLD
 from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, Material, load_material, load_sequence
@@ -128,6 +128,17 @@ class Trainer:
         # every operator, which on a busy machine is several times as fast.
         self.replicas = [_replica(self.network) for _ in range(parts)]
         self._pool = ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(1,))
+
+    def start_from_weights(self, path: Path) -> None:
+        """Starts from a tracker's weights. Raises CheckpointError where the file holds none,
+        ConfigError where that tracker has other widths.
+        """
+        start = XMem.from_checkpoint(path)
+        if start.config != self.config.network:
+            raise ConfigError(f"{path} holds another network than the run's: {start.config}")
+        self.network.load_state_dict(start.state_dict())
+        self.average.network.load_state_dict(start.state_dict())
+        self._spread_statistics()
 
     def maker(self) -> Callable[[int], Batch]:
         """See `loop.Trainer`."""
@@ -261,10 +272,15 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self._spread_statistics()
+        self.step = int(state["step"])
+
+    @torch.no_grad()
+    def _spread_statistics(self) -> None:
+        """Gives the replicas the network's batch-norm statistics; its parameters they share."""
         for replica in self.replicas:
             for mine, theirs in zip(replica.buffers(), self.network.buffers(), strict=True):
                 mine.copy_(theirs)
-        self.step = int(state["step"])
 
 
 def _parameter_groups(network: XMem, config: TrackerTraining) -> list[dict[str, Any]]:
@@ -297,6 +313,9 @@ def main() -> None:
     """The command line."""
     parser = loop.command_line(__doc__, out=Path("out/training/tracker"))
     parser.add_argument("--parts", type=int, default=2, help="threads that share a batch")
+    parser.add_argument(
+        "--weights", type=Path, help="a tracker's, to start from where --out holds no run yet"
+    )
     arguments = parser.parse_args()
     if arguments.parts > 1:
         torch.set_num_threads(1)  # the parts are the parallelism
@@ -308,14 +327,17 @@ def main() -> None:
         f"{config.steps} steps on {arguments.device}",
         flush=True,
     )
+    trainer = Trainer(
+        config,
+        material,
+        torch.device(arguments.device),
+        parts=arguments.parts,
+        tuning=tuning_clips(arguments.data),
+    )
+    if arguments.weights:
+        trainer.start_from_weights(arguments.weights)
     loop.run(
-        Trainer(
-            config,
-            material,
-            torch.device(arguments.device),
-            parts=arguments.parts,
-            tuning=tuning_clips(arguments.data),
-        ),
+        trainer,
         arguments.out,
         workers=arguments.workers,
         stop_at=arguments.stop_at,

@@ -89,6 +89,23 @@ def test_the_weights_it_writes_load(material: Material, tmp_path: Path) -> None:
         torch.testing.assert_close(value.float(), expected[name].float(), rtol=1e-3, atol=1e-3)
 
 
+def test_a_run_may_start_from_the_weights_of_another(material: Material, tmp_path: Path) -> None:
+    other = run(Trainer(SMALL, material, CPU), tmp_path, workers=0, stop_at=2)
+    config = dataclasses.replace(SMALL, seed=9)
+    trainer = Trainer(config, material, CPU, parts=2)
+    trainer.start_from_weights(tmp_path / "tracker.safetensors")
+    expected = other.average.network.state_dict()
+    for network in (trainer.network, trainer.average.network, *trainer.replicas):
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-3, msg=name)
+    assert trainer.step == 0
+    wide = dataclasses.replace(SMALL.network, key_dim=24)
+    with pytest.raises(ConfigError, match="another network than the run's"):
+        Trainer(dataclasses.replace(SMALL, network=wide), material, CPU).start_from_weights(
+            tmp_path / "tracker.safetensors"
+        )
+
+
 def test_two_parts_make_the_gradient_of_the_whole(material: Material) -> None:
     # Frozen statistics: batch norm would otherwise see another batch in each part.
     frozen = dataclasses.replace(

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training reads, small enough to travel: `python -m training.pack DESTINATION`.
+
+Every picture is brought to half its rows, in the same folders under the same names; `--data
+DESTINATION` trains on it. The sequences kept for tuning come along.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from training.material import DAVIS_TRAIN, PHOTOGRAPH_FOLDERS, MaterialError
+
+FACTOR = 0.5
+QUALITY = 80  # of JPEG, per cent
+
+
+def pack(data: Path, destination: Path) -> int:
+    """Writes the small copy and returns its bytes.
+
+    Raises MaterialError where a picture cannot be read or nothing is there.
+    """
+    folders = (DAVIS_TRAIN, *PHOTOGRAPH_FOLDERS)
+    pictures = [path for folder in folders for path in sorted((data / folder).rglob("*.*g"))]
+    if not pictures:
+        raise MaterialError(f"{data} holds none of {', '.join(folders)}; name its folder by --data")
+    written = 0
+    for path in pictures:
+        target = destination / path.relative_to(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        written += target.write_bytes(_smaller(path))
+    return written
+
+
+def _smaller(path: Path) -> bytes:
+    """A JPEG's pixels averaged; of a PNG, which holds labels, every other one."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise MaterialError(f"cannot read the image {path}; check that the file is complete")
+    labels = path.suffix == ".png"
+    method = cv2.INTER_NEAREST if labels else cv2.INTER_AREA
+    small = cv2.resize(image, None, fx=FACTOR, fy=FACTOR, interpolation=method)
+    settings = [] if labels else [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    _, encoded = cv2.imencode(path.suffix, small, settings)
+    return np.asarray(encoded).tobytes()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("destination", type=Path, help="a folder that does not exist yet")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    arguments = parser.parse_args()
+    if arguments.destination.exists():
+        parser.error(f"{arguments.destination} exists already; name a folder that does not")
+    size = pack(arguments.data, arguments.destination)
+    print(f"{arguments.destination}: {size / 2**20:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
