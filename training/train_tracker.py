@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import lazyxmem_ros.xmem.device as compute
-from lazyxmem_ros.xmem.network import XMem
+from lazyxmem_ros.xmem import XMem, load_network
 from training import loop
 from training.average import Average
 from training.camera import Clip
@@ -133,7 +133,7 @@ class Trainer:
         """Starts from a tracker's weights. Raises CheckpointError where the file holds none,
         ConfigError where that tracker has other widths.
         """
-        start = XMem.from_checkpoint(path)
+        start = load_network(path)
         if start.config != self.config.network:
             raise ConfigError(f"{path} holds another network than the run's: {start.config}")
         self.network.load_state_dict(start.state_dict())
