@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How corrections reach masks and memory: of the newest frame, and late ones."""
+"""How corrections and objects reach masks and memory: of the newest frame, and late ones."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from lazyxmem_ros.correction.base import BoolMask, mask_iou
-from lazyxmem_ros.lazy.history import PastFrame
-from lazyxmem_ros.lazy.policy import Source
-from lazyxmem_ros.lazy.state import LazyState, label_map
+from lazyxmem_ros.basics import BoolMask, Labels
+from lazyxmem_ros.correction.base import mask_iou
+from lazyxmem_ros.lazy.history import FrameRecord
+from lazyxmem_ros.lazy.policy import ObjectHistory, Source
+from lazyxmem_ros.lazy.state import FollowedObject, LazyState, label_map
 from lazyxmem_ros.lazy.types import Correction, Outcome
 from lazyxmem_ros.lazy.uncertainty import winning_class
-from lazyxmem_ros.xmem import TrackerError
+from lazyxmem_ros.xmem import MaskError, TrackerError
 
 
 class CorrectionRefusedError(Exception):
@@ -46,17 +48,17 @@ class CorrectionDesk:
         masks = _without_overlap(masks)
         digests = {i: _digest(mask) for i, mask in masks.items()}
         source = correction.source
-        if all(past.applied.get((i, source.value)) == digests[i] for i in masks):
+        if all(past.applied.get((i, source)) == digests[i] for i in masks):
             raise CorrectionRefusedError(
                 "it is a duplicate: the same correction has been applied already"
             )
         newest = self._state.newest
         assert newest is not None
-        if past.stamp == newest.frame.stamp:
+        if past.stamp == newest.stamp:
             outcome = self._apply_now(correction, masks)
         else:
             outcome = self._apply_late(correction, past, masks)
-        past.applied.update({(i, source.value): digest for i, digest in digests.items()})
+        past.applied.update({(i, source): digest for i, digest in digests.items()})
         return outcome
 
     def _apply_now(
@@ -65,16 +67,16 @@ class CorrectionDesk:
         """Applies masks to the newest frame, open or not."""
         newest, source = self._state.newest, correction.source
         assert newest is not None
-        standing = _left_over(masks, newest.masks[Source.OPERATOR].values(), source)
+        standing = _left_over(masks, newest.corrections[Source.OPERATOR].values(), source)
         for object_id, mask in standing.items():
             newest.correct(object_id, mask, source)
         if not newest.open and (learnt := self._state.to_learn()) and set(masks) & set(learnt):
             self._learn_after_closing({i: learnt[i] for i in masks})
-        stamp = newest.frame.stamp
+        stamp = newest.stamp
         self._note(correction, standing)
         if source is Source.OPERATOR:
-            for moment in {newest.moment, *self._state.moments(stamp)}:
-                moment.told |= masks.keys()
+            for record in {newest, *self._state.replayable(stamp)}:
+                record.told |= masks.keys()
         return Outcome(
             applied=True,
             reason=note,
@@ -89,46 +91,40 @@ class CorrectionDesk:
         newest = self._state.newest
         assert newest is not None
         self._state.tracker.correct(newest.frame, masks)
-        moments = self._state.moments(newest.frame.stamp)
-        for moment in moments:
-            moment.learn(masks)
-        if moments and self._state.catch_up is not None:  # its fork may be past the frame
-            self._state.go_back(newest.frame.stamp)
+        records = self._state.replayable(newest.stamp)
+        for record in records:
+            record.learn(masks)
+        if records and self._state.replay is not None:  # its fork may be past the frame
+            self._state.schedule_replay(newest.stamp)
 
     def _note(self, correction: Correction, masks: Mapping[int, BoolMask]) -> None:
         """The objects have been corrected, now."""
-        newest, source = self._state.newest, correction.source
-        assert newest is not None
         for object_id, mask in masks.items():
-            item = self._state.objects[object_id]
             in_view = int(np.count_nonzero(mask)) > self._state.config.lost_area
-            item.history = item.history.corrected(
-                source, index=newest.frame.index, stamp=newest.frame.stamp, in_view=in_view
+            self._state.note_corrected(
+                object_id, correction.source, stamp=correction.stamp, in_view=in_view
             )
-            item.corrected[source] = max(correction.stamp, item.corrected.get(source, 0))
-            if source is Source.OPERATOR:
-                item.looks.told = item.corrected[source]
 
     def _apply_late(
-        self, correction: Correction, past: PastFrame, masks: dict[int, BoolMask]
+        self, correction: Correction, past: FrameRecord, masks: dict[int, BoolMask]
     ) -> Outcome:
         """Applies masks of an older frame to that frame where it is kept, else to the newest."""
         newest, state = self._state.newest, self._state
         assert newest is not None
-        moments = state.moments(past.stamp)
-        if not moments:
+        records = state.replayable(past.stamp)
+        if not records:
             return self._apply_to_newest(correction, past, masks)
-        frame = moments[-1].frame
-        masks = _left_over(masks, moments[-1].told_masks(), correction.source)
+        frame = records[-1].frame
+        masks = _left_over(masks, records[-1].told_masks(), correction.source)
         probabilities = state.tracker.preview(frame, masks)
         if correction.source is Source.OPERATOR:
-            for moment in moments:
-                moment.told |= masks.keys()
-        note = f"it came {newest.frame.index - past.index} frames late and is the frame's own"
+            for record in records:
+                record.told |= masks.keys()
+        note = f"it came {newest.index - past.index} frames late and is the frame's own"
         if state.config.learns_from(correction.source):
-            for moment in moments:
-                moment.learn(masks)
-            frames = state.go_back(past.stamp)
+            for record in records:
+                record.learn(masks)
+            frames = state.schedule_replay(past.stamp)
             note += f"; {frames} frames are gone through again"
         self._note(correction, masks)
         return Outcome(
@@ -141,7 +137,7 @@ class CorrectionDesk:
         )
 
     def _apply_to_newest(
-        self, correction: Correction, past: PastFrame, masks: dict[int, BoolMask]
+        self, correction: Correction, past: FrameRecord, masks: dict[int, BoolMask]
     ) -> Outcome:
         """Applies masks of an older frame to the newest one, if their objects have moved little.
 
@@ -149,16 +145,14 @@ class CorrectionDesk:
         """
         newest = self._state.newest
         assert newest is not None
-        now = self._state.recent.find(newest.frame.stamp)
-        assert now is not None
-        behind = newest.frame.index - past.index
+        behind = newest.index - past.index
         for object_id in masks:
             self._check_superseded(object_id, correction)
             if object_id not in past.masks:
                 raise CorrectionRefusedError(
                     f"object {object_id} was not tracked yet on that frame"
                 )
-            iou = mask_iou(past.mask(object_id), now.mask(object_id))
+            iou = mask_iou(past.mask(object_id), newest.mask(object_id))
             if not iou > self._state.config.late_overlap:
                 raise CorrectionRefusedError(
                     f"it came {behind} frames late and object {object_id} has moved or changed "
@@ -168,11 +162,12 @@ class CorrectionDesk:
         note = f"it came {behind} frames late and was applied to the newest frame"
         return self._apply_now(correction, masks, note)
 
-    def _frame_named(self, stamp: int) -> PastFrame:
-        past = self._state.recent.find(stamp)
+    def _frame_named(self, stamp: int) -> FrameRecord:
+        history = self._state.history
+        past = history.find(stamp)
         if past is not None:
             return past
-        newest, oldest = self._state.recent.newest, self._state.recent.oldest
+        newest, oldest = history.newest, history.oldest
         if newest is None or oldest is None:
             raise CorrectionRefusedError("no frame has been tracked yet")
         if stamp > newest.stamp:
@@ -185,7 +180,7 @@ class CorrectionDesk:
         raise CorrectionRefusedError(f"there was no frame of stamp {stamp} ns")
 
     def _checked_mask(
-        self, past: PastFrame, object_id: int, mask: BoolMask, source: Source
+        self, past: FrameRecord, object_id: int, mask: BoolMask, source: Source
     ) -> BoolMask:
         if object_id not in self._state.objects:
             if object_id in self._state.removed:
@@ -213,7 +208,7 @@ class CorrectionDesk:
             )
         mask = mask if mask.dtype == np.bool_ else mask != 0
         if source is Source.PSEUDO:
-            if (object_id, Source.OPERATOR.value) in past.applied:
+            if (object_id, Source.OPERATOR) in past.applied:
                 raise CorrectionRefusedError(
                     f"an operator has corrected object {object_id} on that frame"
                 )
@@ -225,16 +220,16 @@ class CorrectionDesk:
                 raise CorrectionRefusedError(f"the corrector found nothing of object {object_id}")
         return mask
 
-    def _was_tracked(self, past: PastFrame, object_id: int) -> bool:
+    def _was_tracked(self, past: FrameRecord, object_id: int) -> bool:
         """On that frame as it was published, or as it was gone through again since."""
-        moments = self._state.moments(past.stamp)
-        return object_id in past.masks or any(object_id in m.frame.object_ids for m in moments)
+        records = self._state.replayable(past.stamp)
+        return object_id in past.masks or any(object_id in r.frame.object_ids for r in records)
 
     def _check_superseded(self, object_id: int, correction: Correction) -> None:
         """A late correction must not undo one of a newer frame, nor a guess a person's word."""
         newest, corrected = self._state.newest, self._state.objects[object_id].corrected
         assert newest is not None
-        if correction.source is Source.PSEUDO and object_id in newest.masks[Source.OPERATOR]:
+        if correction.source is Source.PSEUDO and object_id in newest.corrections[Source.OPERATOR]:
             raise CorrectionRefusedError(
                 f"an operator has corrected object {object_id} on the newest frame"
             )
@@ -249,6 +244,75 @@ class CorrectionDesk:
         if correction.source is Source.PSEUDO:
             for object_id in correction.masks:
                 self._state.dismiss(object_id, Source.PSEUDO)
+
+
+def add_to_past(
+    state: LazyState, records: list[FrameRecord], masks: dict[int, BoolMask]
+) -> Outcome:
+    """Adds masks [H, W] of objects on a past frame; see `LazyTracker.add_to_past`.
+
+    records: those of that frame (`LazyState.replayable`). Raises MaskError, changing nothing.
+    """
+    frame, newest = records[-1].frame, state.newest
+    assert newest is not None
+    for object_id, mask in masks.items():
+        _check_new(state, frame.stamp, object_id, mask)
+    labels = _labels_with(records[-1], masks)
+    for record in records:
+        record.additions.append(dict(masks))
+    for object_id in masks:
+        _introduce(state, object_id, frame.index)
+    left = state.schedule_replay(frame.stamp, at_once=True)
+    return Outcome(
+        applied=True,
+        reason=f"shown {newest.index - frame.index} frames late, on the frame itself; "
+        f"{left} frames are gone through again",
+        stamp=frame.stamp,
+        object_ids=tuple(masks),
+        applied_stamp=frame.stamp,
+        labels=labels,
+    )
+
+
+def _check_new(state: LazyState, stamp: int, object_id: int, mask: BoolMask) -> None:
+    """An id belongs to one object at a time, and its first mask shows something."""
+    item = state.objects.get(object_id)
+    since = [record.frame for record in state.history.replayable(since=stamp)]
+    if state.newest is not None and state.newest.frame not in since:
+        since.append(state.newest.frame)
+    before = (f for f in since if item is None or f.index < item.born)
+    if any(object_id in f.object_ids for f in before):
+        raise MaskError(
+            f"object id {object_id} belonged to another object on that frame or since: "
+            "choose another id"
+        )
+    first = item is None or all(f.index < item.born for f in since if f.stamp == stamp)
+    if first and not mask.any():
+        raise MaskError(f"the first mask of object {object_id} is empty")
+
+
+def _introduce(state: LazyState, object_id: int, index: int) -> None:
+    """The object is known from a past frame on; a given mask starts the person's cool-down."""
+    item = state.objects.get(object_id)
+    if item is None:
+        history = ObjectHistory(operator_index=index)
+        state.objects[object_id] = FollowedObject(
+            label="", born=index, history=history, arriving=True
+        )
+        state.removed.discard(object_id)
+        return
+    helped = max(index, item.history.operator_index or 0)
+    item.history = replace(item.history, operator_index=helped)
+    if item.born > index:
+        item.born, item.arriving = index, True
+
+
+def _labels_with(record: FrameRecord, masks: Mapping[int, BoolMask]) -> Labels:
+    """The frame's label map, uint16 [H, W], with masks; of two the one named first covers."""
+    labels = label_map(winning_class(record.frame.probabilities), record.frame.object_ids)
+    for object_id, mask in reversed(list(masks.items())):
+        labels[mask] = object_id
+    return labels
 
 
 def _without_overlap(masks: Mapping[int, BoolMask]) -> dict[int, BoolMask]:

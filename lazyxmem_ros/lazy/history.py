@@ -1,15 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last seconds of masks, packed, for corrections that come late."""
+"""The frames of the last seconds, for corrections and objects that come late.
+
+A frame is replayable while its record has features: then what is said of it late can be learnt as
+if it had been said at once. Features and copies of memory are large and go first. What was
+published of the frame stays longer, so that a correction may still be carried to the newest frame.
+At last the whole record goes, and the frame is forgotten.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.correction.base import BoolMask, box_of_mask
+from lazyxmem_ros.basics import BoolMask
+from lazyxmem_ros.correction.base import box_of_mask
+from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, Source
+from lazyxmem_ros.lazy.predicted_iou import Looks
+from lazyxmem_ros.lazy.types import Request
+from lazyxmem_ros.xmem import Frame, TrackerState
+
+Histories = dict[int, ObjectHistory]
+"""Object id -> what the policy remembers of it."""
+AllLooks = dict[int, Looks]
+"""Object id -> what it has looked like."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +61,9 @@ class PackedMask:
         return mask
 
 
-@dataclass
-class PastFrame:
-    """What is kept of a frame.
+@dataclass(eq=False)
+class FrameRecord:
+    """All that is known of one tracked frame.
 
     Attributes:
         stamp: nanoseconds since the epoch.
@@ -54,71 +71,301 @@ class PastFrame:
         size: (H, W).
         masks: object id -> its mask as published with the frame.
         applied: (object id, source) -> digest of the correction that was applied to it.
+        requests: object id -> what a person was asked about it and has not answered; also after
+            the deadline.
+
+    For the newest frame:
+        image: uint8 [H, W, 3], RGB; None once there is a newer frame.
+        given: whether masks were given on it; such a frame is always learnt.
+        corrections: source -> object id -> corrected mask bool [H, W], none overlapping another.
+
+    For replay, empty once the features are gone:
+        paused: ids of the objects that were paused on it.
+        histories: its objects', as of its prediction: before masks were added or corrected.
+        looks: what its objects had looked like, as of then.
+        held: whether the policy keeps its prediction out of memory.
+        never_learnt: never learnt on replay: a self-correction was pending, or its correction must
+            not be learnt.
+        additions: masks given after it was opened, in that order, object id -> bool [H, W].
+        removed: ids of the objects that were removed while it was the newest frame.
+        learnt: corrected masks that memory took in on it, object id -> bool [H, W].
+        told: ids of the objects that a person corrected on it.
+        state: the tracker's memory while the frame was open, before the additions; None where no
+            copy was made.
     """
 
     stamp: int
     index: int
     size: tuple[int, int]
-    masks: dict[int, PackedMask]
-    applied: dict[tuple[int, str], bytes] = field(default_factory=dict)
+    masks: dict[int, PackedMask] = field(default_factory=dict)
+    applied: dict[tuple[int, Source], bytes] = field(default_factory=dict)
+    requests: dict[int, Request] = field(default_factory=dict)
+
+    image: NDArray[np.uint8] | None = None
+    given: bool = False
+    corrections: dict[Source, dict[int, BoolMask]] = field(
+        default_factory=lambda: {source: {} for source in Source}
+    )
+
+    features: Frame | None = None
+    paused: frozenset[int] = frozenset()
+    histories: Histories = field(default_factory=dict)
+    looks: AllLooks = field(default_factory=dict)
+    held: bool = False
+    never_learnt: bool = False
+    additions: list[dict[int, BoolMask]] = field(default_factory=list)
+    removed: set[int] = field(default_factory=set)
+    learnt: dict[int, BoolMask] = field(default_factory=dict)
+    told: set[int] = field(default_factory=set)
+    state: TrackerState | None = None
+
+    @classmethod
+    def opened(cls, frame: Frame, image: NDArray[np.uint8], *, given: bool) -> FrameRecord:
+        """The record of a frame that was just segmented."""
+        size, stamp, index = frame.size, frame.stamp, frame.index
+        return cls(stamp, index, size, image=image, given=given, features=frame)
+
+    @property
+    def frame(self) -> Frame:
+        """The tracker's frame. Only for a record that still has its features."""
+        assert self.features is not None
+        return self.features
+
+    @property
+    def open(self) -> bool:
+        """Whether the frame can still be kept out of memory."""
+        return self.features is not None and self.features.open
+
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of the published masks."""
+        return sum(mask.bits.nbytes for mask in self.masks.values())
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes that only replay needs."""
+        masks = [*self.learnt.values(), *(m for added in self.additions for m in added.values())]
+        state = self.state.nbytes if self.state else 0
+        return self.frame.nbytes + state + sum(mask.nbytes for mask in masks)
 
     def mask(self, object_id: int) -> BoolMask:
-        """An object's mask, bool [H, W]. Raises KeyError if it was not followed then."""
+        """An object's published mask, bool [H, W]. Raises KeyError if it was not followed then."""
         return self.masks[object_id].unpack(self.size)
 
+    # ---- what becomes of the record
 
-class RecentFrames:
-    """Past frames by stamp, oldest first, bounded in time and number."""
+    def copy(self) -> FrameRecord:
+        """A copy whose replay may differ; what was published and asked is shared, as are the frame
+        and the copy of memory.
+        """
+        return replace(
+            self,
+            histories=dict(self.histories),
+            looks=copy_looks(self.looks),
+            additions=[dict(added) for added in self.additions],
+            removed=set(self.removed),
+            learnt=dict(self.learnt),
+            told=set(self.told),
+        )
 
-    def __init__(self, *, max_time: int, max_frames: int) -> None:
-        """`max_time` in nanoseconds before the newest frame; `max_frames` at least 1."""
-        self._max_time = max_time
-        self._max_frames = max_frames
-        self._frames: OrderedDict[int, PastFrame] = OrderedDict()
+    def without_features(self) -> FrameRecord:
+        """What stays of it when it can be replayed no more."""
+        return FrameRecord(
+            self.stamp, self.index, self.size, self.masks, self.applied, self.requests
+        )
+
+    # ---- what is said of the frame
+
+    def correct(self, object_id: int, mask: BoolMask, source: Source) -> None:
+        """Notes a corrected mask of the newest frame, which takes its pixels from earlier ones."""
+        for masks in self.corrections.values():
+            masks.pop(object_id, None)
+            for other in masks:
+                masks[other] = masks[other] & ~mask
+        self.corrections[source][object_id] = mask
+
+    def all_corrections(self) -> dict[int, BoolMask]:
+        """The corrected masks of all sources."""
+        return {i: mask for masks in self.corrections.values() for i, mask in masks.items()}
+
+    def learn(self, masks: dict[int, BoolMask]) -> None:
+        """Notes that memory learns corrected masks, none overlapping another; they take their
+        pixels from earlier ones.
+        """
+        taken = np.logical_or.reduce(list(masks.values()))
+        self.learnt = {i: mask & ~taken for i, mask in self.learnt.items()} | masks
+
+    def told_masks(self) -> list[BoolMask]:
+        """What memory learnt on it from a person."""
+        return [self.learnt[i] for i in self.told & self.learnt.keys()]
+
+    def shows(self, object_id: int) -> bool:
+        """Whether masks of the object were added after the frame was opened."""
+        return any(object_id in added for added in self.additions)
+
+    def forget(self, object_id: int) -> None:
+        """Takes back all that was said of the object after the frame was opened."""
+        for masks in self.corrections.values():
+            masks.pop(object_id, None)
+        for added in self.additions:
+            added.pop(object_id, None)
+        self.additions = [added for added in self.additions if added]
+        self.learnt.pop(object_id, None)
+        self.told.discard(object_id)
+
+    def opening(self) -> Frame:
+        """Its frame with only those given masks with which it was opened."""
+        given = {i: mask for i, mask in self.frame.given.items() if not self.shows(i)}
+        return replace(self.frame, given=given)
+
+
+class History:
+    """The records of the last seconds by stamp, oldest first, bounded in time, number and bytes.
+
+    Features stay for `correction_horizon` and within `correction_bytes`; the newest frame has its
+    features in any case, for the tracker works with them. Records stay for `history_time`, longer
+    where they have features, and `history_frames` at most.
+    """
+
+    def __init__(self, config: LazyConfig) -> None:
+        self._config = config
+        self._records: OrderedDict[int, FrameRecord] = OrderedDict()
+        self._sizes: OrderedDict[int, int] = OrderedDict()
+        """Stamp -> bytes of the features, as they were when they were counted."""
+        self._feature_bytes = 0
+        self.evicted = 0
+        """Frames that lost their features to `correction_bytes` before their time."""
+
+    def configure(self, config: LazyConfig) -> None:
+        """Changes the bounds and forgets what lies beyond them."""
+        self._config = config
+        self._trim()
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._records)
 
     @property
-    def newest(self) -> PastFrame | None:
+    def newest(self) -> FrameRecord | None:
         """The frame added last."""
-        return next(reversed(self._frames.values())) if self._frames else None
+        return next(reversed(self._records.values()), None)
 
     @property
-    def oldest(self) -> PastFrame | None:
-        """The oldest frame that is still kept."""
-        return next(iter(self._frames.values())) if self._frames else None
+    def oldest(self) -> FrameRecord | None:
+        """The oldest frame that is not forgotten."""
+        return next(iter(self._records.values()), None)
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of features and copies of memory."""
+        return self._feature_bytes
 
     @property
     def nbytes(self) -> int:
-        """Bytes of packed masks."""
-        return sum(m.bits.nbytes for frame in self._frames.values() for m in frame.masks.values())
+        """Bytes of everything."""
+        return self._feature_bytes + sum(record.mask_bytes for record in self._records.values())
 
-    def find(self, stamp: int) -> PastFrame | None:
-        """The frame of that stamp, if it is kept."""
-        return self._frames.get(stamp)
+    def find(self, stamp: int) -> FrameRecord | None:
+        """The record of a stamp; None: that frame is forgotten, or there was none."""
+        return self._records.get(stamp)
 
-    def add(self, frame: PastFrame) -> None:
-        """Keeps a frame newer than all before, and forgets those beyond the bounds."""
-        self._frames[frame.stamp] = frame
+    def replayable(self, since: int = 0) -> list[FrameRecord]:
+        """The records with features from a stamp on, oldest first."""
+        return [self._records[stamp] for stamp in self._sizes if stamp >= since]
+
+    def replay_for(self, stamp: int) -> list[FrameRecord]:
+        """The closed frames that a replay for the frame of a stamp goes through, oldest first: from
+        the last copy of memory at or before it on. Empty: the frame is not replayable.
+
+        A frame that is still open follows when it is closed.
+        """
+        records = self.replayable()
+        start = last_copy(records, stamp)
+        return [] if start is None else [record for record in records[start:] if not record.open]
+
+    def copy_due(self, stamp: int) -> bool:
+        """Whether the next frame, of this stamp, needs a copy of memory."""
+        copies = (r.stamp for r in reversed(self.replayable()) if r.state is not None)
+        last = next(copies, None)
+        return last is None or stamp - last >= self._config.state_period
+
+    def add(self, record: FrameRecord) -> None:
+        """Adds a frame newer than all before, and forgets what lies beyond the bounds."""
+        before = self.newest
+        self._records[record.stamp] = record
+        if before is not None:
+            before.image = None
+            if before.stamp not in self._sizes:
+                self._records[before.stamp] = before.without_features()
+            else:
+                before.frame.settle()  # a correction may have replaced its masks
+        if self._config.correction_horizon:
+            self._count(record)
         self._trim()
 
-    def set_bounds(self, *, max_time: int, max_frames: int) -> None:
-        """Changes the bounds and forgets what lies beyond them."""
-        self._max_time, self._max_frames = max_time, max_frames
+    def rewrite(self, records: Sequence[FrameRecord]) -> None:
+        """Puts replayed records in the place of those that are kept; what was published stays."""
+        newest = self.newest
+        for record in records:
+            before = self._records.get(record.stamp)
+            if before is None or not (record.stamp in self._sizes or before is newest):
+                continue
+            record.masks, record.image = before.masks, before.image
+            self._records[record.stamp] = record
+            if record.stamp in self._sizes:
+                self._count(record)
         self._trim()
+
+    def forget_features(self) -> None:
+        """No frame can be replayed any more."""
+        while self._sizes:
+            self._lose_features(next(iter(self._sizes)))
 
     def clear(self) -> None:
         """Forgets every frame."""
-        self._frames.clear()
+        self._records.clear()
+        self._sizes.clear()
+        self._feature_bytes = 0
+
+    def _count(self, record: FrameRecord) -> None:
+        self._feature_bytes -= self._sizes.get(record.stamp, 0)
+        self._sizes[record.stamp] = record.feature_bytes
+        self._feature_bytes += self._sizes[record.stamp]
 
     def _trim(self) -> None:
         newest = self.newest
         if newest is None:
             return
-        while len(self._frames) > 1:
-            oldest = next(iter(self._frames.values()))
-            young = newest.stamp - oldest.stamp <= self._max_time
-            if young and len(self._frames) <= self._max_frames:
+        config = self._config
+        while self._sizes:
+            oldest = next(iter(self._sizes))
+            young = config.correction_horizon and newest.stamp - oldest <= config.correction_horizon
+            if young and self._feature_bytes <= config.correction_bytes:
+                break
+            self.evicted += bool(young)
+            self._lose_features(oldest)
+        while len(self._records) > 1:
+            stamp = next(iter(self._records))
+            needed = stamp in self._sizes or newest.stamp - stamp <= config.history_time
+            if needed and len(self._records) <= config.history_frames:
                 return
-            self._frames.popitem(last=False)
+            if stamp in self._sizes:
+                self._lose_features(stamp)
+            del self._records[stamp]
+
+    def _lose_features(self, stamp: int) -> None:
+        """A replay that is under way has the record itself, and keeps what it needs."""
+        self._feature_bytes -= self._sizes.pop(stamp)
+        record = self._records[stamp]
+        if record is not self.newest:
+            self._records[stamp] = record.without_features()
+
+
+def last_copy(records: Iterable[FrameRecord], stamp: int) -> int | None:
+    """The place of the last record at or before a stamp that has a copy of memory; oldest first."""
+    places = (n for n, r in enumerate(records) if r.state is not None and r.stamp <= stamp)
+    return max(places, default=None)
+
+
+def copy_looks(looks: AllLooks) -> AllLooks:
+    """A copy that may be changed."""
+    return {object_id: one.copy() for object_id, one in looks.items()}

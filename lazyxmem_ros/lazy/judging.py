@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from lazyxmem_ros.lazy.history import PackedMask, PastFrame
+from lazyxmem_ros.basics import Labels
+from lazyxmem_ros.lazy.history import FrameRecord, PackedMask
 from lazyxmem_ros.lazy.policy import (
     Decision,
     Observation,
     Source,
     decide,
-    expire,
     hold_frame,
 )
 from lazyxmem_ros.lazy.prompts import operator_prompt, pseudo_prompt
-from lazyxmem_ros.lazy.state import LazyState, NewestFrame, label_map
-from lazyxmem_ros.lazy.types import Labels, Request, StateChange, StepResult, Track
+from lazyxmem_ros.lazy.state import LazyState, label_map
+from lazyxmem_ros.lazy.types import Request, StateChange, StepResult, Track
 from lazyxmem_ros.lazy.uncertainty import Uncertainty, measure
 
 
@@ -27,7 +27,7 @@ class FrameJudge:
     def __init__(self, state: LazyState) -> None:
         self._state = state
 
-    def conclude(self, newest: NewestFrame, given: set[int]) -> StepResult:
+    def conclude(self, newest: FrameRecord, given: set[int]) -> StepResult:
         """Measures the frame, decides, remembers it and makes the result.
 
         Where the frame has been decided upon before (objects were added to it), only the
@@ -35,20 +35,19 @@ class FrameJudge:
         """
         frame, state = newest.frame, self._state
         uncertainty = measure(frame.probabilities)
-        past = state.recent.find(frame.stamp)
-        expired = [] if past else self._expire(frame.stamp)
-        chosen = given if past else set(frame.object_ids)
+        again = state.history.find(frame.stamp) is not None
+        expired = [] if again else state.expire_requests(frame.stamp)
+        chosen = given if again else set(frame.object_ids)
         self._weigh(newest, uncertainty, chosen)
         decisions = self._decide(newest, uncertainty, chosen, given)
-        newest.held = newest.held or hold_frame(state.config, decisions.values())
         labels = label_map(uncertainty.winner, frame.object_ids)
         requests = self._requests(newest, labels, uncertainty, decisions)
-        if newest.all_masks():
+        if newest.all_corrections():
             labels = state.corrected_labels(newest)
-        if past is None:
-            past = PastFrame(frame.stamp, frame.index, frame.size, {})
-            state.recent.add(past)
-        past.masks = {i: PackedMask.pack(labels == i) for i in frame.object_ids}
+        newest.masks = {i: PackedMask.pack(labels == i) for i in frame.object_ids}
+        if not again:
+            newest.held = hold_frame(state.config, decisions.values())
+            self._remember(newest, requests)
         tracks = self._tracks(newest, uncertainty)
         return StepResult(
             stamp=frame.stamp,
@@ -63,27 +62,35 @@ class FrameJudge:
             _entropy=uncertainty.entropy,
         )
 
-    def _expire(self, stamp: int) -> list[tuple[int, Source]]:
-        given_up: list[tuple[int, Source]] = []
-        for object_id, item in self._state.objects.items():
-            item.history, late = expire(self._state.config, item.history, stamp)
-            given_up += [(object_id, source) for source in late]
-        return given_up
+    def _remember(self, newest: FrameRecord, requests: Sequence[Request]) -> None:
+        """Adds the open frame to the history, with what replay needs."""
+        state = self._state
+        asked = {request.source for request in requests}
+        newest.requests = {r.object_id: r for r in requests if r.source is Source.OPERATOR}
+        newest.paused = state.paused_ids()
+        newest.histories = {i: item.history for i, item in state.objects.items()}
+        newest.looks = {i: item.looks.copy() for i, item in state.objects.items()}
+        newest.never_learnt = Source.PSEUDO in asked and not state.config.update_from_pseudo
+        if state.config.correction_horizon:
+            newest.frame.settle()
+            if Source.OPERATOR in asked or state.history.copy_due(newest.stamp):
+                newest.state = state.tracker.state()
+        state.history.add(newest)
 
-    def _weigh(self, newest: NewestFrame, uncertainty: Uncertainty, chosen: set[int]) -> None:
+    def _weigh(self, newest: FrameRecord, uncertainty: Uncertainty, chosen: set[int]) -> None:
         """The predicted IoU of each of the chosen objects, and portraits where they are due."""
         frame, state = newest.frame, self._state
         if state.iou_predictor is None:
             return
         looks = {i: state.objects[i].looks for i in frame.object_ids if i in chosen}
         predicted = state.iou_predictor.of_frame(
-            frame, uncertainty.objects, looks, all_known=state.catch_up is None
+            frame, uncertainty.objects, looks, all_known=state.replay is None
         )
         for object_id, expected in predicted.items():
             state.objects[object_id].predicted_iou = expected
 
     def _decide(
-        self, newest: NewestFrame, uncertainty: Uncertainty, chosen: set[int], given: set[int]
+        self, newest: FrameRecord, uncertainty: Uncertainty, chosen: set[int], given: set[int]
     ) -> dict[int, Decision]:
         """A decision for each of the chosen objects; the most uncertain one is first to ask."""
         frame, state = newest.frame, self._state
@@ -108,7 +115,7 @@ class FrameJudge:
             decisions[object_id] = decision
         return decisions
 
-    def _tracks(self, newest: NewestFrame, uncertainty: Uncertainty) -> list[Track]:
+    def _tracks(self, newest: FrameRecord, uncertainty: Uncertainty) -> list[Track]:
         tracks = []
         for object_id, seen in zip(newest.frame.object_ids, uncertainty.objects, strict=True):
             item = self._state.objects[object_id]
@@ -138,12 +145,13 @@ class FrameJudge:
 
     def _requests(
         self,
-        newest: NewestFrame,
+        newest: FrameRecord,
         labels: Labels,
         uncertainty: Uncertainty,
         decisions: Mapping[int, Decision],
     ) -> list[Request]:
-        frame, requests = newest.frame, []
+        frame, image, requests = newest.frame, newest.image, []
+        assert image is not None  # it is the newest frame
         timeout = self._state.config.request_timeout
         for object_id, decision in decisions.items():
             if decision.request is None:
@@ -166,7 +174,7 @@ class FrameJudge:
                     stamp=frame.stamp,
                     index=frame.index,
                     deadline=frame.stamp + timeout if timeout else None,
-                    image=newest.image,
+                    image=image,
                     mask=mask,
                     prompt=replace(prompt, prior_iou=self._state.objects[object_id].predicted_iou),
                 )

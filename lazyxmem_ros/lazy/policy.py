@@ -108,7 +108,8 @@ class LazyConfig:
     max_open_requests: int = 3
     """Requests that may wait for a person at once, over all objects; 0: no limit."""
     request_timeout: int = 10 * SECOND
-    """Nanoseconds after which an unanswered request counts as given up; 0: never."""
+    """Nanoseconds, in the frames' stamps, after which an unanswered request is given up; 0: only
+    once its frame is forgotten (`history_time`)."""
     lost_area: int = 16
     """Pixels: an object whose mask is not larger than this is out of view."""
     lost_after: int = 2 * SECOND
@@ -130,9 +131,10 @@ class LazyConfig:
     catch_up_budget: float = 0.05
     """Seconds per new frame for going through past frames again after a late correction."""
     history_time: int = 10 * SECOND
-    """Nanoseconds for which masks of past frames are kept for late corrections."""
+    """Nanoseconds until a frame is forgotten; later where it still has features. Until then a late
+    correction may name it."""
     history_frames: int = 600
-    """Frames that are kept for late corrections at most."""
+    """Frames that are not forgotten at most, with or without features."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -281,12 +283,17 @@ class Decision:
 
 
 def expire(
-    config: LazyConfig, history: ObjectHistory, stamp: int
+    config: LazyConfig, history: ObjectHistory, stamp: int, *, oldest: int = 0
 ) -> tuple[ObjectHistory, list[Source]]:
-    """Gives up requests older than `request_timeout` at time `stamp`; returns those too."""
-    if not config.request_timeout:
-        return history, []
-    late = [source for source, asked in history.open if stamp - asked > config.request_timeout]
+    """Gives up requests that are older than `request_timeout` at time `stamp` (ns), and those about
+    frames before `oldest` (ns), which are forgotten. Returns the history and what was given up.
+    """
+    timeout = config.request_timeout
+    late = [
+        source
+        for source, asked in history.open
+        if asked < oldest or (timeout and stamp - asked > timeout)
+    ]
     for source in late:
         history = history.closed(source)
     return history, late

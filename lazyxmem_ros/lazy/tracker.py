@@ -11,16 +11,14 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import MAX_OBJECT_ID
 from lazyxmem_ros.correction.base import BoolMask
-from lazyxmem_ros.lazy.arrivals import add_to_past
-from lazyxmem_ros.lazy.corrections import CorrectionDesk
-from lazyxmem_ros.lazy.history import RecentFrames
+from lazyxmem_ros.lazy.corrections import CorrectionDesk, add_to_past
+from lazyxmem_ros.lazy.history import FrameRecord, History
 from lazyxmem_ros.lazy.judging import FrameJudge
-from lazyxmem_ros.lazy.late import Moment, Timeline
 from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, Source, TrackState
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor
 from lazyxmem_ros.lazy.snapshot import Snapshot, describe
-from lazyxmem_ros.lazy.state import FollowedObject, LazyState, NewestFrame
-from lazyxmem_ros.lazy.types import Correction, Outcome, StampError, StepResult
+from lazyxmem_ros.lazy.state import FollowedObject, LazyState
+from lazyxmem_ros.lazy.types import Correction, Outcome, Request, StampError, StepResult
 from lazyxmem_ros.xmem import FrameError, MaskError, UnknownObjectError, XMemTracker
 
 
@@ -55,9 +53,7 @@ class LazyTracker:
     ) -> None:
         """iou_predictor: the calibration of the tracker's weights, for predicted IoUs."""
         config = config or LazyConfig()
-        recent = RecentFrames(max_time=config.history_time, max_frames=config.history_frames)
-        timeline = Timeline(**_timeline_bounds(config))
-        self._state = LazyState(tracker, config, recent, timeline, iou_predictor)
+        self._state = LazyState(tracker, config, History(config), iou_predictor)
         self._judge = FrameJudge(self._state)
         self._desk = CorrectionDesk(self._state)
 
@@ -69,10 +65,7 @@ class LazyTracker:
     @config.setter
     def config(self, config: LazyConfig) -> None:
         self._state.config = config
-        self._state.recent.set_bounds(
-            max_time=config.history_time, max_frames=config.history_frames
-        )
-        self._state.timeline.set_bounds(**_timeline_bounds(config))
+        self._state.history.configure(config)
 
     @property
     def tracker(self) -> XMemTracker:
@@ -102,18 +95,17 @@ class LazyTracker:
     @property
     def frames_behind(self) -> int:
         """Past frames still to go through after a late correction."""
-        return self._state.catch_up.frames_left if self._state.catch_up else 0
+        return self._state.replay.frames_left if self._state.replay else 0
 
     @property
     def frames_evicted(self) -> int:
-        """Frames that `correction_bytes` has pushed out before their time."""
-        return self._state.timeline.evicted
+        """Frames that lost their features to `correction_bytes` before their time."""
+        return self._state.history.evicted
 
     @property
     def history_bytes(self) -> int:
         """Bytes kept for late corrections."""
-        catch_up = self._state.catch_up.nbytes if self._state.catch_up else 0
-        return self._state.timeline.nbytes + self._state.recent.nbytes + catch_up
+        return self._state.history.nbytes + (self._state.replay.nbytes if self._state.replay else 0)
 
     # ---- frames
 
@@ -144,17 +136,14 @@ class LazyTracker:
         self._check_masks(given, (image.shape[0], image.shape[1]))
         self.close()
         newest = self._state.newest
-        if newest is not None and newest.frame.size != image.shape[:2]:
-            self._state.forget_past()  # there is no object, but nothing fits the new size
-        caught_up = self._state.catch_up_a_little(self._state.config.catch_up_budget)
+        if newest is not None and newest.size != image.shape[:2]:
+            self._state.forget_features()  # there is no object, but nothing fits the new size
+        caught_up = self._state.advance_replay(self._state.config.catch_up_budget)
         frame = self._state.tracker.segment(image, given or None, stamp=stamp)
-        newest = NewestFrame(
-            frame, image, open=True, given=bool(given), held=False, moment=Moment(frame)
-        )
+        newest = FrameRecord.opened(frame, image, given=bool(given))
         self._state.newest = newest
         self._introduce(given, labels or {}, frame.index)
         result = self._judge.conclude(newest, set(given))
-        self._keep(newest, {request.source for request in result.requests})
         return replace(result, caught_up=caught_up, catching_up=self.frames_behind)
 
     def close(self) -> None:
@@ -162,38 +151,27 @@ class LazyTracker:
         newest = self._state.newest
         if newest is None or not newest.open:
             return
-        learnt = self._state.to_learn()
+        learnt, corrected = self._state.to_learn(), bool(newest.all_corrections())
         if learnt:
             self._state.tracker.correct(newest.frame, learnt)
-        elif not newest.given and (newest.held or newest.all_masks()):
+        elif not newest.given and (newest.held or corrected):
             self._state.tracker.hold(newest.frame)
         else:
             self._state.tracker.memorize(newest.frame)
-        newest.open = False
         if learnt:
-            newest.moment.learn(learnt)
-        elif newest.all_masks():
-            newest.moment.barred = True
-        if self._state.catch_up is not None:
-            self._state.catch_up.follow(newest.moment)
+            newest.learn(learnt)
+        elif corrected:
+            newest.never_learnt = True
+        if self._state.replay is not None:
+            self._state.replay.follow(newest)
 
     def catch_up(self, budget: float) -> int:
         """Closes the newest frame and goes on with the catching up for `budget` seconds, for when
         no more frames are coming; returns the past frames still to go through.
         """
         self.close()
-        self._state.catch_up_a_little(budget)
+        self._state.advance_replay(budget)
         return self.frames_behind
-
-    def _keep(self, newest: NewestFrame, asked: set[Source]) -> None:
-        """Keeps the open frame for late corrections. asked: whom its result asks."""
-        state = self._state
-        corrects_itself = Source.PSEUDO in asked and not state.config.update_from_pseudo
-        newest.moment.paused = state.paused_ids()
-        newest.moment.histories = {i: item.history for i, item in state.objects.items()}
-        newest.moment.looks = {i: item.looks.copy() for i, item in state.objects.items()}
-        newest.moment.held, newest.moment.barred = newest.held, corrects_itself
-        state.timeline.add(state.tracker, newest.moment, asked=Source.OPERATOR in asked)
 
     # ---- corrections
 
@@ -209,6 +187,16 @@ class LazyTracker:
         off), so that it stops counting as open. Unknown objects and sources are ignored.
         """
         self._state.dismiss(object_id, source)
+
+    def request(self, stamp: int, object_id: int) -> Request | None:
+        """What a person was asked about an object on the frame of a stamp (ns) and has not
+        answered, until the frame is forgotten; after the deadline it is not `is_open`.
+        """
+        return self._state.request(stamp, object_id)
+
+    def is_open(self, request: Request) -> bool:
+        """Whether a request still counts as open: it is neither answered nor given up."""
+        return self._state.is_open(request)
 
     # ---- objects
 
@@ -235,23 +223,23 @@ class LazyTracker:
         newest = self._state.newest
         if newest is None:
             raise StampError("no frame has been tracked yet: track one, then add objects")
-        if stamp is not None and stamp != newest.frame.stamp:
+        if stamp is not None and stamp != newest.stamp:
             raise StampError(
-                f"objects can be added on the newest frame, of stamp {newest.frame.stamp} ns, "
+                f"objects can be added on the newest frame, of stamp {newest.stamp} ns, "
                 f"not on that of {stamp} ns; add_to_past may do that"
             )
         if not masks:
             raise MaskError("no mask of an object to add was given")
-        self._check_masks(masks, newest.frame.size)
+        self._check_masks(masks, newest.size)
         self._state.tracker.add_objects(newest.frame, masks)
         newest.given = True
         self._introduce(masks, labels or {}, newest.frame.index)
-        newest.moment.additions.append(dict(masks))
+        newest.additions.append(dict(masks))
         return self._judge.conclude(newest, set(masks))
 
     def keeps(self, stamp: int) -> bool:
         """Whether `add_to_past` and late corrections reach the frame of this stamp (ns)."""
-        return bool(self._state.moments(stamp))
+        return bool(self._state.replayable(stamp))
 
     def add_to_past(
         self,
@@ -280,11 +268,11 @@ class LazyTracker:
         """
         if not masks:
             raise MaskError("no mask of an object to add was given")
-        moments = self._state.moments(stamp)
-        if not moments:
+        records = self._state.replayable(stamp)
+        if not records:
             raise StampError(f"the frame of stamp {stamp} ns is not kept")
-        self._check_masks(masks, moments[0].frame.size)
-        outcome = add_to_past(self._state, moments, dict(masks))
+        self._check_masks(masks, records[0].size)
+        outcome = add_to_past(self._state, records, dict(masks))
         for object_id, label in (labels or {}).items():
             if object_id in self._state.objects:
                 self._state.objects[object_id].label = label
@@ -294,8 +282,8 @@ class LazyTracker:
         """The ids that objects had on the kept frames from a stamp (ns) on; `add_to_past` takes
         none of them for a new object.
         """
-        past = (m for m in self._state.timeline.moments if m.stamp >= stamp)
-        return frozenset(i for moment in past for i in moment.frame.object_ids)
+        past = self._state.history.replayable(since=stamp)
+        return frozenset(i for record in past for i in record.frame.object_ids)
 
     def remove_objects(self, object_ids: Iterable[int]) -> None:
         """Forgets objects and their open requests. Raises UnknownObjectError, changing nothing."""
@@ -315,8 +303,7 @@ class LazyTracker:
         Raises UnknownObjectError, changing nothing.
         """
         for object_id in self._known(object_ids):
-            item = self._state.objects[object_id]
-            item.history = item.history.paused()
+            self._state.pause(object_id)
 
     def resume_objects(self, object_ids: Iterable[int]) -> None:
         """Ends the pause of objects, as if they had just been introduced: what was measured and
@@ -331,9 +318,8 @@ class LazyTracker:
     def reset(self) -> None:
         """Forgets every object and frame; any stamp and image size may follow."""
         self._state.tracker.reset()
-        self._state.recent.clear()
-        self._state.timeline.clear()
-        self._state.catch_up = None
+        self._state.history.clear()
+        self._state.replay = None
         self._state.objects.clear()
         self._state.removed.clear()
         self._state.newest = None
@@ -389,10 +375,10 @@ class LazyTracker:
     # ---- checks, all of them before anything changes
 
     def _check_stamp(self, stamp: int) -> None:
-        if self._state.newest is not None and stamp <= self._state.newest.frame.stamp:
+        if self._state.newest is not None and stamp <= self._state.newest.stamp:
             raise StampError(
                 f"the frame's stamp {stamp} ns is not later than that of the frame before, "
-                f"{self._state.newest.frame.stamp} ns; reset the tracker to start over"
+                f"{self._state.newest.stamp} ns; reset the tracker to start over"
             )
 
     def _check_image(self, image: NDArray[np.uint8]) -> None:
@@ -403,8 +389,8 @@ class LazyTracker:
             raise FrameError(f"an image must be RGB uint8 [H, W, 3], not {list(image.shape)}")
         if self._state.newest is None or not self._state.objects:
             return
-        if self._state.newest.frame.size != (height, width):
-            before = self._state.newest.frame.size
+        if self._state.newest.size != (height, width):
+            before = self._state.newest.size
             raise FrameError(
                 f"the image is {height}x{width} pixels, the frame before {before[0]}x{before[1]}; "
                 "reset the tracker to change the size"
@@ -422,11 +408,3 @@ class LazyTracker:
                 )
             if object_id not in self.object_ids and not mask.any():
                 raise MaskError(f"the first mask of object {object_id} is empty")
-
-
-def _timeline_bounds(config: LazyConfig) -> dict[str, int]:
-    return {
-        "max_time": config.correction_horizon,
-        "max_bytes": config.correction_bytes,
-        "state_period": config.state_period,
-    }

@@ -6,11 +6,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lazyxmem_ros.lazy.history import PackedMask, PastFrame, RecentFrames
+from lazyxmem_ros.lazy.history import FrameRecord, History, PackedMask
+from lazyxmem_ros.lazy.policy import LazyConfig
 
 
-def past(stamp: int) -> PastFrame:
-    return PastFrame(stamp, stamp, (4, 4), {1: PackedMask.pack(np.eye(4, dtype=bool))})
+def bounds(max_time: int, max_frames: int) -> LazyConfig:
+    return LazyConfig(history_time=max_time, history_frames=max_frames, correction_horizon=0)
+
+
+def past(stamp: int) -> FrameRecord:
+    return FrameRecord(stamp, stamp, (4, 4), {1: PackedMask.pack(np.eye(4, dtype=bool))})
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -28,37 +33,37 @@ def test_an_empty_mask_packs_to_nothing():
 
 
 def test_bounded_in_number():
-    recent = RecentFrames(max_time=10**9, max_frames=3)
+    history = History(bounds(10**9, 3))
     for stamp in range(10):
-        recent.add(past(stamp))
-    assert len(recent) == 3
-    assert recent.find(6) is None
-    assert recent.oldest.stamp == 7
-    assert recent.newest.stamp == 9
+        history.add(past(stamp))
+    assert len(history) == 3
+    assert history.find(6) is None
+    assert history.oldest.stamp == 7
+    assert history.newest.stamp == 9
 
 
 def test_bounded_in_time():
-    recent = RecentFrames(max_time=5, max_frames=100)
+    history = History(bounds(5, 100))
     for stamp in (0, 3, 4, 9, 10):
-        recent.add(past(stamp))
-    assert [recent.find(s) is not None for s in (0, 3, 4, 9, 10)] == [
+        history.add(past(stamp))
+    assert [history.find(s) is not None for s in (0, 3, 4, 9, 10)] == [
         False,
         False,
         False,
         True,
         True,
     ]
-    recent.add(past(1000))  # the newest is always kept
-    assert len(recent) == 1
-    assert recent.nbytes == 2
+    history.add(past(1000))  # the newest is always kept
+    assert len(history) == 1
+    assert history.nbytes == 2
 
 
 def test_bounds_can_shrink():
-    recent = RecentFrames(max_time=100, max_frames=100)
+    history = History(bounds(100, 100))
     for stamp in range(10):
-        recent.add(past(stamp))
-    recent.set_bounds(max_time=4, max_frames=100)
-    assert recent.oldest.stamp == 5
-    recent.clear()
-    assert recent.newest is None
-    assert recent.oldest is None
+        history.add(past(stamp))
+    history.configure(bounds(4, 100))
+    assert history.oldest.stamp == 5
+    history.clear()
+    assert history.newest is None
+    assert history.oldest is None

@@ -195,8 +195,8 @@ def test_the_kept_past_is_bounded_in_bytes(small_network: XMem) -> None:
     limit = free.history_bytes // 3
     bounded.config = replace(CONFIG, correction_bytes=limit)
     run(bounded, {}, 40)
-    assert bounded._state.timeline.nbytes <= limit
-    assert bounded._state.timeline.evicted > 0
+    assert bounded._state.history.feature_bytes <= limit
+    assert bounded._state.history.evicted > 0
     assert bounded.apply(correction(38, FIRST)).applied
 
 
@@ -348,13 +348,13 @@ def test_the_kept_past_lies_apart_from_what_comes_and_goes(small_network: XMem) 
             outcome = lazy.apply(correction(5, {1: np.roll(shown, 20, 1)}))
             assert outcome.applied
     assert lazy.frames_behind == 0
-    moments = lazy._state.timeline.moments
-    assert len(moments) == len(pictures)
-    for moment in moments[:-1]:  # the newest frame is open
-        frames = [moment.frame]
-        if moment.state is not None:
-            assert moment.state.frame is not None
-            frames.append(moment.state.frame)
+    records = lazy._state.history.replayable()
+    assert len(records) == len(pictures)
+    for record in records[:-1]:  # the newest frame is open
+        frames = [record.frame]
+        if record.state is not None:
+            assert record.state.frame is not None
+            frames.append(record.state.frame)
         for frame in frames:
             assert frame.features is not None
             kept = [frame.image, *frame.features, frame.distribution]
@@ -373,8 +373,8 @@ def test_answers_without_end_take_effect_and_memory_stays_flat(small_network: XM
             took_effect.append(index)
         if index % 15 == 0 and index > 20:
             assert late.apply(correction(index - 20, {1: mask(index % 30, 10)})).applied
-        catch_up = late._state.catch_up
-        held.append(len(catch_up.moments) if catch_up else 0)
+        replay = late._state.replay
+        held.append(len(replay.records) if replay else 0)
     assert all(b - a <= 60 for a, b in pairwise([30, *took_effect, 300]))
     assert max(held[150:]) <= max(held[:150])
     horizon = CONFIG.correction_horizon // FRAME_TIME
@@ -487,3 +487,34 @@ def test_with_another_size_the_past_is_forgotten(small_network: XMem) -> None:
         result = late.step(image(index, size), index * FRAME_TIME)
     assert result.labels.shape == size
     assert late.apply(correction(30, {3: mask(4, 4, size)})).applied
+
+
+def test_a_frame_loses_its_features_first_and_is_forgotten_later(small_network: XMem) -> None:
+    config = replace(CONFIG, correction_horizon=SECOND, history_time=2 * SECOND)
+    lazy = start(small_network, config)
+    run(lazy, {}, 40)
+    history = lazy._state.history
+    assert [r.index for r in history.replayable()] == list(range(30, 41))
+    assert history.oldest is not None
+    assert history.oldest.index == 20
+    assert history.find(29 * FRAME_TIME).features is None
+    assert history.find(29 * FRAME_TIME).mask(1).shape == image(0).shape[:2]
+    assert lazy.keeps(35 * FRAME_TIME)
+    assert not lazy.keeps(29 * FRAME_TIME)
+    outcome = lazy.apply(correction(19, FIRST))
+    assert "forgotten" in outcome.reason
+
+
+def test_features_may_outlast_the_time_of_masks_but_not_the_number_of_frames(
+    small_network: XMem,
+) -> None:
+    config = replace(CONFIG, correction_horizon=2 * SECOND, history_time=SECOND)
+    lazy = start(small_network, config)
+    run(lazy, {}, 40)
+    assert lazy._state.history.oldest.index == 20
+    lazy.config = replace(config, history_frames=5)
+    assert [r.index for r in lazy._state.history.replayable()] == [36, 37, 38, 39, 40]
+    assert len(lazy._state.history) == 5
+    lazy.config = replace(config, correction_horizon=0)
+    assert lazy._state.history.feature_bytes == 0
+    assert step(lazy, 41).tracks

@@ -111,6 +111,59 @@ def test_changes_and_expired_requests_are_announced():
     assert [r.index for r in results if r.expired == [(1, Source.OPERATOR)]] == [3]
 
 
+# ---- the register of requests
+
+
+def ask_a_person(entropies, **changes):
+    """A LazyTracker that has just asked about object 1 on frame 1, and its request."""
+    lazy, _ = start(one(0.0, 0.9, *entropies), LazyConfig.paper(**changes))
+    (request,) = advance(lazy, 1).requests
+    assert lazy.request(stamp_of(1), 1) is request
+    assert lazy.is_open(request)
+    return lazy, request
+
+
+def test_an_answer_closes_what_was_asked():
+    lazy, request = ask_a_person([0.0])
+    advance(lazy, 2)
+    assert lazy.apply(Correction(stamp_of(1), {1: HERE})).applied
+    assert lazy.request(stamp_of(1), 1) is None
+    assert not lazy.is_open(request)
+
+
+@pytest.mark.parametrize("how", ["dismiss", "pause", "remove"])
+def test_what_is_taken_back_is_not_registered(how):
+    lazy, request = ask_a_person([])
+    if how == "dismiss":
+        lazy.dismiss(1, Source.OPERATOR)
+    elif how == "pause":
+        lazy.pause_objects([1])
+    else:
+        lazy.remove_objects([1])
+    assert lazy.request(stamp_of(1), 1) is None
+    assert not lazy.is_open(request)
+
+
+def test_after_its_deadline_a_request_is_known_but_not_open():
+    lazy, request = ask_a_person([0.0, 0.0], request_timeout=FRAME_TIME)
+    advance(lazy, 2)
+    assert lazy.is_open(request)
+    advance(lazy, 3)
+    assert not lazy.is_open(request)
+    assert lazy.request(stamp_of(1), 1) is request
+
+
+def test_without_a_deadline_a_request_is_given_up_with_its_frame():
+    lazy, request = ask_a_person([0.0] * 3 + [0.9], history_frames=3, request_timeout=0)
+    for index in (2, 3, 4):
+        assert advance(lazy, index).expired == []
+    assert lazy.request(stamp_of(1), 1) is None
+    result = advance(lazy, 5)
+    assert result.expired == [(1, Source.OPERATOR)]
+    assert len(result.requests) == 1  # so that it may be asked about again
+    assert not lazy.is_open(request)
+
+
 # ---- memory
 
 
