@@ -131,7 +131,7 @@ class Bench:
         )
         self._lazy = LazyTracker(tracker, CONFIG)
         self._lazy.resume(state)
-        self._worker: Worker[int] = Worker(self._frame, on_failure=self._fail)
+        self._worker: Worker[int] = Worker(on_failure=self._fail)
         self.keeper = TimedKeeper(
             folder / "bench.snapshot", self._lazy, self._worker, on_fault=sys.exit
         )
@@ -139,7 +139,7 @@ class Bench:
         self._failure: BaseException | None = None
         self._index = 0
         self._processor, self._last = 0.0, 0.0
-        self._worker.start()
+        self._worker.start(self._frame)
 
     def _frame(self, index: int) -> None:
         self._lazy.step(picture(index), index * SECOND // RATE)

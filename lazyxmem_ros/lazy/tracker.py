@@ -83,6 +83,11 @@ class LazyTracker:
         return tuple(i for i in self._state.arriving_ids() if i not in self.object_ids)
 
     @property
+    def followed_ids(self) -> tuple[int, ...]:
+        """The objects in the results, and those that will be (`arriving_ids`)."""
+        return (*self.object_ids, *self.arriving_ids)
+
+    @property
     def paused_ids(self) -> frozenset[int]:
         """The objects that are paused (see `pause_objects`)."""
         return self._state.paused_ids()

@@ -90,6 +90,19 @@ class Rate:
             self._times.popleft()
 
 
+class InputRefusedError(ValueError):
+    """Input that changes nothing. `kind` names the fault for the counters, the text explains it."""
+
+    def __init__(self, kind: str, fault: str) -> None:
+        super().__init__(fault)
+        self.kind = kind
+
+
+def fault_kind(error: BaseException) -> str:
+    """The name of a fault for the counters."""
+    return str(getattr(error, "kind", type(error).__name__))
+
+
 class Refusals:
     """Counts what was refused and says so, at most once per WARNING_PERIOD_S for each kind."""
 

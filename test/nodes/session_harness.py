@@ -14,15 +14,16 @@ from node_graph import FIRST_STAMP, STEP, header
 from numpy.typing import NDArray
 
 from lazyxmem_ros import weights
+from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker
 from lazyxmem_ros.nodes.conversions import image_message
-from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.nodes.tracker.corrections import Corrections
+from lazyxmem_ros.nodes.tracker.early_masks import GivenMasks
+from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.session import TrackingSession
-from lazyxmem_ros.nodes.tracker.session_types import GivenMasks
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 
 HEIGHT, WIDTH, RADIUS = 192, 320, 36
-SECOND = 1_000_000_000
 
 
 class Outputs:
@@ -32,23 +33,31 @@ class Outputs:
         self.labels: dict[int, NDArray[np.uint16]] = {}
         self.order: list[int] = []
         self.tracks: dict[int, list[Any]] = {}
-        self.outcomes: list[Any] = []
-        self.asked: list[Any] = []
+        self.corrected: list[tuple[bool, str]] = []
+        self.asked: list[int] = []  # the frames' stamps
         self.refused: list[str] = []
 
-    def publish_frame(self, frame: Any, image: Any, labels: Any, result: Any) -> None:
-        self.labels[frame.stamp] = labels
+    correction_topic = "operator_correction"
+    service_name = "correct_mask"
+
+    def publish_frame(self, frame: Any, result: Any) -> None:
+        self.labels[frame.stamp] = frame.labels
         self.order.append(frame.stamp)
         self.tracks[frame.stamp] = [] if result is None else result.tracks
 
-    def ask_corrector(self, frame: Any, requests: Any) -> None:
-        self.asked.extend(requests)
+    def ask_corrector(self, image: Any, prompts: Any, on_answers: Any) -> None:
+        self.asked.extend(stamp_of(image.header.stamp) for _ in prompts)
 
-    def ask_operator(self, frame: Any, request: Any) -> None:
-        self.asked.append(request)
+    def publish_request(self, header: Any, request: Any) -> None:
+        self.asked.append(request.stamp)
 
-    def publish_correction(self, frame: Any, correction: Any, outcome: Any) -> None:
-        self.outcomes.append(outcome)
+    def publish_corrected(
+        self, header: Any, object_id: int, mask: Any, *, source: Any, applied: bool, reason: str
+    ) -> None:
+        self.corrected.append((applied, reason))
+
+    def count(self, name: str, amount: int = 1) -> None:
+        pass
 
     def refuse(self, topic: str, kind: str, fault: str) -> None:
         self.refused.append(f"{topic}: {kind}: {fault}")
@@ -93,13 +102,15 @@ class Rig:
         network = load_network(weights.locate(""))
         config = LazyConfig(operator_corrections=False, pseudo_corrections=False, **settings)
         self.lazy = LazyTracker(XMemTracker(network, MemoryConfig()), config)
-        self.history = FrameHistory(1 << 30, 60 * SECOND)
+        self.received = ReceivedFrames(1 << 30, 60 * SECOND)
         self.outputs = Outputs()
+        self.corrections = Corrections(self.lazy, self.received, self.outputs)
         self.scene = Scene()
         self.session = TrackingSession(
             self.lazy,
-            self.history,
+            self.received,
             self.outputs,
+            self.corrections,
             make_tracker=lambda: XMemTracker(network, MemoryConfig(long_term=False)),
             serve_commands=self._serve,
         )
@@ -128,7 +139,7 @@ class Rig:
     def receive(self, index: int) -> ReceivedFrame:
         """Received, and dropped for a newer one."""
         frame = self.frame(index)
-        self.history.add(frame)
+        self.received.add(frame)
         return frame
 
     def track(self, *indices: int) -> bool:

@@ -1,321 +1,234 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Corrections on their way: asked of the service or of a person, answered, handed to the worker."""
+"""Corrections: asked of the correction service and of people, answered, and handed to the tracker.
+
+`Corrections` runs in the worker's thread like everything that touches the LazyTracker, which also
+registers what is open. Requests and results leave through `TrackerOutputs`; answers come back as
+commands of the worker.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import SECOND, BoolMask, Labels, stamp_of
+from lazyxmem_ros.basics import SECOND, BoolMask, stamp_of
 from lazyxmem_ros.correction.base import Prompt, PromptError, objection
-from lazyxmem_ros.nodes.conversions import ImageError, time_message
-from lazyxmem_ros.nodes.diagnostics import Counts, Refusals
+from lazyxmem_ros.lazy import Correction, LazyTracker, Outcome, Request, Source
+from lazyxmem_ros.nodes.conversions import ImageError, image_message, time_message
+from lazyxmem_ros.nodes.diagnostics import InputRefusedError
 from lazyxmem_ros.nodes.prompts import read_prompt
-from lazyxmem_ros.nodes.tracker.corrector_client import (
-    AnswersCallback,
-    CorrectionAnswer,
-    CorrectionClient,
-)
-from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer
+from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
-from lazyxmem_ros.nodes.tracker.session_types import InputRefusedError, SessionCorrection
 from lazyxmem_ros.nodes.tracker.worker import Worker
 
-if TYPE_CHECKING:
-    from lazyxmem_ros.lazy import Outcome, Request, Source
-    from lazyxmem_ros.nodes.tracker.session import TrackingSession
-
 QUEUE_DEPTH = 10
-NO_DEADLINE = 0
-
-
-@dataclass(frozen=True)
-class _OpenRequest:
-    """deadline: ROS time in nanoseconds, or NO_DEADLINE. mask: bool [H, W], what is asked about,
-    and its predicted IoU.
-    """
-
-    deadline: int
-    frame: ReceivedFrame
-    mask: BoolMask
-    predicted_iou: float | None
-
-    def is_over(self, now: int) -> bool:
-        return self.deadline != NO_DEADLINE and now > self.deadline
+TOPIC = "~/operator_correction"
 
 
 class Corrections:
-    """Everything between a request for help and the mask that answers it.
-
-    Requests come from the worker's thread, answers arrive in the executor's.
-    """
+    """Everything between a request for help and the mask that answers it."""
 
     def __init__(
-        self,
-        node: Node,
-        *,
-        client: CorrectionClient,
-        worker: Worker[ReceivedFrame],
-        history: FrameHistory,
-        outputs: TrackerOutputs,
-        counts: Counts,
-        refusals: Refusals,
-        setting: Callable[[str], Any],
-        post: Callable[[Callable[[], None]], None],
+        self, lazy: LazyTracker, received: ReceivedFrames, outputs: TrackerOutputs
     ) -> None:
-        """post(function): run it in the executor's thread. setting(name): a parameter's value."""
-        self._node = node
-        self._client = client
-        self._worker = worker
-        self._history = history
+        self._lazy = lazy
+        self._received = received
         self._outputs = outputs
-        self._counts = counts
-        self._refusals = refusals
-        self._setting = setting
-        self._post = post
-        self._session: TrackingSession | None = None
-        self._closed = False
-        self._lock = threading.Lock()
-        self._open: dict[tuple[int, int], _OpenRequest] = {}
-        self._topic = node.resolve_topic_name("~/operator_correction")
-        self._subscription = node.create_subscription(
-            msg.Correction,
-            "~/operator_correction",
-            self._on_operator_correction,
-            QoSProfile(depth=QUEUE_DEPTH),
-        )
+        self.awaited: set[tuple[int, int]] = set()
+        """Answers that the newest frame may wait for: (stamp, object id)."""
+        self.open_requests = 0
+        """Requests to a person that are open; for other threads to read."""
 
-    def attach(self, session: TrackingSession) -> None:
-        """The session that answers go to."""
-        self._session = session
+    # ---- asking
 
-    def close(self) -> None:
-        """Stop listening, and forget what is open and under way."""
-        self._closed = True
-        self._node.destroy_subscription(self._subscription)
-        self.forget_requests()
+    def ask(self, frame: ReceivedFrame, requests: Sequence[Request]) -> None:
+        """Asks the service, in one request, and people for what a frame's result wants."""
+        self.awaited = {(frame.stamp, request.object_id) for request in requests}
+        pseudo = [request for request in requests if request.source is Source.PSEUDO]
+        if pseudo:
+            self._outputs.count("pseudo requested", len(pseudo))
+            prompts = {request.object_id: request.prompt for request in pseudo}
+            image = frame.image_message(pseudo[0].image)
+            self._ask_corrector(image, prompts, Source.PSEUDO)
+        for request in requests:
+            if request.source is Source.OPERATOR:
+                self._outputs.count("operator requested")
+                self._outputs.publish_request(frame.header, request)
 
-    def forget_requests(self, object_ids: Collection[int] | None = None) -> None:
-        """Forget what people were asked, of all objects or of these."""
-        with self._lock:
-            self._open = {
-                (stamp, object_id): opened
-                for (stamp, object_id), opened in self._open.items()
-                if object_ids is not None and object_id not in object_ids
-            }
+    def _ask_corrector(self, image: Image, prompts: Mapping[int, Prompt], source: Source) -> None:
+        """Has the service refine objects {id: prompt}; each answer is taken on its own."""
+        on_answers = partial(self._take_answers, image.header, prompts, source)
+        self._outputs.ask_corrector(image, list(prompts.values()), on_answers)
 
-    def open_requests(self) -> int:
-        """Requests to a person that are neither answered nor past their deadline."""
-        now = self._now()
-        with self._lock:
-            # Those that are over stay while their frames can be named: a late answer is refused.
-            self._open = {
-                (stamp, object_id): opened
-                for (stamp, object_id), opened in self._open.items()
-                if not opened.is_over(now) or self._history.find(stamp) is not None
-            }
-            return sum(not opened.is_over(now) for opened in self._open.values())
+    # ---- answers
 
-    # ---- asking, in the worker's thread
-
-    def ask_corrector(self, frame: ReceivedFrame, requests: Sequence[Request]) -> None:
-        """Have the service refine objects of this frame by the tracker's own prompts."""
-        from lazyxmem_ros.lazy import Source
-
-        self._counts.add("pseudo requested", len(requests))
-        prompts = {request.object_id: request.prompt for request in requests}
-        self._post(lambda: self._refine(frame, prompts, Source.PSEUDO))
-
-    def ask_operator(self, frame: ReceivedFrame, request: Request) -> None:
-        """Publish a request to a person; it is open until the answer or the deadline."""
-        self._counts.add("operator requested")
-        # ROS time: a recording that is paused, or played slowly, gives a person the time it shows.
-        timeout = round(self._setting("request_timeout") * SECOND)
-        deadline = self._now() + timeout if timeout else NO_DEADLINE
-        with self._lock:
-            self._open[frame.stamp, request.object_id] = _OpenRequest(
-                deadline, frame, request.mask, request.prompt.prior_iou
-            )
-        self._outputs.publish_request(frame, request, deadline)
-
-    def publish_correction(
-        self, frame: ReceivedFrame | None, correction: SessionCorrection, outcome: Outcome
-    ) -> None:
-        """Publish and count what became of a correction."""
-        name = correction.source.value
-        self._counts.add(f"{name} {'applied' if outcome.applied else 'not applied'}")
-        if outcome.applied and name == "operator":
-            with self._lock:
-                self._open.pop((correction.stamp, correction.object_id), None)
-        if not outcome.applied:
-            topic = self._topic if name == "operator" else self._client.service_name
-            self._refusals.refuse(topic, "not applied", outcome.reason)
-        header = self._header(correction.stamp) if frame is None else frame.header
-        self._outputs.publish_corrected(
-            header,
-            correction.object_id,
-            correction.mask,
-            source=name,
-            applied=outcome.applied,
-            reason=outcome.reason,
-        )
-
-    # ---- answers, in the executor's thread
-
-    def refine(
+    def _take_answers(
         self,
-        frame: ReceivedFrame,
-        prompts: Sequence[Prompt],
-        on_answers: AnswersCallback,
-    ) -> None:
-        """Ask the service for one mask per prompt, all of this frame, in one request.
-
-        on_answers always comes, in the executor's thread.
-        """
-        try:
-            image = frame.image_message()
-        except ImageError as error:
-            on_answers([CorrectionAnswer(None, 0.0, "", str(error))] * len(prompts))
-            return
-        timeout = self._setting("correction_timeout")
-        self._client.request(image, prompts, timeout=timeout, on_answers=on_answers)
-
-    def _refine(self, frame: ReceivedFrame, prompts: Mapping[int, Prompt], source: Source) -> None:
-        """Have objects {id: prompt} refined; each one's answer is applied on its own."""
-
-        def on_answers(answers: Sequence[CorrectionAnswer]) -> None:
-            if self._closed:
-                return  # there is nobody left to be told
-            for (object_id, prompt), answer in zip(prompts.items(), answers, strict=True):
-                self._take(frame, object_id, prompt, answer, source)
-
-        self.refine(frame, list(prompts.values()), on_answers)
-
-    def _take(
-        self,
-        frame: ReceivedFrame,
-        object_id: int,
-        prompt: Prompt,
-        answer: CorrectionAnswer,
+        header: Header,
+        prompts: Mapping[int, Prompt],
         source: Source,
+        answers: Sequence[CorrectionAnswer],
     ) -> None:
-        from lazyxmem_ros.lazy import Source
+        for (object_id, prompt), answer in zip(prompts.items(), answers, strict=True):
+            if answer.mask is None:  # the correction is lost, nothing else
+                self._outputs.count(f"{source.value} failed")
+                self._outputs.refuse(self._outputs.service_name, "no mask", answer.fault)
+                self.give_up(header, object_id, source, answer.fault)
+            elif source is Source.PSEUDO and (why := objection(answer.score, prompt.prior_iou)):
+                self._outputs.count("pseudo declined")
+                self.give_up(header, object_id, source, why)
+            else:
+                stamp = stamp_of(header.stamp)
+                self.apply(Correction(stamp, {object_id: answer.mask}, source))
 
-        if answer.mask is None:
-            self._fail(frame, object_id, source, answer.fault)
-        elif source is Source.PSEUDO and (reason := objection(answer.score, prompt.prior_iou)):
-            self._counts.add("pseudo declined")
-            self._give_up(frame.header, object_id, source, reason)
-        else:
-            self._apply(frame.stamp, object_id, answer.mask, source)
-
-    def _apply(self, stamp: int, object_id: int, mask: BoolMask, source: Source) -> None:
-        session = self._session
-        assert session is not None
-        correction = SessionCorrection(stamp, object_id, mask, source)
-        self._worker.post(lambda: session.apply(correction))
-
-    def _fail(self, frame: ReceivedFrame, object_id: int, source: Source, fault: str) -> None:
-        """The service gave no mask: the correction is lost, nothing else."""
-        self._counts.add(f"{source.value} failed")
-        self._refusals.refuse(self._client.service_name, "no mask", fault)
-        self._give_up(frame.header, object_id, source, fault)
-
-    def _decline(self, message: msg.Correction, *, asked: bool) -> None:
-        """A person has nothing to correct; asked: they have been asked about this frame."""
-        from lazyxmem_ros.lazy import Source
-
-        self._counts.add("operator declined")
-        session, object_id = self._session, message.id
-        assert session is not None
-        if asked:
-            with self._lock:
-                self._open.pop((stamp_of(message.header.stamp), object_id), None)
-            self._worker.post(lambda: session.dismiss(object_id))
-        self._give_up(message.header, object_id, Source.OPERATOR, message.message)
-
-    def _give_up(self, header: Header, object_id: int, source: Source, reason: str) -> None:
-        """There will be no mask: the frame waits no longer, and whoever listens is told why."""
-        session = self._session
-        assert session is not None
+    def answer(self, message: msg.Correction) -> None:
+        """Takes a person's answer: a mask as it is, clicks and boxes by way of the service."""
+        self._outputs.count("operator received")
+        header, object_id = message.header, message.id
         stamp = stamp_of(header.stamp)
-        self._worker.post(lambda: session.give_up(stamp, object_id, source))
-        self._outputs.publish_corrected(
-            header, object_id, None, source=source.value, applied=False, reason=reason
-        )
-
-    # ---- a person's answers
-
-    def _on_operator_correction(self, message: msg.Correction) -> None:
-        from lazyxmem_ros.lazy import Source
-
-        self._counts.add("operator received")
-        stamp = stamp_of(message.header.stamp)
+        request = self._lazy.request(stamp, object_id)
         try:
-            frame, opened = self._frame_for(stamp, message.id)
-            labels = self._labels_answered(message, frame, opened)
-            height, width = labels.shape
+            seen = self._mask_seen(stamp, object_id, request)
+            height, width = seen.shape
             prompt = read_prompt(message.prompt, (height, width))
             if prompt.is_empty and not message.message:
                 raise PromptError("the correction has neither a click nor a box nor a mask")
         except (InputRefusedError, PromptError, ImageError) as error:
-            self._refusals.refuse(self._topic, "correction", str(error))
+            self._outputs.refuse(self._outputs.correction_topic, "correction", str(error))
             # Of no use, but another answer may come.
-            self._give_up(message.header, message.id, Source.OPERATOR, str(error))
+            self.give_up(header, object_id, Source.OPERATOR, str(error))
             return
         if prompt.is_empty:
-            self._decline(message, asked=opened is not None)
+            self._outputs.count("operator declined")
+            if request is not None:
+                self.dismiss([object_id])
+            self.give_up(header, object_id, Source.OPERATOR, message.message)
         elif prompt.is_only_mask:
             assert prompt.mask is not None
-            self._apply(stamp, message.id, prompt.mask, Source.OPERATOR)
+            self.apply(Correction(stamp, {object_id: prompt.mask}, Source.OPERATOR))
         else:
-            # Whoever was asked has seen the request's mask; the frame's may have changed since.
-            seen = labels == message.id if opened is None else opened.mask
-            prompt = prompt.about(seen, None if opened is None else opened.predicted_iou)
-            self._refine(frame, {message.id: prompt}, Source.OPERATOR)
+            prompt = prompt.about(seen, None if request is None else request.prompt.prior_iou)
+            self._ask_corrector(self._image(stamp, request), {object_id: prompt}, Source.OPERATOR)
 
-    def _frame_for(self, stamp: int, object_id: int) -> tuple[ReceivedFrame, _OpenRequest | None]:
-        with self._lock:
-            opened = self._open.get((stamp, object_id))
+    def _mask_seen(self, stamp: int, object_id: int, request: Request | None) -> BoolMask:
+        """The mask bool [H, W] that an answer is about; raises InputRefusedError.
+
+        Whoever was asked has seen the request's mask; the frame's may have changed since.
+        """
         if stamp == 0:
             fault = "the correction names no frame: its header has no stamp"
             raise InputRefusedError("no stamp", fault)
-        frame = opened.frame if opened else self._history.find(stamp)
-        if frame is None:
+        frame, known = self._received.find(stamp), self._lazy.followed_ids
+        if frame is None and request is None:
             fault = f"there is no recent frame of stamp {stamp} ns"
             raise InputRefusedError("forgotten stamp", fault)
-        return frame, opened
-
-    def _labels_answered(
-        self, message: msg.Correction, frame: ReceivedFrame, opened: _OpenRequest | None
-    ) -> Labels:
-        """The label map of the frame that an answer is about; raises InputRefusedError."""
-        known = self._session.object_ids if self._session is not None else ()
-        if message.id not in known:
+        if object_id not in known:
             tracked = ", ".join(str(i) for i in known) or "none"
-            fault = f"object {message.id} is not tracked; there is {tracked}"
+            fault = f"object {object_id} is not tracked; there is {tracked}"
             raise InputRefusedError("unknown object", fault)
-        if opened is not None and opened.is_over(self._now()):
-            late = (self._now() - opened.deadline) / SECOND
-            fault = f"the answer for object {message.id} came {late:.1f} s too late"
-            raise InputRefusedError("too late", fault)
+        if request is not None:
+            self._check_open(request)
+            return request.mask
+        assert frame is not None
         if frame.labels is None:
-            fault = f"the frame of stamp {frame.stamp} ns was not tracked"
+            fault = f"the frame of stamp {stamp} ns was not tracked"
             raise InputRefusedError("not tracked", fault)
-        return frame.labels
+        return frame.labels == object_id
 
-    # ---- how
+    def _check_open(self, request: Request) -> None:
+        if not self._lazy.is_open(request):
+            newest = self._received.tracked
+            assert newest is not None
+            late = (newest.stamp - (request.deadline or request.stamp)) / SECOND
+            fault = f"the answer for object {request.object_id} came {late:.1f} s too late"
+            raise InputRefusedError("too late", fault)
 
-    def _now(self) -> int:
-        return int(self._node.get_clock().now().nanoseconds)
+    def _image(self, stamp: int, request: Request | None) -> Image:
+        """The image of a frame that has been tracked."""
+        frame = self._received.find(stamp)
+        if frame is not None:
+            return frame.image_message()
+        assert request is not None
+        return image_message(request.image, "rgb8", self._header(stamp))
 
-    @staticmethod
-    def _header(stamp: int) -> Header:
-        return Header(stamp=time_message(stamp))
+    # ---- what becomes of them
+
+    def apply(self, correction: Correction) -> Outcome:
+        """Hands corrected masks to the tracker and publishes what became of them."""
+        outcome = self._lazy.apply(correction)
+        if outcome.applied_stamp is not None:
+            corrected = self._received.find(outcome.applied_stamp)
+            if corrected is not None:
+                corrected.labels = outcome.labels
+        source, applied = correction.source, outcome.applied
+        self._outputs.count(f"{source.value} {'applied' if applied else 'not applied'}")
+        if not applied:
+            by_person = source is Source.OPERATOR
+            topic = self._outputs.correction_topic if by_person else self._outputs.service_name
+            self._outputs.refuse(topic, "not applied", outcome.reason)
+        header = self._header(correction.stamp)
+        for object_id, mask in correction.masks.items():
+            self.awaited.discard((correction.stamp, object_id))
+            self._outputs.publish_corrected(
+                header, object_id, mask, source=source, applied=applied, reason=outcome.reason
+            )
+        self.see_open()
+        return outcome
+
+    def give_up(self, header: Header, object_id: int, source: Source, reason: str) -> None:
+        """There will be no mask: the frame waits no longer, and whoever listens is told why.
+
+        The tracker's own request ends there; a person may try again.
+        """
+        self.awaited.discard((stamp_of(header.stamp), object_id))
+        if source is Source.PSEUDO:
+            self._lazy.dismiss(object_id, Source.PSEUDO)
+        self._outputs.publish_corrected(
+            header, object_id, None, source=source, applied=False, reason=reason
+        )
+
+    def dismiss(self, object_ids: Collection[int]) -> None:
+        """Nobody will answer what people were asked about these objects."""
+        for object_id in object_ids:
+            self._lazy.dismiss(object_id, Source.OPERATOR)
+        self.see_open()
+
+    def stop_waiting(self, object_ids: Collection[int]) -> None:
+        """No frame waits for answers about these objects, which will be refused."""
+        self.awaited = {item for item in self.awaited if item[1] not in object_ids}
+        self.see_open()
+
+    def see_open(self) -> None:
+        """Notes how many requests to people are open."""
+        sources = [source for _, source in self._lazy.open_requests]
+        self.open_requests = sources.count(Source.OPERATOR)
+
+    def _header(self, stamp: int) -> Header:
+        frame = self._received.find(stamp)
+        return Header(stamp=time_message(stamp)) if frame is None else frame.header
+
+
+class CorrectionInput:
+    """Subscribes to `~/operator_correction`; the answers go to the worker."""
+
+    def __init__(self, node: Node, worker: Worker[ReceivedFrame], corrections: Corrections) -> None:
+        self._node = node
+        self._worker = worker
+        self._corrections = corrections
+        self._subscription = node.create_subscription(
+            msg.Correction, TOPIC, self._on_answer, QoSProfile(depth=QUEUE_DEPTH)
+        )
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._node.destroy_subscription(self._subscription)
+
+    def _on_answer(self, message: msg.Correction) -> None:
+        self._worker.post(lambda: self._corrections.answer(message))

@@ -13,7 +13,7 @@ from lazyxmem_ros.nodes.diagnostics import OK, WARN, Counts, Latencies, Rate, Re
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionClient
 
 if TYPE_CHECKING:
-    from lazyxmem_ros.nodes.tracker.session_types import Upkeep
+    from lazyxmem_ros.nodes.tracker.session import Upkeep
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE

@@ -1,15 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks that were shown on frames which have yet to arrive."""
+"""Masks that objects are shown by, and those of frames which have yet to arrive."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 
-from lazyxmem_ros.nodes.tracker.session_types import GivenMasks
+from lazyxmem_ros.basics import BoolMask
 
 MAX_EARLY_MASKS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class GivenMasks:
+    """Masks {id: bool [H, W]} shown on the frame of `stamp` (ns), with texts {id: label}.
+
+    topic: where they came from, for messages.
+    """
+
+    stamp: int
+    masks: Mapping[int, BoolMask]
+    labels: Mapping[int, str] = field(default_factory=dict)
+    topic: str = ""
 
 
 class EarlyMasks:

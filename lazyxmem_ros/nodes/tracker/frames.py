@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames as they were received, and the recent ones kept for what will be said about them."""
+"""Images as they were received, kept so that masks, clicks and corrections may name them later.
+
+What was tracked is in the history of `lazy`, which belongs to the worker. An image is here from its
+receipt on, whether or not it is ever tracked.
+"""
 
 from __future__ import annotations
 
@@ -46,15 +50,18 @@ class ReceivedFrame:
         """RGB uint8 [H, W, 3]; decoded anew at each call. Raises ImageError."""
         return read_image(self.message).rgb()
 
-    def image_message(self) -> Image:
-        """The frame as an uncompressed message: the one received, where it is one."""
+    def image_message(self, rgb: NDArray[np.uint8] | None = None) -> Image:
+        """The frame as an uncompressed message: the one received, where it is one.
+
+        rgb: the image, where it has been decoded. Raises ImageError where it cannot be.
+        """
         if hasattr(self.message, "format"):
-            return image_message(self.rgb(), "rgb8", self.header)
+            return image_message(self.rgb() if rgb is None else rgb, "rgb8", self.header)
         return self.message
 
 
-class FrameHistory:
-    """The newest frames by stamp, up to a limit in bytes and in age.
+class ReceivedFrames:
+    """The newest images by stamp, up to a limit in bytes and in age, and the newest tracked one.
 
     The receiving thread and the worker both use it, so it locks.
     """
@@ -65,6 +72,8 @@ class FrameHistory:
         self._max_age = max_age
         self._lock = threading.Lock()
         self._frames: OrderedDict[int, ReceivedFrame] = OrderedDict()
+        self.tracked: ReceivedFrame | None = None
+        """The newest frame that was tracked; only the worker sets it."""
 
     def add(self, frame: ReceivedFrame) -> None:
         """Keep a frame; the oldest go where a limit is passed, but never this one."""
@@ -86,6 +95,9 @@ class FrameHistory:
 
     def find(self, stamp: int) -> ReceivedFrame | None:
         """The frame of exactly this stamp, if it is still there."""
+        tracked = self.tracked
+        if tracked is not None and tracked.stamp == stamp:
+            return tracked
         with self._lock:
             return self._frames.get(stamp)
 
@@ -95,7 +107,7 @@ class FrameHistory:
             return next(reversed(self._frames.values()), None)
 
     def clear(self) -> None:
-        """Forget every frame."""
+        """Forget every image but the newest tracked one."""
         with self._lock:
             self._frames.clear()
 

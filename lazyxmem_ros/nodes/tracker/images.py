@@ -14,8 +14,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.nodes.conversions import ImageError, check_image
-from lazyxmem_ros.nodes.diagnostics import Counts, Rate, Refusals
-from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.nodes.diagnostics import Rate
+from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.worker import Worker
 
 if TYPE_CHECKING:
@@ -39,9 +40,8 @@ class ImageInput:
         node: Node,
         worker: Worker[ReceivedFrame],
         session: TrackingSession,
-        history: FrameHistory,
-        counts: Counts,
-        refusals: Refusals,
+        received: ReceivedFrames,
+        outputs: TrackerOutputs,
         *,
         transport: str,
         reliable: bool,
@@ -53,9 +53,8 @@ class ImageInput:
         self._node = node
         self._worker = worker
         self._session = session
-        self._history = history
-        self._counts = counts
-        self._refusals = refusals
+        self._received = received
+        self._outputs = outputs
         self._message_type, self._name = TRANSPORTS[transport]
         self._quality = QoSProfile(
             depth=QUEUE_DEPTH,
@@ -96,32 +95,32 @@ class ImageInput:
 
     def _on_image(self, topic: str, message: Image | CompressedImage) -> None:
         received_at = time.monotonic()
-        self._counts.add("received")
+        self._outputs.count("received")
         self.rate.add()
         try:
             check_image(message)
         except ImageError as error:
-            self._refusals.refuse(topic, "image", str(error))
+            self._outputs.refuse(topic, "image", str(error))
             return
         stamp = stamp_of(message.header.stamp)
         if not self._take_stamp(topic, stamp):
             return
         frame = ReceivedFrame(stamp, topic, message, received_at)
-        self._history.add(frame)
+        self._received.add(frame)
         if self._worker.offer(frame):
-            self._counts.add("dropped")
+            self._outputs.count("dropped")
 
     def _take_stamp(self, topic: str, stamp: int) -> bool:
         if stamp == 0:
-            self._refusals.refuse(topic, "no stamp", "the image carries no stamp")
+            self._outputs.refuse(topic, "no stamp", "the image carries no stamp")
             return False
         if stamp == self._last_stamp:
-            self._refusals.refuse(topic, "same stamp", f"a second image of stamp {stamp} ns")
+            self._outputs.refuse(topic, "same stamp", f"a second image of stamp {stamp} ns")
             return False
         if stamp < self._last_stamp:
             if self._session.object_ids:
                 seconds = (self._last_stamp - stamp) / 1e9
-                self._refusals.refuse(
+                self._outputs.refuse(
                     topic,
                     "stamp runs backwards",
                     f"the stamp is {seconds:.3f} s before the newest one; call ~/reset to begin "
@@ -131,11 +130,11 @@ class ImageInput:
             # Nothing is tracked, so a recording that begins again costs nothing. A frame of the
             # other clock that waits would make the next ones look old.
             self._drop_waiting()
-            self._history.clear()
+            self._received.clear()
             self._worker.post(partial(self._session.reset, images=False))
         self._last_stamp = stamp
         return True
 
     def _drop_waiting(self) -> None:
         if self._worker.clear_frame():
-            self._counts.add("dropped")
+            self._outputs.count("dropped")

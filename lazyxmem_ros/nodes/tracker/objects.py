@@ -23,14 +23,14 @@ from lazyxmem_ros.nodes.conversions import (
     read_labels,
     time_message,
 )
-from lazyxmem_ros.nodes.diagnostics import Counts, Refusals
+from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
-from lazyxmem_ros.nodes.tracker.corrections import Corrections
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer
+from lazyxmem_ros.nodes.tracker.early_masks import GivenMasks
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
-from lazyxmem_ros.nodes.tracker.publishers import track_messages
-from lazyxmem_ros.nodes.tracker.session_types import GivenMasks, InputRefusedError, fault_kind
+from lazyxmem_ros.nodes.tracker.images import ImageInput
+from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs, track_messages
 from lazyxmem_ros.nodes.tracker.worker import Worker
 from lazyxmem_ros.srv import AddObjects, ListObjects, PauseObjects, RemoveObjects
 
@@ -50,24 +50,16 @@ class ObjectInput:
         *,
         worker: Worker[ReceivedFrame],
         session: TrackingSession,
-        corrections: Corrections,
-        counts: Counts,
-        refusals: Refusals,
-        is_active: Callable[[], bool],
-        on_reset: Callable[[], None],
+        images: ImageInput,
+        outputs: TrackerOutputs,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        """is_active: whether frames are coming in; on_reset: called before a reset is queued;
-        on_failure: gets what goes wrong and is no refusal.
-        """
+        """on_failure(error): gets what goes wrong and is no refusal."""
         self._node = node
         self._worker = worker
         self._session = session
-        self._corrections = corrections
-        self._counts = counts
-        self._refusals = refusals
-        self._is_active = is_active
-        self._on_reset = on_reset
+        self._images = images
+        self._outputs = outputs
         self._on_failure = on_failure
         self._init_topic = node.resolve_topic_name("~/init_mask")
         self._subscription = node.create_subscription(
@@ -90,14 +82,14 @@ class ObjectInput:
     # ---- topic
 
     def _on_init_mask(self, message: Image) -> None:
-        self._counts.add("init masks received")
+        self._outputs.count("init masks received")
         try:
             masks = masks_of_labels(read_labels(message))
         except ImageError as error:
-            self._refusals.refuse(self._init_topic, "image", str(error))
+            self._outputs.refuse(self._init_topic, "image", str(error))
             return
-        if not self._is_active():
-            self._refusals.refuse(self._init_topic, "inactive", "the node is not active")
+        if not self._images.is_open:
+            self._outputs.refuse(self._init_topic, "inactive", "the node is not active")
             return
         given = GivenMasks(stamp_of(message.header.stamp), masks, topic=self._init_topic)
         future = self._worker.submit(lambda: self._session.give_masks(given))
@@ -108,7 +100,7 @@ class ObjectInput:
             return
         error = future.exception()
         if error is None:
-            self._counts.add("init masks taken")
+            self._outputs.count("init masks taken")
         else:
             self._explained(self._init_topic, error)
 
@@ -122,7 +114,7 @@ class ObjectInput:
 
     async def _add_objects(self, request: AddObjects.Request) -> tuple[list[int], str]:
         """The objects' ids, and how they were added if that was not simply as asked."""
-        if not self._is_active():
+        if not self._images.is_open:
             raise InputRefusedError("inactive", "the node is not active")
         if not request.objects:
             raise InputRefusedError("no object", "the request names no object")
@@ -170,7 +162,7 @@ class ObjectInput:
         self, frame: ReceivedFrame, prompts: Sequence[Prompt]
     ) -> Sequence[CorrectionAnswer]:
         answered: Future[Sequence[CorrectionAnswer]] = Future(executor=self._node.executor)
-        self._corrections.refine(frame, prompts, answered.set_result)
+        self._outputs.refine(frame.image_message(), prompts, answered.set_result)
         answers = await answered
         assert answers is not None
         return answers
@@ -180,17 +172,15 @@ class ObjectInput:
     ) -> None:
         ids = [int(object_id) for object_id in request.ids]
         response.removed = list(await self._in_worker(lambda: self._session.remove(ids)))
-        self._corrections.forget_requests(response.removed)
         response.success = True
 
     async def _on_pause_objects(
         self, request: PauseObjects.Request, response: PauseObjects.Response
     ) -> None:
         ids, pause = [int(object_id) for object_id in request.ids], bool(request.pause)
-        meant = await self._in_worker(lambda: self._session.pause_objects(ids, pause=pause))
-        if pause:
-            self._corrections.forget_requests(meant)
-        response.ids = list(meant)
+        response.ids = list(
+            await self._in_worker(lambda: self._session.pause_objects(ids, pause=pause))
+        )
         response.success = True
 
     def _on_list_objects(
@@ -202,7 +192,7 @@ class ObjectInput:
         return response
 
     async def _on_reset_request(self, request: Trigger.Request, response: Trigger.Response) -> None:
-        self._on_reset()
+        self._images.forget_stamps()
         await self._in_worker(self._session.reset)
         response.success = True
 
@@ -214,7 +204,7 @@ class ObjectInput:
             return SHUTTING_DOWN
         if isinstance(error, ValueError):
             # Every refusal is one: of the image, the prompt, the session, the tracker.
-            self._refusals.refuse(source, fault_kind(error), str(error))
+            self._outputs.refuse(source, fault_kind(error), str(error))
             return str(error)
         self._on_failure(error)
         return f"{type(error).__name__}: {error}"

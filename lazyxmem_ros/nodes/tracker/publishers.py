@@ -4,19 +4,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import BoolMask, Labels
+from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.nodes.conversions import (
     image_message,
@@ -25,23 +25,50 @@ from lazyxmem_ros.nodes.conversions import (
     region_message,
     time_message,
 )
+from lazyxmem_ros.nodes.diagnostics import Refusals
 from lazyxmem_ros.nodes.prompts import prompt_message
+from lazyxmem_ros.nodes.tracker.corrector_client import (
+    AnswersCallback,
+    CorrectionAnswer,
+    CorrectionClient,
+)
+from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.overlay import draw_overlay
+from lazyxmem_ros.nodes.tracker.worker import Worker
 
 if TYPE_CHECKING:
-    from lazyxmem_ros.lazy import Request, StepResult, Track
+    from lazyxmem_ros.lazy import Request, Source, StateChange, StepResult, Track
 
 QUEUE_DEPTH = 10
+NO_DEADLINE = 0
 
 
 class TrackerOutputs:
-    """The publishers of `~/mask`, `~/tracks`, `~/overlay`, `~/uncertainty` and the corrections."""
+    """All that leaves the tracker: topics, requests to the correction service, counts, the log.
 
-    def __init__(self, node: LifecycleNode, setting: Callable[[str], Any]) -> None:
-        """setting(name): the present value of a parameter."""
+    It knows nothing of who uses it. The worker's thread calls it, unless a method says otherwise.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        *,
+        setting: Callable[[str], Any],
+        client: CorrectionClient,
+        worker: Worker[ReceivedFrame],
+        measures: TrackerMeasures,
+        refusals: Refusals,
+    ) -> None:
+        """setting(name): the present value of a parameter. worker: gets the service's answers."""
         self._node = node
         self._setting = setting
+        self._client = client
+        self._worker = worker
+        self._measures = measures
+        self._refusals = refusals
+        self.correction_topic = node.resolve_topic_name("~/operator_correction")
+        self.service_name = client.service_name
 
         def publisher(message_type: Any, name: str) -> Any:
             return node.create_lifecycle_publisher(
@@ -57,21 +84,22 @@ class TrackerOutputs:
         self.overlays_made = 0
         self.uncertainty_maps_made = 0
 
-    def publish_frame(
-        self,
-        frame: ReceivedFrame,
-        image: NDArray[np.uint8],
-        labels: Labels,
-        result: StepResult | None,
-    ) -> None:
-        """The frame's label map and tracks, and the pictures that somebody looks at."""
-        header = frame.header
+    # ---- frames
+
+    def publish_frame(self, frame: ReceivedFrame, result: StepResult | None) -> None:
+        """The frame's label map and tracks, and the pictures that somebody looks at.
+
+        result: None while nothing is tracked.
+        """
+        header, labels = frame.header, frame.labels
+        assert labels is not None
         tracks = [] if result is None else result.tracks
         self._mask.publish(labels_message(labels, header))
         self._tracks.publish(msg.TrackArray(header=header, tracks=track_messages(tracks)))
         if self._overlay.get_subscription_count():
             self.overlays_made += 1
-            drawn = draw_overlay(image, labels, tracks, opacity=self._setting("overlay_opacity"))
+            opacity = self._setting("overlay_opacity")
+            drawn = draw_overlay(frame.rgb(), labels, tracks, opacity=opacity)
             self._overlay.publish(image_message(drawn, "rgb8", header))
         if self._uncertainty.get_subscription_count():
             self.uncertainty_maps_made += 1
@@ -79,10 +107,52 @@ class TrackerOutputs:
             if result is not None:
                 entropy = np.asarray(result.uncertainty_map(), np.float32)
             self._uncertainty.publish(image_message(entropy, "32FC1", header))
+        self._count_frame(frame)
+        self._say_changes([] if result is None else result.changes)
 
-    def publish_request(self, frame: ReceivedFrame, request: Request, deadline: int) -> None:
-        """A request to a person; deadline: ROS time in nanoseconds."""
-        header = frame.header
+    def _count_frame(self, frame: ReceivedFrame) -> None:
+        """A frame that goes out again is no other frame."""
+        if not frame.published:
+            frame.published = True
+            self.count("tracked")
+            self._measures.tracked.add()
+            self._measures.latency.add(time.monotonic() - frame.received_at)
+
+    def _say_changes(self, changes: Iterable[StateChange]) -> None:
+        from lazyxmem_ros.lazy import TrackState
+
+        for change in changes:
+            states = (change.before, change.after)
+            if TrackState.LOST in states and TrackState.PAUSED not in states:
+                name = f"object {change.object_id}" + (change.label and f" ({change.label})")
+                what = "is lost" if change.after is TrackState.LOST else "was found again"
+                self._node.get_logger().info(f"{name} {what}")
+
+    # ---- corrections
+
+    def ask_corrector(
+        self, image: Image, prompts: Sequence[Prompt], on_answers: AnswersCallback
+    ) -> None:
+        """Asks the service for one mask per prompt; on_answers comes in the worker's thread."""
+
+        def pass_on(answers: Sequence[CorrectionAnswer]) -> None:
+            self._worker.post(lambda: on_answers(answers))
+
+        self._post(lambda: self.refine(image, prompts, pass_on))
+
+    def refine(self, image: Image, prompts: Sequence[Prompt], on_answers: AnswersCallback) -> None:
+        """The same, called in the executor's thread, where on_answers comes too."""
+        timeout = self._setting("correction_timeout")
+        self._client.request(image, prompts, timeout=timeout, on_answers=on_answers)
+
+    def _post(self, function: Callable[[], None]) -> None:
+        """Runs a function in the executor's thread."""
+        executor = self._node.executor
+        if executor is not None:
+            executor.create_task(function)
+
+    def publish_request(self, header: Header, request: Request) -> None:
+        """A request to a person. header: the frame's."""
         self._request.publish(
             msg.CorrectionRequest(
                 header=header,
@@ -93,7 +163,7 @@ class TrackerOutputs:
                 uncertainty_rate=_or_nan(request.uncertainty_rate),
                 image=image_message(request.image, "rgb8", header),
                 mask=mask_message(request.mask, header),
-                deadline=time_message(deadline),
+                deadline=time_message(request.deadline or NO_DEADLINE),
             )
         )
 
@@ -103,7 +173,7 @@ class TrackerOutputs:
         object_id: int,
         mask: BoolMask | None,
         *,
-        source: str,
+        source: Source,
         applied: bool,
         reason: str,
     ) -> None:
@@ -113,11 +183,21 @@ class TrackerOutputs:
                 header=header,
                 id=object_id,
                 prompt=prompt_message(Prompt(mask=mask), header),
-                source=source,
+                source=source.value,
                 applied=applied,
                 message=reason,
             )
         )
+
+    # ---- counts
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Raises a counter of `/diagnostics`; any thread."""
+        self._measures.counts.add(name, amount)
+
+    def refuse(self, topic: str, kind: str, fault: str) -> None:
+        """Counts and reports refused input; any thread."""
+        self._refusals.refuse(topic, kind, fault)
 
     def close(self) -> None:
         """Take the publishers off the graph."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker's worker does with frames, masks and corrections. Knows nothing of rclpy.
+"""What the tracker's worker does with frames and with the masks of objects.
 
 Everything here runs in the worker's thread, which owns the LazyTracker; results leave through
-`SessionOutputs`.
+`TrackerOutputs`.
 """
 
 from __future__ import annotations
@@ -12,42 +12,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.correction.base import box_of_mask
-from lazyxmem_ros.lazy import (
-    Correction,
-    LazyConfig,
-    LazyTracker,
-    Outcome,
-    Source,
-    StepResult,
-)
+from lazyxmem_ros.lazy import LazyConfig, LazyTracker, StepResult, Track
 from lazyxmem_ros.nodes.conversions import ImageError, masks_of_labels
-from lazyxmem_ros.nodes.tracker.early_masks import EarlyMasks
-from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
-from lazyxmem_ros.nodes.tracker.session_types import (
-    GivenMasks,
-    InputRefusedError,
-    Published,
-    SessionCorrection,
-    SessionOutputs,
-    Upkeep,
-    fault_kind,
-)
+from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
+from lazyxmem_ros.nodes.tracker.corrections import Corrections
+from lazyxmem_ros.nodes.tracker.early_masks import EarlyMasks, GivenMasks
+from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.xmem import TrackerError, XMemTracker
 
 ServeCommands = Callable[[Callable[[], bool], float], None]
 
 
-@dataclass
-class _WaitingFrame:
-    """A frame that is tracked and not published yet; its label map is the frame's `labels`."""
+@dataclass(frozen=True)
+class Published:
+    """The tracks of the newest tracked frame, whose stamp this is (ns); 0: there was none yet."""
 
-    frame: ReceivedFrame
-    image: NDArray[np.uint8]
-    result: StepResult
+    stamp: int = 0
+    tracks: tuple[Track, ...] = ()
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What is kept for late corrections: bytes; past frames still to go through for one; frames
+    that the limit in bytes has pushed out before their time.
+    """
+
+    history_bytes: int = 0
+    frames_behind: int = 0
+    frames_evicted: int = 0
 
 
 class TrackingSession:
@@ -56,8 +52,9 @@ class TrackingSession:
     def __init__(
         self,
         lazy: LazyTracker,
-        history: FrameHistory,
-        outputs: SessionOutputs,
+        received: ReceivedFrames,
+        outputs: TrackerOutputs,
+        corrections: Corrections,
         *,
         make_tracker: Callable[[], XMemTracker],
         serve_commands: ServeCommands,
@@ -70,17 +67,17 @@ class TrackingSession:
         correction_wait: seconds of steady time that a frame may wait for its corrections.
         """
         self._lazy = lazy
-        self._history = history
+        self._received = received
         self._outputs = outputs
+        self._corrections = corrections
         self._make_tracker = make_tracker
         self._serve_commands = serve_commands
         self.correction_wait = correction_wait
         self._early = EarlyMasks(outputs.refuse)
-        self._waiting: _WaitingFrame | None = None
-        self._waiting_for: set[tuple[int, int]] = set()
+        self._waiting: StepResult | None = None
+        """Result of the newest tracked frame until that is published."""
         self._processed = -1
         self._resets = 0
-        self._newest: ReceivedFrame | None = None
         # Replaced as wholes, so that other threads may read them at any time.
         self.object_ids: tuple[int, ...] = ()
         self.published = Published()
@@ -96,7 +93,7 @@ class TrackingSession:
         """
         resets = self._resets
         for stamp, masks in self._early.due(frame.stamp):
-            self._show_early(frame if stamp == frame.stamp else self._frame_of(stamp), masks)
+            self._show_early(frame if stamp == frame.stamp else self._received.find(stamp), masks)
         if self._resets == resets and frame.stamp > self._processed:
             self._process_with(frame, [])
             return self._resets == resets
@@ -133,8 +130,8 @@ class TrackingSession:
             return
         masks = {i: mask for entry in given for i, mask in entry.masks.items()}
         names = {i: text for entry in given for i, text in entry.labels.items()}
-        if not masks and not self._followed():
-            self._finish_frame(frame, image, np.zeros(image.shape[:2], np.uint16), None)
+        if not masks and not self._lazy.followed_ids:
+            self._finish_frame(frame, np.zeros(image.shape[:2], np.uint16), None)
             return
         try:
             result = self._lazy.step(image, frame.stamp, masks=masks or None, labels=names or None)
@@ -145,94 +142,55 @@ class TrackingSession:
                 self._process_with(frame, [])
             return
         self._note_tracked(frame, result.labels)
-        self._waiting = _WaitingFrame(frame, image, result)
+        self._waiting = result
         self.see_objects()
-        self._ask(frame, result)
-        if self.correction_wait > 0 and self._waiting_for:
+        self._corrections.ask(frame, result.requests)
+        if self.correction_wait > 0 and self._corrections.awaited:
             deadline = time.monotonic() + self.correction_wait
-            self._serve_commands(lambda: not self._waiting_for, deadline)
+            self._serve_commands(lambda: not self._corrections.awaited, deadline)
         self._finish_waiting()
 
     def _note_tracked(self, frame: ReceivedFrame, labels: Labels) -> None:
         frame.labels = labels
-        self._newest = frame
+        self._received.tracked = frame
         self._processed = max(self._processed, frame.stamp)
 
     def _finish_waiting(self) -> None:
         """Publish the frame that waits for corrections, if one does, as it is by now."""
-        waiting, self._waiting = self._waiting, None
-        self._waiting_for = set()
-        if waiting is None:
+        result, self._waiting = self._waiting, None
+        self._corrections.awaited = set()
+        if result is None:
             return
-        labels, result = waiting.frame.labels, waiting.result
+        frame = self._received.tracked
+        assert frame is not None
+        labels = frame.labels
         assert labels is not None
         gone = [t.object_id for t in result.tracks if t.object_id not in self.object_ids]
         if gone:
             labels = np.where(np.isin(labels, gone), np.uint16(0), labels)
         if labels is not result.labels:
             result = _with_labels(result, labels, gone)
-        self._finish_frame(waiting.frame, waiting.image, labels, result)
+        self._finish_frame(frame, labels, result)
 
     def _finish_frame(
-        self,
-        frame: ReceivedFrame,
-        image: NDArray[np.uint8],
-        labels: Labels,
-        result: StepResult | None,
+        self, frame: ReceivedFrame, labels: Labels, result: StepResult | None
     ) -> None:
         self._note_tracked(frame, labels)
         # First, so that whoever has the frame's mask finds its tracks here.
         self.published = Published(frame.stamp, () if result is None else tuple(result.tracks))
-        self._outputs.publish_frame(frame, image, labels, result)
+        self._outputs.publish_frame(frame, result)
         self._see_upkeep()
-
-    def _ask(self, frame: ReceivedFrame, result: StepResult) -> None:
-        self._waiting_for = {(frame.stamp, request.object_id) for request in result.requests}
-        pseudo = [entry for entry in result.requests if entry.source is Source.PSEUDO]
-        if pseudo:
-            self._outputs.ask_corrector(frame, pseudo)
-        for request in result.requests:
-            if request.source is Source.OPERATOR:
-                self._outputs.ask_operator(frame, request)
-
-    # ---- corrections
-
-    def apply(self, correction: SessionCorrection) -> Outcome:
-        """Hand a corrected mask to the tracker and publish what became of it."""
-        self._waiting_for.discard((correction.stamp, correction.object_id))
-        masks = {correction.object_id: correction.mask}
-        outcome = self._lazy.apply(Correction(correction.stamp, masks, correction.source))
-        frame = self._frame_of(correction.stamp)
-        if outcome.applied_stamp is not None:
-            corrected = self._frame_of(outcome.applied_stamp)
-            if corrected is not None:
-                corrected.labels = outcome.labels
-        self._outputs.publish_correction(frame, correction, outcome)
-        return outcome
-
-    def give_up(self, stamp: int, object_id: int, source: Source) -> None:
-        """Note that the service gave no mask for this object and frame.
-
-        The tracker's own request ends there; a person may try again.
-        """
-        self._waiting_for.discard((stamp, object_id))
-        if source is Source.PSEUDO:
-            self._lazy.dismiss(object_id, Source.PSEUDO)
-
-    def dismiss(self, object_id: int) -> None:
-        """Note that a person who was asked about an object has nothing to correct."""
-        self._lazy.dismiss(object_id, Source.OPERATOR)
 
     # ---- objects
 
     def find_frame(self, stamp: int) -> ReceivedFrame:
         """The frame of this stamp, or the newest tracked one for 0; raises InputRefusedError."""
         if stamp == 0:
-            newest = self._newest or self._history.newest()
+            newest = self._received.tracked or self._received.newest()
             if newest is None:
                 raise InputRefusedError("no frame", "no frame has been received yet")
             return newest
-        frame = self._frame_of(stamp)
+        frame = self._received.find(stamp)
         if frame is None:
             raise InputRefusedError(
                 "forgotten stamp", f"there is no recent frame of stamp {stamp} ns"
@@ -248,10 +206,10 @@ class TrackingSession:
         """
         if not given.masks:
             raise InputRefusedError("no object", "the label map names no object: every value is 0")
-        newest = self._newest
+        newest = self._received.tracked
         stamp = given.stamp or self.find_frame(0).stamp
         given = replace(given, stamp=stamp)
-        if stamp > self._processed and self._frame_of(stamp) is None:
+        if stamp > self._processed and self._received.find(stamp) is None:
             self._early.keep(given)
             return f"the frame of stamp {stamp} ns has not come yet: shown when it does"
         frame = self.find_frame(stamp)
@@ -259,9 +217,9 @@ class TrackingSession:
         note = ""
         if stamp > self._processed:
             self._process_with(frame, [given])
-        elif newest is not None and stamp == newest.stamp and self._followed():
+        elif newest is not None and stamp == newest.stamp and self._lazy.followed_ids:
             self._add_to_newest(given, newest)
-        elif not self._followed():
+        elif not self._lazy.followed_ids:
             # Nothing is tracked, so nothing is lost by starting at that frame.
             self._lazy.reset()
             self._process_with(frame, [given])
@@ -280,7 +238,7 @@ class TrackingSession:
 
         stamp: of a past frame (ns) on which they will be shown: no object had them since.
         """
-        used = {*self._followed(), *taken, *(self._lazy.ids_since(stamp) if stamp else ())}
+        used = {*self._lazy.followed_ids, *taken, *(self._lazy.ids_since(stamp) if stamp else ())}
         ids: list[int] = []
         candidate = 1
         while len(ids) < count:
@@ -291,9 +249,9 @@ class TrackingSession:
 
     def remove(self, object_ids: Sequence[int]) -> tuple[int, ...]:
         """Forget objects (all where none is named); raises a TrackerError for an unknown one."""
-        ids = tuple(object_ids) or self._followed()
+        ids = tuple(object_ids) or self._lazy.followed_ids
         self._lazy.remove_objects(list(ids))
-        self._stop_waiting_for(ids)
+        self._corrections.stop_waiting(ids)
         self.see_objects()
         return ids
 
@@ -302,10 +260,10 @@ class TrackingSession:
 
         Raises a TrackerError for an unknown one, with nothing changed.
         """
-        ids = tuple(dict.fromkeys(object_ids)) or self._followed()
+        ids = tuple(dict.fromkeys(object_ids)) or self._lazy.followed_ids
         if pause:
             self._lazy.pause_objects(ids)
-            self._stop_waiting_for(ids)
+            self._corrections.stop_waiting(ids)
         else:
             self._lazy.resume_objects(ids)
         return ids
@@ -317,23 +275,26 @@ class TrackingSession:
         """
         self._lazy.reset()
         if images:
-            self._history.clear()
+            self._received.clear()
+        self._received.tracked = None
         self._early.clear()
-        self._waiting, self._waiting_for = None, set()
-        self._processed, self._newest = -1, None
+        self._waiting, self._corrections.awaited = None, set()
+        self._processed = -1
         self._resets += 1
+        self._corrections.see_open()
         self.published = Published()
         self.see_objects()
 
     def configure(self, config: LazyConfig, correction_wait: float) -> None:
         """Use other thresholds from the next frame on."""
         self._lazy.config = config
-        self._history.set_max_age(config.history_time)
+        self._received.set_max_age(config.history_time)
         self.correction_wait = correction_wait
 
     def pause(self) -> None:
-        """Close the newest frame: no more are coming for now."""
+        """Close the newest frame and expect no answers: no more frames are coming for now."""
         self._finish_waiting()
+        self._corrections.dismiss(self._lazy.followed_ids)
         self._lazy.close()
 
     # ---- how
@@ -342,11 +303,11 @@ class TrackingSession:
         labels = dict(given.labels)
         result = self._lazy.add_objects(dict(given.masks), stamp=newest.stamp, labels=labels)
         if self._waiting is None:
-            self._finish_frame(newest, newest.rgb(), result.labels, result)
+            self._finish_frame(newest, result.labels, result)
             return
         # Not published yet: the objects go out with the frame.
-        changes = [*self._waiting.result.changes, *result.changes]
-        self._waiting.result = replace(result, changes=changes)
+        changes = [*self._waiting.changes, *result.changes]
+        self._waiting = replace(result, changes=changes)
         newest.labels = result.labels
 
     def _add_to_past(self, given: GivenMasks, frame: ReceivedFrame, newest: ReceivedFrame) -> str:
@@ -384,11 +345,6 @@ class TrackingSession:
             )
         return replace(given, stamp=newest.stamp, masks=masks)
 
-    def _frame_of(self, stamp: int) -> ReceivedFrame | None:
-        if self._newest is not None and self._newest.stamp == stamp:
-            return self._newest
-        return self._history.find(stamp)
-
     def _check_sizes(self, given: GivenMasks, frame: ReceivedFrame) -> None:
         size = frame.rgb().shape[:2]
         for object_id, mask in given.masks.items():
@@ -399,21 +355,14 @@ class TrackingSession:
                     f"the frame {size[1]}x{size[0]} pixels",
                 )
 
-    def _stop_waiting_for(self, object_ids: Sequence[int]) -> None:
-        """No frame waits for answers that will be refused."""
-        self._waiting_for = {item for item in self._waiting_for if item[1] not in object_ids}
-
     def _see_upkeep(self) -> None:
         lazy = self._lazy
         self.upkeep = Upkeep(lazy.history_bytes, lazy.frames_behind, lazy.frames_evicted)
-
-    def _followed(self) -> tuple[int, ...]:
-        """The objects that are tracked, and those that will be, once caught up."""
-        return (*self._lazy.object_ids, *self._lazy.arriving_ids)
+        self._corrections.see_open()
 
     def see_objects(self) -> None:
         """Note which objects are followed, for those who read `object_ids` and `published`."""
-        self.object_ids = self._followed()
+        self.object_ids = self._lazy.followed_ids
         known = (t for t in self.published.tracks if t.object_id in self.object_ids)
         self.published = replace(self.published, tracks=tuple(known))
 

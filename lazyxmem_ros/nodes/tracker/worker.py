@@ -23,23 +23,25 @@ class Worker(Generic[FrameT]):
 
     def __init__(
         self,
-        handle_frame: Callable[[FrameT], None],
         *,
         on_failure: Callable[[BaseException], None],
         name: str = "tracker-worker",
     ) -> None:
-        """handle_frame runs in the thread; what it raises goes to on_failure and ends nothing."""
-        self._handle_frame = handle_frame
+        """on_failure(error): gets what a frame raises, or a command that nobody waits for."""
         self._on_failure = on_failure
         self._changed = threading.Condition()
         self._commands: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._slot: FrameT | None = None
         self._stopping = False
         self._busy = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._name = name
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Start the thread; once only."""
+    def start(self, handle_frame: Callable[[FrameT], None]) -> None:
+        """Start the thread, in which handle_frame(frame) runs; once only."""
+        self._thread = threading.Thread(
+            target=self._run, args=(handle_frame,), name=self._name, daemon=True
+        )
         self._thread.start()
 
     def stop(self, timeout: float = 10.0) -> bool:
@@ -55,9 +57,12 @@ class Worker(Generic[FrameT]):
             self._changed.notify_all()
         for future in abandoned:
             future.cancel()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        thread = self._thread
+        if thread is None:
+            return True
+        if threading.current_thread() is not thread:
+            thread.join(timeout)
+        return not thread.is_alive()
 
     def offer(self, frame: FrameT) -> bool:
         """Leave a frame for the thread; returns whether an older one was dropped for it."""
@@ -122,7 +127,7 @@ class Worker(Generic[FrameT]):
                 future, command = self._commands.popleft()
             _run_command(future, command)
 
-    def _run(self) -> None:
+    def _run(self, handle_frame: Callable[[FrameT], None]) -> None:
         while True:
             with self._changed:
                 self._busy = False
@@ -141,7 +146,7 @@ class Worker(Generic[FrameT]):
                 _run_command(*job)
             elif frame is not None:
                 try:
-                    self._handle_frame(frame)
+                    handle_frame(frame)
                 except Exception as error:  # noqa: BLE001 - the thread outlives whatever a frame does
                     self._on_failure(error)
 

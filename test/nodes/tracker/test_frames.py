@@ -11,7 +11,7 @@ from node_graph import FIRST_STAMP, STEP, scene, scene_message
 from sensor_msgs.msg import CompressedImage
 
 from lazyxmem_ros.nodes.conversions import image_message
-from lazyxmem_ros.nodes.tracker.frames import FrameHistory, ReceivedFrame
+from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
 
 
 def frame(index: int) -> ReceivedFrame:
@@ -19,12 +19,12 @@ def frame(index: int) -> ReceivedFrame:
     return ReceivedFrame(FIRST_STAMP + index * STEP, "/image", message, time.monotonic())
 
 
-def indices(history: FrameHistory, up_to: int) -> list[int]:
+def indices(history: ReceivedFrames, up_to: int) -> list[int]:
     return [i for i in range(up_to) if history.find(FIRST_STAMP + i * STEP) is not None]
 
 
 def test_frames_are_found_by_their_stamp() -> None:
-    history = FrameHistory(1 << 30, 1 << 60)
+    history = ReceivedFrames(1 << 30, 1 << 60)
     assert history.newest() is None
     frames = [frame(index) for index in range(4)]
     for one in frames:
@@ -38,9 +38,9 @@ def test_frames_are_found_by_their_stamp() -> None:
 
 def test_the_oldest_go_beyond_so_many_bytes_or_seconds() -> None:
     size = frame(0).nbytes
-    by_bytes = FrameHistory(3 * size, 1 << 60)
-    by_age = FrameHistory(1 << 60, 2 * STEP)
-    tiny = FrameHistory(1, 1 << 60)
+    by_bytes = ReceivedFrames(3 * size, 1 << 60)
+    by_age = ReceivedFrames(1 << 60, 2 * STEP)
+    tiny = ReceivedFrames(1, 1 << 60)
     for index in range(6):
         for history in (by_bytes, by_age, tiny):
             history.add(frame(index))

@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from node_graph import FIRST_STAMP, STEP
+from node_graph import FIRST_STAMP, STEP, header
 from session_harness import Rig
 
-from lazyxmem_ros.lazy import LazyConfig, Source
-from lazyxmem_ros.nodes.tracker.session_types import (
-    GivenMasks,
-    InputRefusedError,
-    SessionCorrection,
-)
+from lazyxmem_ros.lazy import Correction, LazyConfig, Source
+from lazyxmem_ros.nodes.diagnostics import InputRefusedError
+from lazyxmem_ros.nodes.tracker.early_masks import GivenMasks
 
 GOOD = 0.55
 
@@ -40,7 +37,7 @@ def test_an_object_shown_late_begins_on_its_own_frame(rig: Rig) -> None:
     assert rig.session.object_ids == (1, 2)
     assert rig.session.upkeep.frames_behind > 0
     assert rig.session.free_ids(1) == [3]
-    shown = rig.history.find(FIRST_STAMP + STEP)
+    shown = rig.received.find(FIRST_STAMP + STEP)
     assert shown is not None
     assert shown.labels is not None
     np.testing.assert_array_equal(shown.labels == 2, rig.scene.masks(1)[2])
@@ -120,7 +117,7 @@ def test_an_object_that_is_gone_by_now_is_refused(forgetful: Rig) -> None:
     rig.track(1)
     rig.scene.textures[1] = rig.scene.background  # the second disc is nowhere to be seen
     ghost = rig.frame(2)
-    rig.history.add(ghost)
+    rig.received.add(ghost)
     rig.session.process(ghost)
     with pytest.raises(InputRefusedError, match="object 2 was not found again"):
         rig.give(1, 2)
@@ -206,26 +203,26 @@ def test_a_correction_is_its_own_frames(rig: Rig, late: int) -> None:
     rig.track(1)
     rig.track(*range(2, 2 + late))
     stamp = FIRST_STAMP + STEP
-    correction = SessionCorrection(stamp, 1, rig.scene.masks(1)[1], Source.OPERATOR)
-    outcome = rig.session.apply(correction)
+    correction = Correction(stamp, {1: rig.scene.masks(1)[1]}, Source.OPERATOR)
+    outcome = rig.corrections.apply(correction)
     assert outcome.applied, outcome.reason
-    corrected = rig.history.find(stamp)
+    corrected = rig.received.find(stamp)
     assert corrected is not None
     assert corrected.labels is not None
     np.testing.assert_array_equal(corrected.labels == 1, rig.scene.masks(1)[1])
-    assert rig.outputs.outcomes == [outcome]
+    assert rig.outputs.corrected == [(True, outcome.reason)]
 
 
 def test_a_correction_that_cannot_be_applied_changes_nothing(rig: Rig) -> None:
     rig.track(0)
     rig.give(0, 1)
-    before = rig.history.find(FIRST_STAMP)
+    before = rig.received.find(FIRST_STAMP)
     assert before is not None
     labels = before.labels
     mask = rig.scene.masks(0)[2]
-    outcome = rig.session.apply(SessionCorrection(FIRST_STAMP + 5, 1, mask, Source.OPERATOR))
+    outcome = rig.corrections.apply(Correction(FIRST_STAMP + 5, {1: mask}, Source.OPERATOR))
     assert not outcome.applied
-    outcome = rig.session.apply(SessionCorrection(FIRST_STAMP, 9, mask, Source.OPERATOR))
+    outcome = rig.corrections.apply(Correction(FIRST_STAMP, {9: mask}, Source.OPERATOR))
     assert not outcome.applied
     assert before.labels is labels
 
@@ -243,10 +240,10 @@ def test_the_tracker_may_ask_again_after_the_service_failed(rig: Rig) -> None:
     rig.track(0)
     rig.give(0, 1)
     rig.track(1, 2)
-    assert [request.stamp for request in rig.outputs.asked] == [FIRST_STAMP + STEP]
-    rig.session.give_up(FIRST_STAMP + STEP, 1, Source.PSEUDO)
+    assert rig.outputs.asked == [FIRST_STAMP + STEP]
+    rig.corrections.give_up(header(1), 1, Source.PSEUDO, "failed")
     rig.track(3)
-    assert [request.stamp for request in rig.outputs.asked][1:] == [FIRST_STAMP + 3 * STEP]
+    assert rig.outputs.asked[1:] == [FIRST_STAMP + 3 * STEP]
 
 
 def test_an_object_may_ask_again_once_its_request_is_declined(rig: Rig) -> None:
@@ -254,10 +251,10 @@ def test_an_object_may_ask_again_once_its_request_is_declined(rig: Rig) -> None:
     rig.give(0, 1)
     rig.ask_always(request_timeout=0, max_open_requests=1)
     rig.track(1, 2)
-    assert [request.stamp for request in rig.outputs.asked] == [FIRST_STAMP + STEP]
-    rig.session.dismiss(1)
+    assert rig.outputs.asked == [FIRST_STAMP + STEP]
+    rig.corrections.dismiss([1])
     rig.track(3)
-    assert [request.stamp for request in rig.outputs.asked][1:] == [FIRST_STAMP + 3 * STEP]
+    assert rig.outputs.asked[1:] == [FIRST_STAMP + 3 * STEP]
 
 
 def test_free_ids_are_the_lowest(rig: Rig) -> None:

@@ -9,8 +9,7 @@ from node_graph import FIRST_STAMP, STEP
 from session_harness import WIDTH, Rig
 
 from lazyxmem_ros.correction.base import box_of_mask
-from lazyxmem_ros.lazy import Source
-from lazyxmem_ros.nodes.tracker.session_types import SessionCorrection
+from lazyxmem_ros.lazy import Correction, Source
 
 
 @pytest.fixture
@@ -72,8 +71,8 @@ def test_the_tracks_are_those_of_the_corrected_mask(rig: Rig) -> None:
     rig.track(0)
     rig.give(0, 1)
     corrected = rig.scene.masks(1)[1] & (np.arange(WIDTH) < 90)
-    answer = SessionCorrection(FIRST_STAMP + STEP, 1, corrected, Source.OPERATOR)
-    rig.ask_always(lambda: rig.session.apply(answer))
+    answer = Correction(FIRST_STAMP + STEP, {1: corrected}, Source.OPERATOR)
+    rig.ask_always(lambda: rig.corrections.apply(answer))
     rig.track(1)
     [track] = rig.outputs.tracks[FIRST_STAMP + STEP]
     shown = rig.outputs.labels[FIRST_STAMP + STEP] == 1

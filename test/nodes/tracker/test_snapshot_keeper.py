@@ -37,8 +37,8 @@ def test_files_are_written_by_a_thread_that_leaves_the_processor_to_frames(
 
     monkeypatch.setattr(snapshots, "write_snapshot", write)
     lazy = LazyTracker(XMemTracker(load_network(weights)), LazyConfig())
-    worker: Worker[int] = Worker(lambda _: None, on_failure=lambda error: None)
-    worker.start()
+    worker: Worker[int] = Worker(on_failure=lambda error: None)
+    worker.start(lambda _: None)
     tracking = worker.submit(this_thread).result()
     path = tmp_path / "s"
     keeper = snapshots.SnapshotKeeper(path, lazy, worker, on_fault=pytest.fail)

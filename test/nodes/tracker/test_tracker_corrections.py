@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from node_graph import (
+    FIRST_STAMP,
     HEIGHT,
+    STEP,
     WIDTH,
     header,
     labels_of,
@@ -17,7 +19,6 @@ from node_graph import (
     scene_message,
     wait_for,
 )
-from rosgraph_msgs.msg import Clock
 from tracker_harness import NODE, NS, Tracker, ask_the_operator, click
 
 from lazyxmem_ros.msg import Correction, Prompt
@@ -192,7 +193,7 @@ def test_an_object_may_ask_again_after_a_person_declined(tracker: Tracker) -> No
     word = Correction(header=header(1), id=1, message="nothing to correct")
     tracker.probe.publish(f"{NODE}/operator_correction", word)
     wait_for(lambda: tracker.out("corrected"), "the report")
-    assert tracker.node._parts.corrections.open_requests() == 0
+    assert tracker.node._parts.corrections.open_requests == 0
     tracker.send(3)
     wait_for(lambda: len(tracker.out("correction_request")) == 2, "the next request")
     assert tracker.out("correction_request")[1].header == header(3)
@@ -215,7 +216,7 @@ def test_a_persons_click_goes_through_the_service_and_changes_the_mask(tracker: 
     np.testing.assert_array_equal(labels_of(corrected.prompt.mask) > 0, scene(1)[1])
     # The next frame is tracked from a memory that has taken the correction in.
     without = labels_of(tracker.mask_of(1))
-    newest = tracker.node._parts.session._newest
+    newest = tracker.node._parts.received.tracked
     np.testing.assert_array_equal(newest.labels == 1, scene(1)[1])
     assert (newest.labels != without).any()
 
@@ -230,7 +231,7 @@ def test_a_persons_mask_is_applied_as_it_is(tracker: Tracker) -> None:
     wait_for(lambda: tracker.out("corrected"), "the correction")
     assert tracker.out("corrected")[0].applied
     assert not tracker.service.requests
-    np.testing.assert_array_equal(tracker.node._parts.session._newest.labels == 1, mask)
+    np.testing.assert_array_equal(tracker.node._parts.received.tracked.labels == 1, mask)
 
 
 def open_in_report(tracker: Tracker) -> str:
@@ -250,9 +251,8 @@ def test_an_answer_after_its_deadline_is_refused(tracker: Tracker) -> None:
     assert tracker.set(request_timeout=0.05) == ""
     request = ask_the_operator(tracker)
     tracker.set(operator_corrections=False)
-    now = tracker.node.get_clock().now
-    due = request.deadline.sec * 10**9 + request.deadline.nanosec
-    wait_for(lambda: now().nanoseconds > due, "the deadline")
+    assert request.deadline == time_message(FIRST_STAMP + STEP + 50_000_000)
+    tracker.send(2)  # 0.1 s later by its stamp
     # A report that says so does not forget the request.
     tracker.probe.forget()
     wait_for(lambda: open_in_report(tracker) == "0", "the report")
@@ -264,30 +264,35 @@ def test_an_answer_after_its_deadline_is_refused(tracker: Tracker) -> None:
     assert not tracker.service.requests
 
 
-def test_a_person_has_ros_time_and_a_service_steady_time(tracker: Tracker) -> None:
-    """While a recording stands still, a person's time does, but a service that hangs is noticed."""
-    now = tracker.node.get_clock().now
+def test_a_person_has_the_frames_time_and_a_service_steady_time(tracker: Tracker) -> None:
+    """While no image comes, a person's time stands still, but a service that hangs is noticed."""
+    assert tracker.set(request_timeout=0.2, correction_timeout=0.2) == ""
+    request = ask_the_operator(tracker)
+    tracker.set(operator_corrections=False)
+    assert request.deadline == time_message(FIRST_STAMP + STEP + 200_000_000)
+    time.sleep(0.4)
+    tracker.service.mode = "silent"
+    answer = Correction(header=request.header, id=1, prompt=Prompt(positive=[click(1)]))
+    tracker.probe.publish(f"{NODE}/operator_correction", answer)
+    wait_for(lambda: tracker.out("corrected"), "the service's deadline")
+    assert "did not answer within 0.2 s" in tracker.out("corrected")[0].message
+    tracker.service.mode = "truth"
+    tracker.service.truth = scene(1)[1]
+    tracker.probe.publish(f"{NODE}/operator_correction", answer)  # there is time to try again
+    wait_for(lambda: len(tracker.out("corrected")) == 2, "the correction")
+    assert tracker.out("corrected")[1].applied, tracker.out("corrected")[1].message
 
-    def set_clock(seconds: int) -> None:
-        tracker.probe.publish("/clock", Clock(clock=time_message(seconds * 10**9)))
-        wait_for(lambda: now().nanoseconds == seconds * 10**9, "the clock")
 
-    try:
-        assert tracker.set(use_sim_time=True, request_timeout=0.2, correction_timeout=0.2) == ""
-        set_clock(5000)
-        request = ask_the_operator(tracker)
-        tracker.set(operator_corrections=False)
-        assert request.deadline == time_message(5_000_200_000_000)
-        time.sleep(0.4)
-        tracker.service.mode = "silent"
-        answer = Correction(header=request.header, id=1, prompt=Prompt(positive=[click(1)]))
-        tracker.probe.publish(f"{NODE}/operator_correction", answer)
-        wait_for(lambda: tracker.out("corrected"), "the service's deadline")
-        assert "did not answer within 0.2 s" in tracker.out("corrected")[0].message
-        tracker.service.mode = "truth"
-        tracker.service.truth = scene(1)[1]
-        tracker.probe.publish(f"{NODE}/operator_correction", answer)  # there is time to try again
-        wait_for(lambda: len(tracker.out("corrected")) == 2, "the correction")
-        assert tracker.out("corrected")[1].applied, tracker.out("corrected")[1].message
-    finally:
-        tracker.set(use_sim_time=False)
+def test_what_a_person_was_asked_outlives_the_image(tracker: Tracker) -> None:
+    """A click is refined on the request's image where the received one is not kept any more."""
+    request = ask_the_operator(tracker)
+    tracker.set(operator_corrections=False)
+    tracker.send(2)
+    tracker.node._parts.received.clear()
+    tracker.service.truth = scene(1)[1]
+    answer = Correction(header=request.header, id=1, prompt=Prompt(positive=[click(1)]))
+    tracker.probe.publish(f"{NODE}/operator_correction", answer)
+    wait_for(lambda: tracker.out("corrected"), "the correction")
+    assert tracker.out("corrected")[0].applied, tracker.out("corrected")[0].message
+    [asked] = tracker.service.requests
+    np.testing.assert_array_equal(np.asarray(asked.image.data), scene(1)[0].ravel())

@@ -84,12 +84,12 @@ def test_a_correction_that_is_not_sent_yet_is_forgotten_at_a_shutdown(
     tracker = own_tracker()
     tracker.show_object(0)
     to_do: list[Callable[[], None]] = []
-    monkeypatch.setattr(tracker.node._parts.corrections, "_post", to_do.append)
+    monkeypatch.setattr(tracker.node._parts.outputs, "_post", to_do.append)
     tracker.set(pseudo_corrections=True, pseudo_entropy=0.0)
     tracker.send(1)
     wait_for(lambda: to_do, "the request")
     tracker.change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
-    tracker.node._post(to_do[0])
+    tracker.node.executor.create_task(to_do[0])
     assert state(tracker) == State.PRIMARY_STATE_FINALIZED
 
 

@@ -91,14 +91,14 @@ def test_a_click_beside_it_alone_goes_to_the_service_with_the_mask(tracker: Trac
     assert not asked.positive
     assert list(asked.negative) == [click(1)]
     assert asked.mask.height == HEIGHT
-    assert not (tracker.node._parts.session._newest.labels == 1).any()
+    assert not (tracker.node._parts.received.tracked.labels == 1).any()
 
 
 def test_an_empty_mask_says_that_the_object_is_not_there(tracker: Tracker) -> None:
     corrected = answer(tracker, scene(1)[1], mask=mask_message(NOTHING, header(1)))
     assert not tracker.service.requests
     assert not labels_of(corrected.prompt.mask).any()
-    assert not (tracker.node._parts.session._newest.labels == 1).any()
+    assert not (tracker.node._parts.received.tracked.labels == 1).any()
 
 
 def test_a_mask_without_a_stamp_is_the_newest_frames(tracker: Tracker) -> None:

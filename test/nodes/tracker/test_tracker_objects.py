@@ -58,11 +58,11 @@ def test_a_paused_object_asks_for_nothing_until_it_is_resumed(tracker: Tracker) 
     show_two(tracker)
     tracker.send(1)
     wait_for(lambda: asked(tracker, 1) == {1, 5}, "requests for both")
-    assert tracker.node._parts.corrections.open_requests() == 2
+    assert tracker.node._parts.corrections.open_requests == 2
     response = pause(tracker, 1)
     assert response.success, response.message
     assert list(response.ids) == [1]
-    wait_for(lambda: tracker.node._parts.corrections.open_requests() == 1, "the dismissal")
+    wait_for(lambda: tracker.node._parts.corrections.open_requests == 1, "the dismissal")
     # Answer object 5, so that only its own open request does not keep it from asking again.
     for index in (2, 3):
         answer(tracker, index - 1, 5)
@@ -201,7 +201,7 @@ def test_an_object_shown_on_a_past_frame_arrives(tracker: Tracker) -> None:
 def test_a_removed_objects_request_is_not_open_any_more(tracker: Tracker) -> None:
     show_two(tracker)
     tracker.send(1)
-    wait_for(lambda: tracker.node._parts.corrections.open_requests() == 2, "the requests")
+    wait_for(lambda: tracker.node._parts.corrections.open_requests == 2, "the requests")
     request = RemoveObjects.Request(ids=[5])
     assert tracker.probe.call(RemoveObjects, f"{NODE}/remove_objects", request).success
-    wait_for(lambda: tracker.node._parts.corrections.open_requests() == 1, "the dismissal")
+    wait_for(lambda: tracker.node._parts.corrections.open_requests == 1, "the dismissal")

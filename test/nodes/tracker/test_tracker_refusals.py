@@ -59,7 +59,7 @@ def test_malformed_corrections_change_nothing(
     assert not refused.applied
     assert fault in refused.message
     assert sum(tracker.refusals().values()) == counted + 1
-    np.testing.assert_array_equal(tracker.node._parts.session._newest.labels, before)
+    np.testing.assert_array_equal(tracker.node._parts.received.tracked.labels, before)
     tracker.send(2)
 
 
@@ -125,7 +125,7 @@ def test_malformed_label_maps_change_nothing(tracker: Tracker, message: Image, f
     key = f"{NODE}/init_mask: {fault}"
     wait_for(lambda: tracker.refusals().get(key, 0) > before.get(key, 0), "the refusal")
     assert tracker.objects() == [1]
-    np.testing.assert_array_equal(tracker.node._parts.session._newest.labels, before_labels)
+    np.testing.assert_array_equal(tracker.node._parts.received.tracked.labels, before_labels)
 
 
 def test_masks_whose_frame_never_comes_do_not_pile_up(tracker: Tracker) -> None:

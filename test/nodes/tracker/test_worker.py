@@ -37,8 +37,8 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def worker(recorder: Recorder) -> Iterator[Worker[int]]:
-    made: Worker[int] = Worker(recorder.handle, on_failure=recorder.failures.append)
-    made.start()
+    made: Worker[int] = Worker(on_failure=recorder.failures.append)
+    made.start(recorder.handle)
     yield made
     recorder.gate.release(100)
     assert made.stop()
@@ -91,8 +91,8 @@ def test_commands_are_served_while_a_frame_waits_for_them() -> None:
         worker.serve_commands_until(lambda: len(answers) >= frame, started + patience[frame])
         waits.append(time.monotonic() - started)
 
-    worker: Worker[int] = Worker(handle, on_failure=lambda error: waits.append(-1.0))
-    worker.start()
+    worker: Worker[int] = Worker(on_failure=lambda error: waits.append(-1.0))
+    worker.start(handle)
     worker.offer(1)
     assert begun.wait(10)
     time.sleep(0.05)
@@ -111,8 +111,8 @@ def test_only_the_worker_itself_may_wait(worker: Worker[int]) -> None:
 
 
 def test_stopping_cancels_what_waits(recorder: Recorder) -> None:
-    worker: Worker[int] = Worker(recorder.handle, on_failure=recorder.failures.append)
-    worker.start()
+    worker: Worker[int] = Worker(on_failure=recorder.failures.append)
+    worker.start(recorder.handle)
     worker.offer(1)
     recorder.entered.acquire()
     waiting = worker.submit(lambda: None)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of the tracker's node, and how they hang together.
+
+Everything points one way. What comes in (`images`, `objects`, `corrections`) goes to the worker, in
+whose thread the session tracks; what comes out goes to the outputs. These know nothing of the rest
+but the worker, to which they pass the correction service's answers.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rclpy.lifecycle import LifecycleNode
+
+from lazyxmem_ros.lazy import LazyTracker, SnapshotError, iou_predictor_of
+from lazyxmem_ros.nodes.diagnostics import Refusals
+from lazyxmem_ros.nodes.parameters import Parameters
+from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
+from lazyxmem_ros.nodes.tracker.corrections import CorrectionInput, Corrections
+from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionClient
+from lazyxmem_ros.nodes.tracker.diagnostics import MEBIBYTE, TrackerMeasures, TrackerReport
+from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.images import ImageInput
+from lazyxmem_ros.nodes.tracker.objects import ObjectInput
+from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
+from lazyxmem_ros.nodes.tracker.session import TrackingSession
+from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper, SnapshotService
+from lazyxmem_ros.nodes.tracker.worker import Worker
+from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network, resolve_device
+
+
+@dataclass
+class TrackerParts:
+    """What exists between configure and cleanup. `doors` closes it all, the last opened first."""
+
+    doors: ExitStack
+    images: ImageInput
+    worker: Worker[ReceivedFrame]
+    session: TrackingSession
+    received: ReceivedFrames
+    outputs: TrackerOutputs
+    client: CorrectionClient
+    corrections: Corrections
+    report: TrackerReport
+    weights: str
+    device: str
+
+
+def build_parts(
+    node: LifecycleNode,
+    doors: ExitStack,
+    settings: Parameters,
+    measures: TrackerMeasures,
+    refusals: Refusals,
+) -> TrackerParts:
+    """Loads the network and opens every door but the image topics.
+
+    doors: closes what was opened, also where this fails. Raises ValueError or OSError where a
+    setting cannot be used.
+    """
+    values = settings.values()
+    device = resolve_device(values["device"])
+    path = tracker_parameters.weights_path(values)
+    network = load_network(path)
+
+    def make_tracker(memory: MemoryConfig) -> XMemTracker:
+        return XMemTracker(
+            network,
+            memory,
+            device=device,
+            max_internal_size=values["max_internal_size"],
+            precision=values["precision"],
+        )
+
+    lazy = LazyTracker(
+        make_tracker(tracker_parameters.memory_config(values)),
+        tracker_parameters.lazy_config(values),
+        iou_predictor=iou_predictor_of(path),
+    )
+    on_failure = partial(_report_failure, node, measures)
+    received = ReceivedFrames(values["history_megabytes"] * MEBIBYTE, lazy.config.history_time)
+    worker: Worker[ReceivedFrame] = Worker(on_failure=on_failure)
+    client = CorrectionClient(node)
+    doors.callback(client.close)
+    outputs = TrackerOutputs(
+        node,
+        setting=settings.__getitem__,
+        client=client,
+        worker=worker,
+        measures=measures,
+        refusals=refusals,
+    )
+    doors.callback(outputs.close)
+    corrections = Corrections(lazy, received, outputs)
+    session = TrackingSession(
+        lazy,
+        received,
+        outputs,
+        corrections,
+        make_tracker=lambda: make_tracker(MemoryConfig(long_term=False)),
+        serve_commands=worker.serve_commands_until,
+        correction_wait=values["correction_wait"],
+    )
+    images = ImageInput(
+        node,
+        worker,
+        session,
+        received,
+        outputs,
+        transport=values["image_transport"],
+        reliable=values["image_reliability"] == "reliable",
+    )
+    doors.callback(CorrectionInput(node, worker, corrections).close)
+    objects = ObjectInput(
+        node, worker=worker, session=session, images=images, outputs=outputs, on_failure=on_failure
+    )
+    doors.callback(objects.close)
+    report = TrackerReport(node.get_name(), measures, refusals, client)
+    if values["snapshot_path"]:
+        doors.callback(_open_snapshots(node, settings, lazy, session, worker, outputs).close)
+    worker.start(partial(_track, session, measures))
+    doors.callback(_stop, node, worker)
+    doors.callback(images.close)
+    return TrackerParts(
+        doors=doors.pop_all(),
+        images=images,
+        worker=worker,
+        session=session,
+        received=received,
+        outputs=outputs,
+        client=client,
+        corrections=corrections,
+        report=report,
+        weights=str(path),
+        device=str(device),
+    )
+
+
+def _track(session: TrackingSession, measures: TrackerMeasures, frame: ReceivedFrame) -> None:
+    """What the worker does with a frame."""
+    started = time.monotonic()
+    if not session.process(frame):
+        measures.counts.add("dropped")
+    measures.tracking.add(time.monotonic() - started)
+
+
+def _report_failure(node: LifecycleNode, measures: TrackerMeasures, error: BaseException) -> None:
+    if not node.context.ok():
+        return  # the middleware went away under a frame that was being published
+    measures.counts.add("failed")
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    node.get_logger().error(f"left out, because it failed: {error}\n{trace}")
+
+
+def _open_snapshots(
+    node: LifecycleNode,
+    settings: Parameters,
+    lazy: LazyTracker,
+    session: TrackingSession,
+    worker: Worker[ReceivedFrame],
+    outputs: TrackerOutputs,
+) -> SnapshotService:
+    """Goes on from the snapshot, if there is one that can be used, and keeps saving."""
+    path = Path(settings["snapshot_path"]).expanduser()
+    on_fault = node.get_logger().error
+    keeper = SnapshotKeeper(path, lazy, worker, on_fault=on_fault)
+    try:
+        ids = keeper.resume()
+    except SnapshotError as error:
+        outputs.refuse(str(path), "snapshot", f"{error}; tracking starts empty")
+    else:
+        session.see_objects()
+        if ids:
+            node.get_logger().info(f"going on with object {', '.join(map(str, ids))}")
+    return SnapshotService(node, keeper, period=settings["snapshot_period"], on_fault=on_fault)
+
+
+def _stop(node: LifecycleNode, worker: Worker[ReceivedFrame]) -> None:
+    if not worker.stop():
+        node.get_logger().warning("the worker is still busy with its last frame")
