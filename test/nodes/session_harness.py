@@ -18,8 +18,7 @@ from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker
 from lazyxmem_ros.nodes.conversions import image_message
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
-from lazyxmem_ros.nodes.tracker.early_masks import GivenMasks
-from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.frames import GivenMasks, ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.session import TrackingSession
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 
@@ -57,6 +56,9 @@ class Outputs:
         self.corrected.append((applied, reason))
 
     def count(self, name: str, amount: int = 1) -> None:
+        pass
+
+    def time_tracking(self, seconds: float) -> None:
         pass
 
     def refuse(self, topic: str, kind: str, fault: str) -> None:

@@ -1,23 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images as they were received, kept so that masks, clicks and corrections may name them later.
+"""Images as they were received, and masks of images that have yet to come.
 
-What was tracked is in the history of `lazy`, which belongs to the worker. An image is here from its
-receipt on, whether or not it is ever tracked.
+Images are kept so that masks, clicks and corrections may name them later, from their receipt on and
+whether or not they are ever tracked. What was tracked is in the history of `lazy`, which belongs to
+the worker.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from lazyxmem_ros.basics import Labels
+from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.nodes.conversions import image_message, read_image
+
+MAX_EARLY_MASKS = 8
+"""Masks that may wait for their frames."""
 
 
 @dataclass(eq=False)
@@ -114,3 +121,49 @@ class ReceivedFrames:
     def __len__(self) -> int:
         with self._lock:
             return len(self._frames)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenMasks:
+    """Masks {id: bool [H, W]} shown on the frame of `stamp` (ns), with texts {id: label}.
+
+    topic: where they came from, for messages.
+    """
+
+    stamp: int
+    masks: Mapping[int, BoolMask]
+    labels: Mapping[int, str] = field(default_factory=dict)
+    topic: str = ""
+
+
+class EarlyMasks:
+    """Masks that were shown on frames which have yet to arrive: the newest MAX_EARLY_MASKS."""
+
+    def __init__(self, refuse: Callable[[str, str, str], None]) -> None:
+        """refuse(topic, kind, fault): counts and reports masks that are dropped."""
+        self._refuse = refuse
+        self._early: list[GivenMasks] = []
+
+    def keep(self, given: GivenMasks) -> None:
+        """Keep masks; the oldest are dropped where there are too many."""
+        if len(self._early) >= MAX_EARLY_MASKS:
+            self.drop(self._early.pop(0))
+        self._early.append(given)
+
+    def due(self, stamp: int) -> list[tuple[int, list[GivenMasks]]]:
+        """Takes those of the frames up to `stamp` (ns), by their frames' stamps, oldest first."""
+        due = sorted((g for g in self._early if g.stamp <= stamp), key=attrgetter("stamp"))
+        self._early = [given for given in self._early if given.stamp > stamp]
+        return [(wanted, list(same)) for wanted, same in groupby(due, key=attrgetter("stamp"))]
+
+    def drop(self, given: GivenMasks) -> None:
+        """Report masks as dropped for want of their frame."""
+        self._refuse(
+            given.topic,
+            "frame never came",
+            f"the frame of stamp {given.stamp} ns did not arrive in time; its masks are dropped",
+        )
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._early.clear()

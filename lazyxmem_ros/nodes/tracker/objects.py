@@ -27,8 +27,7 @@ from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer
-from lazyxmem_ros.nodes.tracker.early_masks import GivenMasks
-from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
+from lazyxmem_ros.nodes.tracker.frames import GivenMasks, ReceivedFrame
 from lazyxmem_ros.nodes.tracker.images import ImageInput
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs, track_messages
 from lazyxmem_ros.nodes.tracker.worker import Worker

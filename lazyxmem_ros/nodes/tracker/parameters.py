@@ -117,7 +117,8 @@ _POLICY = (
     ParameterSpec(
         "request_timeout",
         10.0,
-        "Seconds of ROS time that a person has for an answer; 0 = no limit.",
+        "Seconds by the images' stamps that a person has for an answer; 0 = until the frame is "
+        "forgotten.",
         bounds=(0.0, 86_400.0),
     ),
     ParameterSpec(
@@ -179,13 +180,14 @@ _POLICY = (
     ParameterSpec(
         "history_time",
         10.0,
-        "Seconds for which images and masks of past frames are kept for late corrections.",
+        "Seconds until a frame is forgotten: until then a correction may name it. A frame that "
+        "still has its features is not forgotten.",
         bounds=(0.0, 86_400.0),
     ),
     ParameterSpec(
         "history_frames",
         600,
-        "Frames that are kept for late corrections at most.",
+        "Frames that are not forgotten at most, with or without features.",
         bounds=(1, 1_000_000),
     ),
 )

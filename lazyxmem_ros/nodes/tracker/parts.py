@@ -8,7 +8,6 @@ but the worker, to which they pass the correction service's answers.
 
 from __future__ import annotations
 
-import time
 import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -123,7 +122,7 @@ def build_parts(
     report = TrackerReport(node.get_name(), measures, refusals, client)
     if values["snapshot_path"]:
         doors.callback(_open_snapshots(node, settings, lazy, session, worker, outputs).close)
-    worker.start(partial(_track, session, measures))
+    worker.start(session.process)
     doors.callback(_stop, node, worker)
     doors.callback(images.close)
     return TrackerParts(
@@ -139,14 +138,6 @@ def build_parts(
         weights=str(path),
         device=str(device),
     )
-
-
-def _track(session: TrackingSession, measures: TrackerMeasures, frame: ReceivedFrame) -> None:
-    """What the worker does with a frame."""
-    started = time.monotonic()
-    if not session.process(frame):
-        measures.counts.add("dropped")
-    measures.tracking.add(time.monotonic() - started)
 
 
 def _report_failure(node: LifecycleNode, measures: TrackerMeasures, error: BaseException) -> None:

@@ -195,6 +195,10 @@ class TrackerOutputs:
         """Raises a counter of `/diagnostics`; any thread."""
         self._measures.counts.add(name, amount)
 
+    def time_tracking(self, seconds: float) -> None:
+        """Notes the network's and the policy's share of a frame's latency."""
+        self._measures.tracking.add(seconds)
+
     def refuse(self, topic: str, kind: str, fault: str) -> None:
         """Counts and reports refused input; any thread."""
         self._refusals.refuse(topic, kind, fault)

@@ -19,8 +19,12 @@ from lazyxmem_ros.lazy import LazyConfig, LazyTracker, StepResult, Track
 from lazyxmem_ros.nodes.conversions import ImageError, masks_of_labels
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
-from lazyxmem_ros.nodes.tracker.early_masks import EarlyMasks, GivenMasks
-from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.frames import (
+    EarlyMasks,
+    GivenMasks,
+    ReceivedFrame,
+    ReceivedFrames,
+)
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.xmem import TrackerError, XMemTracker
 
@@ -91,6 +95,14 @@ class TrackingSession:
         Returns False where it was dropped: a newer one was tracked before it, or everything was
         forgotten meanwhile.
         """
+        started = time.monotonic()
+        tracked = self._process(frame)
+        if not tracked:
+            self._outputs.count("dropped")
+        self._outputs.time_tracking(time.monotonic() - started)
+        return tracked
+
+    def _process(self, frame: ReceivedFrame) -> bool:
         resets = self._resets
         for stamp, masks in self._early.due(frame.stamp):
             self._show_early(frame if stamp == frame.stamp else self._received.find(stamp), masks)

@@ -37,7 +37,7 @@ class Worker(Generic[FrameT]):
         self._name = name
         self._thread: threading.Thread | None = None
 
-    def start(self, handle_frame: Callable[[FrameT], None]) -> None:
+    def start(self, handle_frame: Callable[[FrameT], object]) -> None:
         """Start the thread, in which handle_frame(frame) runs; once only."""
         self._thread = threading.Thread(
             target=self._run, args=(handle_frame,), name=self._name, daemon=True
@@ -127,7 +127,7 @@ class Worker(Generic[FrameT]):
                 future, command = self._commands.popleft()
             _run_command(future, command)
 
-    def _run(self, handle_frame: Callable[[FrameT], None]) -> None:
+    def _run(self, handle_frame: Callable[[FrameT], object]) -> None:
         while True:
             with self._changed:
                 self._busy = False

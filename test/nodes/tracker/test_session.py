@@ -10,7 +10,7 @@ from session_harness import Rig
 
 from lazyxmem_ros.lazy import Correction, LazyConfig, Source
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
-from lazyxmem_ros.nodes.tracker.early_masks import GivenMasks
+from lazyxmem_ros.nodes.tracker.frames import GivenMasks
 
 GOOD = 0.55
 
