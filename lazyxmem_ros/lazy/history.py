@@ -137,9 +137,10 @@ class FrameRecord:
         return self.features is not None and self.features.open
 
     @property
-    def mask_bytes(self) -> int:
-        """Bytes of the published masks."""
-        return sum(mask.bits.nbytes for mask in self.masks.values())
+    def lasting_bytes(self) -> int:
+        """Bytes of what stays without features: published masks and unanswered requests."""
+        asked = sum(r.image.nbytes + r.mask.nbytes for r in self.requests.values())
+        return asked + sum(mask.bits.nbytes for mask in self.masks.values())
 
     @property
     def feature_bytes(self) -> int:
@@ -262,7 +263,7 @@ class History:
     @property
     def nbytes(self) -> int:
         """Bytes of everything."""
-        return self._feature_bytes + sum(record.mask_bytes for record in self._records.values())
+        return self._feature_bytes + sum(record.lasting_bytes for record in self._records.values())
 
     def find(self, stamp: int) -> FrameRecord | None:
         """The record of a stamp; None: that frame is forgotten, or there was none."""

@@ -257,6 +257,18 @@ def test_an_object_may_ask_again_once_its_request_is_declined(rig: Rig) -> None:
     assert rig.outputs.asked[1:] == [FIRST_STAMP + 3 * STEP]
 
 
+def test_nobody_is_waited_for_while_no_frames_come(rig: Rig) -> None:
+    rig.track(0)
+    rig.give(0, 1)
+    rig.ask_always(request_timeout=0, max_open_requests=1)
+    rig.track(1)
+    assert rig.corrections.open_requests == 1
+    rig.session.pause()
+    assert rig.corrections.open_requests == 0
+    rig.track(2)
+    assert rig.outputs.asked == [FIRST_STAMP + STEP, FIRST_STAMP + 2 * STEP]
+
+
 def test_free_ids_are_the_lowest(rig: Rig) -> None:
     rig.track(0)
     rig.give(0, 2)
