@@ -14,7 +14,7 @@ import yaml
 from node_graph import parameters
 from rclpy.node import Node
 
-from lazyxmem_ros.evaluation.markdown import markdown_table
+from lazyxmem_ros.evaluation.printing import markdown_table
 from lazyxmem_ros.nodes import (
     corrector,
     simulated_operator,

@@ -5,15 +5,11 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from lazyxmem_ros.nodes.diagnostics import OK, WARN, Counts, Latencies, Rate, Refusals, status
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionClient
-
-if TYPE_CHECKING:
-    from lazyxmem_ros.nodes.tracker.session import Upkeep
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE
@@ -31,6 +27,17 @@ class TrackerMeasures:
     latency: Latencies = field(default_factory=Latencies)
     tracking: Latencies = field(default_factory=Latencies)
     tracked: Rate = field(default_factory=Rate)
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What is kept for late corrections: bytes; past frames still to go through for one; frames
+    that the limit in bytes has pushed out before their time.
+    """
+
+    history_bytes: int = 0
+    frames_behind: int = 0
+    frames_evicted: int = 0
 
 
 class TrackerReport:

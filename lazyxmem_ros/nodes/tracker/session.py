@@ -19,6 +19,7 @@ from lazyxmem_ros.lazy import LazyConfig, LazyTracker, StepResult, Track
 from lazyxmem_ros.nodes.conversions import ImageError, masks_of_labels
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
+from lazyxmem_ros.nodes.tracker.diagnostics import Upkeep
 from lazyxmem_ros.nodes.tracker.frames import (
     EarlyMasks,
     GivenMasks,
@@ -37,17 +38,6 @@ class Published:
 
     stamp: int = 0
     tracks: tuple[Track, ...] = ()
-
-
-@dataclass(frozen=True)
-class Upkeep:
-    """What is kept for late corrections: bytes; past frames still to go through for one; frames
-    that the limit in bytes has pushed out before their time.
-    """
-
-    history_bytes: int = 0
-    frames_behind: int = 0
-    frames_evicted: int = 0
 
 
 class TrackingSession:
