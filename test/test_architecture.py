@@ -46,7 +46,7 @@ ROOMS = {
     "nodes": {"xmem", "correction", "lazy", "data", "evaluation", "entry", "msg", "srv"},
 }
 # Helpers without any state, open to every room.
-OPEN_TO_ALL = ("basics", "weights", "images")
+OPEN_TO_ALL = ("basics", "settings", "weights", "images")
 
 # How a distribution on the package index is imported, where the names differ.
 DISTRIBUTIONS = {

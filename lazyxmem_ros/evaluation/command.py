@@ -9,6 +9,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -27,6 +28,7 @@ from lazyxmem_ros.evaluation.methods import (
     EVERY_N_DEFAULT,
     ORACLE_IOU_DEFAULT,
     REFERENCE,
+    SWITCHES,
     Method,
     MethodOptions,
     all_methods,
@@ -43,6 +45,7 @@ from lazyxmem_ros.evaluation.report import write_report
 from lazyxmem_ros.evaluation.run import Executor, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
+from lazyxmem_ros.settings import Setting, held, settings_of
 
 DEFAULT_OUT = Path("out") / "evaluation"
 SHOWN_FAULTS = 5
@@ -58,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="results and report")
     _add_dataset_arguments(parser.add_argument_group("dataset"))
     _add_method_arguments(parser.add_argument_group("methods"))
+    _add_policy_arguments(parser.add_argument_group("policy", "of all methods together"))
     _add_operator_arguments(parser.add_argument_group("simulated operator"))
     _add_tracker_arguments(parser.add_argument_group("tracker"))
     _add_run_arguments(parser.add_argument_group("running"))
@@ -143,24 +147,29 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--every", type=int, default=EVERY_N_DEFAULT, help="n of `every`")
     group.add_argument("--oracle-iou", type=float, default=ORACLE_IOU_DEFAULT)
     group.add_argument("--repeats", type=int, default=RANDOM_REPEATS_DEFAULT, help="of `random`")
-    for name, text in (
-        ("operator-entropy", "tau_u"),
-        ("operator-rate", "delta_u"),
-        ("pseudo-entropy", "tau_p"),
-        ("pseudo-rate", "delta_p"),
-        ("hold-entropy", "tau_m"),
-    ):
-        group.add_argument(f"--{name}", type=float, help=f"{text}; inf = off")
-    for name, text in (
-        ("hold-iou", "withhold from memory below this predicted IoU"),
-        ("operator-iou", "ask below this predicted IoU"),
-        ("pseudo-iou", "correct itself below this predicted IoU"),
-    ):
-        group.add_argument(f"--{name}", type=float, help=f"{text}; 0 = off")
-    group.add_argument("--cooldown", type=int, help="frames before an object may ask again")
     group.add_argument(
         "--paper", action="store_true", help="the paper's settings: no cool-down, no limits"
     )
+
+
+def _add_policy_arguments(group: argparse._ArgumentGroup) -> None:
+    """One option for each setting of the policy that is the same for all methods."""
+    for entry in _policy_settings():
+        about: dict[str, Any] = {"help": entry.text.replace("%", "%%")}
+        default = entry.shown(entry.default)
+        if isinstance(default, bool):
+            about["action"] = argparse.BooleanOptionalAction
+        elif entry.choices:
+            about["choices"] = entry.choices
+        else:
+            about["type"] = type(default)
+            about["metavar"] = entry.unit.shown.upper() if entry.unit else "X"
+        about["help"] += f" (default: {default})"
+        group.add_argument(f"--{entry.name.replace('_', '-')}", **about)
+
+
+def _policy_settings() -> list[Setting]:
+    return [entry for entry in settings_of(LazyConfig) if entry.name not in SWITCHES]
 
 
 def _add_operator_arguments(group: argparse._ArgumentGroup) -> None:
@@ -243,18 +252,8 @@ def _dataset_options(arguments: argparse.Namespace) -> DatasetOptions:
 
 def _method_options(arguments: argparse.Namespace) -> MethodOptions:
     base = LazyConfig.paper() if arguments.paper else LazyConfig()
-    named = {
-        "operator_entropy": arguments.operator_entropy,
-        "operator_rate": arguments.operator_rate,
-        "pseudo_entropy": arguments.pseudo_entropy,
-        "pseudo_rate": arguments.pseudo_rate,
-        "hold_entropy": arguments.hold_entropy,
-        "hold_iou": arguments.hold_iou,
-        "operator_iou": arguments.operator_iou,
-        "pseudo_iou": arguments.pseudo_iou,
-        "cooldown_frames": arguments.cooldown,
-    }
-    changes = {name: value for name, value in named.items() if value is not None}
+    given = {entry.name: getattr(arguments, entry.name) for entry in _policy_settings()}
+    changes = held(LazyConfig, {name: x for name, x in given.items() if x is not None})
     return MethodOptions(replace(base, **changes), arguments.every, arguments.oracle_iou)
 
 

@@ -66,12 +66,18 @@ class Method:
         return self.trigger in (Trigger.NOBODY, Trigger.POLICY)
 
 
+SWITCHES = frozenset(
+    ("operator_corrections", "pseudo_corrections", "update_from_operator", "update_from_pseudo")
+)
+"""Settings of LazyConfig that each method sets itself, and nobody changes for all of them."""
+
+
 @dataclass(frozen=True)
 class MethodOptions:
     """What may be changed of all methods together.
 
-    lazy: the thresholds; each method sets its own switches. every, below: see Method. Raises
-    MethodError for what is out of range.
+    lazy: the policy's settings, of which each method sets the SWITCHES itself. every, below: see
+    Method. Raises MethodError for what is out of range.
     """
 
     lazy: LazyConfig = field(default_factory=LazyConfig)

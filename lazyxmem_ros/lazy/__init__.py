@@ -5,7 +5,6 @@ from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.lazy.opening import open_tracker
 from lazyxmem_ros.lazy.policy import (
     OFF,
-    ConfigError,
     HoldRule,
     LazyConfig,
     Source,
@@ -44,6 +43,7 @@ from lazyxmem_ros.lazy.uncertainty import (
     masked_entropy,
     measure,
 )
+from lazyxmem_ros.settings import ConfigError
 
 __all__ = [
     "OFF",

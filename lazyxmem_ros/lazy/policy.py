@@ -11,9 +11,10 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.settings import DAY, NOT_NEGATIVE, SHARE, Unit, check, setting
 
 OFF = math.inf
 """A threshold that nothing exceeds."""
@@ -53,104 +54,189 @@ PAPER_HOLD_ENTROPY = 0.8
 """tau_m of the paper's best run."""
 
 
-class ConfigError(ValueError):
-    """A setting outside its range; the message names the setting, its value and its range."""
-
-
 @dataclass(frozen=True)
 class LazyConfig:
     """The settings of lazy tracking. Raises ConfigError for a value outside its range.
 
     Thresholds are exceeded strictly; `OFF` (infinity) turns one off. Entropies are normalised:
-    0 is certain, about 1 is uniform. A rate is the change of an object's masked entropy from
-    one frame to the next.
+    0 is certain, about 1 is uniform. Times are in nanoseconds, though the texts, which are for
+    people, speak of seconds (see `lazyxmem_ros.settings`). The defaults of `operator_iou` and
+    `hold_iou` are those that `training.calibrate` found for the embedded weights.
     """
 
-    operator_corrections: bool = True
-    """Whether persons are asked at all."""
-    operator_entropy: float = OFF
-    """tau_u: ask a person above this masked entropy."""
-    operator_rate: float = 0.5
-    """delta_u: ask a person above this rate."""
-    operator_iou: float = 0.5
-    """Ask a person below this predicted IoU, 0..1; 0: never. Without calibrated weights nothing is
-    predicted. `training.calibrate` finds it for given weights, here for the embedded ones."""
-    pseudo_corrections: bool = True
-    """Whether the tracker corrects itself at all."""
-    pseudo_entropy: float = OFF
-    """tau_p: correct itself above this masked entropy."""
-    pseudo_rate: float = 0.2
-    """delta_p: correct itself above this rate (and up to delta_u)."""
-    pseudo_iou: float = 0.0
-    """Correct itself below this predicted IoU, 0..1; 0: never. Needs calibrated weights."""
-    hold_entropy: float = 1.2
-    """tau_m: above this masked entropy a frame stays out of memory (uncertainty-driven update).
-    The paper's 0.8 suits the published network; the small embedded one is less certain also where
-    it tracks well, and would learn too little."""
-    hold_unseen: bool = True
-    """Whether a frame on which no object is in view stays out of memory. While something is hidden,
-    memory would else fill up with frames that say what it is not."""
-    hold_iou: float = 0.5
-    """The same for a frame on which the predicted IoU, 0..1, of every object in view is below this:
-    what is taken for a hidden object is not to be learnt. 0: never. See `operator_iou`."""
-    hold_rule: HoldRule = HoldRule.ANY
-    """How the objects of a frame share that decision. Lost and paused objects have no say."""
-    update_from_operator: bool = True
-    """Whether corrections by persons enter memory (interaction-driven update)."""
-    update_from_pseudo: bool = False
-    """Whether the tracker's own corrections enter memory; it hurt in the paper."""
-    cooldown_frames: int = 30
-    """Frames after a request to a person, or a person's correction, before the same object may
-    ask a person again; 0: none."""
-    pseudo_cooldown_frames: int = 5
-    """Frames after the tracker asked to correct an object itself, or its mask was given, before it
-    may ask so again; 0: none."""
-    max_open_requests: int = 3
-    """Requests that may wait for a person at once, over all objects; 0: no limit."""
-    request_timeout: int = 10 * SECOND
-    """Nanoseconds, in the frames' stamps, after which an unanswered request is given up; 0: only
-    once its frame is forgotten (`history_time`)."""
-    lost_area: int = 16
-    """Pixels: an object whose mask is not larger than this is out of view."""
-    lost_after: int = 2 * SECOND
-    """Nanoseconds out of view after which an object is LOST; 0: never."""
-    found_frames: int = 3
-    """Frames in a row, in view and below `uncertain_entropy`, that make a lost object found."""
-    uncertain_entropy: float = 0.8
-    """Above this masked entropy an object is shown as UNCERTAIN."""
-    late_overlap: float = 0.7
-    """A correction of an older frame is used on the newest one if the object's masks on both
-    overlap by more than this (IoU, 0..1)."""
-    correction_horizon: int = 5 * SECOND
-    """Nanoseconds for which frames are kept with their features, so that a correction of one is
-    applied to it exactly; 0: never."""
-    correction_bytes: int = 1 << 30
-    """Bytes of frames and memory copies that are kept for that at most; the oldest go first."""
-    state_period: int = SECOND
-    """Nanoseconds between copies of memory; one is made for every frame with a request, too."""
-    catch_up_budget: float = 0.05
-    """Seconds per new frame for going through past frames again after a late correction."""
-    history_time: int = 10 * SECOND
-    """Nanoseconds until a frame is forgotten; later where it still has features. Until then a late
-    correction may name it."""
-    history_frames: int = 600
-    """Frames that are not forgotten at most, with or without features."""
+    operator_corrections: bool = setting(
+        True, "Whether a person may be asked at all.", heading="Asking a person"
+    )
+    operator_entropy: float = setting(
+        OFF,
+        "A person is asked above this masked entropy of an object (tau_u); infinity = never.",
+        bounds=NOT_NEGATIVE,
+    )
+    operator_rate: float = setting(
+        0.5,
+        "A person is asked where an object's masked entropy rises by more than this from one frame "
+        "to the next (delta_u); infinity = never.",
+        bounds=NOT_NEGATIVE,
+    )
+    operator_iou: float = setting(
+        0.5,
+        "A person is asked below this predicted IoU of an object; 0 = never. Weights without a "
+        "calibration predict none.",
+        bounds=SHARE,
+    )
+    cooldown_frames: int = setting(
+        30,
+        "Frames after a request to a person, or after a person's correction, on which the same "
+        "object does not ask a person again; 0 = none.",
+        bounds=(0, 1_000_000),
+        unit=Unit.FRAMES,
+    )
+    max_open_requests: int = setting(
+        3,
+        "Requests to a person that may wait for an answer at once, over all objects; 0 = no limit.",
+        bounds=(0, 1000),
+    )
+    request_timeout: int = setting(
+        10 * SECOND,
+        "Seconds by the images' stamps that a person has for an answer; 0 = until the frame is "
+        "forgotten.",
+        bounds=(0, DAY),
+        unit=Unit.NANOSECONDS,
+    )
+
+    pseudo_corrections: bool = setting(
+        True, "Whether the tracker may correct itself at all.", heading="Correcting itself"
+    )
+    pseudo_entropy: float = setting(
+        OFF,
+        "The tracker corrects itself above this masked entropy of an object (tau_p); "
+        "infinity = never.",
+        bounds=NOT_NEGATIVE,
+    )
+    pseudo_rate: float = setting(
+        0.2,
+        "The tracker corrects itself where an object's masked entropy rises by more than this from "
+        "one frame to the next (delta_p); infinity = never.",
+        bounds=NOT_NEGATIVE,
+    )
+    pseudo_iou: float = setting(
+        0.0,
+        "The tracker corrects itself below this predicted IoU of an object; 0 = never.",
+        bounds=SHARE,
+    )
+    pseudo_cooldown_frames: int = setting(
+        5,
+        "Frames after the tracker asked to correct an object itself, or after the object's mask "
+        "was given, on which it does not ask so again; 0 = none.",
+        bounds=(0, 1_000_000),
+        unit=Unit.FRAMES,
+    )
+
+    hold_entropy: float = setting(
+        1.2,
+        "A frame is withheld from memory above this masked entropy of its objects (tau_m); "
+        "infinity = never. The paper's 0.8 suits the published weights; the small embedded network "
+        "is less certain also where it tracks well, and would learn too little.",
+        bounds=NOT_NEGATIVE,
+        heading="What memory learns",
+    )
+    hold_unseen: bool = setting(
+        True,
+        "Whether a frame on which no object is in view is withheld from memory. Memory would "
+        "otherwise fill up, while something is hidden, with frames that show what it is not.",
+    )
+    hold_iou: float = setting(
+        0.5,
+        "A frame is withheld from memory if the predicted IoU of every object in view is below "
+        "this; 0 = never.",
+        bounds=SHARE,
+    )
+    hold_rule: HoldRule = setting(
+        HoldRule.ANY,
+        "Whether one object above hold_entropy is enough to withhold the frame (any), or all in "
+        "view must be above it (all). Lost and paused objects have no say.",
+    )
+    update_from_operator: bool = setting(
+        True, "Whether memory learns from a person's corrections (interaction-driven update)."
+    )
+    update_from_pseudo: bool = setting(
+        False, "Whether memory learns from the tracker's own corrections; in the paper this hurt."
+    )
+
+    uncertain_entropy: float = setting(
+        0.8,
+        "An object is shown as UNCERTAIN above this masked entropy.",
+        bounds=NOT_NEGATIVE,
+        heading="What an object's state means",
+    )
+    lost_area: int = setting(
+        16,
+        "Pixels; an object whose mask is not larger than this is out of view.",
+        bounds=(0, 100_000_000),
+        unit=Unit.PIXELS,
+    )
+    lost_after: int = setting(
+        2 * SECOND,
+        "Seconds out of view after which an object is LOST; 0 = never.",
+        bounds=(0, DAY),
+        unit=Unit.NANOSECONDS,
+    )
+    found_frames: int = setting(
+        3,
+        "Frames in a row, in view and below uncertain_entropy, that make a lost object found.",
+        bounds=(1, 1_000_000),
+        unit=Unit.FRAMES,
+    )
+
+    correction_horizon: int = setting(
+        5 * SECOND,
+        "Seconds for which frames keep their features, so that a late correction is applied to its "
+        "own frame, exactly; 0 = never.",
+        bounds=(0, DAY),
+        unit=Unit.NANOSECONDS,
+        heading="Late corrections",
+    )
+    correction_bytes: int = setting(
+        1 << 30,
+        "Bytes that these features and the copies of memory take at most; the oldest go first.",
+        bounds=(0, 1 << 50),
+        unit=Unit.BYTES,
+    )
+    state_period: int = setting(
+        SECOND,
+        "Seconds between the copies of memory that late corrections start from; every frame with "
+        "a request gets one, too.",
+        bounds=(0, DAY),
+        unit=Unit.NANOSECONDS,
+    )
+    catch_up_budget: float = setting(
+        0.05,
+        "Seconds per new frame for going through past frames again after a late correction.",
+        bounds=(0.0, 3600.0),
+        unit=Unit.SECONDS,
+    )
+    late_overlap: float = setting(
+        0.7,
+        "A correction of a frame whose features are gone is used on the newest frame if the "
+        "object's masks on both overlap by more than this (IoU).",
+        bounds=SHARE,
+    )
+    history_time: int = setting(
+        10 * SECOND,
+        "Seconds until a frame is forgotten: until then a correction may name it. A frame that "
+        "still has its features is not forgotten.",
+        bounds=(0, DAY),
+        unit=Unit.NANOSECONDS,
+    )
+    history_frames: int = setting(
+        600,
+        "Frames that are not forgotten at most, with or without features.",
+        bounds=(1, 1_000_000),
+        unit=Unit.FRAMES,
+    )
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, bool):
-                continue
-            if isinstance(value, float | int) and not value >= 0:
-                raise ConfigError(f"{item.name} must not be negative or NaN; it is {value}")
-        if not self.late_overlap <= 1:
-            raise ConfigError(f"late_overlap must be within 0..1; it is {self.late_overlap}")
-        for name in ("operator_iou", "pseudo_iou", "hold_iou"):
-            if not getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must be within 0..1; it is {getattr(self, name)}")
-        for name in ("found_frames", "history_frames"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1; it is {getattr(self, name)}")
+        check(self)
 
     def learns_from(self, source: Source) -> bool:
         """Whether memory takes in corrections that answer such requests."""

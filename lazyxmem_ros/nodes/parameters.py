@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters declared from a table: text, range, choices and when they may change."""
+"""Parameters declared from a table: text, range, choices and when they may change.
+
+Those with a setting of the core behind them are made from it by `parameters_of`.
+"""
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from lazyxmem_ros.settings import Bounds, Changes, range_fault, settings_of
+
 Value: TypeAlias = "bool | int | float | str | Sequence[str]"
 
 _TYPES = {
@@ -35,28 +39,21 @@ class ParameterError(ValueError):
     """A parameter given at the start of a node that it cannot take; the text says why."""
 
 
-class Changes(enum.Enum):
-    """When a parameter may change."""
-
-    NEVER = "read-only"
-    UNCONFIGURED = "while the node is unconfigured"
-    ANY_TIME = "at any time"
-
-
 @dataclass(frozen=True)
 class ParameterSpec:
     """One row of a node's parameter table.
 
     bounds: inclusive limits of a number. choices: the allowed texts. The type is the default's;
-    an empty tuple stands for a list of texts.
+    an empty tuple stands for a list of texts. heading: begins a new part of the parameter file.
     """
 
     name: str
     default: Value
     text: str
-    bounds: tuple[float, float] | None = None
+    bounds: Bounds | None = None
     choices: tuple[str, ...] = ()
     changes: Changes = Changes.ANY_TIME
+    heading: str = ""
 
     def descriptor(self) -> ParameterDescriptor:
         """The ROS descriptor, for `ros2 param describe` and rqt."""
@@ -79,20 +76,29 @@ class ParameterSpec:
 
     def fault(self, value: Any) -> str | None:
         """Why the parameter cannot be `value`, or None when it can."""
-        if isinstance(value, float) and math.isnan(value):
-            return f"{self.name} must be a number, not NaN"
-        if self.bounds is not None and not self.bounds[0] <= value <= self.bounds[1]:
-            low, high = self.bounds
-            return f"{self.name} must be in {low:g} .. {high:g}, not {value}"
-        if self.choices and value not in self.choices:
-            return f"{self.name} must be one of {', '.join(self.choices)}, not {value!r}"
-        return None
+        return range_fault(self.name, value, self.bounds, self.choices)
 
     def _constraints(self) -> str:
         parts = [f"one of: {', '.join(self.choices)}"] if self.choices else []
         if self.changes is not Changes.NEVER:
             parts.append(f"can be changed {self.changes.value}")
         return "; ".join(parts)
+
+
+def parameters_of(config: type) -> tuple[ParameterSpec, ...]:
+    """One row for each setting of a dataclass of settings, in their order."""
+    return tuple(
+        ParameterSpec(
+            entry.name,
+            entry.shown(entry.default),
+            entry.text,
+            bounds=entry.shown_bounds,
+            choices=entry.choices,
+            changes=entry.changes,
+            heading=entry.heading,
+        )
+        for entry in settings_of(config)
+    )
 
 
 def _declare(node: Node, spec: ParameterSpec) -> Any:
@@ -110,7 +116,7 @@ class Parameters:
     """A node's parameters after its table, with every change validated as a whole.
 
     validate: looks at all values together (name -> value) and returns why they cannot be, or None.
-    apply: gets all values after an accepted change. may_reconfigure: whether parameters that
+    apply: gets all values after a change that took place. may_reconfigure: whether parameters that
     change only while unconfigured may change now.
     """
 
@@ -138,7 +144,12 @@ class Parameters:
         fault = self._fault(self._values)
         if fault:
             raise ParameterError(fault)
+        # What is accepted here may still be refused, by another callback or by rclpy. Afterwards it
+        # is known, but rclpy of ROS 2 Humble does not tell.
+        self._told_afterwards = hasattr(node, "add_post_set_parameters_callback")
         node.add_on_set_parameters_callback(self._on_set)
+        if self._told_afterwards:
+            node.add_post_set_parameters_callback(self._take)
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -155,22 +166,30 @@ class Parameters:
         return self._validate(values)
 
     def _on_set(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        mine = {change.name: change.value for change in changes if change.name in self._table}
+        fault = self._fault_of_change(self._mine(changes))
+        if fault is None and not self._told_afterwards:
+            self._take(changes)
+        return SetParametersResult(successful=fault is None, reason=fault or "")
+
+    def _fault_of_change(self, mine: Mapping[str, Any]) -> str | None:
         if not mine:
-            return SetParametersResult(successful=True)
+            return None
         for name, value in mine.items():
             spec = self._table[name]
             fixed = spec.changes is Changes.UNCONFIGURED and not self._may_reconfigure()
             if fixed and value != self._values[name]:
-                reason = f"{name} can be changed only while the node is unconfigured"
-                return SetParametersResult(successful=False, reason=reason)
-        values = {**self._values, **mine}
-        fault = self._fault(values)
-        if fault:
-            return SetParametersResult(successful=False, reason=fault)
-        self._values = values
-        self._apply(values)
-        return SetParametersResult(successful=True)
+                return f"{name} can be changed only while the node is unconfigured"
+        return self._fault({**self._values, **mine})
+
+    def _take(self, changes: list[Parameter[Any]]) -> None:
+        """Take over a change that has been accepted."""
+        mine = self._mine(changes)
+        if mine:
+            self._values = {**self._values, **mine}
+            self._apply(self._values)
+
+    def _mine(self, changes: list[Parameter[Any]]) -> dict[str, Any]:
+        return {change.name: change.value for change in changes if change.name in self._table}
 
 
 def parameter_rows(table: Sequence[ParameterSpec]) -> list[dict[str, str]]:

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lazyxmem_ros.settings import Changes, ConfigError, Unit, check, setting
 from lazyxmem_ros.xmem.storage import lasting_copies, lasting_zeros
 
 LIFE_AT_BIRTH = 1e-7
@@ -34,55 +35,103 @@ LIFE_AT_BIRTH = 1e-7
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Settings of the memory; the defaults are XMem's.
+    """The settings of the memory; the defaults are XMem's, but for the first frames and the quota.
 
-    Raises `ValueError` with the offending field where the settings contradict each other.
+    Raises ConfigError for a value outside its range, and where settings contradict each other.
     """
 
-    memory_every: int = 5
-    """r: a frame enters working memory every so many frames."""
-    deep_update_every: int = -1
-    """Frames between deep updates of the hidden state; < 0: at every memory frame."""
-    long_term: bool = True
-    """Off: when working memory is full, its oldest frame but the first is dropped."""
-    max_working_frames: int = 10
-    """T_max: working memory that reaches so many frames is consolidated."""
-    min_working_frames: int = 5
-    """T_min: so many frames stay: the first, and the newest T_min - 1."""
-    keep_first_frames: int = 4
-    """First frames of objects that stay in working memory. 1: the published behaviour."""
-    prototypes: int = 128
-    """P: tokens that one consolidation makes."""
-    max_long_term_tokens: int = 10_000
-    """LT_max."""
-    object_quota: int = 64
-    """So many long-term tokens that show an object are kept from being forgotten, however little
-    they are used while it is out of view. 0: the published behaviour."""
-    top_k: int = 30
-    """Tokens that a query reads."""
+    memory_every: int = setting(
+        5,
+        "Frames from one that enters working memory to the next (r).",
+        bounds=(1, 10_000),
+        unit=Unit.FRAMES,
+        changes=Changes.UNCONFIGURED,
+        heading="XMem's memory",
+    )
+    deep_update_every: int = setting(
+        -1,
+        "Frames between deep updates of the hidden state; -1 = one with every frame that enters "
+        "memory.",
+        bounds=(-1, 10_000),
+        unit=Unit.FRAMES,
+        changes=Changes.UNCONFIGURED,
+    )
+    long_term: bool = setting(
+        True,
+        "Whether full working memory is consolidated into long-term memory; otherwise its oldest "
+        "frame but the first is dropped.",
+        changes=Changes.UNCONFIGURED,
+    )
+    max_working_frames: int = setting(
+        10,
+        "Frames in working memory that make it full (T_max).",
+        bounds=(3, 1000),
+        unit=Unit.FRAMES,
+        changes=Changes.UNCONFIGURED,
+    )
+    min_working_frames: int = setting(
+        5,
+        "Frames that a consolidation leaves in working memory, the first and the newest ones "
+        "(T_min); fewer than max_working_frames.",
+        bounds=(2, 1000),
+        unit=Unit.FRAMES,
+        changes=Changes.UNCONFIGURED,
+    )
+    keep_first_frames: int = setting(
+        4,
+        "Frames that stay in working memory because they are an object's first; "
+        "1 = as XMem's published code does.",
+        bounds=(1, 1000),
+        unit=Unit.FRAMES,
+        changes=Changes.UNCONFIGURED,
+    )
+    prototypes: int = setting(
+        128,
+        "Tokens in long-term memory that one consolidation makes (P).",
+        bounds=(1, 10_000),
+        unit=Unit.TOKENS,
+        changes=Changes.UNCONFIGURED,
+    )
+    max_long_term_tokens: int = setting(
+        10_000,
+        "Tokens in long-term memory above which the least used are forgotten (LT_max).",
+        bounds=(1, 1_000_000),
+        unit=Unit.TOKENS,
+        changes=Changes.UNCONFIGURED,
+    )
+    object_quota: int = setting(
+        64,
+        "Tokens in long-term memory that show an object and are never forgotten, however long it "
+        "is out of view; 0 = as XMem's published code does.",
+        bounds=(0, 1_000_000),
+        unit=Unit.TOKENS,
+        changes=Changes.UNCONFIGURED,
+    )
+    top_k: int = setting(
+        30,
+        "Tokens that each query reads from memory.",
+        bounds=(1, 10_000),
+        unit=Unit.TOKENS,
+        changes=Changes.UNCONFIGURED,
+    )
 
     def __post_init__(self) -> None:
-        if self.memory_every < 1:
-            raise ValueError(f"memory_every must be at least 1, not {self.memory_every}")
-        if self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
-        if not 2 <= self.min_working_frames < self.max_working_frames:
-            raise ValueError(
-                "min_working_frames must be at least 2 and below max_working_frames, not "
-                f"{self.min_working_frames} and {self.max_working_frames}"
+        check(self)
+        if self.min_working_frames >= self.max_working_frames:
+            raise ConfigError(
+                f"min_working_frames ({self.min_working_frames}) must be less than "
+                f"max_working_frames ({self.max_working_frames})"
             )
         most = self.max_working_frames - self.min_working_frames
-        if not 1 <= self.keep_first_frames <= most:
-            raise ValueError(
-                "keep_first_frames must lie between 1 and max_working_frames - "
-                f"min_working_frames = {most}, not {self.keep_first_frames}"
+        if self.keep_first_frames > most:
+            raise ConfigError(
+                "keep_first_frames must be at most max_working_frames - min_working_frames = "
+                f"{most}, not {self.keep_first_frames}"
             )
-        if self.object_quota < 0:
-            raise ValueError(f"object_quota must not be negative, not {self.object_quota}")
-        if self.long_term and not 1 <= self.prototypes <= self.max_long_term_tokens:
-            raise ValueError(
-                "prototypes must lie between 1 and max_long_term_tokens, not "
-                f"{self.prototypes} and {self.max_long_term_tokens}"
+        if self.long_term and self.prototypes > self.max_long_term_tokens:
+            raise ConfigError(
+                f"prototypes ({self.prototypes}) must be at most max_long_term_tokens "
+                f"({self.max_long_term_tokens})"
             )
 
 

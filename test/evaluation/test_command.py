@@ -47,7 +47,7 @@ def command(root: Path, weights: Path, out: Path, *more: str) -> list[str]:
     program = "import sys; from lazyxmem_ros.cli import main; sys.exit(main(sys.argv[1:]))"
     start = [installed] if installed else [sys.executable, "-c", program]
     arguments = ["evaluate", str(root), "--weights", str(weights), "--out", str(out)]
-    thresholds = ["--operator-rate", "0", "--pseudo-rate", "inf", "--cooldown", "3"]
+    thresholds = ["--operator-rate", "0", "--pseudo-rate", "inf", "--cooldown-frames", "3"]
     return [*start, *arguments, *thresholds, "--device", "cpu", *more]
 
 

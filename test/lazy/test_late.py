@@ -407,7 +407,9 @@ def test_a_frame_that_fails_is_gone_through_once_more(
             assert lazy.add_to_past({3: mask(30, 40)}, 5 * FRAME_TIME).applied
         lazy.close()
     with monkeypatch.context() as patch:
-        patch.setattr(failing.tracker.network, part, Mock(side_effect=torch.OutOfMemoryError("full")))
+        patch.setattr(
+            failing.tracker.network, part, Mock(side_effect=torch.OutOfMemoryError("full"))
+        )
         with pytest.raises(torch.OutOfMemoryError):
             step(failing, 13)
     for index in range(13, 61):

@@ -11,7 +11,6 @@ import pytest
 from lazyxmem_ros.lazy.policy import (
     OFF,
     SECOND,
-    ConfigError,
     Decision,
     HoldRule,
     LazyConfig,
@@ -23,6 +22,7 @@ from lazyxmem_ros.lazy.policy import (
     expire,
     hold_frame,
 )
+from lazyxmem_ros.settings import ConfigError
 
 USER, PSEUDO = Source.OPERATOR, Source.PSEUDO
 TRACKED, UNCERTAIN, LOST = TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,10 @@ from node_graph import parameters
 from rclpy.node import Node
 
 from lazyxmem_ros.evaluation.printing import markdown_table
-from lazyxmem_ros.nodes import (
-    corrector,
-    simulated_operator,
-)
-from lazyxmem_ros.nodes.bags import recorder, replay
 from lazyxmem_ros.nodes.parameters import ParameterSpec, parameter_rows
-from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
 from lazyxmem_ros.nodes.tracker.node import TrackerNode, make_node
+from tools.parameters import FILES, PAGE, TABLES, write
 
-TABLES = {
-    "tracker": tracker_parameters.TABLE,
-    "correction": corrector.PARAMETERS,
-    "replay": replay.PARAMETERS,
-    "recorder": recorder.PARAMETERS,
-    "simulated_operator": simulated_operator.PARAMETERS,
-}
 # What every ROS node has.
 COMMON = {"/rosout", "/parameter_events"}
 
@@ -49,6 +38,18 @@ def test_every_parameter_is_documented_as_it_is(name: str, page: str) -> None:
     assert not missing, "the page lacks these rows:\n" + "\n".join(missing)
     documented = re.findall(r"^\| `(\w+)` \| [^|]*\|[^|]*\|[^|]*\|[^|]*\|$", section, re.M)
     assert documented == [spec.name for spec in table]
+
+
+def test_what_is_made_from_the_tables_is_up_to_date(root: Path, tmp_path: Path) -> None:
+    for path in (PAGE, *FILES.values()):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+    shutil.copy(root / PAGE, tmp_path / PAGE)
+    write(tmp_path)
+    for path in (PAGE, *FILES.values()):
+        ours, made = (folder / path for folder in (root, tmp_path))
+        assert ours.read_text() == made.read_text(), (
+            f"{path} is not what its table gives; run: tools/run python -m tools.parameters"
+        )
 
 
 def test_every_topic_and_service_is_documented(ros: None, weights: Path, page: str) -> None:

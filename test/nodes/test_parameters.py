@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from node_graph import parameters
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -58,6 +59,41 @@ def test_changes_are_validated_together(node: Node) -> None:
     assert (mine["low"], mine["high"]) == (0.7, 0.9)
     assert applied[-1]["high"] == 0.9
     assert change(node, high=float("inf")) == ""
+
+
+def test_what_another_callback_refuses_is_not_applied(node: Node) -> None:
+    if not hasattr(node, "add_post_set_parameters_callback"):
+        pytest.skip("needs rclpy's post-set callbacks (Jazzy and later)")
+    allowed = SetParametersResult(successful=True)  # while they are declared
+    node.add_on_set_parameters_callback(lambda changes: allowed)  # rclpy asks the last one first
+    applied: list[Mapping[str, Any]] = []
+    mine = Parameters(node, TABLE, apply=applied.append)
+    allowed.successful, allowed.reason = False, "not now"
+    assert change(node, low=0.3) == "not now"
+    assert (mine["low"], node.get_parameter("low").value) == (0.2, 0.2)
+    assert not applied
+
+
+def test_values_are_applied_after_they_are_set(node: Node) -> None:
+    if not hasattr(node, "add_post_set_parameters_callback"):
+        pytest.skip("needs rclpy's post-set callbacks (Jazzy and later)")
+    seen: list[Any] = []
+    Parameters(node, TABLE, apply=lambda values: seen.append(node.get_parameter("low").value))
+    assert change(node, low=0.3) == ""
+    assert seen == [0.3]
+
+
+def test_values_are_applied_where_rclpy_has_no_post_set_callbacks(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in Humble."""
+    monkeypatch.delattr(Node, "add_post_set_parameters_callback", raising=False)
+    applied: list[Mapping[str, Any]] = []
+    mine = Parameters(node, TABLE, validate=low_below_high, apply=applied.append)
+    assert "must not be above" in change(node, low=0.7)
+    assert not applied
+    assert change(node, low=0.3) == ""
+    assert (mine["low"], applied[-1]["low"]) == (0.3, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -117,19 +153,19 @@ def test_lists_of_texts_may_be_empty_or_given(ros: None, node: Node) -> None:
 
 
 def test_the_trackers_defaults_are_the_cores() -> None:
-    values = {spec.name: spec.default for spec in tracker_parameters.TABLE}
+    values = {spec.name: spec.default for spec in tracker_parameters.table()}
     assert tracker_parameters.lazy_config(values) == LazyConfig()
     assert tracker_parameters.memory_config(values) == MemoryConfig()
 
 
 def test_every_setting_of_the_core_is_a_parameter() -> None:
-    names = {spec.name for spec in tracker_parameters.TABLE}
+    names = {spec.name for spec in tracker_parameters.table()}
     for config in (LazyConfig, MemoryConfig):
         assert {item.name for item in fields(config)} <= names
 
 
 def test_the_trackers_settings_are_validated_together() -> None:
-    values = {spec.name: spec.default for spec in tracker_parameters.TABLE}
+    values = {spec.name: spec.default for spec in tracker_parameters.table()}
     assert tracker_parameters.fault(values) is None
     reason = tracker_parameters.fault({**values, "min_working_frames": 20})
     assert reason is not None

@@ -8,8 +8,6 @@ not need rclpy. The recorder writes what is published into a bag, which `record`
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import enum
 import os
 import random
 import sys
@@ -18,11 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.evaluation.graph.processes import Child, ProcessError, ProcessSet
 from lazyxmem_ros.evaluation.plan import TrackerSettings
 from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
+from lazyxmem_ros.settings import shown
 
 TRACKER = "/lazyxmem_tracker"
 MASK_TOPIC = f"{TRACKER}/mask"
@@ -55,10 +53,6 @@ QUIET_S = 1.5
 """The tracker counts as done when no mask has come for so long."""
 REPORT_PERIOD_S = 0.25
 """Time between two reports of the recorder on what it has recorded."""
-NANOSECOND_SETTINGS = frozenset(
-    ("request_timeout", "lost_after", "correction_horizon", "state_period", "history_time")
-)
-"""Settings of LazyConfig that are durations."""
 LARGEST_DOMAIN = 101
 """Domains above collide with the ports of ordinary programs on Linux."""
 
@@ -158,19 +152,14 @@ def run_graph(
 
 def tracker_parameters(settings: TrackerSettings, lazy: LazyConfig) -> dict[str, object]:
     """The tracker node's parameters for the core's settings; times become seconds."""
-    parameters: dict[str, object] = {
+    return {
         "weights": settings.weights.resolve(),
         "device": settings.device,
         "max_internal_size": settings.max_internal_size,
         "precision": settings.precision,
+        **shown(settings.memory),
+        **shown(lazy),
     }
-    for config in (settings.memory, lazy):
-        for entry in dataclasses.fields(config):
-            value = getattr(config, entry.name)
-            if entry.name in NANOSECOND_SETTINGS:
-                value = value / SECOND
-            parameters[entry.name] = value.value if isinstance(value, enum.Enum) else value
-    return parameters
 
 
 def corrector_parameters(settings: TrackerSettings) -> dict[str, object]:

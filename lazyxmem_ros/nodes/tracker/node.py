@@ -45,7 +45,7 @@ class TrackerNode(LifecycleNode):
         self._refusals = diagnostics.Refusals(self.get_logger().warning)
         self._settings = Parameters(
             self,
-            tracker_parameters.TABLE,
+            tracker_parameters.table(),
             validate=tracker_parameters.fault,
             apply=self._on_parameters,
             may_reconfigure=lambda: self._parts is None,

@@ -123,7 +123,7 @@ def test_settings_reach_the_node_as_they_are(tiny_weights: Path) -> None:
     lazy = LazyConfig(operator_rate=0.3, hold_rule=HoldRule.ALL, lost_after=1_500_000_000)
     memory = MemoryConfig(memory_every=3)
     parameters = tracker_parameters(TrackerSettings(tiny_weights, "cpu", 96, memory=memory), lazy)
-    defaults = {spec.name: spec.default for spec in node_parameters.TABLE}
+    defaults = {spec.name: spec.default for spec in node_parameters.table()}
     assert set(parameters) <= set(defaults)
     values = {**defaults, **parameters}
     assert node_parameters.lazy_config(values) == lazy

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of `lazyxmem evaluate` that stand for the policy's settings."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lazyxmem_ros.evaluation import command
+from lazyxmem_ros.evaluation.methods import SWITCHES
+from lazyxmem_ros.evaluation.plan import EvaluationPlan
+from lazyxmem_ros.lazy import HoldRule, LazyConfig
+from lazyxmem_ros.settings import ConfigError, settings_of
+
+
+class PlannedError(Exception):
+    """Ends the command where the evaluation would begin."""
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def stop(plan: EvaluationPlan, *rest: object) -> None:
+        raise PlannedError(plan)
+
+    monkeypatch.setattr(command, "evaluate", stop)
+    return tmp_path
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser()
+    command.add_arguments(made)
+    return made
+
+
+def policy(out: Path, *options: str) -> LazyConfig:
+    """What the method `lazy` is evaluated with."""
+    arguments = parser().parse_args(
+        ["scene", "--methods", "lazy", "--workers", "1", "--out", str(out), *options]
+    )
+    with pytest.raises(PlannedError) as stopped:
+        command.run(arguments, Console(quiet=True))
+    (method,) = stopped.value.args[0].methods
+    assert isinstance(method.lazy, LazyConfig)
+    return method.lazy
+
+
+def test_every_setting_that_methods_share_is_an_option() -> None:
+    options = {option for action in parser()._actions for option in action.option_strings}
+    for entry in settings_of(LazyConfig):
+        assert (f"--{entry.name.replace('_', '-')}" in options) != (entry.name in SWITCHES)
+
+
+def test_options_change_the_policy(out: Path) -> None:
+    assert policy(out) == LazyConfig()
+    given = policy(
+        out,
+        *("--request-timeout", "2.5", "--hold-rule", "all", "--no-hold-unseen"),
+        *("--pseudo-rate", "inf", "--cooldown", "3", "--lost-area", "7"),
+    )
+    assert given == LazyConfig(
+        request_timeout=2_500_000_000,
+        hold_rule=HoldRule.ALL,
+        hold_unseen=False,
+        pseudo_rate=math.inf,
+        cooldown_frames=3,
+        lost_area=7,
+    )
+    assert policy(out, "--paper", "--hold-iou", "0.25") == LazyConfig.paper(hold_iou=0.25)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fault"),
+    [
+        ("--request-timeout", "-5", r"request_timeout must be in 0 \.\. 86400 seconds, not -5"),
+        ("--request-timeout", "inf", "request_timeout must be in"),
+        ("--hold-iou", "2", r"hold_iou must be in 0 \.\. 1, not 2"),
+    ],
+)
+def test_values_out_of_range_are_named(out: Path, option: str, value: str, fault: str) -> None:
+    arguments = parser().parse_args(["scene", "--out", str(out), option, value])
+    with pytest.raises(ConfigError, match=fault):
+        command.run(arguments, Console(quiet=True))
