@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Every target sets the checkout up first (tools/setup), which costs nothing when that is done.
+# Every target sets the checkout up first, as far as it needs it (tools/setup), which costs nothing
+# when that is done.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -22,40 +23,43 @@ TYPED := $(wildcard lazyxmem_ros training bench examples)
 # The graphs that demo, tests and benchmarks start are nobody else's business on the network.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
-.PHONY: help setup demo test test-fast lint format train-smoke bench lock clean clean-all
+.PHONY: help setup setup-dev demo test test-fast lint format train-smoke bench lock clean clean-all
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Prepare .venv and build the messages (every other target does it too)
+setup: ## Prepare .venv and build the messages (the other targets do it, too)
 	@tools/setup
+
+setup-dev: ## The same with what tests and linters need
+	@tools/setup --dev
 
 demo: setup ## Track an object through a bag with the real nodes; SEQUENCE=camel for a real one
 	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE) --data $(DATA)) $(if $(RATE),--rate $(RATE))
 
-test: setup ## Run every test; PYTEST_ARGS="-k memory" passes options on
+test: setup-dev ## Run every test; PYTEST_ARGS="-k memory" passes options on
 	@$(RUN) python -m pytest $(PYTEST_ARGS)
 
-test-fast: setup ## Run the tests that are not marked slow
+test-fast: setup-dev ## Run the tests that are not marked slow
 	@$(RUN) python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-lint: setup ## Check style, formatting and types
+lint: setup-dev ## Check style, formatting and types
 	$(RUN) ruff check $(LINTED)
 	$(RUN) ruff format --check $(LINTED)
 	$(RUN) mypy $(TYPED)
 
-format: setup ## Correct formatting, and the style where that is safe
+format: setup-dev ## Correct formatting, and the style where that is safe
 	$(RUN) ruff check --fix $(LINTED)
 	$(RUN) ruff format $(LINTED)
 
 train-smoke: setup ## Train a tiny tracker and the refiner for a few steps, to see that training works
 	@$(RUN) python -m training.smoke
 
-bench: setup ## Run every benchmark; each is runnable alone too
+bench: setup-dev ## Run every benchmark; each is runnable alone too
 	@set -e; for benchmark in bench/*.py; do echo "== $$benchmark"; $(RUN) python "$$benchmark"; done
 
-lock: ## Resolve requirements-lock.txt anew (needs uv)
-	tools/lock
+lock: setup ## Resolve requirements-lock.txt anew
+	$(RUN) tools/lock
 
 clean: ## Remove what was built and made, but not .venv
 	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache *.egg-info

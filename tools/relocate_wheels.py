@@ -3,9 +3,11 @@
 
 They name the include directories of the machine that built the wheels
 (`/opt/python/cp311-cp311/include/python3.11` and NumPy's below its site-packages). Run once by the
-environment's own Python after the wheels were installed; running it again changes nothing.
+environment's own Python after the wheels were installed; running it again changes nothing. A file
+is replaced, not written into: uv links the same file into every environment.
 """
 
+import os
 import re
 import sys
 import sysconfig
@@ -24,7 +26,9 @@ def main() -> None:
         corrected = BUILD_MACHINE_NUMPY.sub(np.get_include(), text)
         corrected = BUILD_MACHINE_PYTHON.sub(sysconfig.get_path("include"), corrected)
         if corrected != text:
-            path.write_text(corrected)
+            new = path.with_suffix(".new")
+            new.write_text(corrected)
+            os.replace(new, path)
 
 
 if __name__ == "__main__":
