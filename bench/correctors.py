@@ -20,12 +20,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from lazyxmem_ros.correction import Corrector, Prompt, make_corrector
 from lazyxmem_ros.correction.base import box_of_mask
 from lazyxmem_ros.data.pond import Scene
+from lazyxmem_ros.progress import track
 
 FRAMES = (10, 20, 110)
 """Of the scene: the target in open water, in front of different grounds."""
@@ -51,7 +51,7 @@ def measure(correctors: list[Corrector], repeat: int, console: Console) -> dict[
     scene = Scene()
     pictures = [(f.image, f.labels > 0) for f in scene if f.index in FRAMES]
     times: dict[str, list[list[float]]] = {}
-    for number in track(range(repeat), console=console, transient=True):
+    for number in track(range(repeat), console=console):
         for position, (image, mask) in enumerate(pictures):
             for name, prompt in prompts_of(mask).items():
                 taken = times.setdefault(name, [[] for _ in correctors])

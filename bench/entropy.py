@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from lazyxmem_ros.lazy.uncertainty import disc_kernel, kernel_side, measure
+from lazyxmem_ros.progress import track
 from lazyxmem_ros.xmem import resolve_device
 
 SIZES = ((480, 854), (1080, 1920))
@@ -81,7 +81,7 @@ def main() -> None:
     table = Table("frame", "objects", "plain, ms", "ours, ms", "ratio", title=f"on {device}")
     console = Console()
     cases = [(size, objects) for size in SIZES for objects in OBJECTS]
-    for size, objects in track(cases, console=console, transient=True):
+    for size, objects in track(cases, console=console):
         probabilities = make_probabilities(objects, size).to(device)
         np.testing.assert_allclose(ours(probabilities), plain(probabilities), atol=1e-3)
         times: dict[str, list[float]] = {"plain": [], "ours": []}

@@ -31,10 +31,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker
+from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network
 from lazyxmem_ros.xmem.memory import Memory

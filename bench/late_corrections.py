@@ -30,7 +30,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
@@ -39,6 +38,7 @@ from lazyxmem_ros.data.sequences import SceneSequence, VideoSequence
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Snapshot
+from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import Frame, XMemTracker, load_network
 from lazyxmem_ros.xmem.network import KeyFeatures
@@ -341,9 +341,8 @@ def main() -> int:
     )
     rows: list[dict] = []
     clips: dict[str, tuple[Clip, Runs]] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     try:
-        with Progress(*columns, TimeElapsedColumn()) as progress:
+        with Progress() as progress:
             for clip in open_clips(arguments):
                 more, runs = compare(tracker, clip, arguments.budget, progress)
                 rows += more

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker, Snapshot
 from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper
 from lazyxmem_ros.nodes.tracker.worker import Worker
+from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network
 from tools.documents import into_documents

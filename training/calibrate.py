@@ -36,7 +36,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
@@ -53,6 +52,7 @@ from lazyxmem_ros.lazy import (
     LazyTracker,
     calibration_path,
 )
+from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import XMemTracker, load_network
 from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, MaterialError, load_sequence

@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 
 from lazyxmem_ros.correction import Corrector, Prompt, make_corrector
 from lazyxmem_ros.correction.base import BoolMask, box_of_mask
 from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.simulated_operator import largest_error
+from lazyxmem_ros.progress import track
 from training.compose import ComposeConfig, Composer
 from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, load_material, load_sequence
 from training.measure import TRIAL_PHOTOGRAPHS
@@ -162,7 +162,7 @@ def measure(corrector: Corrector, scenes: list[Scene], console: Console) -> pd.D
     """One row per scene and start."""
     rows = []
     rng = np.random.default_rng(0)
-    for scene in track(scenes, description=corrector.name, console=console, transient=True):
+    for scene in track(scenes, corrector.name, console=console):
         for name, start in STARTS.items():
             scores, seconds = correct(corrector, scene, start(scene), rng)
             rows.append({"start": name, "ms": 1e3 * float(np.median(seconds)), **_numbered(scores)})

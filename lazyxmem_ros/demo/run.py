@@ -17,15 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import TaskID
 
 from lazyxmem_ros.data.sequences import SelectedFrames
 from lazyxmem_ros.demo.options import DemoOptions, open_sequence, parse_options
@@ -42,6 +34,7 @@ from lazyxmem_ros.evaluation.rows import RunLog
 from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
 from lazyxmem_ros.evaluation.trackers import make_lazy_tracker, shared_corrector
 from lazyxmem_ros.lazy import LazyConfig
+from lazyxmem_ros.progress import Progress
 
 DEMO_LAZY = LazyConfig(cooldown_frames=5)
 """The pond has 10 frames per second, a third of a usual camera's, and much happens in them."""
@@ -77,7 +70,7 @@ def demonstrate(options: DemoOptions, console: Console) -> None:
         graph=GraphMode(options.rate),
     )
     _clear(options.out)
-    with _progress(console) as progress:
+    with Progress(console) as progress:
         run, frames, events = _play(job, options.out, progress)
         compared = _Bar(progress, "the same frames without corrections", len(run.record.masks))
         without = _without_corrections(job, run, compared)
@@ -144,17 +137,6 @@ def _clear(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in (VIDEO, SHEET, TIMELINE, FRAMES, EVENTS):
         (out / name).unlink(missing_ok=True)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
 
 
 class _Bar:

@@ -1,36 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows an evaluation's progress to a person at a terminal."""
+"""Shows an evaluation's progress to a person, at a terminal or in a log."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.markup import escape
+from rich.progress import TaskID
 
 from lazyxmem_ros.evaluation.job import JobReport
+from lazyxmem_ros.progress import Progress
 
 
 class Display:
     """An Observer that draws a bar per running job, and one for all of them."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._progress = Progress(console)
         self._tasks: dict[str, TaskID] = {}
         self._frames: dict[str, int] = {}
         self._done: dict[str, int] = {}
@@ -64,7 +51,7 @@ class Display:
         self._done[report.name] = self._frames.get(report.name, 0)
         self._update_total()
         if report.error:
-            self._progress.console.print(f"[red]{report.name}:[/] {report.error}")
+            self._progress.console.print(f"[red]{report.name}:[/] {escape(report.error)}")
         elif kept:
             self._progress.console.print(f"[dim]{report.name}: kept from an earlier run[/]")
 
