@@ -1,52 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `lazyxmem` command line: track, evaluate, weights."""
+"""The `lazyxmem` command.
+
+Nothing heavy is imported before it is known which command is wanted: PyTorch takes seconds.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
-
-from rich.console import Console
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 from lazyxmem_ros import __version__
-from lazyxmem_ros.entry import importing
+from lazyxmem_ros.entry import EXIT_FAULT, EXIT_INTERRUPTED, load
+from lazyxmem_ros.extras import needs
 
-EXIT_FAULT = 1
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+class _Command(NamedTuple):
+    """A command's module, which has `add_arguments` and `run`, and the extra that it needs."""
+
+    module: str
+    about: str
+    extra: str | None = None
+
 
 _COMMANDS = {
-    "track": ("lazyxmem_ros.track", "track objects in a video or a folder of frames"),
-    "evaluate": ("lazyxmem_ros.evaluation.command", "measure tracking on datasets and bags"),
-    "weights": ("lazyxmem_ros.weights.command", "list, fetch and check weights files"),
+    "track": _Command("lazyxmem_ros.track", "track objects in a video or a folder of frames"),
+    "evaluate": _Command(
+        "lazyxmem_ros.evaluation.command", "measure tracking on datasets and bags", "evaluation"
+    ),
+    "weights": _Command("lazyxmem_ros.weights.command", "list, fetch and check weights files"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; faults of the user's input end as one sentence and status 1."""
-    console, errors = Console(), Console(stderr=True)
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(prog="lazyxmem", description=__doc__)
+    try:
+        return _run(sys.argv[1:] if argv is None else list(argv))
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="lazyxmem", description="Track objects in videos, measure trackers, fetch weights."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = {}
-    for name, (module, about) in _COMMANDS.items():
-        sub = commands.add_parser(name, help=about, description=about)
-        # Only the command that is wanted is imported: PyTorch takes seconds.
-        if name in arguments:
-            with importing():
-                modules[name] = importlib.import_module(module)
-            modules[name].add_arguments(sub)
-    parsed = parser.parse_args(arguments)
+    chosen = arguments[0] if arguments else ""
+    module: Any = None
     try:
-        return int(modules[parsed.command].run(parsed, console))
+        for name, command in _COMMANDS.items():
+            sub = commands.add_parser(name, help=command.about, description=command.about)
+            if name == chosen:
+                with needs(command.extra, f"lazyxmem {name}") if command.extra else nullcontext():
+                    module = load(command.module)
+                module.add_arguments(sub)
+        parsed = parser.parse_args(arguments)
+
+        from rich.console import Console
+
+        return int(module.run(parsed, Console()))
     except (ValueError, RuntimeError, OSError) as error:
-        errors.print(f"[red]lazyxmem {parsed.command}:[/] {error}", soft_wrap=True)
+        print(f"lazyxmem {chosen}: {error}", file=sys.stderr)
         return EXIT_FAULT
-    except KeyboardInterrupt:
-        errors.print("interrupted; what was finished is kept")
-        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PngImage
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lazyxmem_ros.basics import SECOND, Labels
@@ -31,8 +30,8 @@ from lazyxmem_ros.correction import (
 )
 from lazyxmem_ros.correction.base import BoolMask, objection
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.image_files import read_image_file
 from lazyxmem_ros.data.label_maps import VOID, are_binary, read_label_map
-from lazyxmem_ros.data.sequences import read_image_file
 from lazyxmem_ros.evaluation.pictures import overlay, save_indexed_png, write_video
 from lazyxmem_ros.lazy import (
     Correction,
@@ -43,6 +42,7 @@ from lazyxmem_ros.lazy import (
     StepResult,
     open_tracker,
 )
+from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 
 Image = NDArray[np.uint8]
@@ -239,7 +239,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     )
     rows = _Rows(arguments.out)
     save = save_indexed_png if max(masks) < VOID else _save_wide_png
-    with rows, _progress(console) as progress:
+    with rows, Progress(console) as progress:
         task = progress.add_task("tracking", total=video.frames or None)
 
         def pictures() -> Iterator[Image]:
@@ -307,13 +307,3 @@ class _Rows:
                 str(object_id), str(len(values)), f"{np.mean(values):.3f}", f"{max(values):.3f}"
             )
         return table
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

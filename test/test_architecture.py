@@ -46,7 +46,8 @@ ROOMS = {
     "nodes": {"xmem", "correction", "lazy", "data", "evaluation", "entry", "msg", "srv"},
 }
 # Helpers without any state, open to every room.
-OPEN_TO_ALL = ("basics", "settings", "weights", "images")
+OPEN_TO_ALL = ("basics", "settings", "weights", "images", "extras", "progress")
+
 
 # How a distribution on the package index is imported, where the names differ.
 DISTRIBUTIONS = {
@@ -208,16 +209,57 @@ def third_party(folder: Path) -> set[str]:
     return names - set(sys.stdlib_module_names) - ros - {"lazyxmem_ros", "training", "__future__"}
 
 
+def pins(file: str) -> set[str]:
+    """The packages that a file of requirements pins."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().split("\n")]
+    found = [re.fullmatch(r"([\w.-]+)(\[\w+\])?==[\w.]+", line) for line in lines if line]
+    assert all(found), f"{file}: a requirement that is not NAME==VERSION"
+    return {pin[1].lower().replace("_", "-") for pin in found if pin}
+
+
 def test_every_library_is_pinned_exactly() -> None:
-    files = [f"requirements{kind}.txt" for kind in ("", "-ros", "-dev", "-training")]
-    text = "\n".join((ROOT / name).read_text() for name in files)
-    lines = [line.split("#")[0].strip() for line in text.split("\n")]
-    pins = [re.fullmatch(r"([\w.-]+)(\[\w+\])?==[\w.]+", line) for line in lines if line]
-    assert all(pins), "a requirement that is not NAME==VERSION"
-    pinned = {pin[1].lower().replace("_", "-") for pin in pins if pin}
+    files = ("requirements.txt", "requirements-evaluation.txt", "requirements-dev.txt")
+    others = ("requirements-ros.txt", "requirements-training.txt")
+    pinned = {name for file in (*files, *others) for name in pins(file)}
     used = third_party(PACKAGE) | third_party(ROOT / "training")
     missing = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in used} - pinned
-    assert not missing, f"imported, but in no requirements file: {', '.join(sorted(missing))}"
+    assert not missing, f"imported, but in no requirements*.txt: {', '.join(sorted(missing))}"
+
+
+def test_pip_s_extras_and_the_pinned_sets_name_the_same_packages() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {
+        extra: {re.split(r"[=<>\[]", entry)[0] for entry in entries}
+        for extra, entries in project["optional-dependencies"].items()
+    }
+    base = {re.split(r"[=<>]", entry)[0] for entry in project["dependencies"]}
+    assert base == pins("requirements.txt") | {"numpy"}, "NumPy is pinned beside ROS"
+    # Training is of a checkout alone; two are pinned because others' newer versions need NumPy 2.
+    others = {"pyyaml", "contourpy", "tifffile"}
+    assert declared["evaluation"] == pins("requirements-evaluation.txt") - others
+    assert declared["ray"] | declared["sam-hq"] <= pins("requirements-dev.txt") | {"lazyxmem_ros"}
+
+
+TRACKING = (
+    "lazyxmem_ros.track",
+    "lazyxmem_ros.weights.command",
+    "lazyxmem_ros.correction.refiner",
+    "lazyxmem_ros.nodes.tracker.node",
+    "lazyxmem_ros.nodes.corrector",
+)
+
+
+@pytest.mark.parametrize("module", TRACKING)
+def test_tracking_does_without_the_evaluation_s_packages(module: str) -> None:
+    modules = {distribution: name for name, distribution in DISTRIBUTIONS.items()}
+    absent = pins("requirements-evaluation.txt") - {"pyyaml"}  # ROS has that
+    names = [modules.get(name, name.replace("-", "_")) for name in sorted(absent)]
+    program = f"import sys\nsys.modules.update(dict.fromkeys({names}))\nimport {module}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_ros_package_is_declared() -> None:

@@ -89,7 +89,7 @@ def test_every_executable_is_installed_and_may_run(name: str) -> None:
     get_package_prefix = pytest.importorskip("ament_index_python").get_package_prefix
     program = Path(get_package_prefix("lazyxmem_ros")) / "lib" / "lazyxmem_ros" / name
     assert os.access(program, os.X_OK)
-    assert f'EXECUTABLES["{name}"]' in program.read_text()
+    assert f'run("{name}")' in program.read_text()
 
 
 def test_versions_agree() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +113,7 @@ def _choose(name: str, checkpoint: str | PathLike[str] | None) -> _Choice:
         if checkpoint is not None:
             return _Choice("sam_hq", Path(checkpoint))
         cached = next((w for w in map(weights.find, SAM_HQ_WEIGHTS) if w.present), None)
-        if cached is not None:
+        if cached is not None and find_spec("segment_anything_hq") is not None:
             return _Choice("sam_hq", cached.path, SAM_HQ_WEIGHTS[cached.name])
         name = "refiner"
     if name == "grabcut":
@@ -139,7 +140,8 @@ def make_corrector(
 
     Args:
         name: "sam_hq"; "refiner", the embedded network; "grabcut", which needs no weights; or
-            "auto": SAM-HQ where its weights are on this machine, else the refiner.
+            "auto": SAM-HQ where its weights are on this machine and its package (the extra
+            `sam-hq`) is installed, else the refiner.
         device: "auto", "cpu", "cuda" or "cuda:N".
         checkpoint: weights of a `sam_hq_vit_*.pth` file, or the refiner's own.
         model_type: SAM-HQ's size: "vit_tiny", "vit_b", "vit_l" or "vit_h".

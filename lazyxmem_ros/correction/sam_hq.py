@@ -29,6 +29,7 @@ from lazyxmem_ros.correction.base import (
     validate_image,
     validate_prompt,
 )
+from lazyxmem_ros.extras import install_command
 from lazyxmem_ros.xmem.device import resolve_device
 
 MODEL_TYPES = ("vit_tiny", "vit_b", "vit_l", "vit_h")
@@ -254,7 +255,7 @@ def _import_package() -> Any:
             import segment_anything_hq
     except ImportError as error:
         raise CorrectorError(
-            f"SAM-HQ cannot be imported ({error}); install it with "
-            "`pip install segment-anything-hq timm torchvision`, or use the corrector grabcut"
+            f"SAM-HQ cannot be imported ({error}); {install_command('sam-hq')} brings it, "
+            "or use the corrector refiner"
         ) from error
     return segment_anything_hq

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from lazyxmem_ros.data.bags import (
     unpack_labels,
 )
 from lazyxmem_ros.data.errors import BagError, DatasetError
+from lazyxmem_ros.data.image_files import read_image_file
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
 from lazyxmem_ros.data.pond import Scene, SceneConfig
 
@@ -318,14 +318,6 @@ class UnreadableSequence:
     def samples(self) -> Iterator[Sample]:
         """Raises DatasetError with the reason."""
         raise DatasetError(self.reason)
-
-
-def read_image_file(path: Path) -> NDArray[np.uint8]:
-    """An image file as RGB uint8 [H, W, 3]; raises DatasetError where it does not decode."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DatasetError(f"{path}: the image cannot be read")
-    return np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
 
 
 def _files_under(root: Path) -> list[Path]:

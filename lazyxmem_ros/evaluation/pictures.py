@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import imageio_ffmpeg
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -176,6 +175,7 @@ def _outline(image: RgbImage, mask: NDArray[np.bool_], colour: Colour, *, thickn
 
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib carries a font; the machine may have none.
+    import matplotlib  # carries a font, the machine may have none; overlays do without
+
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(path), size)

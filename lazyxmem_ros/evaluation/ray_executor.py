@@ -25,6 +25,7 @@ from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.executors import Finished, run_in_pool
 from lazyxmem_ros.evaluation.job import JobReport, run_job
 from lazyxmem_ros.evaluation.plan import Job
+from lazyxmem_ros.extras import install_command
 
 ATTEMPTS = 4
 """Number of times that a job is begun before it is given up, where workers die under it."""
@@ -53,7 +54,7 @@ class RayExecutor:
             ray: Any = importlib.import_module("ray")
         except ImportError as error:
             raise ClusterError(
-                "--ray needs Ray: in a checkout, pip install '.[ray]', on every machine"
+                f"--ray needs Ray: {install_command('ray')} brings it, on every machine"
             ) from error
         self._ray = ray
         _check_reachable(address)

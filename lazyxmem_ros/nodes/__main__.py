@@ -3,8 +3,7 @@
 
 import sys
 
-from lazyxmem_ros.entry import start
-from lazyxmem_ros.nodes import EXECUTABLES
+from lazyxmem_ros.nodes import EXECUTABLES, run
 
 
 def main() -> int:
@@ -13,7 +12,7 @@ def main() -> int:
         names = "|".join(EXECUTABLES)
         print(f"usage: python -m lazyxmem_ros.nodes {names} [--ros-args ...]", file=sys.stderr)
         return 2
-    return start(EXECUTABLES[sys.argv.pop(1)])
+    return run(sys.argv.pop(1))
 
 
 if __name__ == "__main__":

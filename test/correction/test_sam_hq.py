@@ -268,7 +268,7 @@ def test_bad_settings(tmp_path):
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "segment_anything_hq", None)
-    with pytest.raises(CorrectorError, match="pip install segment-anything-hq timm"):
+    with pytest.raises(CorrectorError, match=r"pip install 'lazyxmem_ros\[sam-hq\]'"):
         make_corrector("sam_hq", untrained=True, device="cpu")
 
 
