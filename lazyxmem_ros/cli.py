@@ -55,7 +55,7 @@ def _run(arguments: list[str]) -> int:
         for name, command in _COMMANDS.items():
             sub = commands.add_parser(name, help=command.about, description=command.about)
             if name == chosen:
-                with needs(command.extra, f"lazyxmem {name}") if command.extra else nullcontext():
+                with needs(command.extra, "the command") if command.extra else nullcontext():
                     module = load(command.module)
                 module.add_arguments(sub)
         parsed = parser.parse_args(arguments)

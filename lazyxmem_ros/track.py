@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PngImage
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lazyxmem_ros.basics import SECOND, Labels
@@ -255,7 +256,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         else:
             write_video(arguments.out / "overlay.mp4", pictures(), rate=video.rate)
     console.print(rows.summary())
-    console.print(f"written to [bold]{arguments.out}[/]")
+    console.print(f"written to [bold]{escape(str(arguments.out))}[/]", soft_wrap=True)
     return 0
 
 

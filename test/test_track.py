@@ -37,10 +37,13 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("source", ["frames", "clip.mp4"])
-def test_folder_and_video(source: str, clip: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_folder_and_video(
+    source: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out [1]"
     command = ["track", str(clip / source), "--mask", str(clip / "first.png"), "--out", str(out)]
     assert main([*command, "--device", "cpu"]) == 0
+    assert f"written to {out}\n" in capsys.readouterr().out
     masks = sorted((out / "masks").iterdir())
     assert [m.stem for m in masks] == [f"{i:05d}" for i in range(FRAMES)]
     assert (out / "overlay.mp4").stat().st_size > 1000

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import TaskID
 
 from lazyxmem_ros.data.sequences import SelectedFrames
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print("\n[yellow]interrupted; every process has been ended[/]")
         return EXIT_INTERRUPTED
     except (ValueError, RuntimeError, OSError) as error:
-        errors.print(f"[red]demo:[/] {error}", soft_wrap=True)
+        errors.print(f"[red]demo:[/] {escape(str(error))}", soft_wrap=True)
         return EXIT_FAULT
     return 0
 
@@ -85,7 +86,7 @@ def demonstrate(options: DemoOptions, console: Console) -> None:
     events.to_csv(options.out / EVENTS, index=False)
     console.print(summary_table(outcome))
     console.print(
-        f"in [bold]{options.out}/[/]: {VIDEO}, {SHEET}, {TIMELINE}, "
+        f"in [bold]{escape(str(options.out))}/[/]: {VIDEO}, {SHEET}, {TIMELINE}, "
         "published/ (masks, tracks, requests and corrections as a bag), logs/"
     )
 

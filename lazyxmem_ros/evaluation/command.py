@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 import lazyxmem_ros
 from lazyxmem_ros import weights
@@ -115,7 +116,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     scored = bool(results.frames["scored"].any())
     console.print(summary_table(results.dataset, scored=scored))
     _print_faults(results.reports, console)
-    console.print(f"tables and report in [bold]{arguments.out}/[/]; open {report}")
+    console.print(
+        f"tables and report in [bold]{escape(str(arguments.out))}/[/]; open {escape(str(report))}"
+    )
     return 1 if any(entry.error for entry in results.reports) else 0
 
 
@@ -295,7 +298,7 @@ def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
     if failed:
         console.print(f"[red]{len(failed)} sequence(s) could not be evaluated to the end:[/]")
         for reason in failed.values():
-            console.print(f"  {reason}", soft_wrap=True)
+            console.print(f"  {escape(reason)}", soft_wrap=True)
     faults = list(
         dict.fromkeys(
             f"{report.name.partition('/')[0]}: {fault}"
@@ -307,7 +310,7 @@ def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
         return
     console.print(f"[yellow]{len(faults)} fault(s) in the input were skipped:[/]")
     for fault in faults[:SHOWN_FAULTS]:
-        console.print(f"  {fault}", soft_wrap=True)
+        console.print(f"  {escape(fault)}", soft_wrap=True)
     if len(faults) > SHOWN_FAULTS:
         console.print("  … all of them are in the report")
 

@@ -38,7 +38,7 @@ class Display:
     def progressed(self, name: str, frames: int) -> None:
         """See Observer."""
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=self._frames.get(name))
+            self._tasks[name] = self._progress.add_task(escape(name), total=self._frames.get(name))
         self._progress.update(self._tasks[name], completed=frames)
         self._done[name] = frames
         self._update_total()
@@ -51,9 +51,9 @@ class Display:
         self._done[report.name] = self._frames.get(report.name, 0)
         self._update_total()
         if report.error:
-            self._progress.console.print(f"[red]{report.name}:[/] {escape(report.error)}")
+            self._progress.console.print(f"[red]{escape(report.name)}:[/] {escape(report.error)}")
         elif kept:
-            self._progress.console.print(f"[dim]{report.name}: kept from an earlier run[/]")
+            self._progress.console.print(f"[dim]{escape(report.name)}: kept from an earlier run[/]")
 
     def _update_total(self) -> None:
         if self._total is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lazyxmem_ros.weights import KNOWN, MEGABYTE, Weights, WeightsError, check, fetch, find
@@ -47,10 +48,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     for weights in chosen:
         try:
             path = fetch(weights) if arguments.action == "fetch" else weights.path
-            console.print(f"[green]{weights.name}[/]  {path}\n  sha256 {check(weights)}")
+            console.print(
+                f"[green]{weights.name}[/]  {escape(str(path))}\n  sha256 {check(weights)}"
+            )
         except WeightsError as error:
             faults += 1
-            console.print(f"[red]{weights.name}[/]  {error}")
+            console.print(f"[red]{weights.name}[/]  {escape(str(error))}")
     return EXIT_FAULT if faults else 0
 
 
@@ -61,7 +64,7 @@ def table() -> Table:
     for weights in KNOWN:
         where = f"[dim]{weights.url or 'missing: reinstall the package'}[/]"
         if weights.present:
-            where = f"[green]{weights.path}[/]"
+            where = f"[green]{escape(str(weights.path))}[/]"
         result.add_row(weights.name, weights.about, _size(weights), weights.licence, where)
     return result
 
