@@ -14,6 +14,9 @@ DATA ?= ../shared/data
 # How fast, against the recording; empty leaves it to the demonstration.
 RATE ?=
 PYTEST_ARGS ?=
+# Tests run side by side, each worker with one thread; a file's tests stay together.
+WORKERS ?= 2
+PYTEST := python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 PYTHON_SOURCES := lazyxmem_ros training bench examples test launch tools setup.py
 # Those that exist: each name is a path that ruff may be given.
@@ -38,10 +41,10 @@ demo: setup ## Track an object through a bag with the real nodes; SEQUENCE=camel
 	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE) --data $(DATA)) $(if $(RATE),--rate $(RATE))
 
 test: setup-dev ## Run every test; PYTEST_ARGS="-k memory" passes options on
-	@$(RUN) python -m pytest $(PYTEST_ARGS)
+	@$(RUN) $(PYTEST) $(PYTEST_ARGS)
 
 test-fast: setup-dev ## Run the tests that are not marked slow
-	@$(RUN) python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(RUN) $(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 lint: setup-dev ## Check style, formatting and types
 	$(RUN) ruff check $(LINTED)

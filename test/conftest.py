@@ -24,11 +24,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # whose Ctrl-C is tested here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Before any participant is made, and inherited by every process: another run of the tests on this
-# machine has another domain.
+# What follows is set before any participant is made or PyTorch is imported, and every process
+# inherits it. Another run of the tests on this machine, and another worker of this run, has another
+# domain; workers share the cores.
 DOMAIN_COUNT = 100
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % DOMAIN_COUNT)
+DOMAINS_APART = 37  # the workers of a run
+worker = os.environ.get("PYTEST_XDIST_WORKER")
+run = os.getpid() if worker is None else os.getppid()
+number = 0 if worker is None else int(worker.removeprefix("gw"))
+os.environ["ROS_DOMAIN_ID"] = str(1 + (run + DOMAINS_APART * number) % DOMAIN_COUNT)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+if worker is not None:
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
 
 ROOT = Path(__file__).parents[1]
 
