@@ -218,9 +218,8 @@ def pins(file: str) -> set[str]:
 
 
 def test_every_library_is_pinned_exactly() -> None:
-    files = ("requirements.txt", "requirements-evaluation.txt", "requirements-dev.txt")
-    others = ("requirements-ros.txt", "requirements-training.txt")
-    pinned = {name for file in (*files, *others) for name in pins(file)}
+    files = {path.name for path in ROOT.glob("requirements*.txt")} - {"requirements-lock.txt"}
+    pinned = {name for file in sorted(files) for name in pins(file)}
     used = third_party(PACKAGE) | third_party(ROOT / "training")
     missing = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in used} - pinned
     assert not missing, f"imported, but in no requirements*.txt: {', '.join(sorted(missing))}"

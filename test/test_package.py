@@ -95,6 +95,7 @@ def test_every_executable_is_installed_and_may_run(name: str) -> None:
 def test_versions_agree() -> None:
     version = MANIFEST.findtext("version")
     assert lazyxmem_ros.__version__ == version
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     done = subprocess.run(
         [sys.executable, "setup.py", "--version"],
         capture_output=True,
@@ -207,6 +208,8 @@ def test_the_fast_dds_profile_has_room_for_images() -> None:
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "QUALITY_DECLARATION.md",
     *sorted(ROOT.glob("docs/*.md")),
     ROOT / "training" / "README.md",
     ROOT / "lazyxmem_ros" / "weights" / "MODEL_CARD.md",
