@@ -9,26 +9,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from lazyxmem_ros import __version__
 from lazyxmem_ros.entry import EXIT_FAULT, EXIT_INTERRUPTED, load
-from lazyxmem_ros.extras import needs
 
 
 class _Command(NamedTuple):
-    """A command's module, which has `add_arguments` and `run`, and the extra that it needs."""
+    """A command's module, which has `add_arguments` and `run`."""
 
     module: str
     about: str
-    extra: str | None = None
 
 
 _COMMANDS = {
     "track": _Command("lazyxmem_ros.track", "track objects in a video or a folder of frames"),
     "evaluate": _Command(
-        "lazyxmem_ros.evaluation.command", "measure tracking on datasets and bags", "evaluation"
+        "lazyxmem_ros.evaluation.command", "measure tracking on datasets and bags"
     ),
     "weights": _Command("lazyxmem_ros.weights.command", "list, fetch and check weights files"),
 }
@@ -55,8 +52,7 @@ def _run(arguments: list[str]) -> int:
         for name, command in _COMMANDS.items():
             sub = commands.add_parser(name, help=command.about, description=command.about)
             if name == chosen:
-                with needs(command.extra, "the command") if command.extra else nullcontext():
-                    module = load(command.module)
+                module = load(command.module)
                 module.add_arguments(sub)
         parsed = parser.parse_args(arguments)
 

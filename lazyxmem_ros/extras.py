@@ -9,29 +9,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MODULES = {
+    "evaluation": ("jinja2", "matplotlib", "pandas", "pyarrow", "rosbags", "scipy", "skimage"),
+    "ray": ("ray",),
+    "sam-hq": ("segment_anything_hq", "timm", "torchvision"),
+}
+"""What an extra makes importable."""
+
 
 class MissingExtraError(RuntimeError):
     """A part of the package was asked for whose libraries are not installed."""
 
 
 def install_command(extra: str) -> str:
-    """The command line that installs an extra: "evaluation", "ray" or "sam-hq"."""
+    """The command line that installs an extra."""
     return f"pip install 'lazyxmem_ros[{extra}]'"
 
 
 @contextmanager
-def needs(extra: str, purpose: str) -> Iterator[None]:
-    """Imports within the block need an extra. purpose: what is being imported, for the message.
+def missing_extras_explained() -> Iterator[None]:
+    """Within, an import that fails for want of an extra raises MissingExtraError.
 
-    Raises MissingExtraError, with the command that installs the extra, in place of the
-    ModuleNotFoundError of a library. That of a module of this package passes.
+    The message names the library and the command that installs it.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "lazyxmem_ros":
+        library = (error.name or "").partition(".")[0]
+        extra = next((name for name, modules in MODULES.items() if library in modules), None)
+        if extra is None:
             raise
         raise MissingExtraError(
-            f"{purpose} needs the Python package {error.name}, which is not installed; "
+            f"this needs the Python package {library}, which is not installed; "
             f"{install_command(extra)} brings it"
         ) from error

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lazyxmem_ros.extras import MODULES
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lazyxmem_ros"
 
@@ -237,6 +239,10 @@ def test_pip_s_extras_and_the_pinned_sets_name_the_same_packages() -> None:
     # Training is of a checkout alone; two are pinned because others' newer versions need NumPy 2.
     others = {"pyyaml", "contourpy", "tifffile"}
     assert declared["evaluation"] == pins("requirements-evaluation.txt") - others
+    modules = {name: {DISTRIBUTIONS.get(m, m) for m in made} for name, made in MODULES.items()}
+    assert modules["evaluation"] == declared["evaluation"] - {"rosbags-image"}, "a part of rosbags"
+    assert modules["ray"] == declared["ray"] - {"lazyxmem_ros"}
+    assert modules["sam-hq"] == {name.replace("-", "_") for name in declared["sam-hq"]}
     assert declared["ray"] | declared["sam-hq"] <= pins("requirements-dev.txt") | {"lazyxmem_ros"}
 
 

@@ -7,24 +7,23 @@ import sys
 import pytest
 
 from lazyxmem_ros.cli import main
-from lazyxmem_ros.extras import MissingExtraError, needs
+from lazyxmem_ros.extras import MissingExtraError, missing_extras_explained
 
 
-def test_a_missing_library_names_the_extra_that_brings_it():
-    with (
-        pytest.raises(MissingExtraError) as raised,
-        needs("evaluation", "lazyxmem evaluate"),
-    ):
-        __import__("no_such_library.part")
+def test_a_missing_library_names_the_extra_that_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(MissingExtraError) as raised, missing_extras_explained():
+        __import__("skimage.data")
     assert str(raised.value) == (
-        "lazyxmem evaluate needs the Python package no_such_library, which is not installed; "
+        "this needs the Python package skimage, which is not installed; "
         "pip install 'lazyxmem_ros[evaluation]' brings it"
     )
 
 
-def test_a_missing_module_of_the_package_is_a_fault_of_its_own():
-    with pytest.raises(ModuleNotFoundError), needs("evaluation", "lazyxmem evaluate"):
-        __import__("lazyxmem_ros.no_such_module")
+@pytest.mark.parametrize("module", ["lazyxmem_ros.no_such_module", "no_such_library"])
+def test_what_no_extra_brings_is_a_fault_of_its_own(module):
+    with pytest.raises(ModuleNotFoundError), missing_extras_explained():
+        __import__(module)
 
 
 def test_evaluate_without_its_libraries(monkeypatch, capsys):
@@ -42,6 +41,7 @@ def test_evaluate_without_its_libraries(monkeypatch, capsys):
     [
         ["-m", "lazyxmem_ros.nodes", "replay"],
         ["-m", "lazyxmem_ros.nodes", "recorder"],
+        ["-m", "lazyxmem_ros.nodes", "simulated_operator"],
         ["-m", "lazyxmem_ros.demo"],
     ],
     ids=lambda command: command[-1],

@@ -3,12 +3,12 @@
 
 import sys
 
-from lazyxmem_ros.extras import MissingExtraError, needs
+from lazyxmem_ros.entry import load
+from lazyxmem_ros.extras import MissingExtraError
 
 if __name__ == "__main__":
     try:
-        with needs("evaluation", "the demonstration"):
-            from lazyxmem_ros.demo.run import main
+        main = load("lazyxmem_ros.demo.run").main
     except MissingExtraError as error:
         sys.exit(f"error: {error}")
     sys.exit(main())

@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from lazyxmem_ros.basics import SECOND, BoolMask, Labels
-from lazyxmem_ros.extras import needs
+from lazyxmem_ros.extras import missing_extras_explained
 
 
 class ImageError(ValueError):
@@ -163,7 +163,7 @@ def _cv_bridge_rgb8(message: Image) -> NDArray[np.uint8]:
 
 
 def _rosbags_image_rgb8(message: Image) -> NDArray[np.uint8]:
-    with needs("evaluation", "without cv_bridge, this encoding"):
+    with missing_extras_explained():
         from rosbags.image import image_to_cvimage
 
     # Any object with the fields will do for rosbags-image; its types are those of its own store.

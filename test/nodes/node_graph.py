@@ -25,7 +25,7 @@ from std_msgs.msg import Header
 from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.nodes.conversions import image_message, time_message
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 FIRST_STAMP = 1_700_000_000_000_000_000
 STEP = 100_000_000
 HEIGHT, WIDTH = 64, 96
