@@ -24,7 +24,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from numbers import Real
 from typing import Any, TypeVar
@@ -117,9 +117,8 @@ class Setting:
 
     def fault(self, value: Any) -> str | None:
         """Why the setting cannot have a value of the dataclass; None where it can."""
-        kind = type(self.default)
         if isinstance(self.default, (bool, enum.Enum)):
-            if isinstance(value, kind):
+            if isinstance(value, type(self.default)):
                 return None
             choices = self.choices or ("true", "false")
             return f"{self.name} must be one of {', '.join(choices)}, not {value!r}"
@@ -156,9 +155,7 @@ def setting(
 @cache
 def settings_of(config: type) -> tuple[Setting, ...]:
     """The settings of a dataclass, in their order; every field of it is one."""
-    return tuple(
-        Setting(**{**vars(entry.metadata[Setting]), "name": entry.name}) for entry in fields(config)
-    )
+    return tuple(replace(entry.metadata[Setting], name=entry.name) for entry in fields(config))
 
 
 def check(config: Any) -> None:
@@ -201,6 +198,6 @@ def range_fault(
         return f"{name} must be a number, not NaN"
     if bounds is None or bounds[0] <= value <= bounds[1]:
         return None
-    low, high = (f"{bound:.15g}" for bound in bounds)
+    low, high = (f"{bound:.16g}" for bound in bounds)
     allowed = f"at least {low}" if math.isinf(bounds[1]) else f"in {low} .. {high}"
     return f"{name} must be {allowed}{unit and f' {unit}'}, not {value}"
