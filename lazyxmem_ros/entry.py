@@ -17,8 +17,9 @@ EXIT_INTERRUPTED = 130
 def load(module: str) -> ModuleType:
     """Import a module; Ctrl-C meanwhile ends the process in silence, where it is not handled.
 
-    Raises MissingExtraError where a library of an extra is not installed. PyTorch and rclpy take seconds. A KeyboardInterrupt inside NumPy's import may come out as a
-    RecursionError, so catching it would not do.
+    PyTorch and rclpy take seconds. A KeyboardInterrupt inside NumPy's import may come out as a
+    RecursionError, so catching it would not do. Raises MissingExtraError where a library of an
+    extra is not installed.
     """
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:

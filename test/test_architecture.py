@@ -44,7 +44,7 @@ ROOMS = {
     "lazy": {"xmem", "correction.base"},
     "data": set(),
     "evaluation": {"xmem", "correction", "lazy", "data"},
-    "demo": {"xmem", "correction", "lazy", "data", "evaluation"},
+    "demo": {"xmem", "correction", "lazy", "data", "evaluation", "entry"},
     "nodes": {"xmem", "correction", "lazy", "data", "evaluation", "entry", "msg", "srv"},
 }
 # Helpers without any state, open to every room.
