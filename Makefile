@@ -11,6 +11,7 @@ RUN := tools/run
 # a sequence in the DATA folder.
 SEQUENCE ?=
 DATA ?= ../shared/data
+export LAZYXMEM_DATA ?= $(wildcard $(DATA))
 # How fast, against the recording; empty leaves it to the demonstration.
 RATE ?=
 PYTEST_ARGS ?=

@@ -33,6 +33,7 @@ from rich.console import Console
 
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.location import data_folder
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence, VideoSequence
 from lazyxmem_ros.evaluation.metrics import region_similarity
@@ -48,7 +49,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 POND = "pond"
-DATASET = Path("../shared/data/davis2016-dev")
+DATASET = data_folder() / "davis2016-dev"
 HELD_OUT = ("breakdance", "camel", "parkour")
 """Real sequences that the embedded model was not trained on."""
 DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0)

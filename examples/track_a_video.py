@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lazyxmem_ros.data.label_maps import read_label_map
-from lazyxmem_ros.evaluation.pictures import save_indexed_png
+from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.lazy import LazyConfig, open_tracker
 from lazyxmem_ros.track import Video, track_frames
 
@@ -17,6 +16,6 @@ labels = read_label_map(mask)
 masks = {int(number): labels == number for number in np.unique(labels) if number}
 tracker = open_tracker(config=LazyConfig(pseudo_corrections=False))
 for frame in track_frames(frames, tracker, masks, rate=frames.rate):
-    save_indexed_png(out / f"{frame.name}.png", frame.labels)
+    save_label_map(out / f"{frame.name}.png", frame.labels)
     for track in frame.result.tracks:
         print(frame.name, track.object_id, track.state.name, track.box, track.predicted_iou)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PngImage
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -31,9 +29,12 @@ from lazyxmem_ros.correction import (
 )
 from lazyxmem_ros.correction.base import BoolMask, objection
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.data.image_files import read_image_file
-from lazyxmem_ros.data.label_maps import VOID, are_binary, read_label_map
-from lazyxmem_ros.evaluation.pictures import overlay, save_indexed_png, write_video
+from lazyxmem_ros.data.files import IMAGE_SUFFIXES, image_files
+from lazyxmem_ros.data.label_maps import are_binary, read_label_map, save_label_map
+from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
+from lazyxmem_ros.images import ImageError
+from lazyxmem_ros.images.drawing import object_ids_in, overlay
+from lazyxmem_ros.images.files import read_image_file, write_video
 from lazyxmem_ros.lazy import (
     Correction,
     LazyConfig,
@@ -45,67 +46,76 @@ from lazyxmem_ros.lazy import (
 )
 from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
+from lazyxmem_ros.xmem import TrackerError
 
 Image = NDArray[np.uint8]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-DEFAULT_RATE = 24.0
-"""Frames per second of a folder, or of a video that does not say."""
+SHOWN_FAULTS = 5
+EXIT_FAULTS = 1
+MASKS_FOLDER, TRACKS_FILE, OVERLAY_FILE = "masks", "tracks.csv", "overlay.mp4"
+Faulty = Callable[[str], None]
+"""Is told what is wrong with a frame, which is then left out, or raises."""
+
+
+def stop(fault: str) -> None:
+    """The `Faulty` that leaves out nothing; raises DatasetError."""
+    raise DatasetError(fault)
 
 
 @dataclass(frozen=True)
 class Video:
-    """Frames to track: a video file, or a folder of images in the order of their names.
+    """Frames to track: a video file, or a folder of images in natural order of their names.
 
-    frames: their number, 0 where the file does not say. rate: frames per second.
+    frames: their number, as the file says it. rate: frames per second. besides: files in the
+    folder that are no frames.
     """
 
     path: Path
     frames: int
     rate: float
+    besides: tuple[Path, ...] = ()
 
     @classmethod
-    def open(cls, path: str | Path, rate: float | None = None) -> Video:
+    def open(
+        cls, path: str | Path, rate: float | None = None, *, besides: tuple[Path, ...] = ()
+    ) -> Video:
         """Look what there is. rate: instead of the file's own. Raises DatasetError for nothing."""
         path = Path(path)
         if path.is_dir():
-            count = len(_image_files(path))
+            count = len(image_files(path, besides=besides))
             if not count:
-                raise DatasetError(f"{path}: no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-            return cls(path, count, rate or DEFAULT_RATE)
-        if not path.is_file():
-            raise DatasetError(f"{path}: no such video or folder")
-        capture = cv2.VideoCapture(str(path))
-        try:
-            if not capture.isOpened():
-                raise DatasetError(f"{path}: not a video that OpenCV can read")
-            own = capture.get(cv2.CAP_PROP_FPS)
-            count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        finally:
-            capture.release()
-        return cls(path, max(count, 0), rate or own or DEFAULT_RATE)
+                raise DatasetError(f"{path}: no images ({', '.join(IMAGE_SUFFIXES)})")
+            return cls(path, count, rate or DEFAULT_RATE, besides)
+        video = VideoFile.open(path, rate)
+        return cls(path, video.frames, video.rate)
 
     def __iter__(self) -> Iterator[tuple[str, Image]]:
-        """(name, RGB uint8 [H, W, 3]) of each frame."""
-        if self.path.is_dir():
-            for file in _image_files(self.path):
-                yield file.stem, read_image_file(file)
+        """Name and image, RGB uint8 [H, W, 3], of each frame; raises DatasetError."""
+        return ((name, image) for name, image in self.read(stop) if image is not None)
+
+    def read(self, faulty: Faulty) -> Iterator[tuple[str, Image | None]]:
+        """Name and image of each frame; the image is None where it cannot be read.
+
+        Raises DatasetError where that is the first: the masks to track are of that one.
+        """
+        if not self.path.is_dir():
+            try:
+                for index, image in enumerate(VideoFile(self.path, self.frames, self.rate)):
+                    yield f"{index:05d}", image
+            except DatasetError as error:
+                faulty(str(error))
             return
-        capture = cv2.VideoCapture(str(self.path))
-        try:
-            index = 0
-            while True:
-                read, frame = capture.read()
-                if not read:
-                    return
-                yield f"{index:05d}", np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
-                index += 1
-        finally:
-            capture.release()
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+        files = image_files(self.path, besides=self.besides)
+        for index, (name, file) in enumerate(files.items()):
+            try:
+                picture = read_image_file(file)
+            except ImageError as error:
+                if index == 0:
+                    raise DatasetError(f"{error}; the mask is of this first frame") from error
+                faulty(str(error))
+                yield name, None
+                continue
+            yield name, picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,30 +132,41 @@ class TrackedFrame:
 
 
 def track_frames(
-    frames: Iterable[tuple[str, Image]],
+    frames: Iterable[tuple[str, Image | None]],
     tracker: LazyTracker,
     masks: Mapping[int, BoolMask],
     *,
     rate: float = DEFAULT_RATE,
     corrector: Corrector | None = None,
+    faulty: Faulty | None = None,
 ) -> Iterator[TrackedFrame]:
     """Follow objects through frames, with the tracker's own corrections; yield each frame.
 
     Args:
-        frames: name and image, RGB uint8 [H, W, 3], of each frame; a `Video` is such.
+        frames: name and image, RGB uint8 [H, W, 3], of each frame; a `Video` is such. One without
+            an image takes its time and is left out.
         tracker: follows no object yet. Without a corrector its `pseudo_corrections` should be off,
             or memory waits in vain for what nobody answers.
         masks: the objects on the first frame, id (1..65535) -> bool [H, W].
         rate: frames per second.
         corrector: answers the tracker's own requests; an operator's are left open.
+        faulty: is told of a frame after the first that the tracker refuses, which is left out.
 
     Raises:
-        FrameError, MaskError: as `LazyTracker.step` does.
+        FrameError, MaskError: as `LazyTracker.step` does, for the first frame and without `faulty`.
 
     """
     for index, (name, image) in enumerate(frames):
+        if image is None:
+            continue
         stamp = round(index / rate * SECOND)
-        result = tracker.step(image, stamp, masks=masks if index == 0 else None)
+        try:
+            result = tracker.step(image, stamp, masks=masks if index == 0 else None)
+        except TrackerError as error:
+            if faulty is None or index == 0:
+                raise
+            faulty(f"frame {name}: {error}")
+            continue
         labels = _correct_itself(tracker, corrector, result) if corrector else result.labels
         yield TrackedFrame(name, image, result, labels)
 
@@ -184,9 +205,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         type=Path,
         required=True,
-        help="PNG that shows the objects on the first frame: black and white for one object; or a "
-        "label map, indexed, grey or of 16 bits, in which 0 is background and any other value an "
-        "object's id, 1 to 254 (16 bits: to 65535). 255 beside ids of 8 bits is ignored",
+        help="PNG that shows the objects on the first frame: black and white, or a cut-out with "
+        "transparent surroundings, for one object; or a label map, indexed, grey or of 16 bits, in "
+        "which 0 is background and any other value an object's id, 1 to 254 (16 bits: to 65535). "
+        "255 beside ids of 8 bits is ignored",
     )
     parser.add_argument(
         "--binary", action="store_true", help="whatever is not 0 in the mask is one object, id 1"
@@ -216,15 +238,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who carries out the tracker's own corrections (default: %(default)s)",
     )
     parser.add_argument("--corrector-weights", help="checkpoint of the corrector, if it has one")
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first frame that cannot be read"
+    )
     parser.add_argument("--no-overlay", action="store_true", help="write no overlay video")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Run the command; what was tracked before a fault or Ctrl-C stays in the folder."""
-    video = Video.open(arguments.video, arguments.rate)
+    """Run the command; what was tracked before a fault or Ctrl-C stays in the folder.
+
+    Returns 1 where frames had to be left out.
+    """
+    video = Video.open(arguments.video, arguments.rate, besides=(arguments.mask,))
     binary = arguments.binary or are_binary([arguments.mask])
     labels = read_label_map(arguments.mask, binary=binary)
-    masks = {int(v): labels == v for v in np.unique(labels) if v}
+    masks = {object_id: labels == object_id for object_id in object_ids_in(labels)}
     if not masks:
         raise DatasetError(
             f"{arguments.mask}: the mask is empty; colour the object's pixels, in an indexed PNG "
@@ -238,26 +266,61 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         max_internal_size=arguments.max_internal_size,
         precision=arguments.precision,
     )
+    faults: list[str] = []
+    faulty = stop if arguments.strict else faults.append
+    _clear(arguments.out, arguments.video)
     rows = _Rows(arguments.out)
-    save = save_indexed_png if max(masks) < VOID else _save_wide_png
     with rows, Progress(console) as progress:
         task = progress.add_task("tracking", total=video.frames or None)
 
         def pictures() -> Iterator[Image]:
-            for frame in track_frames(video, tracker, masks, rate=video.rate, corrector=corrector):
-                save(arguments.out / "masks" / f"{frame.name}.png", frame.labels)
+            for frame in track_frames(
+                video.read(faulty),
+                tracker,
+                masks,
+                rate=video.rate,
+                corrector=corrector,
+                faulty=faulty,
+            ):
+                save_label_map(arguments.out / MASKS_FOLDER / f"{frame.name}.png", frame.labels)
                 rows.add(frame.name, frame.result)
-                progress.advance(task)
+                progress.update(task, completed=rows.frames + len(faults))
                 yield overlay(frame.image, frame.labels)
 
         if arguments.no_overlay:
             for _ in pictures():
                 pass
         else:
-            write_video(arguments.out / "overlay.mp4", pictures(), rate=video.rate)
+            write_video(arguments.out / OVERLAY_FILE, pictures(), rate=video.rate)
     console.print(rows.summary())
-    console.print(f"written to [bold]{escape(str(arguments.out))}[/]", soft_wrap=True)
-    return 0
+    if faults:
+        console.print(f"[yellow]{len(faults)} fault(s) in the input:[/]")
+        for fault in faults[:SHOWN_FAULTS]:
+            console.print(f"  {escape(fault)}", soft_wrap=True, highlight=False)
+        if len(faults) > SHOWN_FAULTS:
+            console.print(f"  … and {len(faults) - SHOWN_FAULTS} more")
+        console.print(f"{rows.frames} of {video.frames} frames were tracked")
+    console.print(f"written to [bold]{escape(str(arguments.out))}[/]")
+    return EXIT_FAULTS if faults else 0
+
+
+def _clear(out: Path, video: Path) -> None:
+    """Remove the results of an earlier run, whose video may have been longer.
+
+    Raises DatasetError for masks that no earlier run has written.
+    """
+    masks = out / MASKS_FOLDER
+    left = sorted(masks.iterdir()) if masks.is_dir() else []
+    if video.resolve() == masks.resolve():
+        raise DatasetError(f"{video}: the masks would be written among the frames; choose --out")
+    if left and not (out / TRACKS_FILE).is_file():
+        raise DatasetError(
+            f"{masks}: holds files that are not of an earlier run; choose another folder as --out"
+        )
+    for file in left:
+        if file.suffix == ".png" and file.is_file():
+            file.unlink()
+    (out / OVERLAY_FILE).unlink(missing_ok=True)
 
 
 def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
@@ -268,19 +331,14 @@ def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
     )
 
 
-def _save_wide_png(path: Path, labels: Labels) -> None:
-    """Write a label map of 16 bits, for ids that one of 8 bits cannot hold."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PngImage.fromarray(labels).save(path)
-
-
 class _Rows:
     """Writes tracks.csv, a row per frame and object, as they come."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "tracks.csv"
+        self._path = folder / TRACKS_FILE
         self._stack = ExitStack()
-        self._seen: dict[int, list[float]] = {}
+        self._found: dict[int, list[float]] = {}
+        self.frames = 0
 
     def __enter__(self) -> _Rows:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -294,17 +352,24 @@ class _Rows:
         self._stack.close()
 
     def add(self, name: str, result: StepResult) -> None:
+        """Write the tracks of a frame."""
+        self.frames += 1
         for track in result.tracks:
             box = track.box or ("", "", "", "")
             iou = "" if track.predicted_iou is None else f"{track.predicted_iou:.4f}"
             row = [name, track.object_id, track.state.name.lower(), track.area, *box]
             self._writer.writerow([*row, f"{track.uncertainty:.4f}", iou])
-            self._seen.setdefault(track.object_id, []).append(track.uncertainty)
+            found = self._found.setdefault(track.object_id, [])
+            if track.area and self.frames > 1:
+                found.append(track.uncertainty)
 
     def summary(self) -> Table:
-        table = Table("object", "frames", "mean uncertainty", "worst", title="Tracked")
-        for object_id, values in self._seen.items():
-            table.add_row(
-                str(object_id), str(len(values)), f"{np.mean(values):.3f}", f"{max(values):.3f}"
-            )
+        """On how many frames after the first each object was found, and how sure it was there."""
+        table = Table("object", "found on", "mean uncertainty", "worst", title="Tracked")
+        later = max(self.frames - 1, 0)
+        for object_id, values in self._found.items():
+            mean = worst = "never found"
+            if values:
+                mean, worst = f"{np.mean(values):.3f}", f"{max(values):.3f}"
+            table.add_row(str(object_id), f"{len(values)} of {later} later frames", mean, worst)
         return table

@@ -43,6 +43,7 @@ ROOMS = {
     "correction": {"xmem.checkpoint", "xmem.device", "xmem.network"},
     "lazy": {"xmem", "correction.base"},
     "data": set(),
+    "images": set(),
     "evaluation": {"xmem", "correction", "lazy", "data"},
     "demo": {"xmem", "correction", "lazy", "data", "evaluation", "entry"},
     "nodes": {"xmem", "correction", "lazy", "data", "evaluation", "entry", "msg", "srv"},
@@ -196,6 +197,26 @@ def test_the_core_runs_where_ros_is_absent() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "module", ["track", "nodes.tracker.node", "nodes.corrector", "nodes.bags.replay"]
+)
+def test_what_runs_on_a_robot_loads_no_library_of_the_evaluation(module: str) -> None:
+    program = (
+        f"import sys, lazyxmem_ros.{module}\n"
+        "heavy = {'scipy', 'skimage', 'matplotlib', 'pandas', 'pyarrow', 'jinja2'}\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_installed_module_names_a_path_outside_the_package() -> None:
+    for path in python_files(PACKAGE):
+        assert "shared/data" not in path.read_text().replace('" / "', "/"), path
 
 
 def test_training_stands_on_the_core_alone() -> None:

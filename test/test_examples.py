@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lazyxmem_ros.data.label_maps import read_label_map
+from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.data.pond import Scene, SceneConfig
-from lazyxmem_ros.evaluation.pictures import save_indexed_png, write_video
+from lazyxmem_ros.images.files import write_video
 
 FRAMES = 5
 
@@ -24,7 +24,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first frames of the generated scene as `video.mp4`, and their `first.png`."""
     folder = tmp_path_factory.mktemp("clip")
     frames = list(islice(Scene(SceneConfig()), FRAMES))
-    save_indexed_png(folder / "first.png", frames[0].labels)
+    save_label_map(folder / "first.png", frames[0].labels)
     write_video(folder / "video.mp4", (frame.image for frame in frames), rate=10)
     return folder
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lazyxmem_ros.cli import main
+from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.data.pond import Scene, SceneConfig
-from lazyxmem_ros.data.sequences import read_label_map
-from lazyxmem_ros.evaluation.pictures import save_indexed_png, write_video
+from lazyxmem_ros.images.files import write_video
 
 FRAMES = 6
 
@@ -27,7 +27,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(folder / "frames" / f"{frame.index:05d}.png"), frame.image[..., ::-1])
         images.append(frame.image)
         if frame.index == 0:
-            save_indexed_png(folder / "first.png", frame.labels)
+            save_label_map(folder / "first.png", frame.labels)
     write_video(folder / "clip.mp4", images, rate=10)
     return folder
 
@@ -88,8 +88,8 @@ def test_faults_end_as_one_sentence(
 ) -> None:
     (clip / "empty").mkdir(exist_ok=True)
     (clip / "torn.mp4").write_bytes(b"no video")
-    save_indexed_png(clip / "black.png", np.zeros((480, 640), np.uint16))
-    save_indexed_png(clip / "small.png", np.ones((48, 64), np.uint16))
+    save_label_map(clip / "black.png", np.zeros((480, 640), np.uint16))
+    save_label_map(clip / "small.png", np.ones((48, 64), np.uint16))
     command = ["track", str(clip / video), "--mask", str(clip / mask), "--out", str(tmp_path)]
     assert main(command) == 1
     error = " ".join(capsys.readouterr().err.split())

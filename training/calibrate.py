@@ -40,6 +40,7 @@ from rich.table import Table
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
+from lazyxmem_ros.data.location import add_data_argument
 from lazyxmem_ros.evaluation.figures import reliability_figure, save_figure
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.tables import calibration_error, honesty
@@ -67,7 +68,6 @@ RIDGE = 1e-2
 """Penalty on the squared weights of the standardised evidence."""
 CLIP_SEED = 3 * 10**6
 CLIPS = 6
-DATA = Path("..") / "shared" / "data"
 OUT = Path("out") / "calibration"
 EXIT_FAULT = 1
 NAMES = [field.name for field in fields(Evidence)]
@@ -261,9 +261,7 @@ def main(given: Sequence[str] | None = None) -> int:
         prog="python -m training.calibrate", description=__doc__.splitlines()[0]
     )
     parser.add_argument("weights", help="a path, or a name that `lazyxmem weights list` shows")
-    parser.add_argument(
-        "--data", type=Path, default=DATA, help=f"holds {DAVIS_TRAIN} (default: %(default)s)"
-    )
+    add_data_argument(parser)
     parser.add_argument(
         "--max-internal-size",
         type=int,

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from lazyxmem_ros.data.location import add_data_argument
 from training.curve import plot_curve
 
 FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "tuning_j", "seconds", "waited")
@@ -131,7 +132,7 @@ def command_line(description: str | None, *, out: Path) -> argparse.ArgumentPars
     """The arguments of every training. out: the run's folder by default."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("config", type=Path, help="the run's YAML file")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    add_data_argument(parser)
     parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")

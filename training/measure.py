@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.data.sequences import SceneSequence, read_label_map
+from lazyxmem_ros.data.label_maps import read_label_map
+from lazyxmem_ros.data.location import add_data_argument
+from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
 from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, iou_predictor_of
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
@@ -232,7 +234,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    add_data_argument(parser)
     parser.add_argument("--sets", nargs="+", default=["tuning", "scene"])
     parser.add_argument("--every", type=int, default=1, help="track every n-th frame only")
     parser.add_argument("--internal-size", type=int, default=240, help="short side inside, pixels")

@@ -25,6 +25,7 @@ from rich.console import Console
 from lazyxmem_ros.correction import Corrector, Prompt, make_corrector
 from lazyxmem_ros.correction.base import BoolMask, box_of_mask
 from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
+from lazyxmem_ros.data.location import add_data_argument
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.simulated_operator import largest_error
 from lazyxmem_ros.progress import track
@@ -206,7 +207,7 @@ def main() -> None:
     parser.add_argument("--sam-hq", type=Path, help="SAM-HQ's checkpoint")
     parser.add_argument("--model", default="vit_tiny", help="SAM-HQ's size")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    add_data_argument(parser)
     arguments = parser.parse_args()
     console = Console()
     correctors: list[Corrector] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lazyxmem_ros.data.location import add_data_argument
 from training.material import DAVIS_TRAIN, PHOTOGRAPH_FOLDERS, MaterialError
 
 FACTOR = 0.5
@@ -53,7 +54,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("destination", type=Path, help="a folder that does not exist yet")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    add_data_argument(parser)
     arguments = parser.parse_args()
     if arguments.destination.exists():
         parser.error(f"{arguments.destination} exists already; name a folder that does not")

@@ -1,59 +1,134 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all reading of rosbag2 bags shares: one error in plain words, and no silent early end."""
+"""What all reading of bags shares: how one is opened, one error in plain words, no silent end."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
+from heapq import merge
+from itertools import groupby
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from rosbags.interfaces import Connection
+from rosbags.rosbag1 import Reader as Ros1Reader
+from rosbags.rosbag2 import Reader as Ros2Reader
 
 from lazyxmem_ros.data.errors import BagError, DamagedBagError
+from lazyxmem_ros.data.files import children
+from lazyxmem_ros.data.mcap import AmendedMcap, McapError, amended
+
+METADATA = "metadata.yaml"
+ROS1_SUFFIX = ".bag"
+ROS2_SUFFIXES = (".mcap", ".db3")
+PACKED_SUFFIXES = (".zstd", ".zst", ".lz4", ".bz2", ".gz", ".xz")
 
 
-class StorageReader(Protocol):
-    """What the readers of `rosbags` have in common; times are ns, end_time lies after the last."""
+class OpenBag:
+    """An open bag: a rosbag2 folder, a single .mcap or .db3 file, or a ROS 1 bag.
+
+    damage: why it ends early, None for a bag that is whole; what is intact can be read anyway.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises BagError for what is no bag, and DamagedBagError for one that cannot be opened."""
+        _check_kind(path)
+        self.path = path
+        self.is_ros1 = path.suffix == ROS1_SUFFIX
+        self.damage: str | None = None
+        with explained(path):
+            self._readers = self._open()
+
+    def _open(self) -> list[Any]:
+        reader: Any = Ros1Reader(self.path) if self.is_ros1 else Ros2Reader(self.path)
+        try:
+            reader.open()
+        except Exception:
+            files = _mcap_files(self.path)
+            if not files:
+                raise
+            return self._open_amended(files)
+        return [reader]
+
+    def _open_amended(self, files: list[Path]) -> list[Any]:
+        """Each MCAP file by what is intact in it and of ROS 2."""
+        with contextlib.ExitStack() as opened:
+            readers = []
+            for file in files:
+                try:
+                    view: Any = amended(file)
+                except McapError as error:
+                    raise DamagedBagError(_damaged(self.path, f"{file.name}: {error}")) from error
+                readers.append(Ros2Reader(view))
+                readers[-1].open()
+                opened.callback(readers[-1].close)
+                self._note_damage(view)
+            opened.pop_all()
+        return readers
+
+    def _note_damage(self, view: AmendedMcap) -> None:
+        if view.damage is not None and self.damage is None:
+            self.damage = f"{view.path.name}: {view.damage}"
 
     @property
-    def start_time(self) -> int: ...  # noqa: D102
+    def connections(self) -> list[Connection]:
+        """What was recorded: topics with their types; one may have several."""
+        return [connection for reader in self._readers for connection in reader.connections]
 
     @property
-    def end_time(self) -> int: ...  # noqa: D102
+    def start_time(self) -> int:
+        """Nanoseconds since the epoch of the first message's receipt."""
+        return min(int(reader.start_time) for reader in self._readers)
 
-    def messages(  # noqa: D102
-        self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
-    ) -> Iterator[tuple[Connection, int, bytes]]: ...
+    @property
+    def end_time(self) -> int:
+        """Nanoseconds since the epoch, right after the last message's receipt."""
+        return max(int(reader.end_time) for reader in self._readers)
+
+    def messages(
+        self, connections: Collection[Connection], start: int | None, stop: int | None
+    ) -> Iterator[tuple[Connection, int, bytes]]:
+        """(connection, receive time, data) of the messages received in start <= t < stop."""
+        by_owner = sorted(connections, key=lambda connection: id(connection.owner))
+        streams = []
+        for _, group in groupby(by_owner, key=lambda connection: id(connection.owner)):
+            chosen = list(group)
+            reader = next(r for r in self._readers if chosen[0] in r.connections)
+            streams.append(reader.messages(chosen, start, stop))
+        return merge(*streams, key=lambda entry: entry[1])
+
+    def close(self) -> None:
+        """Close the bag's files."""
+        for reader in self._readers:
+            reader.close()
 
 
 def serialized_messages(
-    reader: StorageReader,
-    path: Path,
+    bag: OpenBag,
     connections: Collection[Connection],
     *,
     start: int | None = None,
     stop: int | None = None,
 ) -> Iterator[tuple[Connection, int, bytes]]:
-    """(connection, receive time, CDR) of the messages received in start <= t < stop, in order.
+    """(connection, receive time, data) of the messages received in start <= t < stop, in order.
 
     None leaves a side open. Yields all that is intact, then raises DamagedBagError where the
     storage is damaged, and where the whole bag was read and holds less than its metadata promises.
     """
     if not connections:
         return  # to `rosbags`, none would mean all
-    whole = (start is None or start <= reader.start_time) and (
-        stop is None or stop >= reader.end_time
-    )
+    whole = (start is None or start <= bag.start_time) and (stop is None or stop >= bag.end_time)
     if whole:
         start = stop = None
     count, promised = 0, sum(connection.msgcount for connection in connections)
-    with explained(path):
-        for connection, received, data in reader.messages(connections, start, stop):
+    with explained(bag.path):
+        for connection, received, data in bag.messages(connections, start, stop):
             yield connection, received, bytes(data)
             count += 1
         if whole and count < promised:  # a storage may end early without a word
             raise EOFError(f"{count} of {promised} messages")
+    if whole and bag.damage is not None:
+        raise DamagedBagError(_damaged(bag.path, bag.damage))
 
 
 @contextlib.contextmanager
@@ -65,7 +140,49 @@ def explained(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         # Damaged data surfaces as anything: apsw, struct, zstd and lz4 errors, wrong lengths.
-        raise DamagedBagError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}). If the recording was "
-            "cut short, repair it with `ros2 bag reindex` (sqlite3) or `mcap recover` (MCAP)"
-        ) from error
+        raise DamagedBagError(_damaged(path, f"{type(error).__name__}: {error}")) from error
+
+
+def _check_kind(path: Path) -> None:
+    """Raise BagError for a path that is no bag, saying what to give instead."""
+    if not path.exists():
+        raise BagError(f"{path}: there is no such bag")
+    if path.is_dir():
+        if (path / METADATA).is_file():
+            return
+        files = [file for file in children(path) if file.suffix in (*ROS2_SUFFIXES, ROS1_SUFFIX)]
+        if files:
+            raise DamagedBagError(
+                f"{path}: cannot be read: it has no {METADATA}; give the file itself, {files[0]}, "
+                "or let `ros2 bag reindex` make one"
+            )
+        raise BagError(f"{path}: is no bag: it holds neither {METADATA} nor a bag's file")
+    if path.suffix in PACKED_SUFFIXES:
+        tool = {".lz4": "lz4", ".bz2": "bzip2", ".gz": "gzip", ".xz": "xz"}.get(path.suffix, "zstd")
+        raise BagError(
+            f"{path}: is a compressed file; unpack it with `{tool} -d` and give what comes out"
+        )
+    if path.suffix not in (*ROS2_SUFFIXES, ROS1_SUFFIX):
+        raise BagError(
+            f"{path}: is no bag: give a folder that holds a {METADATA}, or a .mcap, .db3 or .bag "
+            "file"
+        )
+
+
+def _mcap_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return [file for file in children(path) if file.suffix == ".mcap"]
+    return [path] if path.suffix == ".mcap" else []
+
+
+def _damaged(path: Path, reason: str) -> str:
+    """What is wrong with a bag, and what helps."""
+    if path.suffix == ROS1_SUFFIX:
+        advice = "repair it with `rosbag reindex`"
+    elif path.suffix == ".mcap" or _mcap_files(path):
+        advice = "repair it with `mcap recover`"
+    elif path.suffix == ".db3" or any(path.glob("*.db3")):
+        advice = "save what is left with `sqlite3 FILE.db3 .recover`"
+    else:
+        return f"{path}: cannot be read ({reason})"
+    return f"{path}: cannot be read ({reason}). If the recording was cut short, {advice}"

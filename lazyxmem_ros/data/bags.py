@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""rosbag2 bags (sqlite3 and MCAP) without ROS: images, label maps and any other message.
+"""Bags (rosbag2's sqlite3 and MCAP, ROS 1's) without ROS: images, label maps, other messages.
 
-Reading and writing go through `rosbags`; pixel conversions through `rosbags-image`. Stamps are
-the messages' own header stamps, int nanoseconds; a bag's receive times only order its messages.
+Reading and writing go through `rosbags`, pixels through `lazyxmem_ros.images`. Stamps are the
+messages' own header stamps, int nanoseconds; a bag's receive times only order its messages.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.highlevel import AnyReader
-from rosbags.image import image_to_cvimage
-from rosbags.interfaces import Connection
+from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from lazyxmem_ros.basics import SECOND, stamp_of
-from lazyxmem_ros.data.bag_storage import explained, serialized_messages
-from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.data.bag_storage import OpenBag, explained, serialized_messages
+from lazyxmem_ros.data.errors import BagError, LabelMapError
 from lazyxmem_ros.data.label_maps import VOID, is_binary, object_ids
+from lazyxmem_ros.images import ImageError, label_values, read_image
+from lazyxmem_ros.images.raw import LABEL_DEPTHS
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -46,7 +46,8 @@ BAG_VERSION: Literal[9] = 9
 JPEG_QUALITY = 92
 STORAGES = {"sqlite3": StoragePlugin.SQLITE3, "mcap": StoragePlugin.MCAP}
 COMPRESSIONS = ("none", "jpeg", "png")
-_LABEL_ENCODINGS = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
+_IDL_SEPARATOR = "=" * 80 + "\n"
+"""Between the files of one schema of MCAP; each begins with a line that names it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class TopicSummary:
 
 
 class BagReader:
-    """Reads a rosbag2 bag: a folder with metadata.yaml, or a single .mcap or .db3 file.
+    """Reads a bag: a folder with metadata.yaml, a single .mcap or .db3 file, or a ROS 1 .bag file.
 
     Use as a context manager. Iterators yield all that is intact before they raise BagError.
     """
@@ -93,12 +94,11 @@ class BagReader:
         self.path = Path(path)
         if not self.path.exists():
             raise BagError(f"{self.path}: there is no such bag")
-        self._reader: AnyReader | None = None
+        self._bag: OpenBag | None = None
+        self._stores: dict[str, Typestore] = {}
 
     def __enter__(self) -> Self:
-        with explained(self.path):
-            self._reader = AnyReader([self.path], default_typestore=message_types())
-            self._reader.open()
+        self._bag = OpenBag(self.path)
         return self
 
     def __exit__(
@@ -107,18 +107,19 @@ class BagReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        if self._bag is not None:
+            self._bag.close()
+            self._bag = None
 
     @property
     def topics(self) -> Mapping[str, TopicSummary]:
         """All topics by name."""
-        with explained(self.path):
-            return {
-                name: TopicSummary(info.msgtype or "", info.msgcount)
-                for name, info in self._opened.topics.items()
-            }
+        found: dict[str, TopicSummary] = {}
+        for connection in self._opened.connections:
+            before = found.get(connection.topic, TopicSummary("", 0))
+            count = before.messages + connection.msgcount
+            found[connection.topic] = TopicSummary(connection.msgtype, count)
+        return found
 
     def image_topic(self, wanted: str | None = None, *, truth_topic: str | None = None) -> str:
         """The name of the image topic: `wanted`, or the only one in question.
@@ -145,17 +146,19 @@ class BagReader:
 
     def messages(self, *topics: str) -> Iterator[BagMessage]:
         """Messages of the given topics (all where none is given) by receive time."""
-        reader = self._opened
+        bag = self._opened
         missing = set(topics) - set(self.topics)
         if missing:
             raise BagError(
                 f"{self.path}: no topic {', '.join(sorted(missing))}; it has "
                 f"{', '.join(sorted(self.topics))}"
             )
-        chosen = [entry for entry in reader.connections if not topics or entry.topic in topics]
-        for connection, received, raw in serialized_messages(reader, self.path, chosen):
+        chosen = [entry for entry in bag.connections if not topics or entry.topic in topics]
+        for connection, received, raw in serialized_messages(bag, chosen):
+            store = self._types_of(connection)
+            decode = store.deserialize_ros1 if bag.is_ros1 else store.deserialize_cdr
             with explained(self.path):
-                content = reader.deserialize(raw, connection.msgtype)
+                content = decode(raw, connection.msgtype)
             yield BagMessage(connection.topic, connection.msgtype, received, content)
 
     def images(self, topic: str) -> Iterator[StampedImage]:
@@ -168,34 +171,64 @@ class BagReader:
             yield StampedImage(stamp_of(message.content.header.stamp), image)
 
     def labels(self, topic: str) -> Iterator[StampedLabels]:
-        """The ground truth of a topic (mono8, mono16); raises BagError for other encodings.
+        """The ground truth of a topic (mono8, mono16); raises BagError for what is no label map.
 
-        See `label_maps` for what 255 means in mono8.
+        See `label_maps` for what the values mean.
         """
+        for number, (stamp, labels) in enumerate(self.labels_or_faults(topic)):
+            if isinstance(labels, str):
+                raise BagError(f"{self.path}: {topic}, message {number}: {labels}")
+            yield StampedLabels(stamp, labels)
+
+    def labels_or_faults(self, topic: str) -> Iterator[tuple[int, NDArray[np.uint16] | str]]:
+        """The stamp (ns) and label map uint16 [H, W] of each message, or what is wrong with it."""
         binary = None
-        for number, message in enumerate(self.messages(topic)):
+        for message in self.messages(topic):
+            stamp = stamp_of(message.content.header.stamp)
             try:
-                values = _label_values(message.content)
-            except BagError as error:
-                raise BagError(f"{self.path}: {topic}, message {number}: {error}") from error
-            narrow = values.dtype == np.uint8
-            if binary is None and values.any():
-                binary = narrow and is_binary(values)
-            labels = object_ids(values, binary=narrow and bool(binary))
-            yield StampedLabels(stamp_of(message.content.header.stamp), labels)
+                values = label_values(message.content)
+                if binary is None and values.any():
+                    binary = is_binary(values)
+                narrow = values.dtype == np.uint8
+                yield stamp, object_ids(values, binary=narrow and bool(binary))
+            except (ImageError, LabelMapError) as error:
+                yield stamp, str(error)
 
     @property
-    def _opened(self) -> AnyReader:
-        if self._reader is None:
+    def _opened(self) -> OpenBag:
+        if self._bag is None:
             raise BagError(f"{self.path}: open the bag with `with BagReader(...) as bag:` first")
-        return self._reader
+        return self._bag
+
+    def _types_of(self, connection: Connection) -> Typestore:
+        """The types that a topic's messages consist of: by the bag's own definition if it has one.
+
+        Only those of the topics that are read: a definition that cannot be read spoils no other.
+        """
+        kind = connection.msgtype
+        if kind not in self._stores:
+            self._stores[kind] = message_types()
+            if connection.msgdef.format != MessageDefinitionFormat.NONE:
+                try:
+                    self._stores[kind] = _defined_types(connection)
+                except Exception as error:  # the parser's own, and whatever a bad text leads to
+                    raise BagError(
+                        f"{self.path}: {connection.topic}: the bag's definition of {kind} cannot "
+                        f"be read: {error}"
+                    ) from error
+        if kind not in self._stores[kind].types:
+            raise BagError(
+                f"{self.path}: {connection.topic}: the bag does not define its type {kind}, which "
+                "is none of ROS's own"
+            )
+        return self._stores[kind]
 
     def _holds_labels(self, topic: str) -> bool:
         """Whether a raw image topic's first message may be a label map."""
         if self.topics[topic].message_type != IMAGE_TYPE:
             return False
         first = next(self.messages(topic), None)
-        return first is not None and first.content.encoding in _LABEL_ENCODINGS
+        return first is not None and first.content.encoding in LABEL_DEPTHS
 
 
 class BagWriter:
@@ -309,41 +342,23 @@ class BagWriter:
 
 def decode_image(message: Any) -> NDArray[np.uint8]:
     """An Image or CompressedImage as RGB uint8 [H, W, 3]; raises BagError if it holds none."""
-    if hasattr(message, "format"):
-        decoded = cv2.imdecode(
-            np.asarray(message.data), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        )
-        if decoded is None:
-            raise BagError(f"{len(message.data)} bytes of {message.format!r} did not decode")
-        return np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)
     try:
-        # A copy: a view of the message would be read-only, which PyTorch warns of.
-        return np.array(image_to_cvimage(message, "rgb8"), dtype=np.uint8, order="C")
-    except Exception as error:  # rosbags-image, NumPy and OpenCV each have their own
-        raise BagError(
-            f"a {message.width}x{message.height} {message.encoding} image does not convert: {error}"
-        ) from error
+        # A copy where it would be a view of the message: those are read-only, of which PyTorch
+        # warns.
+        return np.require(read_image(message).rgb(), requirements=["C", "W"])
+    except ImageError as error:
+        raise BagError(str(error)) from error
 
 
 def decode_labels(message: Any) -> NDArray[np.uint16]:
-    """A mono8 or mono16 Image as label map uint16 [H, W]; raises BagError for anything else."""
-    return _label_values(message).astype(np.uint16)
+    """The ids of a label map that the tracker itself published, uint16 [H, W].
 
-
-def _label_values(message: Any) -> NDArray[Any]:
-    encoding = getattr(message, "encoding", "compressed")
-    if encoding not in _LABEL_ENCODINGS:
-        known = ", ".join(_LABEL_ENCODINGS)
-        raise BagError(f"{encoding} is not the encoding of a label map; known are {known}")
-    kind = np.dtype((">" if message.is_bigendian else "<") + _LABEL_ENCODINGS[encoding])
-    data = np.ascontiguousarray(message.data)
-    if data.size != message.step * message.height or message.step < message.width * kind.itemsize:
-        raise BagError(
-            f"{data.size} bytes do not hold {message.height} rows of {message.width} pixels with "
-            f"row step {message.step}"
-        )
-    rows = data.reshape(message.height, message.step)[:, : message.width * kind.itemsize]
-    return np.ascontiguousarray(rows).view(kind)
+    Raises BagError for anything else. There, 255 is an id like others.
+    """
+    try:
+        return label_values(message).astype(np.uint16)
+    except ImageError as error:
+        raise BagError(str(error)) from error
 
 
 def pack_labels(labels: NDArray[np.uint16]) -> bytes:
@@ -366,6 +381,22 @@ def message_types() -> Typestore:
     for file in _own_definitions():
         name = f"lazyxmem_ros/msg/{file.stem}"
         definitions.update(get_types_from_msg(file.read_text(encoding="utf-8"), name))
+    store.register(definitions)
+    return store
+
+
+def _defined_types(connection: Connection) -> Typestore:
+    """The types in a bag's own definition of a topic's type."""
+    text, kind = connection.msgdef.data, connection.msgtype
+    definitions: dict[str, Any] = {}
+    if connection.msgdef.format == MessageDefinitionFormat.MSG:
+        definitions.update(get_types_from_msg(text, kind))
+    elif text.startswith(_IDL_SEPARATOR):
+        for part in text.split(_IDL_SEPARATOR)[1:]:
+            definitions.update(get_types_from_idl(part.partition("\n")[2]))
+    else:
+        definitions.update(get_types_from_idl(text))
+    store = get_typestore(Stores.EMPTY)
     store.register(definitions)
     return store
 

@@ -1,37 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which sequences a path holds: DAVIS 2016 and 2017, LVOS, plain folders, bags, the scene."""
+"""Which sequences a path holds: DAVIS 2016 and 2017, LVOS, folders, videos, bags, the scene."""
 
 from __future__ import annotations
 
 import enum
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from lazyxmem_ros.data.bag_storage import METADATA, PACKED_SUFFIXES, ROS1_SUFFIX, ROS2_SUFFIXES
 from lazyxmem_ros.data.bags import BagReader
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
+from lazyxmem_ros.data.files import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    children,
+    image_files,
+    natural_order,
+)
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
 from lazyxmem_ros.data.sequences import (
-    DEFAULT_RATE,
     BagSequence,
     FolderSequence,
     FrameFiles,
     RepeatedSequence,
     SceneSequence,
     UnreadableSequence,
+    VideoFileSequence,
     VideoSequence,
 )
+from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
 
 LVOS_RATE = 6.0
 """Frames per second of LVOS."""
 REGULAR_SHARE = 0.8
 """Frames are numbered in equal steps, and so a larger one is a gap, where so many steps are."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-BAG_SUFFIXES = (".mcap", ".db3")
 
 
 class Layout(enum.Enum):
@@ -46,8 +53,10 @@ class Layout(enum.Enum):
     """JPEGImages/NAME/*.jpg, Annotations/NAME/*.png; objects may begin later, masks have gaps."""
     FOLDER = "folder"
     """A folder of frames and one of label maps: its folder `masks`, or as told."""
+    VIDEO = "video"
+    """A video file, and a folder of label maps named by the number of their frame, from 0."""
     BAG = "bag"
-    """A rosbag2 bag, sqlite3 or MCAP."""
+    """A rosbag2 bag, sqlite3 or MCAP, or a ROS 1 bag."""
     SCENE = "scene"
     """The generated scene."""
 
@@ -56,10 +65,11 @@ class Layout(enum.Enum):
 class DatasetOptions:
     """What a path alone does not say.
 
-    masks: folder of label maps (FOLDER), or of maps by stamp (BAG). first_mask: label map for the
-    first frame (FOLDER and BAG without ground truth). image_topic, truth_topic: of bags.
-    rate: frames per second of files, None = the layout's. sequences: only these names.
-    passes: times that each is played, there and back (see RepeatedSequence).
+    masks: folder of label maps (FOLDER, VIDEO), or of maps by stamp (BAG). first_mask: label map
+    for the first frame (FOLDER, VIDEO and BAG without ground truth). image_topic, truth_topic: of
+    bags. rate: frames per second of files, None = the layout's. sequences: only these names.
+    passes: times that each is played, there and back (see RepeatedSequence). binary: whatever is
+    not 0 in a mask file is object 1, also where the masks themselves do not say so.
     """
 
     layout: Layout = Layout.AUTO
@@ -70,13 +80,15 @@ class DatasetOptions:
     rate: float | None = None
     sequences: tuple[str, ...] = ()
     passes: int = 1
+    binary: bool = False
 
 
 def open_dataset(path: Path, options: DatasetOptions = DatasetOptions()) -> list[VideoSequence]:
     """The sequences under `path`, by name; raises DatasetError where there are none.
 
-    With Layout.AUTO the layout is recognised: the word `scene`, a bag, a tree with JPEGImages and
-    Annotations (binary masks: DAVIS 2016; a *_meta.json: LVOS; else DAVIS 2017), or plain frames.
+    With Layout.AUTO the layout is recognised: the word `scene`, a bag, a video, a tree with
+    JPEGImages and Annotations (binary masks: DAVIS 2016; a *_meta.json: LVOS; else DAVIS 2017), or
+    plain frames.
     """
     chosen = _chosen(path, _open(path, options), options.sequences)
     if options.passes == 1:
@@ -98,6 +110,14 @@ def _open(path: Path, options: DatasetOptions) -> list[VideoSequence]:
         raise DatasetError(f"{options.first_mask}: there is no such mask")
     if layout is Layout.BAG:
         return [_open_bag(bag, options) for bag in _bags_under(path)]
+    if layout is Layout.VIDEO:
+        return [_open_video(path, options)]
+    if not path.is_dir():
+        raise DatasetError(
+            f"{path}: a file is read as a video ({', '.join(VIDEO_SUFFIXES)}) or as a bag "
+            f"({', '.join((*ROS2_SUFFIXES, ROS1_SUFFIX))}), of which this is neither; say which "
+            "with --layout, or give a folder of frames"
+        )
     if layout is Layout.FOLDER:
         return [_open_folder(path, options)]
     return _open_tree(path, layout, options)
@@ -106,32 +126,50 @@ def _open(path: Path, options: DatasetOptions) -> list[VideoSequence]:
 def _recognise(path: Path) -> Layout:
     if str(path) == Layout.SCENE.value and not path.exists():
         return Layout.SCENE
-    if path.suffix in BAG_SUFFIXES or _is_bag(path):
+    if path.is_file():
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            return Layout.VIDEO
+        if path.suffix in (*ROS2_SUFFIXES, ROS1_SUFFIX, *PACKED_SUFFIXES):
+            return Layout.BAG
+    if _is_bag(path):
         return Layout.BAG
     if (path / "JPEGImages").is_dir():
         if list(path.glob("*_meta.json")) or list(path.glob("*_expression_meta.json")):
             return Layout.LVOS
-        binary = are_binary(sorted((path / "Annotations").rglob("*.png")))
+        binary = are_binary(_files_below(path / "Annotations"))
         return Layout.DAVIS2016 if binary else Layout.DAVIS2017
-    if path.is_dir() and any(_is_bag(child) for child in path.iterdir()):
+    if path.is_dir() and any(_is_bag(child) for child in children(path)):
         return Layout.BAG
     return Layout.FOLDER
 
 
 def _is_bag(path: Path) -> bool:
-    return path.is_dir() and (
-        (path / "metadata.yaml").is_file()
-        or any(child.suffix in BAG_SUFFIXES for child in path.iterdir())
+    """Whether a path is a folder that is a bag, or a ROS 1 bag's file."""
+    if not path.is_dir():
+        return path.suffix == ROS1_SUFFIX
+    return (path / METADATA).is_file() or any(
+        child.suffix in ROS2_SUFFIXES for child in children(path)
     )
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The image files in a folder and its folders, in natural order."""
+    if not folder.is_dir():
+        return
+    for path in children(folder):
+        if path.is_dir():
+            yield from _files_below(path)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path
 
 
 def _open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[VideoSequence]:
     """JPEGImages[/RESOLUTION]/NAME and Annotations[/RESOLUTION]/NAME."""
     images, masks = _resolved(path / "JPEGImages"), _resolved(path / "Annotations")
-    binary = layout is Layout.DAVIS2016
+    binary = options.binary or layout is Layout.DAVIS2016
     rate = options.rate or (LVOS_RATE if layout is Layout.LVOS else DEFAULT_RATE)
     sequences: list[VideoSequence] = []
-    for folder in sorted(child for child in images.iterdir() if child.is_dir()):
+    for folder in (child for child in children(images) if child.is_dir()):
         frames = _pair_files(folder, masks / folder.name)
         sequence = FolderSequence(folder.name, frames, binary, rate)
         if layout is Layout.LVOS and _masks_only_introduce(sequence):
@@ -172,26 +210,49 @@ def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
     """Frames in `path` or `path`/frames|images; masks in options.masks or `path`/masks."""
     images = next((path / name for name in ("frames", "images") if (path / name).is_dir()), path)
     masks = options.masks or path / "masks"
-    frames = list(_pair_files(images, masks))
-    if options.first_mask is not None and frames and frames[0].mask is None:
-        frames[0] = replace(frames[0], mask=options.first_mask)
+    first = [] if options.first_mask is None else [options.first_mask]
+    frames = list(_pair_files(images, masks, besides=first))
+    if first and frames and frames[0].mask is None:
+        frames[0] = replace(frames[0], mask=first[0])
     found = [files.mask for files in frames if files.mask is not None]
     # With one mask at the start there is nothing to score against.
     has_truth = len(found) > 1
     rate = options.rate or DEFAULT_RATE
-    return FolderSequence(path.resolve().name, tuple(frames), are_binary(found), rate, has_truth)
+    binary = options.binary or are_binary(found)
+    return FolderSequence(path.resolve().name, tuple(frames), binary, rate, has_truth)
 
 
-def _pair_files(images: Path, masks: Path) -> tuple[FrameFiles, ...]:
-    """Images and masks by their stems, in the order of the numbers in them, gaps included."""
-    image_files = {
-        file.stem: file for file in images.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES
-    }
-    mask_files = {file.stem: file for file in masks.glob("*.png")} if masks.is_dir() else {}
-    stems = sorted(image_files.keys() | mask_files.keys(), key=_natural)
+def _open_video(path: Path, options: DatasetOptions) -> VideoSequence:
+    """A video file; masks in options.masks, named by the number of their frame."""
+    video = VideoFile.open(path, options.rate)
+    masks = {}
+    for stem, file in ({} if options.masks is None else image_files(options.masks)).items():
+        number = re.search(r"([0-9]+)$", stem)
+        if number is None:
+            raise DatasetError(
+                f"{options.masks}: label maps of a video are named by the number of their frame, "
+                f"from 0, not {file.name}"
+            )
+        masks[int(number[1])] = file
+    if options.first_mask is not None:
+        masks.setdefault(0, options.first_mask)
+    binary = options.binary or are_binary(masks.values())
+    entries = tuple(sorted(masks.items()))
+    return VideoFileSequence(path.stem, video, entries, binary, len(entries) > 1)
+
+
+def _pair_files(
+    images: Path, masks: Path, *, besides: Sequence[Path] = ()
+) -> tuple[FrameFiles, ...]:
+    """Images and masks by their stems, in the order of the numbers in them, gaps included.
+
+    besides: files among the images that are no frames.
+    """
+    frames = image_files(images, besides=besides)
+    labels = image_files(masks) if masks.is_dir() else {}
+    stems = sorted(frames.keys() | labels.keys(), key=natural_order)
     return tuple(
-        FrameFiles(stem, image_files.get(stem), mask_files.get(stem))
-        for stem in _without_gaps(stems)
+        FrameFiles(stem, frames.get(stem), labels.get(stem)) for stem in _without_gaps(stems)
     )
 
 
@@ -221,16 +282,10 @@ def _without_gaps(stems: list[str]) -> list[str]:
     ]
 
 
-def _natural(stem: str) -> tuple[tuple[int, int, str], ...]:
-    """frame2 before frame10."""
-    parts = re.split(r"(\d+)", stem)
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
-
-
 def _bags_under(path: Path) -> list[Path]:
     if path.is_file() or _is_bag(path):
         return [path]
-    return sorted(child for child in path.iterdir() if _is_bag(child))
+    return [child for child in children(path) if _is_bag(child)]
 
 
 def _open_bag(path: Path, options: DatasetOptions) -> VideoSequence:
@@ -261,6 +316,7 @@ def _opened_bag(path: Path, options: DatasetOptions) -> VideoSequence:
         truth_topic,
         options.masks,
         options.first_mask,
+        binary=options.binary,
     )
 
 

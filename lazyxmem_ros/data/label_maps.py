@@ -1,56 +1,127 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label maps that people and other programs made, and what their values mean.
 
-A binary mask holds 0 and 255 only and shows one object, number 1. In any other map a value is an
-object's id; of 8 bits, 255 marks pixels that belong to nothing.
+The same holds for `~/init_mask`, for `lazyxmem track` and for ground truth in files and bags:
+
+- A black and white mask (0 and 255 only, no palette) shows one object, number 1. So does the
+  alpha channel of a cut-out, a picture whose surroundings are transparent.
+- In any other map a value is an object's id. Of 8 bits, 255 marks pixels that belong to nothing;
+  of 16 bits it is an id like others.
+- A soft mask, whose edges fade through many greys (JPEG, scaling, a network's output), is refused:
+  each grey would be an object. So is a map of more than MAX_OBJECTS objects, such as a depth image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.errors import DatasetError, LabelMapError
+from lazyxmem_ros.images.drawing import davis_palette, object_ids_in
+from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, check_size
 
 VOID = 255
-_OPAQUE = {"LA": "L", "RGBA": "RGB"}
-"""Pillow's modes with an alpha channel, which says nothing of objects, and those without."""
+MAX_OBJECTS = 64
+"""Maps of more objects are refused, before a mask is made of any: hardly one is a label map."""
+OPAQUE = 128
+"""From this value on a soft mask, or an alpha channel, is taken to show the object."""
+SOFT_VALUES = 4
+"""A map of 8 bits is soft where so many of its values, and most of them, occur in thin lines."""
+_BINARY_HINT = "pass --binary if it shows one object, whatever is not black"
+_THICK = np.ones((3, 3), np.uint8)
 
 
-def read_label_map(path: Path, *, binary: bool = False) -> NDArray[np.uint16]:
-    """A label map from an indexed, grey or 16-bit PNG; binary: every non-zero pixel becomes 1.
+class _Picture(NamedTuple):
+    """A mask file's values, uint8, uint16 or bool [H, W], or [H, W, 3] of a colour picture.
 
-    Raises DatasetError for an unreadable file and for colour pictures that are not indexed.
+    mode: Pillow's. cut_out: the values are an alpha channel.
     """
-    picture = _read(path)
-    values = np.asarray(picture)
+
+    values: NDArray[Any]
+    mode: str
+    cut_out: bool
+
+    @property
+    def indexed(self) -> bool:
+        """Whether a palette says that the values are numbers, not shades."""
+        return self.mode == "P"
+
+
+def read_label_map(
+    path: Path,
+    *,
+    binary: bool = False,
+    max_objects: int = MAX_OBJECTS,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.uint16]:
+    """A label map uint16 [H, W] from an indexed, grey or 16-bit picture, or a cut-out.
+
+    binary: every pixel that is not black is object 1; of a soft mask, every pixel from OPAQUE on.
+    Raises DatasetError for an unreadable file, for colour pictures that are not indexed, and where
+    `object_ids` refuses the values.
+    """
+    picture = _read(path, max_pixels)
+    values = picture.values
     if values.ndim == 3:
         if not binary:
             raise DatasetError(
-                f"{path}: a {picture.mode} picture is no label map; save it indexed, grey or 16-bit"
+                f"{path}: an {picture.mode} picture is no label map; save it indexed, grey or "
+                f"16-bit, or {_BINARY_HINT}"
             )
-        values = np.asarray(values.any(axis=2))
-    return object_ids(values, binary=binary)
+        values = np.asarray(values.max(axis=2))
+    try:
+        return object_ids(
+            values,
+            binary=binary or picture.cut_out,
+            indexed=picture.indexed,
+            max_objects=max_objects,
+        )
+    except LabelMapError as error:
+        raise DatasetError(f"{path}: {error}; or {_BINARY_HINT}") from error
 
 
-def object_ids(values: NDArray[Any], *, binary: bool) -> NDArray[np.uint16]:
-    """Object ids uint16 [H, W] from a map's values, bool, uint8 or uint16 [H, W]."""
+def object_ids(
+    values: NDArray[Any], *, binary: bool, indexed: bool = False, max_objects: int = MAX_OBJECTS
+) -> NDArray[np.uint16]:
+    """Object ids uint16 [H, W] from a map's values, bool, uint8 or uint16 [H, W].
+
+    binary: the map shows one object. indexed: a palette says that values are ids, not shades.
+    Raises LabelMapError for a soft mask and for more than `max_objects` objects.
+    """
+    narrow = values.dtype == np.uint8
     if binary:
-        return np.asarray(values != 0, np.uint16)
+        soft = narrow and not indexed and _is_soft(values)
+        return np.asarray(values >= OPAQUE if soft else values != 0, np.uint16)
+    present = object_ids_in(values)
+    ids = [value for value in present if not (narrow and value == VOID)]
+    if narrow and not indexed and _is_soft(values):
+        raise LabelMapError(
+            f"a soft mask of {len(present)} greys is no label map, of which each value is an "
+            f"object: make it black and white, and the object where it is {OPAQUE} or more"
+        )
+    if len(ids) > max_objects:
+        raise LabelMapError(
+            f"a map of {len(ids)} different values up to {ids[-1]} is taken for a depth image or "
+            f"a photograph, not for a label map: up to {max_objects} objects are read "
+            "(max_objects)"
+        )
     labels = values.astype(np.uint16)
-    if values.dtype == np.uint8:
+    if narrow:
         labels[labels == VOID] = 0
     return labels
 
 
 def is_binary(values: NDArray[Any]) -> bool:
-    """Whether values that are not all 0 are those of a binary mask."""
-    return set(np.unique(values).tolist()) <= {0, VOID}
+    """Whether values [H, W], not all of them 0, are those of a black and white mask."""
+    if values.dtype == np.bool_:
+        return True
+    return values.dtype == np.uint8 and set(object_ids_in(values)) == {VOID}
 
 
 def are_binary(masks: Iterable[Path]) -> bool:
@@ -60,13 +131,48 @@ def are_binary(masks: Iterable[Path]) -> bool:
     """
     for mask in masks:
         try:
-            picture = _read(mask)
+            picture = _read(mask, MAX_PIXELS)
         except DatasetError:
             continue  # named when its frame is read
-        values = np.asarray(picture)
-        if picture.mode == "P" or values.any():
-            return picture.mode != "P" and _is_grey(values) and is_binary(values)
+        values = picture.values
+        if picture.cut_out:
+            return True
+        if picture.indexed or values.any():
+            grey = values if values.ndim == 2 else values[..., 0]
+            return not picture.indexed and _is_grey(values) and is_binary(grey)
     return False
+
+
+def save_label_map(path: Path, labels: NDArray[np.uint16]) -> bool:
+    """Write a label map [H, W] as PNG that `read_label_map` reads back; returns whether it is wide.
+
+    As DAVIS does it, indexed with 8 bits, the pixel being the object's id; with 16 bits (wide)
+    where an id is VOID or above.
+    """
+    wide = int(labels.max(initial=0)) >= VOID
+    picture = Image.fromarray(labels if wide else labels.astype(np.uint8))
+    if not wide:
+        picture.putpalette(davis_palette().reshape(-1).tolist())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return wide
+
+
+def _is_soft(values: NDArray[np.uint8]) -> bool:
+    """Whether the greys between black and white are the fading edges of a mask.
+
+    An object is an area, of which some pixels have neighbours of its own value all around; a grey
+    of an edge occurs in thin lines and specks.
+    """
+    greys = [value for value in object_ids_in(values) if value != VOID]
+    if len(greys) < SOFT_VALUES:
+        return False
+    thin = 0
+    for grey in greys:
+        area = (values == grey).astype(np.uint8)
+        eroded = cv2.erode(area, _THICK, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        thin += not eroded.any()
+    return thin >= SOFT_VALUES and 2 * thin > len(greys)
 
 
 def _is_grey(values: NDArray[Any]) -> bool:
@@ -74,9 +180,29 @@ def _is_grey(values: NDArray[Any]) -> bool:
     return values.ndim == 2 or bool((values == values[..., :1]).all())
 
 
-def _read(path: Path) -> Image.Image:
+def _read(path: Path, max_pixels: int) -> _Picture:
     try:
-        with Image.open(path) as picture:
-            return picture.convert(_OPAQUE.get(picture.mode, picture.mode))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        with Image.open(path) as opened:
+            check_size(opened.width, opened.height, max_pixels)
+            picture = ImageOps.exif_transpose(opened)
+            picture.load()
+    except ImageError as error:
         raise DatasetError(f"{path}: the mask cannot be read: {error}") from error
+    except Exception as error:  # each of Pillow's formats has errors of its own
+        raise DatasetError(f"{path}: the mask cannot be read: {error}") from error
+    if picture.mode in ("LA", "RGBA", "PA"):
+        alpha = np.asarray(picture.getchannel("A"))
+        if picture.mode != "PA" and int(alpha.min()) < OPAQUE:
+            return _Picture(np.where(alpha >= OPAQUE, np.uint8(255), np.uint8(0)), "L", True)
+        picture = picture.convert({"LA": "L", "RGBA": "RGB", "PA": "P"}[picture.mode])
+    if picture.mode in ("I", "I;16B", "I;16L"):
+        values = np.asarray(picture)
+        if int(values.min()) < 0 or int(values.max()) > np.iinfo(np.uint16).max:
+            raise DatasetError(f"{path}: the mask cannot be read: ids above 65535")
+        return _Picture(values.astype(np.uint16), picture.mode, False)
+    if picture.mode not in ("1", "L", "P", "RGB", "I;16"):
+        raise DatasetError(
+            f"{path}: the mask cannot be read: save it as indexed, grey or 16-bit PNG, not as "
+            f"{picture.mode}"
+        )
+    return _Picture(np.asarray(picture), picture.mode, False)

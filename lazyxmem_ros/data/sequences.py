@@ -22,13 +22,14 @@ from lazyxmem_ros.data.bags import (
     pack_labels,
     unpack_labels,
 )
-from lazyxmem_ros.data.errors import BagError, DatasetError
-from lazyxmem_ros.data.image_files import read_image_file
+from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
+from lazyxmem_ros.data.files import children, image_files
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
 from lazyxmem_ros.data.pond import Scene, SceneConfig
-
-DEFAULT_RATE = 24.0
-"""Frames per second of a folder of frames (DAVIS)."""
+from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
+from lazyxmem_ros.images import ImageError
+from lazyxmem_ros.images.drawing import object_ids_in
+from lazyxmem_ros.images.files import read_image_file
 
 
 @dataclass
@@ -118,12 +119,48 @@ class FolderSequence:
 
 
 @dataclass(frozen=True)
+class VideoFileSequence:
+    """A video file's frames, with label maps as files.
+
+    masks: by the number of their frame, from 0. binary, has_truth: see FolderSequence.
+    """
+
+    name: str
+    video: VideoFile
+    masks: tuple[tuple[int, Path], ...]
+    binary: bool
+    has_truth: bool
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See VideoSequence."""
+        return (self.video.path, *(mask for _, mask in self.masks))
+
+    def __len__(self) -> int:
+        return self.video.frames
+
+    def samples(self) -> Iterator[Sample]:
+        """Decodes one frame at a time."""
+        known: set[int] = set()
+        masks = dict(self.masks)
+        for index, image in enumerate(self.video):
+            stamp = round(index / self.video.rate * SECOND)
+            sample = Sample(index, f"{index:05d}", stamp, image)
+            _read_into(sample, FrameFiles(sample.key, None, masks.get(index)), binary=self.binary)
+            _introduce(sample, known)
+            if not self.has_truth:
+                sample.truth = None
+            yield sample
+
+
+@dataclass(frozen=True)
 class BagSequence:
     """A bag's images with ground truth from a mask topic, a folder of label maps, or none.
 
     truth_folder: label maps named by stamp in nanoseconds, `1700000000123456789.png`.
     first_mask: a label map for the first frame where there is no other. init_topic: label maps of
-    objects on the frames on which they begin, where there is no ground truth.
+    objects on the frames on which they begin, where there is no ground truth. binary: whatever is
+    not 0 in a file of either is object 1; else the files themselves say it.
     """
 
     name: str
@@ -134,6 +171,7 @@ class BagSequence:
     truth_folder: Path | None = None
     first_mask: Path | None = None
     init_topic: str | None = None
+    binary: bool = False
 
     @property
     def has_truth(self) -> bool:
@@ -152,7 +190,8 @@ class BagSequence:
     def samples(self) -> Iterator[Sample]:
         """Reads the bag in one pass; masks are matched to images by their stamps."""
         truth = self._truth()
-        binary = are_binary(labels for labels in truth.values() if isinstance(labels, Path))
+        files = (labels for labels in truth.values() if isinstance(labels, Path))
+        binary = self.binary or are_binary(files)
         begun = self._labels_on(self.init_topic)
         known: set[int] = set()
         with BagReader(self.path) as bag:
@@ -163,41 +202,45 @@ class BagSequence:
                     sample.image = decode_image(message.content)
                 except BagError as error:
                     sample.faults.append(f"frame {stamp}: {error}")
-                labels = truth.get(stamp)
-                if isinstance(labels, Path):
-                    _read_into(sample, FrameFiles(sample.key, None, labels), binary=binary)
-                elif labels is not None:
-                    sample.truth = unpack_labels(labels)
+                _take_labels(sample, truth.get(stamp), binary=binary)
                 annotated = sample.truth is not None
                 if not annotated and index == 0 and self.first_mask is not None:
-                    first = FrameFiles(sample.key, None, self.first_mask)
-                    _read_into(sample, first, binary=are_binary([self.first_mask]))
-                elif not annotated and stamp in begun:
-                    sample.truth = unpack_labels(begun[stamp])
+                    first_is_binary = self.binary or are_binary([self.first_mask])
+                    _take_labels(sample, self.first_mask, binary=first_is_binary)
+                elif not annotated:
+                    _take_labels(sample, begun.get(stamp), binary=False)
                 _check_size(sample)
                 _introduce(sample, known)
                 if not annotated:
                     sample.truth = None
                 yield sample
 
-    def _truth(self) -> Mapping[int, Path | bytes]:
+    def _truth(self) -> Mapping[int, Path | bytes | str]:
         if self.truth_folder is not None:
-            files = sorted(self.truth_folder.glob("*.png"))
-            wrong = [file.name for file in files if not file.stem.isdigit()]
+            files = image_files(self.truth_folder)
+            wrong = [file.name for stem, file in files.items() if not stem.isdigit()]
             if wrong:
                 raise DatasetError(
                     f"{self.truth_folder}: label maps are named by stamp in nanoseconds, "
                     f"not {wrong[0]}"
                 )
-            return {int(file.stem): file for file in files}
+            return {int(stem): file for stem, file in files.items()}
         return self._labels_on(self.truth_topic)
 
-    def _labels_on(self, topic: str | None) -> dict[int, bytes]:
-        """The label maps of a topic by stamp (ns), packed."""
+    def _labels_on(self, topic: str | None) -> dict[int, bytes | str]:
+        """The label maps of a topic by stamp (ns), packed, or what is wrong with each."""
+        found: dict[int, bytes | str] = {}
         if topic is None:
-            return {}
+            return found
         with BagReader(self.path) as bag:
-            return {frame.stamp: pack_labels(frame.labels) for frame in bag.labels(topic)}
+            try:
+                for stamp, labels in bag.labels_or_faults(topic):
+                    found[stamp] = (
+                        f"{topic}: {labels}" if isinstance(labels, str) else pack_labels(labels)
+                    )
+            except DamagedBagError:
+                pass  # what is intact counts; reading the images meets the damage, too
+        return found
 
 
 @dataclass(frozen=True)
@@ -322,7 +365,17 @@ class UnreadableSequence:
 
 def _files_under(root: Path) -> list[Path]:
     """A file itself, or the files in a folder."""
-    return sorted(file for file in root.iterdir() if file.is_file()) if root.is_dir() else [root]
+    return [file for file in children(root) if file.is_file()] if root.is_dir() else [root]
+
+
+def _take_labels(sample: Sample, labels: Path | bytes | str | None, *, binary: bool) -> None:
+    """Give a sample its label map: from a file, packed, or the fault of one."""
+    if isinstance(labels, Path):
+        _read_into(sample, FrameFiles(sample.key, None, labels), binary=binary)
+    elif isinstance(labels, bytes):
+        sample.truth = unpack_labels(labels)
+    elif labels is not None:
+        sample.faults.append(f"frame {sample.key}: {labels}")
 
 
 def _read_into(sample: Sample, files: FrameFiles, *, binary: bool) -> None:
@@ -330,7 +383,7 @@ def _read_into(sample: Sample, files: FrameFiles, *, binary: bool) -> None:
     if files.image is not None:
         try:
             sample.image = read_image_file(files.image)
-        except DatasetError as error:
+        except ImageError as error:
             sample.faults.append(str(error))
     elif sample.image is None and not sample.faults:
         where = f", its mask is {files.mask}" if files.mask is not None else ""
@@ -360,6 +413,6 @@ def _introduce(sample: Sample, known: set[int]) -> None:
     """Objects that the truth shows for the first time are given on this frame."""
     if sample.image is None or sample.truth is None:
         return
-    new = {int(value) for value in np.unique(sample.truth)} - known - {0}
+    new = set(object_ids_in(sample.truth)) - known
     sample.given = {value: sample.truth == value for value in sorted(new)}
     known |= new

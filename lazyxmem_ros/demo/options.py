@@ -12,12 +12,11 @@ from pathlib import Path
 from lazyxmem_ros import weights
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.location import VARIABLE
 from lazyxmem_ros.data.pond import MAX_DURATION, SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence, VideoSequence
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 
-DATA_VARIABLE = "LAZYXMEM_DATA"
-"""Environment variable that names the folder of the real sequences."""
 DEFAULT_OUT = Path("out") / "demo"
 REACTION_DELAY_S = 0.3
 POND_RATE = 1.0
@@ -60,8 +59,8 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
     parser.add_argument(
         "--data",
         type=Path,
-        default=os.environ.get(DATA_VARIABLE),
-        help=f"folder of the real sequences, DAVIS trees (default: ${DATA_VARIABLE})",
+        default=os.environ.get(VARIABLE) or None,
+        help=f"folder of the real sequences, DAVIS trees (default: ${VARIABLE})",
     )
     parser.add_argument(
         "--duration", type=float, default=MAX_DURATION, help="of the pond, seconds (at most 15)"
@@ -118,7 +117,7 @@ def open_sequence(options: DemoOptions) -> VideoSequence:
         where = "no folder is named" if data is None else f"there is no folder {data}"
         raise DatasetError(
             f"the sequence {name} needs the real sequences: {where}; name it by --data or "
-            f"${DATA_VARIABLE}, or leave the sequence out: the demo then makes its own"
+            f"${VARIABLE}, or leave the sequence out: the demo then makes its own"
         )
     known = {
         sequence.name: tree

@@ -17,6 +17,8 @@ from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.demo.summary import Demonstration
 from lazyxmem_ros.evaluation import pictures
 from lazyxmem_ros.evaluation.figures import save_figure, strip_figure, timeline_figure
+from lazyxmem_ros.images.drawing import overlay
+from lazyxmem_ros.images.files import save_image, write_video
 
 STRIP_HEIGHT = 120
 """Pixels of the running timeline at the video's foot."""
@@ -70,14 +72,14 @@ class Story:
 
         progressed: called with the number of frames drawn so far.
         """
-        pictures.write_video(path, self._video_frames(progressed), rate=self.rate)
+        write_video(path, self._video_frames(progressed), rate=self.rate)
 
     def save_contact_sheet(self, path: Path) -> None:
         """Show the moments that matter: requests, corrections, the worst frame, and even steps."""
         wanted = self._moments()
         chosen = [picture for index, picture in self._annotated() if index in wanted]
         sheet = pictures.contact_sheet(chosen, columns=SHEET_COLUMNS, width=SHEET_WIDTH)
-        pictures.save_image(path, sheet)
+        save_image(path, sheet)
 
     # ---- single pictures
 
@@ -92,7 +94,7 @@ class Story:
             # Without a new mask the old one is what a robot would go by.
             labels = published if published is not None else labels
             shown = np.zeros(sample.image.shape[:2], np.uint16) if labels is None else labels
-            picture = pictures.overlay(sample.image, shown, sample.truth)
+            picture = overlay(sample.image, shown, truth=sample.truth)
             picture = self._annotate(picture, sample.index, sample.stamp, rows)
             yield sample.index, picture
 

@@ -24,7 +24,7 @@ from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.evaluation.display import Display
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
 from lazyxmem_ros.evaluation.graph.processes import interruptible
-from lazyxmem_ros.evaluation.job import JobReport
+from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
 from lazyxmem_ros.evaluation.methods import (
     EVERY_N_DEFAULT,
     ORACLE_IOU_DEFAULT,
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "dataset",
         type=Path,
-        help="DAVIS or LVOS tree, folder of frames, bag, or the word `scene`",
+        help="DAVIS or LVOS tree, folder of frames, video, bag, or the word `scene`",
     )
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="results and report")
     _add_dataset_arguments(parser.add_argument_group("dataset"))
@@ -130,7 +130,14 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
         "--layout", choices=[layout.value for layout in Layout], default=Layout.AUTO.value
     )
     group.add_argument("--sequences", help="only these, separated by commas")
-    group.add_argument("--masks", type=Path, help="folder of label maps (folder, or bag: by stamp)")
+    group.add_argument(
+        "--masks",
+        type=Path,
+        help="folder of label maps (folder: by name, video: by number, bag: by stamp)",
+    )
+    group.add_argument(
+        "--binary", action="store_true", help="whatever is not 0 in a mask is one object, id 1"
+    )
     group.add_argument("--first-mask", type=Path, help="label map of the first frame")
     group.add_argument("--image-topic", help="of a bag; needed where it has several")
     group.add_argument("--truth-topic", help="of a bag: ground-truth label maps")
@@ -250,6 +257,7 @@ def _dataset_options(arguments: argparse.Namespace) -> DatasetOptions:
         arguments.rate,
         tuple(_names(arguments.sequences)),
         arguments.passes,
+        arguments.binary,
     )
 
 
@@ -294,25 +302,37 @@ def _names(text: str | None) -> list[str]:
 
 
 def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
-    failed = {report.name.partition("/")[0]: report.error for report in reports if report.error}
+    failed = {report.name.partition("/")[0] for report in reports if report.error}
     if failed:
         console.print(f"[red]{len(failed)} sequence(s) could not be evaluated to the end:[/]")
-        for reason in failed.values():
-            console.print(f"  {escape(reason)}", soft_wrap=True)
-    faults = list(
-        dict.fromkeys(
-            f"{report.name.partition('/')[0]}: {fault}"
-            for report in reports
-            for fault in report.faults
-        )
+        for reason in dict.fromkeys(report.error for report in reports if report.error):
+            console.print(f"  {escape(reason)}", soft_wrap=True, highlight=False)
+    faults = skipped_faults(reports)
+    if faults:
+        count = sum(faults.values())
+        console.print(f"[yellow]{count} fault(s) in the input were skipped:[/]")
+        for fault in list(faults)[:SHOWN_FAULTS]:
+            times = f" ({faults[fault]} times)" if faults[fault] > 1 else ""
+            console.print(f"  {escape(fault)}{times}", soft_wrap=True, highlight=False)
+        if len(faults) > SHOWN_FAULTS:
+            console.print("  … all of them are in the report")
+    for note in dict.fromkeys(note for report in reports for note in report.notes):
+        console.print(f"  {escape(note)}", soft_wrap=True, highlight=False)
+    _print_frames(reports, console)
+
+
+def _print_frames(reports: Sequence[JobReport], console: Console) -> None:
+    """How many of the frames asked for went all the way, where that is not all."""
+    counts: dict[str, tuple[int, int, int, int]] = {}
+    for report in reports:
+        numbers = (report.asked, report.read, report.frames, report.scored)
+        name = report.name.partition("/")[0]
+        counts[name] = min(counts.get(name, numbers), numbers)
+    asked, read, tracked, scored = (sum(column) for column in zip(*counts.values(), strict=True))
+    console.print(
+        f"frames: {asked} asked for, {read} read, {tracked} tracked, {scored} scored",
+        highlight=False,
     )
-    if not faults:
-        return
-    console.print(f"[yellow]{len(faults)} fault(s) in the input were skipped:[/]")
-    for fault in faults[:SHOWN_FAULTS]:
-        console.print(f"  {escape(fault)}", soft_wrap=True)
-    if len(faults) > SHOWN_FAULTS:
-        console.print("  … all of them are in the report")
 
 
 def _subtitle(plan: EvaluationPlan) -> str:

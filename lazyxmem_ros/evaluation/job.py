@@ -12,7 +12,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,31 +26,38 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from lazyxmem_ros.correction import CorrectorError
 from lazyxmem_ros.data.errors import DataError
+from lazyxmem_ros.data.label_maps import VOID, save_label_map
 from lazyxmem_ros.data.sequences import Sample
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.fingerprint import fingerprint
 from lazyxmem_ros.evaluation.graph.run import run_through_graph
 from lazyxmem_ros.evaluation.offline import SequenceRunner
-from lazyxmem_ros.evaluation.pictures import save_indexed_png
 from lazyxmem_ros.evaluation.plan import Job
 from lazyxmem_ros.evaluation.rows import EVENT_COLUMNS, RunLog
 from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
 from lazyxmem_ros.evaluation.trackers import make_lazy_tracker, shared_corrector
 from lazyxmem_ros.evaluation.worst_frames import WorstFrames
+from lazyxmem_ros.xmem import TrackerError
 
 FRAMES_FILE = "frames.parquet"
 EVENTS_FILE = "events.parquet"
 JOB_FILE = "job.json"
 MASKS_FOLDER = "masks"
 WORST_FOLDER = "worst"
+TRACEBACK_FILE = "traceback.txt"
+_EXPLAINED = (EvaluationError, DataError, TrackerError, CorrectorError)
+"""Errors whose text says what is wrong and what to do; any other is the program's own fault."""
 
 
 @dataclass(frozen=True)
 class JobReport:
     """What became of a job: frames tracked, seconds taken, faults of the input by sentence.
 
-    error: the sentence that ended the job early, None where it was run to the end.
+    error: the sentence that ended the job early, None where it was run to the end. asked: frames
+    of the sequence; read: those whose image could be read; scored: those scored by ground truth.
+    notes: what is said once, and is no fault.
     """
 
     name: str
@@ -56,6 +65,22 @@ class JobReport:
     seconds: float
     faults: tuple[str, ...]
     error: str | None
+    asked: int = 0
+    read: int = 0
+    scored: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def skipped_faults(reports: Iterable[JobReport]) -> Counter[str]:
+    """Faults of the input with their sequence, each as often as it occurred in a run of that one.
+
+    Every method meets the same faults, so those of several runs are not added up.
+    """
+    faults: Counter[str] = Counter()
+    for report in reports:
+        sequence = report.name.partition("/")[0]
+        faults |= Counter(f"{sequence}: {fault}" for fault in report.faults)
+    return faults
 
 
 def completed_report(job: Job, folder: Path) -> JobReport | None:
@@ -67,11 +92,9 @@ def completed_report(job: Job, folder: Path) -> JobReport | None:
         kept = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
-    if kept.get("fingerprint") != fingerprint(job) or kept.get("error"):
+    if kept.pop("fingerprint", None) != fingerprint(job) or kept.get("error"):
         return None
-    return JobReport(
-        kept["name"], kept["frames"], kept["seconds"], tuple(kept["faults"]), kept["error"]
-    )
+    return JobReport(**kept | {name: tuple(kept[name]) for name in ("faults", "notes")})
 
 
 def run_job(
@@ -79,8 +102,9 @@ def run_job(
 ) -> JobReport:
     """Run a job and keep its results in `folder / job.name`; an error ends up in the report.
 
-    progress: called with the number of frames done so far. With `job.strict` the first
-    EvaluationError or DataError is raised.
+    An error that is no fault of the input is named with its kind, and its traceback is kept in the
+    job's folder. progress: called with the number of frames done so far. With `job.strict` the
+    first error is raised.
     """
     loaded = fingerprint(job)  # of what is loaded now, not of what it is edited to meanwhile
     target = folder / job.name
@@ -94,25 +118,42 @@ def run_job(
     graph = job.graph is not None
     final = _through_graph(job, log, progress, target) if graph else _offline(job, log, progress)
     error = None
+    notes: dict[str, None] = {}
     try:
         for frame in final:
             if frame.scores and frame.sample.image is not None:
                 worst.add(frame.sample, frame.labels, float(np.mean(frame.scores)))
             if job.save_masks:
-                save_indexed_png(target / MASKS_FOLDER / f"{frame.sample.key}.png", frame.labels)
-    except (EvaluationError, DataError) as fault:
+                file = target / MASKS_FOLDER / f"{frame.sample.key}.png"
+                if save_label_map(file, frame.labels):
+                    notes[f"{file.parent}: masks with ids from {VOID} on have 16 bits"] = None
+    except _EXPLAINED as fault:
         if job.strict:
             raise
         error = str(fault)
+    except Exception as fault:
+        if job.strict:
+            raise
+        file = target / TRACEBACK_FILE
+        file.write_text(traceback.format_exc(), encoding="utf-8")
+        error = f"{job.name}: internal error: {type(fault).__name__}: {fault}; see {file}"
     frames, events = log.tables(
         sequence=job.sequence.name, method=job.method.name, repeat=job.repeat
     )
     frames.to_parquet(target / FRAMES_FILE)
     events.to_parquet(target / EVENTS_FILE)
     worst.save(target / WORST_FOLDER)
-    tracked = len({row["index"] for row in log.frames})
-    seconds = time.perf_counter() - started
-    report = JobReport(job.name, tracked, seconds, tuple(log.faults), error)
+    report = JobReport(
+        job.name,
+        len({row["index"] for row in log.frames}),
+        time.perf_counter() - started,
+        tuple(log.faults),
+        error,
+        len(job.sequence),
+        log.read,
+        len({row["index"] for row in log.frames if row["scored"]}),
+        tuple(notes),
+    )
     _write_at_once(target / JOB_FILE, {**asdict(report), "fingerprint": loaded})
     return report
 

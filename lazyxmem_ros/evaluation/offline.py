@@ -27,7 +27,7 @@ from lazyxmem_ros.correction.base import (
     Refinement,
     objection,
 )
-from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.errors import DatasetError, because
 from lazyxmem_ros.data.sequences import Sample, VideoSequence
 from lazyxmem_ros.evaluation.methods import Method, Schedule, Trigger
 from lazyxmem_ros.evaluation.metrics import region_similarity
@@ -54,6 +54,8 @@ from lazyxmem_ros.xmem import FrameError
 
 USABLE_SCORE = 0.0
 """A refinement with this score is the corrector's way of saying that it failed."""
+
+_NO_MASK_ADVICE = "; give masks with --masks, --first-mask or, of a bag, --truth-topic"
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +125,7 @@ class SequenceRunner:
         for sample in sequence.samples():
             for fault in sample.faults:
                 self._note_fault(sequence.name, fault)
+            self.log.read += sample.image is not None
             self._begin_late(sample)
             if sample.image is None or not (self._rows.first_index or sample.given):
                 continue
@@ -138,6 +141,7 @@ class SequenceRunner:
         if not self._rows.first_index:
             raise DatasetError(
                 f"{sequence.name}: no frame with both an image and a mask of an object to track"
+                + (because(self.log.faults) or _NO_MASK_ADVICE)
             )
 
     def _note_fault(self, name: str, fault: str) -> None:

@@ -20,7 +20,7 @@ from lazyxmem_ros.evaluation.figures import (
     timeline_figure,
     to_png,
 )
-from lazyxmem_ros.evaluation.job import WORST_FOLDER, JobReport
+from lazyxmem_ros.evaluation.job import WORST_FOLDER, JobReport, skipped_faults
 from lazyxmem_ros.evaluation.methods import REFERENCE, Method
 from lazyxmem_ros.evaluation.printing import HELP, MISSING, QUALITY, Column, number
 from lazyxmem_ros.evaluation.run import JOBS_FOLDER, Results
@@ -193,13 +193,13 @@ def _event_rows(events: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _faults(reports: Sequence[JobReport]) -> list[str]:
-    """Each fault once, with the sequence it was found in."""
-    found: dict[str, None] = {}
-    for report in reports:
-        sequence = report.name.partition("/")[0]
-        for fault in (*report.faults, *((report.error,) if report.error else ())):
-            found[f"{sequence}: {fault}"] = None
-    listed = list(found)
+    """Each fault once, with the sequence it was found in and how often it occurred there."""
+    listed = [
+        fault + (f" ({count} times)" if count > 1 else "")
+        for fault, count in skipped_faults(reports).items()
+    ]
+    errors = (f"{r.name.partition('/')[0]}: {r.error}" for r in reports if r.error)
+    listed.extend(dict.fromkeys(errors))
     if len(listed) > SHOWN_FAULTS:
         listed = [*listed[:SHOWN_FAULTS], f"and {len(listed) - SHOWN_FAULTS} more"]
     return listed

@@ -38,11 +38,15 @@ EVENT_COLUMNS = [
 
 @dataclass
 class RunLog:
-    """The rows of a run so far (see above), and the faults of its input, one sentence each."""
+    """The rows of a run so far (see above), and the faults of its input, one sentence each.
+
+    read: how many of the sequence's images could be read.
+    """
 
     frames: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    read: int = 0
 
     def tables(
         self, *, sequence: str, method: str, repeat: int = 0

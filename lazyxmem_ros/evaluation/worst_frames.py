@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.data.sequences import Sample
-from lazyxmem_ros.evaluation.pictures import caption, overlay, save_image
+from lazyxmem_ros.evaluation.pictures import caption
+from lazyxmem_ros.images.drawing import overlay
+from lazyxmem_ros.images.files import save_image
 
 SAVED = 3
 SEGMENTS = 6
@@ -37,7 +39,7 @@ class WorstFrames:
         ranked = sorted(self._worst.values(), key=lambda entry: entry[0])[:SAVED]
         for number, (score, sample, labels) in enumerate(ranked):
             assert sample.image is not None
-            picture = overlay(sample.image, labels, sample.truth)
+            picture = overlay(sample.image, labels, truth=sample.truth)
             height = round(PICTURE_WIDTH * picture.shape[0] / picture.shape[1])
             picture = cv2.resize(picture, (PICTURE_WIDTH, height), interpolation=cv2.INTER_AREA)
             text = f"frame {sample.key}   J {score:.2f}"

@@ -20,6 +20,7 @@ from lazyxmem_ros.lazy.snapshot import Snapshot, describe
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState
 from lazyxmem_ros.lazy.types import Correction, Outcome, Request, StampError, StepResult
 from lazyxmem_ros.xmem import FrameError, MaskError, UnknownObjectError, XMemTracker
+from lazyxmem_ros.xmem.inputs import by_width
 
 
 class LazyTracker:
@@ -397,7 +398,7 @@ class LazyTracker:
         if self._state.newest.size != (height, width):
             before = self._state.newest.size
             raise FrameError(
-                f"the image is {height}x{width} pixels, the frame before {before[0]}x{before[1]}; "
+                f"the image is {width}x{height} pixels, the frame before {before[1]}x{before[0]}; "
                 "reset the tracker to change the size"
             )
 
@@ -408,8 +409,8 @@ class LazyTracker:
             dtype, shape = getattr(mask, "dtype", type(mask)), getattr(mask, "shape", ())
             if dtype != np.bool_ or shape != size:
                 raise MaskError(
-                    f"the mask of object {object_id} must be bool {list(size)} like the image, "
-                    f"not {dtype} {list(shape)}"
+                    f"the mask of object {object_id} must be bool of {by_width(size)} pixels like "
+                    f"the image, not {dtype} of {by_width(shape)}"
                 )
             if object_id not in self.object_ids and not mask.any():
                 raise MaskError(f"the first mask of object {object_id} is empty")

@@ -27,8 +27,9 @@ from lazyxmem_ros.correction import (
     make_corrector,
     validate_prompt,
 )
+from lazyxmem_ros.images import ImageError, read_image
 from lazyxmem_ros.nodes import diagnostics
-from lazyxmem_ros.nodes.conversions import ImageError, mask_message, read_image
+from lazyxmem_ros.nodes.conversions import mask_message
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, read_prompt
 from lazyxmem_ros.nodes.running import NodeStartError, run_node

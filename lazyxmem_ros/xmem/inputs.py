@@ -93,8 +93,13 @@ def image_size(image: NDArray[np.uint8]) -> Size:
         )
     height, width = image.shape[:2]
     if not height or not width:
-        raise FrameError(f"the image is empty: {height}x{width} pixels")
+        raise FrameError(f"the image is empty: {width}x{height} pixels")
     return height, width
+
+
+def by_width(shape: tuple[int, ...]) -> str:
+    """The shape of an array as people give sizes, width x height."""
+    return "x".join(str(length) for length in (*shape[1::-1], *shape[2:]))
 
 
 def check_masks(masks: Mapping[int, BoolMask], size: Size) -> None:
@@ -104,6 +109,6 @@ def check_masks(masks: Mapping[int, BoolMask], size: Size) -> None:
             raise MaskError(f"object id {object_id} is not in 1..{MAX_OBJECT_ID}")
         if mask.dtype != np.bool_ or mask.shape != size:
             raise MaskError(
-                f"the mask of object {object_id} must be bool [{size[0]}, {size[1]}] like the "
-                f"image, not {mask.dtype} {list(mask.shape)}"
+                f"the mask of object {object_id} must be bool of {size[1]}x{size[0]} pixels like "
+                f"the image, not {mask.dtype} of {by_width(mask.shape)}"
             )

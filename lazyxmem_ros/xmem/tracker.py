@@ -501,8 +501,8 @@ class XMemTracker:
         if self._births and self._size not in (None, (height, width)):
             assert self._size is not None
             raise FrameError(
-                f"the image is {height}x{width} pixels, the ones before were "
-                f"{self._size[0]}x{self._size[1]}: reset the tracker to change the size"
+                f"the image is {width}x{height} pixels, the ones before were "
+                f"{self._size[1]}x{self._size[0]}: reset the tracker to change the size"
             )
         return height, width
 

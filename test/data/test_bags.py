@@ -119,7 +119,7 @@ def test_absent_bag_and_topics(tmp_path: Path) -> None:
             list(bag.images("/other"))
         with pytest.raises(BagError, match="no image topic '/other'"):
             bag.image_topic("/other")
-        with pytest.raises(BagError, match="rgb8 is not the encoding of a label map"):
+        with pytest.raises(BagError, match="encoding 'rgb8' is not one of a label map"):
             list(bag.labels("/camera"))
     with pytest.raises(BagError, match="exists already"):
         BagWriter(tmp_path / "bag")

@@ -288,7 +288,7 @@ def test_an_undecodable_image_in_a_bag_costs_one_frame(tmp_path: Path) -> None:
     (sequence,) = open_dataset(path)
     samples = list(sequence.samples())
     assert [sample.image is None for sample in samples] == [False, False, False, False, True]
-    assert "9 bytes of 'jpeg' did not decode" in samples[4].faults[0]
+    assert "9 bytes of format 'jpeg' did not decode" in samples[4].faults[0]
 
 
 def test_a_damaged_bag_does_not_hide_the_others(bag: Path) -> None:

@@ -208,7 +208,7 @@ def test_a_frame_that_the_tracker_refuses_is_left_out(
             with Image.open(file) as picture:
                 picture.resize((48, 32), Image.Resampling.NEAREST).save(file)
         (sequence,) = open_dataset(root)
-        said = "frame 00002: the image is 32x48 pixels, the frame before 64x96"
+        said = "frame 00002: the image is 48x32 pixels, the frame before 96x64"
     else:
         stamps = [100, 200, 200, 300, 400]
         with BagWriter(tmp_path / "walk") as bag:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import array
-import importlib.util
 
 import cv2
 import numpy as np
@@ -14,20 +13,17 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros.basics import stamp_of
-from lazyxmem_ros.nodes import conversions
+from lazyxmem_ros.images import ENCODINGS, ChannelOrder, ImageError, check_image, read_image
+from lazyxmem_ros.images.raw import PACKED, PLANAR
 from lazyxmem_ros.nodes.conversions import (
-    ChannelOrder,
-    ImageError,
-    check_image,
-    convert_to_rgb8,
     image_message,
     labels_message,
     mask_message,
     masks_of_labels,
     point_messages,
-    read_image,
     read_labels,
     read_mask,
+    read_object_masks,
     read_points,
     read_region,
     region_message,
@@ -42,7 +38,7 @@ DIRECT = {
     "8UC1": ChannelOrder.MONO,
     "8UC3": ChannelOrder.BGR,
 }
-CONVERTED = sorted(set(conversions.ENCODINGS) - set(DIRECT))
+CONVERTED = sorted(set(ENCODINGS) - set(DIRECT) - set(PLANAR))
 PIXEL_BYTES = {"rgb8": 3, "bgr8": 3, "8UC3": 3, "mono8": 1, "8UC1": 1}
 
 
@@ -59,7 +55,7 @@ def raw_image(encoding: str, pixel_bytes: int, *, padding: int = 0, seed: int = 
 
 
 def pixel_bytes(encoding: str) -> int:
-    return PIXEL_BYTES.get(encoding) or conversions._CONVERTED[encoding]
+    return PIXEL_BYTES.get(encoding) or PACKED[encoding].pixel_bytes
 
 
 @pytest.mark.parametrize("encoding", DIRECT)
@@ -112,12 +108,14 @@ def known_colors(encoding: str) -> tuple[Image, np.ndarray, int]:
         message.width = WIDTH
         grey = round((luma - 16) * 255 / 219)
         return message, np.array([grey] * 3), 2
-    if encoding == "mono16":
+    if encoding in ("mono16", "16UC1"):
         values = np.full((HEIGHT, WIDTH), red * 257, "<u2")
         return image_message(values, encoding, Header()), np.array([red] * 3), 1
+    name = {"8UC": "bgra", "16UC": "bgra"[: int(encoding[-1])]}.get(name, name)
     order = [channels[c] for c in name]
     values = np.tile(np.array(order), (HEIGHT, WIDTH, 1))
-    values = (values * 257).astype("<u2") if encoding.endswith("16") else values.astype(np.uint8)
+    deep = "16" in encoding
+    values = (values * 257).astype("<u2") if deep else values.astype(np.uint8)
     return image_message(values, encoding, Header()), np.array(expected), 1
 
 
@@ -131,25 +129,25 @@ def test_colors_come_out_right(encoding: str) -> None:
     assert np.abs(inner - expected).max() <= tolerance
 
 
-@pytest.mark.parametrize("backend", ["cv_bridge", "rosbags_image"])
-def test_both_backends_agree(backend: str) -> None:
-    """Each is held to OpenCV's own conversion of every encoding, and so to the other."""
-    if backend == "cv_bridge" and importlib.util.find_spec("cv_bridge") is None:
-        pytest.skip("cv_bridge comes with a ROS installation, and none is sourced")
-    for encoding in CONVERTED:
-        message = raw_image(encoding, pixel_bytes(encoding), seed=3)
-        expected = opencv_rgb(message)
-        got = convert_to_rgb8(message, backend=backend)
-        assert got.dtype == np.uint8
-        # One step for the rounding of 16 bits.
-        assert np.abs(got.astype(int) - expected.astype(int)).max() <= 1, encoding
+@pytest.mark.parametrize("encoding", CONVERTED)
+def test_conversion_is_that_of_opencv(encoding: str) -> None:
+    message = raw_image(encoding, pixel_bytes(encoding), seed=3)
+    expected = opencv_rgb(message)
+    got = read_image(message).rgb()
+    assert got.dtype == np.uint8
+    # One step for the rounding of 16 bits.
+    assert np.abs(got.astype(int) - expected.astype(int)).max() <= 1, encoding
 
 
 def opencv_rgb(message: Image) -> np.ndarray:
     codes = {
         "rgba8": cv2.COLOR_RGBA2RGB,
         "bgra8": cv2.COLOR_BGRA2RGB,
+        "8UC4": cv2.COLOR_BGRA2RGB,
         "mono16": cv2.COLOR_GRAY2RGB,
+        "16UC1": cv2.COLOR_GRAY2RGB,
+        "16UC3": cv2.COLOR_BGR2RGB,
+        "16UC4": cv2.COLOR_BGRA2RGB,
         "rgb16": None,
         "bgr16": cv2.COLOR_BGR2RGB,
         "rgba16": cv2.COLOR_RGBA2RGB,
@@ -167,7 +165,7 @@ def opencv_rgb(message: Image) -> np.ndarray:
         "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUYV,
         "yuyv": cv2.COLOR_YUV2RGB_YUYV,
     }
-    deep = message.encoding.endswith("16")
+    deep = "16" in message.encoding
     values = np.frombuffer(message.data, "<u2" if deep else np.uint8)
     values = values.reshape(HEIGHT, WIDTH, -1)
     code = codes[message.encoding]
@@ -258,6 +256,30 @@ def test_label_map_with_padded_rows() -> None:
 def test_a_colour_image_is_no_label_map() -> None:
     with pytest.raises(ImageError, match="encoding 'rgb8' is not one of a label map"):
         read_labels(raw_image("rgb8", 3))
+
+
+@pytest.mark.parametrize(
+    ("values", "encoding", "ids"),
+    [
+        ([0, 0, 255], "mono8", {1}),  # black and white
+        ([7, 0, 255], "mono8", {7}),  # 255 is nothing
+        ([300, 0, 255], "mono16", {300, 255}),  # 16 bits: every value is an id
+    ],
+)
+def test_255_means_what_it_does_in_files(values: list[int], encoding: str, ids: set[int]) -> None:
+    kind = "<u2" if encoding == "mono16" else np.uint8
+    message = image_message(np.array([values] * 2, kind), encoding, Header())
+    assert set(read_object_masks(message)) == ids
+
+
+def test_a_depth_image_is_no_label_map() -> None:
+    depth = np.arange(400 * 300, dtype="<u2").reshape(300, 400)
+    message = image_message(depth, "16UC1", Header())
+    with pytest.raises(ImageError, match=r"65535 different values .* depth image .*up to 64"):
+        read_object_masks(message)
+    few = image_message(depth[:1, :9].astype("<u2"), "mono16", Header())
+    with pytest.raises(ImageError, match="8 different values"):
+        read_object_masks(few, max_objects=7)
 
 
 def test_masks_go_both_ways() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lazyxmem_ros.data.bags import IMAGE_TYPE, BagWriter, StampedImage, StampedLabels
-from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.errors import DatasetError, because
 from lazyxmem_ros.data.sequences import BagSequence, VideoSequence
 from lazyxmem_ros.evaluation.graph.launch import INIT_TOPIC
 
@@ -36,12 +36,14 @@ def export_bag(
     """
     frames = begun = annotated = 0
     offset = None
+    faults: list[str] = []
     with BagWriter(path) as bag:
         bag.declare(TRUTH_TOPIC, IMAGE_TYPE)  # the simulated operator looks there in any case
         for sample in sequence.samples():
             if offset is None:
                 offset = FIRST_STAMP - sample.stamp
             for fault in sample.faults:
+                faults.append(fault)
                 faulty(fault)
             if sample.image is None:
                 continue
@@ -59,6 +61,8 @@ def export_bag(
             frames += 1
             progressed(frames)
     if not begun:
-        raise DatasetError(f"{sequence.name}: no frame has a mask of an object to track")
+        raise DatasetError(
+            f"{sequence.name}: no frame has a mask of an object to track{because(faults)}"
+        )
     truth_topic = TRUTH_TOPIC if annotated else None
     return BagSequence(sequence.name, path, IMAGE_TOPIC, frames, truth_topic, init_topic=INIT_TOPIC)

@@ -88,6 +88,7 @@ def run_through_graph(
     published = folder / RECORD_FOLDER
     run_graph(settings, published, folder / LOGS_FOLDER, progressed, environment)
     record = read_record(published, bag.image_topic)
+    log.read = len(bag)
     score_record(record, bag, log)
     return GraphRun(bag, record)
 

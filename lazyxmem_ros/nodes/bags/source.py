@@ -10,10 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rosbags.rosbag2 import Reader
-
 from lazyxmem_ros.basics import SECOND
-from lazyxmem_ros.data.bag_storage import explained, serialized_messages
+from lazyxmem_ros.data.bag_storage import OpenBag, serialized_messages
 from lazyxmem_ros.data.errors import BagError
 
 FILE_SUFFIXES = (".mcap", ".db3")
@@ -61,9 +59,7 @@ class BagSource:
                 f"{self.path} is not a rosbag2 bag: give the folder that holds its metadata.yaml, "
                 "or a single .mcap or .db3 file"
             )
-        with explained(self.path):
-            self._reader = Reader(self.path)
-            self._reader.open()
+        self._reader = OpenBag(self.path)
         try:
             self.topics = self._choose(topics)
         except BagError:
@@ -100,7 +96,7 @@ class BagSource:
         names = {topic.name for topic in self.topics}
         connections = [c for c in self._reader.connections if c.topic in names]
         for connection, recorded_at, data in serialized_messages(
-            self._reader, self.path, connections, start=start, stop=stop + 1
+            self._reader, connections, start=start, stop=stop + 1
         ):
             yield SerializedMessage(connection.topic, recorded_at, data)
 

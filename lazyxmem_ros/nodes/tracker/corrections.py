@@ -19,8 +19,9 @@ from std_msgs.msg import Header
 from lazyxmem_ros import msg
 from lazyxmem_ros.basics import SECOND, BoolMask, stamp_of
 from lazyxmem_ros.correction.base import Prompt, PromptError, objection
+from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import Correction, LazyTracker, Outcome, Request, Source
-from lazyxmem_ros.nodes.conversions import ImageError, image_message, time_message
+from lazyxmem_ros.nodes.conversions import image_message, time_message
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
 from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer

@@ -14,7 +14,8 @@ from sensor_msgs.msg import Image
 
 from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.correction.base import Prompt
-from lazyxmem_ros.nodes.conversions import ImageError, read_mask
+from lazyxmem_ros.images import ImageError
+from lazyxmem_ros.nodes.conversions import read_mask
 from lazyxmem_ros.nodes.diagnostics import Counts, Latencies
 from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, prompt_message
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN

@@ -21,7 +21,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros.basics import BoolMask, Labels
-from lazyxmem_ros.nodes.conversions import image_message, read_image
+from lazyxmem_ros.images import read_image
+from lazyxmem_ros.nodes.conversions import image_message
 
 MAX_EARLY_MASKS = 8
 """Masks that may wait for their frames."""

@@ -13,7 +13,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from lazyxmem_ros.basics import stamp_of
-from lazyxmem_ros.nodes.conversions import ImageError, check_image
+from lazyxmem_ros.images import ImageError, check_image
 from lazyxmem_ros.nodes.diagnostics import Rate
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs

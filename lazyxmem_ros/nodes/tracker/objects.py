@@ -17,12 +17,8 @@ from std_srvs.srv import Trigger
 from lazyxmem_ros import msg
 from lazyxmem_ros.basics import BoolMask, stamp_of
 from lazyxmem_ros.correction.base import Prompt, PromptError, validate_prompt
-from lazyxmem_ros.nodes.conversions import (
-    ImageError,
-    masks_of_labels,
-    read_labels,
-    time_message,
-)
+from lazyxmem_ros.images import ImageError
+from lazyxmem_ros.nodes.conversions import read_object_masks, time_message
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
@@ -83,7 +79,7 @@ class ObjectInput:
     def _on_init_mask(self, message: Image) -> None:
         self._outputs.count("init masks received")
         try:
-            masks = masks_of_labels(read_labels(message))
+            masks = read_object_masks(message)
         except ImageError as error:
             self._outputs.refuse(self._init_topic, "image", str(error))
             return

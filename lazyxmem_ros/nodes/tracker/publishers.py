@@ -18,6 +18,7 @@ from std_msgs.msg import Header
 from lazyxmem_ros import msg
 from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.correction.base import Prompt
+from lazyxmem_ros.images.drawing import overlay
 from lazyxmem_ros.nodes.conversions import (
     image_message,
     labels_message,
@@ -34,7 +35,7 @@ from lazyxmem_ros.nodes.tracker.corrector_client import (
 )
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
-from lazyxmem_ros.nodes.tracker.overlay import draw_overlay
+from lazyxmem_ros.nodes.tracker.overlay import track_names
 from lazyxmem_ros.nodes.tracker.worker import Worker
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class TrackerOutputs:
         self._tracks.publish(msg.TrackArray(header=header, tracks=track_messages(tracks)))
         if self._overlay.get_subscription_count():
             self.overlays_made += 1
-            opacity = self._setting("overlay_opacity")
-            drawn = draw_overlay(frame.rgb(), labels, tracks, opacity=opacity)
+            names, opacity = track_names(tracks), self._setting("overlay_opacity")
+            drawn = overlay(frame.rgb(), labels, names=names, opacity=opacity)
             self._overlay.publish(image_message(drawn, "rgb8", header))
         if self._uncertainty.get_subscription_count():
             self.uncertainty_maps_made += 1

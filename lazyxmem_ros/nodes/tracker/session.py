@@ -15,8 +15,9 @@ import numpy as np
 
 from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.correction.base import box_of_mask
+from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker, StepResult, Track
-from lazyxmem_ros.nodes.conversions import ImageError, masks_of_labels
+from lazyxmem_ros.nodes.conversions import masks_of_labels
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
 from lazyxmem_ros.nodes.tracker.diagnostics import Upkeep

@@ -21,10 +21,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.images import read_image
 from lazyxmem_ros.nodes.bags.pacer import Pacer
 from lazyxmem_ros.nodes.bags.replay import ReplayNode
 from lazyxmem_ros.nodes.bags.source import BagSource, header_stamp, with_header_stamp
-from lazyxmem_ros.nodes.conversions import labels_message, read_image, read_labels
+from lazyxmem_ros.nodes.conversions import labels_message, read_labels
 from lazyxmem_ros.nodes.parameters import ParameterError
 from lazyxmem_ros.nodes.running import NodeStartError
 

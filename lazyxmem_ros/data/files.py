@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of pictures in a folder: which count, in which order, and under which name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from lazyxmem_ros.data.errors import DatasetError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+"""In any case: .JPG is one of them."""
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_LITTER_BEGINS = (".", "@", "$")
+"""`.ipynb_checkpoints`, `._00000.jpg` of macOS, `@eaDir` of a NAS, `$RECYCLE.BIN`."""
+
+
+def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key to sort by that puts frame2 before frame10."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
+
+
+def children(folder: Path) -> list[Path]:
+    """What lies in a folder, in natural order, without what programs leave behind unasked."""
+    found = (path for path in folder.iterdir() if not _is_litter(path.name))
+    return sorted(found, key=lambda path: natural_order(path.name))
+
+
+def image_files(folder: Path, *, besides: Iterable[Path] = ()) -> dict[str, Path]:
+    """The image files of a folder by their stems, in natural order of these.
+
+    besides: files that are something else though they lie there, such as the first mask. Raises
+    DatasetError where two files have one stem: only one of them can be the frame.
+    """
+    others = {path.resolve() for path in besides}
+    found: dict[str, Path] = {}
+    for path in children(folder):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.resolve() in others:
+            continue
+        if path.stem in found:
+            raise DatasetError(
+                f"{folder}: {found[path.stem].name} and {path.name} have one name, and only one of "
+                "them can be the frame; move masks into a folder of their own"
+            )
+        found[path.stem] = path
+    return dict(sorted(found.items(), key=lambda item: natural_order(item[0])))
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(_LITTER_BEGINS) or name.lower() in _LITTER

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Video files, frame by frame, as every player shows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, check_size
+
+DEFAULT_RATE = 24.0
+"""Frames per second of a folder of frames (DAVIS), or of a video that does not say."""
+COUNT_SLACK = 2
+"""A container that only estimates how many frames it has may be wrong by so many."""
+_QUARTER_TURNS = {90: 3, 180: 2, 270: 1}
+"""Degrees clockwise, of a video's display matrix -> counter-clockwise turns of NumPy."""
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video that OpenCV reads.
+
+    frames: as its container announces, counted where it does not say. rate: frames per second.
+    """
+
+    path: Path
+    frames: int
+    rate: float
+
+    @classmethod
+    def open(cls, path: Path, rate: float | None = None) -> VideoFile:
+        """rate: instead of the video's own. Raises DatasetError where there is nothing to read."""
+        if not path.is_file():
+            raise DatasetError(f"{path}: no such video or folder")
+        with closing(_Capture(path)) as capture:
+            own = capture.number(cv2.CAP_PROP_FPS)
+            frames = int(capture.number(cv2.CAP_PROP_FRAME_COUNT)) or capture.count()
+        return cls(path, frames, rate or own or DEFAULT_RATE)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """RGB uint8 [H, W, 3] of each frame, turned as the display matrix says.
+
+        Raises DatasetError, once all that is intact has been yielded, for a video that ends before
+        its length.
+        """
+        count = 0
+        with closing(_Capture(self.path)) as capture:
+            while (frame := capture.read()) is not None:
+                yield frame
+                count += 1
+        if count < self.frames - COUNT_SLACK:
+            raise DatasetError(
+                f"{self.path}: the video ends after {count} of its {self.frames} frames; it was "
+                "cut short or is damaged: copy it again, or cut it to what is there"
+            )
+
+
+class _Capture:
+    """An open video; raises DatasetError where OpenCV cannot read it."""
+
+    def __init__(self, path: Path) -> None:
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise DatasetError(f"{path}: not a video that OpenCV can read")
+        try:
+            width, height = (
+                int(self.number(name))
+                for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+            )
+            check_size(width, height, MAX_PIXELS)
+        except ImageError as error:
+            self.close()
+            raise DatasetError(f"{path}: {error}") from error
+        # Whether OpenCV turns frames itself depends on how it was built, so it is told not to.
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+        self._turns = 0
+        if not self._capture.get(cv2.CAP_PROP_ORIENTATION_AUTO):
+            degrees = round(self.number(cv2.CAP_PROP_ORIENTATION_META)) % 360
+            self._turns = _QUARTER_TURNS.get(degrees, 0)
+
+    def number(self, name: int) -> float:
+        """A property, 0 where it is unknown."""
+        value = float(self._capture.get(name))
+        return value if math.isfinite(value) and value > 0 else 0.0
+
+    def read(self) -> NDArray[np.uint8] | None:
+        """The next frame; None at the end."""
+        read, frame = self._capture.read()
+        if not read:
+            return None
+        turned = np.rot90(frame[..., ::-1], self._turns)
+        return np.ascontiguousarray(turned, dtype=np.uint8)
+
+    def count(self) -> int:
+        """The number of frames from here on, which are gone through."""
+        count = 0
+        while self._capture.grab():
+            count += 1
+        return count
+
+    def close(self) -> None:
+        self._capture.release()

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags of other kinds, cut short, or with something in them that is not ROS 2's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mcap_files import Channel, write_mcap
+from numpy.typing import NDArray
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.typesys import Stores, get_typestore
+
+from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage, StampedLabels, message_types
+from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.errors import BagError, DamagedBagError
+
+FIRST = 1_700_000_000_000_000_000
+STEP = 100_000_000
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+
+
+def image(index: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(index).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+def labels(index: int) -> NDArray[np.uint16]:
+    shown = np.zeros((48, 64), np.uint16)
+    shown[10:30, 5 + index % 20 : 25 + index % 20] = 3
+    return shown
+
+
+def write_bag(path: Path, frames: int, *, storage: str = "mcap") -> Path:
+    with BagWriter(path, storage=storage) as bag:
+        for index in range(frames):
+            stamp = FIRST + index * STEP
+            bag.write_image("/camera", StampedImage(stamp, image(index)))
+            bag.write_labels("/truth", StampedLabels(stamp, labels(index)))
+    (file,) = path.glob("*.db3" if storage == "sqlite3" else "*.mcap")
+    return file
+
+
+def image_channel(frames: int) -> Channel:
+    """Images as a recorder writes them, in a file made by hand."""
+    store = message_types()
+    header, time = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
+    messages = []
+    for index in range(frames):
+        stamp = FIRST + index * STEP
+        message = store.types[IMAGE_TYPE](
+            header=header(stamp=time(*divmod(stamp, 10**9)), frame_id="camera"),
+            height=48,
+            width=64,
+            encoding="rgb8",
+            is_bigendian=0,
+            step=192,
+            data=image(index).reshape(-1),
+        )
+        messages.append((stamp, bytes(store.serialize_cdr(message, IMAGE_TYPE))))
+    definition = store.generate_msgdef(IMAGE_TYPE, ros_version=2)[0].encode()
+    return Channel("/camera", IMAGE_TYPE, "ros2msg", definition, messages)
+
+
+def images_of(path: Path) -> list[NDArray[np.uint8]]:
+    with BagReader(path) as bag:
+        return [frame.image for frame in bag.images(bag.image_topic())]
+
+
+FOREIGN = {
+    "protobuf": Channel(
+        "/scene", "foxglove.SceneUpdate", "protobuf", b"\n\xff\x80", [(FIRST, b"\x08\x01")],
+        "protobuf",
+    ),
+    "JSON": Channel("/log", "Log", "jsonschema", b'{"type": "object"}', [(FIRST, b"{}")], "json"),
+    "bad IDL": Channel("/odd", "odd/msg/Odd", "ros2idl", b"module odd { oh no", [(FIRST, b"")]),
+    "bad msg": Channel("/odd", "odd/msg/Odd", "ros2msg", b"what is this", [(FIRST, b"")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("profile", ["ros2", ""])
+def test_one_foreign_channel_spoils_no_other(kind: str, profile: str, tmp_path: Path) -> None:
+    path = tmp_path / "mixed.mcap"
+    write_mcap(path, [image_channel(4), FOREIGN[kind]], profile=profile)
+    for read, index in zip(images_of(path), range(4), strict=True):
+        np.testing.assert_array_equal(read, image(index))
+    (sequence,) = open_dataset(path)
+    assert len(list(sequence.samples())) == len(sequence) == 4
+
+
+def test_a_topic_whose_type_is_unreadable_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.mcap"
+    write_mcap(path, [image_channel(2), FOREIGN["bad IDL"]])
+    with BagReader(path) as bag, pytest.raises(BagError, match=r"/odd: the bag's definition of"):
+        list(bag.messages("/odd"))
+
+
+def test_without_anything_of_ros_it_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.mcap"
+    write_mcap(path, [FOREIGN["protobuf"]])
+    with pytest.raises(BagError, match="no intact channel of ROS 2"):
+        BagReader(path).__enter__()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_cut_mcap_yields_what_is_intact(share: float, as_file: bool, tmp_path: Path) -> None:
+    frames = 300  # several chunks
+    file = write_bag(tmp_path / "drive", frames)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data))])
+    path = file if as_file else tmp_path / "drive"
+    read = []
+    with BagReader(path) as bag, pytest.raises(DamagedBagError, match="`mcap recover`"):
+        read.extend(frame.image for frame in bag.images("/camera"))
+    assert 0.5 * share * frames < len(read) < frames
+    for index, shown in enumerate(read):
+        np.testing.assert_array_equal(shown, image(index))
+
+
+def test_ground_truth_of_a_cut_bag_counts_as_far_as_it_goes(tmp_path: Path) -> None:
+    file = write_bag(tmp_path / "drive", 300)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    (sequence,) = open_dataset(file, DatasetOptions(truth_topic="/truth"))
+    seen = []
+    with pytest.raises(DamagedBagError):
+        seen.extend(sequence.samples())
+    assert 50 < len(seen) < 300
+    assert all(sample.truth is not None for sample in seen[:-1])
+
+
+def test_what_is_advised_can_help(tmp_path: Path) -> None:
+    mcap, sqlite = write_bag(tmp_path / "m", 8), write_bag(tmp_path / "s", 8, storage="sqlite3")
+    for file in (mcap, sqlite):
+        file.with_name("metadata.yaml").unlink()
+        with pytest.raises(BagError, match=f"no metadata.yaml; give the file itself, {file}"):
+            BagReader(file.parent).__enter__()
+        assert len(images_of(file)) == 8
+    sqlite.write_bytes(sqlite.read_bytes()[:5000])
+    with pytest.raises(BagError) as caught:
+        images_of(sqlite)
+    assert "reindex" not in str(caught.value)
+    assert "sqlite3" in str(caught.value)
+
+
+def test_a_ros_1_bag_is_read(tmp_path: Path) -> None:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    types = store.types
+    path = tmp_path / "old.bag"
+    with Ros1Writer(path) as writer:
+        topics = {
+            name: writer.add_connection(name, IMAGE_TYPE, typestore=store)
+            for name in ("/camera", "/truth")
+        }
+        for index in range(3):
+            stamp = FIRST + index * STEP
+            time = types["builtin_interfaces/msg/Time"](*divmod(stamp, 10**9))
+            header = types["std_msgs/msg/Header"](seq=index, stamp=time, frame_id="camera")
+            shown = labels(index).astype(np.uint8)
+            for name, encoding, values in (
+                ("/camera", "rgb8", image(index)),
+                ("/truth", "mono8", shown),
+            ):
+                message = types[IMAGE_TYPE](
+                    header=header,
+                    height=48,
+                    width=64,
+                    encoding=encoding,
+                    is_bigendian=0,
+                    step=values.nbytes // 48,
+                    data=values.reshape(-1),
+                )
+                data = store.serialize_ros1(message, IMAGE_TYPE)
+                writer.write(topics[name], stamp, bytes(data))
+    (sequence,) = open_dataset(path, DatasetOptions(truth_topic="/truth"))
+    samples = list(sequence.samples())
+    assert [sample.stamp for sample in samples] == [FIRST + index * STEP for index in range(3)]
+    for index, sample in enumerate(samples):
+        np.testing.assert_array_equal(sample.image, image(index))
+        np.testing.assert_array_equal(sample.truth, labels(index))
+    folder = tmp_path / "bags"
+    folder.mkdir()
+    shutil.copy(path, folder)
+    assert [entry.name for entry in open_dataset(folder)] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("loose.mcap.zstd", r"loose\.mcap\.zstd: is a compressed file; unpack it with `zstd -d`"),
+        ("loose.db3.gz", "unpack it with `gzip -d`"),
+        ("notes.txt", "a file is read as a video .* or as a bag .*, of which this is neither"),
+    ],
+)
+def test_other_files_say_what_to_do(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(ValueError, match=said):
+        open_dataset(tmp_path / name)
+
+
+def test_a_truth_topic_that_holds_no_label_maps_is_named_frame_by_frame(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "drive") as bag:
+        for index in range(3):
+            frame = StampedImage(FIRST + index * STEP, image(index))
+            bag.write_image("/camera", frame)
+            bag.write_image("/truth", frame)
+    options = DatasetOptions(image_topic="/camera", truth_topic="/truth")
+    (sequence,) = open_dataset(tmp_path / "drive", options)
+    for sample in sequence.samples():
+        assert sample.image is not None
+        (fault,) = sample.faults
+        assert fault.startswith(f"frame {sample.stamp}: /truth: encoding 'rgb8' is not one of")

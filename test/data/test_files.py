@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files of a folder count, and videos as players show them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import cv2
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.files import image_files
+from lazyxmem_ros.data.videos import VideoFile
+from lazyxmem_ros.images.files import write_video
+
+LITTER = ("._frame1.jpg", ".hidden.png", "Thumbs.db", "desktop.ini", "notes.txt")
+LITTER_FOLDERS = ("@eaDir", ".ipynb_checkpoints", "__MACOSX")
+
+
+def save(path: Path, shade: int = 90, *, size: tuple[int, int] = (24, 16)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB" if path.suffix.lower() != ".png" else "L", size, shade).save(path)
+
+
+def strew(folder: Path) -> None:
+    """What programs leave behind unasked."""
+    for name in LITTER:
+        (folder / name).write_bytes(b"litter")
+    for name in LITTER_FOLDERS:
+        save(folder / name / "frame1.jpg")
+
+
+def test_frames_come_in_natural_order_whatever_the_case_of_their_suffix(tmp_path: Path) -> None:
+    for number, suffix in ((0, "jpg"), (1, "JPG"), (2, "Jpeg"), (10, "jpg"), (9, "PNG")):
+        save(tmp_path / f"{number}.{suffix}")
+    strew(tmp_path)
+    assert list(image_files(tmp_path)) == ["0", "1", "2", "9", "10"]
+
+
+def test_two_files_of_one_name_are_refused_unless_one_is_known(tmp_path: Path) -> None:
+    save(tmp_path / "00000.jpg")
+    save(tmp_path / "00000.png")
+    with pytest.raises(DatasetError, match=r"00000\.jpg and 00000\.png have one name"):
+        image_files(tmp_path)
+    found = image_files(tmp_path, besides=[tmp_path / "00000.png"])
+    assert found == {"00000": tmp_path / "00000.jpg"}
+
+
+def test_a_dataset_without_litter_and_with_suffixes_in_any_case(tmp_path: Path) -> None:
+    for index in range(3):
+        save(tmp_path / "walk" / "frames" / f"{index:05d}.JPG")
+        mask = Image.new("L", (24, 16), 0)
+        mask.paste(255, (4, 4, 12, 12))
+        mask_file = tmp_path / "walk" / "masks" / f"{index:05d}.PNG"
+        mask_file.parent.mkdir(exist_ok=True)
+        mask.save(mask_file)
+    strew(tmp_path / "walk" / "frames")
+    strew(tmp_path / "walk" / "masks")
+    (sequence,) = open_dataset(tmp_path / "walk")
+    samples = list(sequence.samples())
+    assert [sample.key for sample in samples] == ["00000", "00001", "00002"]
+    assert [sample.faults for sample in samples] == [[], [], []]
+    assert list(samples[0].given) == [1]
+
+
+def test_a_tree_has_no_sequences_of_litter(tmp_path: Path) -> None:
+    save(tmp_path / "JPEGImages" / "480p" / "walk" / "00000.jpg")
+    save(tmp_path / "Annotations" / "480p" / "walk" / "00000.png")
+    strew(tmp_path / "JPEGImages" / "480p")
+    assert [sequence.name for sequence in open_dataset(tmp_path)] == ["walk"]
+
+
+def test_a_first_mask_among_the_frames_is_no_frame(tmp_path: Path) -> None:
+    for index in range(2):
+        save(tmp_path / f"{index:05d}.jpg")
+    save(tmp_path / "00000.png")
+    (sequence,) = open_dataset(tmp_path, DatasetOptions(first_mask=tmp_path / "00000.png"))
+    assert [sample.key for sample in sequence.samples()] == ["00000", "00001"]
+
+
+# ---- videos
+
+
+def corner_frame(index: int) -> np.ndarray:
+    """RGB [64, 96, 3] with a bright corner and, to tell frames apart, a grey of its own."""
+    frame = np.full((64, 96, 3), 30 + 5 * index, np.uint8)
+    frame[:24, :24] = (250, 40, 40)
+    return frame
+
+
+def ffmpeg(*arguments: str) -> None:
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    command = [program, "-v", "error", "-y", *arguments]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_the_display_matrix_turns_frames_as_players_do(degrees: int, tmp_path: Path) -> None:
+    """FFmpeg itself turns them when it writes pictures."""
+    write_video(tmp_path / "plain.mp4", (corner_frame(index) for index in range(5)), rate=10)
+    rotation = ["-display_rotation", str(degrees)]
+    source = ["-i", str(tmp_path / "plain.mp4"), "-c", "copy", str(tmp_path / "turned.mp4")]
+    ffmpeg(*rotation, *source)
+    ffmpeg("-i", str(tmp_path / "turned.mp4"), str(tmp_path / "%d.png"))
+    frames = list(VideoFile.open(tmp_path / "turned.mp4"))
+    assert len(frames) == 5
+    for number, frame in enumerate(frames, start=1):
+        expected = cv2.imread(str(tmp_path / f"{number}.png"))[..., ::-1]
+        assert frame.shape == expected.shape
+        assert np.abs(frame.astype(int) - expected).mean() < 4
+
+
+def cut_video(path: Path, frames: int = 60) -> Path:
+    noise = np.random.default_rng(0)
+    pictures = (noise.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(frames))
+    write_video(path, pictures, rate=10)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(0.6 * len(data))])
+    return path
+
+
+def test_a_video_that_ends_before_its_length_says_so(tmp_path: Path) -> None:
+    video = VideoFile.open(cut_video(tmp_path / "cut.mp4"))
+    read = []
+    with pytest.raises(DatasetError, match=r"cut\.mp4: the video ends after \d+ of its 60 frames"):
+        read.extend(video)
+    assert 10 < len(read) < 58
+
+
+def test_a_video_is_a_dataset(tmp_path: Path) -> None:
+    write_video(tmp_path / "walk.MP4", (corner_frame(index) for index in range(6)), rate=10)
+    mask = np.zeros((64, 96), np.uint8)
+    mask[:24, :24] = 255
+    Image.fromarray(mask).save(tmp_path / "first.png")
+    (sequence,) = open_dataset(
+        tmp_path / "walk.MP4", DatasetOptions(first_mask=tmp_path / "first.png")
+    )
+    samples = list(sequence.samples())
+    assert (sequence.name, len(sequence), sequence.has_truth) == ("walk", 6, False)
+    assert [sorted(sample.given) for sample in samples] == [[1], [], [], [], [], []]
+    assert samples[3].stamp == 300_000_000
+    (tmp_path / "masks").mkdir()
+    for index in (0, 2, 5):
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{index:05d}.png")
+    options = DatasetOptions(masks=tmp_path / "masks")
+    (sequence,) = open_dataset(tmp_path / "walk.MP4", options)
+    assert sequence.has_truth
+    truths = [sample.truth is not None for sample in sequence.samples()]
+    assert truths == [True, False, True, False, False, True]
+    Image.fromarray(mask).save(tmp_path / "masks" / "first.png")
+    with pytest.raises(DatasetError, match=r"named by the number of their frame, .* not first"):
+        open_dataset(tmp_path / "walk.MP4", options)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the values of a mask mean, and what is refused as none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from lazyxmem_ros.data.errors import DatasetError, LabelMapError
+from lazyxmem_ros.data.label_maps import (
+    are_binary,
+    is_binary,
+    object_ids,
+    read_label_map,
+    save_label_map,
+)
+
+
+def disc(value: int = 255) -> NDArray[np.uint8]:
+    mask = np.zeros((120, 160), np.uint8)
+    cv2.circle(mask, (80, 60), 30, value, -1)
+    return mask
+
+
+def cut_out(mode: str) -> Image.Image:
+    """A photograph whose surroundings are transparent."""
+    photo = np.random.default_rng(0).integers(20, 255, (120, 160, 3), dtype=np.uint8)
+    picture = Image.fromarray(photo).convert(mode.removesuffix("A"))
+    picture.putalpha(Image.fromarray(disc()))
+    return picture
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_the_alpha_of_a_cut_out_is_the_mask(mode: str, tmp_path: Path) -> None:
+    file = tmp_path / "cut_out.png"
+    cut_out(mode).save(file)
+    assert are_binary([file])
+    for binary in (False, True):
+        np.testing.assert_array_equal(read_label_map(file, binary=binary), disc() > 0)
+
+
+SOFT = {
+    "blurred": lambda mask: cv2.GaussianBlur(mask, (0, 0), 4),
+    "scaled": lambda mask: cv2.resize(mask[::4, ::4], (160, 120), interpolation=cv2.INTER_CUBIC),
+    "JPEG": lambda mask: cv2.imdecode(
+        cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], cv2.IMREAD_GRAYSCALE
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SOFT)
+def test_a_soft_mask_is_refused_and_as_a_binary_one_cut_in_the_middle(
+    kind: str, tmp_path: Path
+) -> None:
+    soft = SOFT[kind](disc())
+    file = tmp_path / "soft.png"
+    Image.fromarray(soft).save(file)
+    assert not are_binary([file])
+    with pytest.raises(DatasetError, match=r"soft\.png: a soft mask of \d+ greys .*--binary"):
+        read_label_map(file)
+    labels = read_label_map(file, binary=True)
+    assert set(np.unique(labels)) == {0, 1}
+    union, both = (labels | (disc() > 0)).sum(), (labels & (disc() > 0)).sum()
+    assert both / union > 0.9
+
+
+def test_a_label_map_of_many_objects_is_not_soft() -> None:
+    """Neither with ids far apart, nor with some that are seen as a few pixels only."""
+    labels = np.zeros((120, 160), np.uint8)
+    for number in range(40):
+        top, left = 20 * (number // 8), 20 * (number % 8)
+        labels[top + 2 : top + 12, left + 2 : left + 12] = 6 * (number + 1)
+    labels[119, 150:154] = (250, 251, 252, 253)
+    assert len(np.unique(object_ids(labels, binary=False))) == 45
+    indexed = cv2.GaussianBlur(disc(), (0, 0), 1)
+    assert object_ids(indexed, binary=False, indexed=True).max() > 1
+
+
+def test_more_objects_than_anybody_follows_are_refused_before_any_is_made() -> None:
+    depth = np.arange(120 * 160, dtype=np.uint16).reshape(120, 160)
+    with pytest.raises(LabelMapError, match=r"19199 different values .*up to 64 objects"):
+        object_ids(depth, binary=False)
+    assert object_ids(depth[:1, :11], binary=False, max_objects=10).max() == 10
+    with pytest.raises(LabelMapError, match="up to 9 objects"):
+        object_ids(depth[:1, :11], binary=False, max_objects=9)
+
+
+def test_black_and_white_is_told_by_its_values() -> None:
+    assert is_binary(disc())
+    assert is_binary(disc() > 0)
+    assert not is_binary(disc(7))
+    assert not is_binary(disc().astype(np.uint16))
+    assert not is_binary(np.zeros((3, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("top", "wide"), [(1, False), (254, False), (255, True), (40_000, True)])
+def test_what_is_saved_is_read_back(top: int, wide: bool, tmp_path: Path) -> None:
+    labels = np.zeros((20, 30), np.uint16)
+    labels[3:9, 3:9], labels[10:15, 10:15] = 1, top
+    file = tmp_path / "deep" / "labels.png"
+    assert save_label_map(file, labels) is wide
+    with Image.open(file) as picture:
+        assert (picture.mode == "P") is not wide
+    np.testing.assert_array_equal(read_label_map(file), labels)
+
+
+def test_a_mask_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(disc()).save(tmp_path / "mask.png")
+    with pytest.raises(DatasetError, match=r"mask\.png: .*160x120 pixels"):
+        read_label_map(tmp_path / "mask.png", max_pixels=1000)

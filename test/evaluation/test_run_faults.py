@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lazyxmem evaluate` on input with something wrong in it: the reason is said, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lazyxmem_ros.cli import main
+from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.label_maps import read_label_map
+from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
+from lazyxmem_ros.evaluation.offline import SequenceRunner
+
+MakeTree = Callable[..., Path]
+
+
+@pytest.fixture
+def evaluate(tiny_weights: Path, tmp_path: Path) -> Callable[..., int]:
+    """Runs the command on a path with a tiny network, one process and method xmem."""
+
+    def run(path: Path, *options: str) -> int:
+        command = ["evaluate", str(path), "--weights", str(tiny_weights), "--device", "cpu"]
+        command += ["--workers", "1", "--out", str(tmp_path / "out"), *options]
+        return main([*command, *([] if "--methods" in options else ["--methods", "xmem"])])
+
+    return run
+
+
+def folder_of(root: Path, masks: Callable[[np.ndarray], Image.Image], suffix: str = ".png") -> Path:
+    """Four frames, and masks of a square made by `masks` from one with 255 in it."""
+    for index in range(4):
+        image = np.random.default_rng(index).integers(0, 200, (48, 64, 3), dtype=np.uint8)
+        mask = np.zeros((48, 64), np.uint8)
+        mask[10:30, 5 + index : 25 + index] = 255
+        for name, picture, end in (
+            ("frames", Image.fromarray(image), ".jpg"),
+            ("masks", masks(mask), suffix),
+        ):
+            file = root / name / f"{index:05d}{end}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(file)
+    return root
+
+
+def in_colour(mask: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.dstack([mask, 0 * mask, mask // 2]))
+
+
+def of_half_the_size(mask: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(mask[::2, ::2]))
+
+
+@pytest.mark.parametrize(
+    ("masks", "reason"),
+    [
+        (in_colour, r"00000.png: an RGB picture is no label map"),
+        (of_half_the_size, r"frame 00000: the mask is 32x24, the image 64x48"),
+    ],
+)
+def test_nothing_to_track_says_why(
+    masks: Callable[[np.ndarray], Image.Image],
+    reason: str,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert evaluate(folder_of(tmp_path / "walk", masks)) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "walk: no frame with both an image and a mask of an object to track, because" in said
+    assert reason in said
+    assert "and 2 more such faults" in said
+
+
+def test_without_masks_it_says_how_to_give_them(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with BagWriter(tmp_path / "drive") as bag:
+        bag.write_image("/camera", StampedImage(10**9, np.zeros((48, 64, 3), np.uint8)))
+    assert evaluate(tmp_path / "drive") == 1
+    assert "--first-mask or, of a bag, --truth-topic" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("masks", "suffix", "options"),
+    [
+        (in_colour, ".png", ["--binary"]),
+        (Image.fromarray, ".PNG", []),
+        (Image.fromarray, ".TIF", []),
+    ],
+)
+def test_masks_that_can_be_read_are(
+    masks: Callable[[np.ndarray], Image.Image],
+    suffix: str,
+    options: list[str],
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert evaluate(folder_of(tmp_path / "walk", masks, suffix), *options) == 0
+    assert "frames: 4 asked for, 4 read, 4 tracked, 3 scored" in capsys.readouterr().out
+
+
+def test_faults_are_counted_by_frame(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bag whose stamps are all 0 loses every frame but the first."""
+    with BagWriter(tmp_path / "drive") as bag:
+        for index in range(10):
+            image = np.full((48, 64, 3), 10 * index, np.uint8)
+            labels = np.zeros((48, 64), np.uint16)
+            labels[10:30, 5:25] = 1
+            bag.write_image("/camera", StampedImage(0, image))
+            bag.write_labels("/truth", StampedLabels(0, labels))
+    command = ["--image-topic", "/camera", "--truth-topic", "/truth", "--methods", "xmem,lazy"]
+    assert evaluate(tmp_path / "drive", *command) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "9 fault(s) in the input were skipped" in said
+    assert "(9 times)" in said
+    assert "frames: 10 asked for, 10 read, 1 tracked, 0 scored" in said
+
+
+def test_faults_of_several_methods_are_those_of_one() -> None:
+    reports = [
+        JobReport("walk/xmem", 1, 1.0, ("a", "a", "b"), None),
+        JobReport("walk/lazy", 1, 1.0, ("a", "a", "c"), None),
+        JobReport("run/xmem", 1, 1.0, ("a",), None),
+    ]
+    counted = skipped_faults(reports)
+    assert counted == {"walk: a": 2, "walk: b": 1, "walk: c": 1, "run: a": 1}
+
+
+def test_an_internal_error_is_named_and_costs_one_run(
+    make_tree: MakeTree,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_tree("walk", 5, {index: (1,) for index in range(5)})
+    root = make_tree("run", 5, {index: (1,) for index in range(5)})
+    whole = SequenceRunner._track
+
+    def failing(self: SequenceRunner, sample: object) -> object:
+        if self._method.name == "lazy" and sample.index == 3:  # type: ignore[attr-defined]
+            raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
+        return whole(self, sample)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SequenceRunner, "_track", failing)
+    assert evaluate(root, "--methods", "xmem,lazy", "--sequences", "run,walk") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    file = tmp_path / "out" / "jobs" / "walk" / "lazy" / "traceback.txt"
+    assert "walk/lazy: internal error: RuntimeError: torch.cat(): expected" in said
+    assert "run/lazy: internal error" in said
+    assert "Traceback" in file.read_text()
+    assert "test_run_faults.py" in file.read_text()
+    frames = pd.read_parquet(tmp_path / "out" / "frames.parquet")
+    assert frames.groupby(["sequence", "method"])["index"].nunique().to_dict() == {
+        ("run", "lazy"): 3,
+        ("run", "xmem"): 5,
+        ("walk", "lazy"): 3,
+        ("walk", "xmem"): 5,
+    }
+
+
+def test_masks_with_high_ids_are_saved_with_16_bits(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def with_high_id(mask: np.ndarray) -> Image.Image:
+        return Image.fromarray((mask > 0).astype(np.uint16) * 300)
+
+    assert evaluate(folder_of(tmp_path / "walk", with_high_id), "--save-masks") == 0
+    assert capsys.readouterr().out.count("have 16 bits") == 1
+    saved = sorted((tmp_path / "out/jobs/walk/xmem/masks").iterdir())
+    assert len(saved) == 4
+    assert 300 in np.unique(read_label_map(saved[0]))

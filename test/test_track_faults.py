@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lazyxmem track` on input with something wrong in it: right, or named, counted, exit code 1."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from trees import save_tiny_weights
+
+from lazyxmem_ros.cli import main
+from lazyxmem_ros.images.files import write_video
+from lazyxmem_ros.lazy import StepResult, Track, TrackState
+from lazyxmem_ros.track import _Rows
+
+FRAMES = 12
+SIZE = (64, 96)
+
+
+def square(index: int) -> NDArray[np.bool_]:
+    mask = np.zeros(SIZE, bool)
+    mask[20:44, 20 + index : 50 + index] = True
+    return mask
+
+
+def picture(index: int) -> NDArray[np.uint8]:
+    noise = np.random.default_rng(0).integers(0, 90, (*SIZE, 3), dtype=np.uint8)
+    return np.where(square(index)[..., None], noise + 150, noise).astype(np.uint8)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A folder with `frames` and the mask of the first, `first.png`."""
+    folder = tmp_path / "clip"
+    (folder / "frames").mkdir(parents=True)
+    for index in range(FRAMES):
+        cv2.imwrite(str(folder / "frames" / f"{index}.jpg"), picture(index)[..., ::-1])
+    Image.fromarray(np.where(square(0), np.uint8(255), np.uint8(0))).save(folder / "first.png")
+    return folder
+
+
+def track(video: Path, mask: Path, out: Path, *options: str) -> int:
+    """With a network that is small and knows nothing: what it tracks is no matter here."""
+    weights = video.parent / "tiny.safetensors"
+    if not weights.is_file():
+        save_tiny_weights(video.parent)
+    command = ["track", str(video), "--mask", str(mask), "--out", str(out), "--device", "cpu"]
+    return main([*command, "--weights", str(weights), "--no-overlay", *options])
+
+
+def order(out: Path) -> list[str]:
+    with (out / "tracks.csv").open() as file:
+        return [row["frame"] for row in csv.DictReader(file)]
+
+
+def test_unpadded_names_come_in_natural_order(clip: Path, tmp_path: Path) -> None:
+    assert track(clip / "frames", clip / "first.png", tmp_path / "out") == 0
+    assert order(tmp_path / "out") == [str(index) for index in range(FRAMES)]
+
+
+def test_a_mask_among_the_frames_is_no_frame(clip: Path, tmp_path: Path) -> None:
+    shutil.copy(clip / "first.png", clip / "frames" / "0.png")
+    assert track(clip / "frames", clip / "frames" / "0.png", tmp_path / "out") == 0
+    assert order(tmp_path / "out") == [str(index) for index in range(FRAMES)]
+
+
+def test_a_frame_that_is_cut_short_is_left_out_and_named(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = clip / "frames" / "5.jpg"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert track(clip / "frames", clip / "first.png", tmp_path / "out") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 fault(s) in the input" in said
+    assert "5.jpg: the image cannot be read" in said
+    assert f"{FRAMES - 1} of {FRAMES} frames were tracked" in said
+    assert order(tmp_path / "out") == [str(index) for index in range(FRAMES) if index != 5]
+    assert track(clip / "frames", clip / "first.png", tmp_path / "strict", "--strict") == 1
+    assert "5.jpg: the image cannot be read" in " ".join(capsys.readouterr().err.split())
+    assert order(tmp_path / "strict") == [str(index) for index in range(5)]
+
+
+def test_without_the_first_frame_there_is_nothing_to_track(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clip / "frames" / "0.jpg").write_bytes(b"nothing")
+    assert track(clip / "frames", clip / "first.png", tmp_path / "out") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "0.jpg: the image cannot be read" in said
+    assert "the mask is of this first frame" in said
+
+
+def test_a_video_that_ends_early_is_named(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0)
+    frames = [noise.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(40)]
+    write_video(clip / "cut.mp4", frames, rate=10)
+    data = (clip / "cut.mp4").read_bytes()
+    (clip / "cut.mp4").write_bytes(data[: int(0.5 * len(data))])
+    assert track(clip / "cut.mp4", clip / "first.png", tmp_path / "out") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cut.mp4: the video ends after" in said
+    assert "of its 40 frames" in said
+    assert len(order(tmp_path / "out")) < 38
+
+
+def test_masks_of_an_earlier_run_go_and_those_of_others_are_refused(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert track(clip / "frames", clip / "first.png", out) == 0
+    for index in range(4, FRAMES):
+        (clip / "frames" / f"{index}.jpg").unlink()
+    # The mask may be one of the earlier run.
+    assert track(clip / "frames", out / "masks" / "0.png", out) == 0
+    assert sorted(file.stem for file in (out / "masks").iterdir()) == ["0", "1", "2", "3"]
+    other = tmp_path / "other"
+    (other / "masks").mkdir(parents=True)
+    shutil.copy(clip / "first.png", other / "masks" / "mine.png")
+    assert track(clip / "frames", clip / "first.png", other) == 1
+    assert "holds files that are not of an earlier run" in capsys.readouterr().err
+    assert (other / "masks" / "mine.png").is_file()
+
+
+def test_an_object_that_is_never_found_again_has_no_uncertainty(tmp_path: Path) -> None:
+    def result(area: int) -> StepResult:
+        track = Track(1, "", TrackState.LOST, (0, 0, 9, 9), area, 0.0, None, None)
+        return cast(StepResult, SimpleNamespace(tracks=[track]))
+
+    for areas, cells in (
+        ((500, 0, 0), ["0 of 2 later frames", "never found", "never found"]),
+        ((500, 9, 0), ["1 of 2 later frames", "0.000", "0.000"]),
+    ):
+        with _Rows(tmp_path) as rows:
+            for number, area in enumerate(areas):
+                rows.add(str(number), result(area))
+        table = rows.summary()
+        assert [next(iter(column.cells)) for column in table.columns] == ["1", *cells]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("soft", "a soft mask of"), ("colours", "RGB picture is no label map"), ("depth", "depth")],
+)
+def test_what_is_no_label_map_is_refused(
+    name: str, said: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binary = np.where(square(0), np.uint8(255), np.uint8(0))
+    picture_of = {
+        "soft": cv2.GaussianBlur(binary, (0, 0), 3),
+        "colours": np.dstack([binary, binary // 2, 0 * binary]),
+        "depth": np.arange(SIZE[0] * SIZE[1], dtype=np.uint16).reshape(SIZE),
+    }[name]
+    Image.fromarray(picture_of).save(clip / "odd.png")
+    assert track(clip / "frames", clip / "odd.png", tmp_path / "out") == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert said in error
+    assert "--binary" in error
+    if name != "depth":
+        assert track(clip / "frames", clip / "odd.png", tmp_path / "out", "--binary") == 0
+        with (tmp_path / "out" / "tracks.csv").open() as file:
+            assert {row["id"] for row in csv.DictReader(file)} == {"1"}
