@@ -122,18 +122,17 @@ _YUV_TO_RGB = np.array(
 def check_raw(message: RawImage, max_pixels: int) -> None:
     """Raise ImageError where the fields contradict each other or name no image that is read."""
     encoding = message.encoding
-    check_size(message.width, message.height, max_pixels)
-    if encoding in DIRECT:
-        _check_rows(message, DIRECT[encoding][0])
-    elif encoding in PACKED:
-        _check_rows(message, PACKED[encoding].pixel_bytes)
-    elif encoding in PLANAR:
-        _luma_step(message)
-    else:
+    if encoding not in ENCODINGS:
         raise ImageError(
             f"encoding {encoding!r} is not a colour or grey image that is read; "
             f"known are {', '.join(ENCODINGS)}"
         )
+    check_size(message.width, message.height, max_pixels)
+    if encoding in PLANAR:
+        _luma_step(message)
+    else:
+        direct = encoding in DIRECT
+        _check_rows(message, DIRECT[encoding][0] if direct else PACKED[encoding].pixel_bytes)
 
 
 def read_raw(message: RawImage, max_pixels: int) -> Pixels:
