@@ -295,3 +295,13 @@ def test_every_ros_package_is_declared() -> None:
     names = {name.split(".")[0] for path in files for name in imports(path) if within(name, *ROS)}
     missing = names - {"lazyxmem_ros"} - declared
     assert not missing, f"imported, but not in package.xml: {', '.join(sorted(missing))}"
+
+
+def test_what_robustness_names_is_tested() -> None:
+    text = (ROOT / "docs" / "robustness.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)`: `(test_\w+)`", text)
+    assert named
+    missing = [
+        name for file, name in named if f"def {name}(" not in (ROOT / "test" / file).read_text()
+    ]
+    assert not missing, f"docs/robustness.md names tests that are not there: {missing}"
