@@ -37,3 +37,8 @@ class RosTime(Protocol):
 def stamp_of(time: RosTime) -> int:
     """A ROS time as nanoseconds since the epoch."""
     return int(time.sec) * SECOND + int(time.nanosec)
+
+
+def by_width(shape: tuple[int, ...]) -> str:
+    """The shape of an array as people give sizes: width x height, then what else it has."""
+    return "x".join(str(length) for length in (*shape[1::-1], *shape[2:]))

@@ -38,7 +38,7 @@ def image_files(folder: Path, *, besides: Iterable[Path] = ()) -> dict[str, Path
     others = {path.resolve() for path in besides}
     found: dict[str, Path] = {}
     for path in children(folder):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.resolve() in others:
+        if path.suffix.lower() not in IMAGE_SUFFIXES or (others and path.resolve() in others):
             continue
         if path.stem in found:
             raise DatasetError(

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import by_width
 from lazyxmem_ros.correction.base import BoolMask, surroundings
 from lazyxmem_ros.evaluation.errors import MetricError
 
@@ -200,7 +201,8 @@ def _as_masks(
 ) -> tuple[BoolMask, BoolMask]:
     if prediction.shape != truth.shape or prediction.ndim != 2:
         raise MetricError(
-            f"masks must be [H, W] and of one size, got {prediction.shape} and {truth.shape}"
+            f"masks must be [H, W] and of one size, got {by_width(prediction.shape)} and "
+            f"{by_width(truth.shape)}"
         )
     return prediction.astype(bool, copy=False), truth.astype(bool, copy=False)
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.basics import SECOND, by_width
 from lazyxmem_ros.correction.base import Prompt, box_of_mask, discs
 from lazyxmem_ros.evaluation.errors import MetricError
 
@@ -125,7 +125,7 @@ class SimulatedOperator:
         if ground_truth.shape != prediction.shape or ground_truth.ndim != 2:
             raise MetricError(
                 "ground truth and prediction must be [H, W] and of one size, got "
-                f"{ground_truth.shape} and {prediction.shape}"
+                f"{by_width(ground_truth.shape)} and {by_width(prediction.shape)}"
             )
         true = ground_truth.astype(bool)
         predicted = prediction.astype(bool)

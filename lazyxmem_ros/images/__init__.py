@@ -5,8 +5,9 @@ There is one reader. The nodes, bags, image files and `~/overlay` all go through
 same bytes give the same pixels everywhere.
 """
 
-from lazyxmem_ros.images.messages import ENCODINGS, check_image, label_values, read_image
+from lazyxmem_ros.images.messages import check_image, label_values, read_image
 from lazyxmem_ros.images.pixels import MAX_PIXELS, ChannelOrder, ImageError, Pixels
+from lazyxmem_ros.images.raw import ENCODINGS
 
 __all__ = [
     "ENCODINGS",

@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.images.compressed import check_compressed, decode
 from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, Pixels
-from lazyxmem_ros.images.raw import ENCODINGS, check_raw, raw_label_values, read_raw
-
-__all__ = ["ENCODINGS", "check_image", "label_values", "read_image"]
+from lazyxmem_ros.images.raw import check_raw, raw_label_values, read_raw
 
 
 def read_image(message: Any, *, max_pixels: int = MAX_PIXELS) -> Pixels:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.basics import MAX_OBJECT_ID
+from lazyxmem_ros.basics import MAX_OBJECT_ID, by_width
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.corrections import CorrectionDesk, add_to_past
 from lazyxmem_ros.lazy.history import FrameRecord, History
@@ -20,7 +20,6 @@ from lazyxmem_ros.lazy.snapshot import Snapshot, describe
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState
 from lazyxmem_ros.lazy.types import Correction, Outcome, Request, StampError, StepResult
 from lazyxmem_ros.xmem import FrameError, MaskError, UnknownObjectError, XMemTracker
-from lazyxmem_ros.xmem.inputs import by_width
 
 
 class LazyTracker:

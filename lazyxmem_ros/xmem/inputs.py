@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lazyxmem_ros.basics import MAX_OBJECT_ID, BoolMask
+from lazyxmem_ros.basics import MAX_OBJECT_ID, BoolMask, by_width
 from lazyxmem_ros.xmem.errors import FrameError, MaskError
 from lazyxmem_ros.xmem.network import IMAGE_MEAN, IMAGE_STD, STRIDE
 
@@ -95,11 +95,6 @@ def image_size(image: NDArray[np.uint8]) -> Size:
     if not height or not width:
         raise FrameError(f"the image is empty: {width}x{height} pixels")
     return height, width
-
-
-def by_width(shape: tuple[int, ...]) -> str:
-    """The shape of an array as people give sizes, width x height."""
-    return "x".join(str(length) for length in (*shape[1::-1], *shape[2:]))
 
 
 def check_masks(masks: Mapping[int, BoolMask], size: Size) -> None:
