@@ -300,7 +300,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         if len(faults) > SHOWN_FAULTS:
             console.print(f"  … and {len(faults) - SHOWN_FAULTS} more")
         console.print(f"{rows.frames} of {video.frames} frames were tracked")
-    console.print(f"written to [bold]{escape(str(arguments.out))}[/]")
+    console.print(f"written to [bold]{escape(str(arguments.out))}[/]", soft_wrap=True)
     return EXIT_FAULTS if faults else 0
 
 
