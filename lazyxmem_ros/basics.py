@@ -26,6 +26,18 @@ MAX_OBJECT_ID = 65_535
 SECOND = 1_000_000_000
 """One second in nanoseconds, the unit of stamps."""
 
+MAX_SECONDS = 2**31 - 1
+"""Of builtin_interfaces/Time, whose `sec` is an int32: 19 January 2038."""
+
+MAX_STAMP = MAX_SECONDS * SECOND + SECOND - 1
+"""The last stamp that a message can hold."""
+
+
+class StampRangeError(ValueError):
+    """A stamp that is no time, or that a message cannot hold; the text says which and why."""
+
+    kind = "stamp"
+
 
 class RosTime(Protocol):
     """A builtin_interfaces/Time, of rclpy or of rosbags."""
@@ -35,8 +47,39 @@ class RosTime(Protocol):
 
 
 def stamp_of(time: RosTime) -> int:
-    """A ROS time as nanoseconds since the epoch."""
-    return int(time.sec) * SECOND + int(time.nanosec)
+    """A ROS time as nanoseconds since the epoch, 0 .. MAX_STAMP; raises StampRangeError."""
+    return stamp_from(time.sec, time.nanosec)
+
+
+def stamp_from(sec: int, nanosec: int) -> int:
+    """The fields of a ROS time as nanoseconds since the epoch, 0 .. MAX_STAMP.
+
+    Raises StampRangeError for a time before 1970, one after 2038, and for nanoseconds that make a
+    second or more.
+    """
+    if not 0 <= nanosec < SECOND:
+        raise StampRangeError(
+            f"the stamp has {nanosec} nanoseconds; they must be less than a second "
+            f"(0 .. {SECOND - 1})"
+        )
+    if not 0 <= sec <= MAX_SECONDS:
+        raise StampRangeError(
+            f"the stamp has {sec} seconds; they must be in 0 .. {MAX_SECONDS} (1970 to 2038)"
+        )
+    return int(sec) * SECOND + int(nanosec)
+
+
+def stamp_fields(stamp: int) -> tuple[int, int]:
+    """The `sec` and `nanosec` of a ROS time for nanoseconds since the epoch.
+
+    Raises StampRangeError outside 0 .. MAX_STAMP, which a message cannot hold.
+    """
+    if not 0 <= stamp <= MAX_STAMP:
+        raise StampRangeError(
+            f"a message cannot hold the stamp {stamp} ns: it must be in 0 .. {MAX_STAMP} "
+            "(1970 to 2038)"
+        )
+    return divmod(stamp, SECOND)
 
 
 def by_width(shape: tuple[int, ...]) -> str:

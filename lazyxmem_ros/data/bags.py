@@ -25,7 +25,7 @@ from rosbags.rosbag2.errors import WriterError
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from lazyxmem_ros.basics import SECOND, stamp_of
+from lazyxmem_ros.basics import SECOND, StampRangeError, stamp_fields, stamp_of
 from lazyxmem_ros.data.bag_storage import OpenBag, explained, serialized_messages
 from lazyxmem_ros.data.errors import BagError, LabelMapError
 from lazyxmem_ros.data.label_maps import VOID, is_binary, object_ids
@@ -164,11 +164,14 @@ class BagReader:
     def images(self, topic: str) -> Iterator[StampedImage]:
         """The images of a raw or compressed topic; raises BagError for one that does not decode."""
         for number, message in enumerate(self.messages(topic)):
+            stamp, fault = stamp_and_fault(message.content)
             try:
+                if fault:
+                    raise BagError(fault)
                 image = decode_image(message.content)
             except BagError as error:
                 raise BagError(f"{self.path}: {topic}, message {number}: {error}") from error
-            yield StampedImage(stamp_of(message.content.header.stamp), image)
+            yield StampedImage(stamp, image)
 
     def labels(self, topic: str) -> Iterator[StampedLabels]:
         """The ground truth of a topic (mono8, mono16); raises BagError for what is no label map.
@@ -184,7 +187,10 @@ class BagReader:
         """The stamp (ns) and label map uint16 [H, W] of each message, or what is wrong with it."""
         binary = None
         for message in self.messages(topic):
-            stamp = stamp_of(message.content.header.stamp)
+            stamp, fault = stamp_and_fault(message.content)
+            if fault:
+                yield stamp, fault
+                continue
             try:
                 values = label_values(message.content)
                 if binary is None and values.any():
@@ -318,12 +324,12 @@ class BagWriter:
 
     def _header(self, stamp: int, frame_id: str) -> Any:
         types = self._types.types
-        seconds, nanoseconds = divmod(stamp, SECOND)
-        if not 0 <= seconds <= np.iinfo(np.int32).max:
+        try:
+            seconds, nanoseconds = stamp_fields(stamp)
+        except StampRangeError as error:
             raise BagError(
-                f"{self.path}: a message cannot hold the stamp {stamp} ns; are some of the "
-                "recording's stamps not set?"
-            )
+                f"{self.path}: {error}; are some of the recording's stamps not set?"
+            ) from error
         time = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
         return types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
@@ -338,6 +344,15 @@ class BagWriter:
             step=values.nbytes // values.shape[0],
             data=values.view(np.uint8).reshape(-1),
         )
+
+
+def stamp_and_fault(message: Any) -> tuple[int, str]:
+    """The header stamp (ns) of a decoded message, and why that is no time, or "" where it is."""
+    time = message.header.stamp
+    try:
+        return stamp_of(time), ""
+    except StampRangeError as error:
+        return int(time.sec) * SECOND + int(time.nanosec), str(error)
 
 
 def decode_image(message: Any) -> NDArray[np.uint8]:

@@ -15,11 +15,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.basics import SECOND, stamp_of
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.bags import (
     BagReader,
     decode_image,
     pack_labels,
+    stamp_and_fault,
     unpack_labels,
 )
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
@@ -196,9 +197,11 @@ class BagSequence:
         known: set[int] = set()
         with BagReader(self.path) as bag:
             for index, message in enumerate(bag.messages(self.image_topic)):
-                stamp = stamp_of(message.content.header.stamp)
+                stamp, fault = stamp_and_fault(message.content)
                 sample = Sample(index, str(stamp), stamp)
                 try:
+                    if fault:
+                        raise BagError(fault)
                     sample.image = decode_image(message.content)
                 except BagError as error:
                     sample.faults.append(f"frame {stamp}: {error}")

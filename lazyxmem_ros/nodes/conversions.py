@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from lazyxmem_ros.basics import SECOND, BoolMask, Labels
+from lazyxmem_ros.basics import BoolMask, Labels, stamp_fields
 from lazyxmem_ros.data.errors import LabelMapError
 from lazyxmem_ros.data.label_maps import MAX_OBJECTS, is_binary, object_ids
 from lazyxmem_ros.images import MAX_PIXELS, ImageError, label_values
@@ -130,6 +130,6 @@ def read_points(points: list[Point]) -> NDArray[np.float32]:
 
 
 def time_message(stamp: int) -> Time:
-    """Nanoseconds since the epoch as a ROS time."""
-    seconds, nanoseconds = divmod(stamp, SECOND)
-    return Time(sec=seconds, nanosec=nanoseconds)
+    """Nanoseconds since the epoch as a ROS time; raises StampRangeError beyond 1970 to 2038."""
+    sec, nanosec = stamp_fields(stamp)
+    return Time(sec=sec, nanosec=nanosec)

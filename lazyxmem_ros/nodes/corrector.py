@@ -16,7 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from lazyxmem_ros import weights
-from lazyxmem_ros.basics import stamp_of
+from lazyxmem_ros.basics import StampRangeError, stamp_of
 from lazyxmem_ros.correction import (
     CORRECTOR_NAMES,
     DEFAULT_CORRECTOR,
@@ -125,7 +125,7 @@ class CorrectionNode(Node):
         self._counts.add("requests", count)
         try:
             answers = self._answers(request)
-        except (ImageError, PromptError, CorrectorError) as error:
+        except (ImageError, PromptError, CorrectorError, StampRangeError) as error:
             self._refuse(error, count)
             response.message = str(error)
             return response
@@ -203,7 +203,7 @@ class CorrectionNode(Node):
 def image_key(message: Image) -> ImageKey | None:
     """What tells one frame from another: its stamp, frame id and size.
 
-    None without a stamp: then nothing says that two images are the same.
+    None without a stamp: then nothing says that two images are the same. Raises StampRangeError.
     """
     header = message.header
     stamp = stamp_of(header.stamp)

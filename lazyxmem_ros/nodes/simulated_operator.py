@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 
-from lazyxmem_ros.basics import SECOND, stamp_of
+from lazyxmem_ros.basics import SECOND, StampRangeError, stamp_of
 from lazyxmem_ros.data.bags import BagReader, pack_labels, unpack_labels
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
@@ -104,7 +104,10 @@ class SimulatedOperatorNode(Node):
 
     def _answer_to(self, request: CorrectionRequest) -> Correction:
         """What the operator does, or says where there is nothing to do."""
-        packed = self._truth.get(stamp_of(request.header.stamp))
+        try:
+            packed = self._truth.get(stamp_of(request.header.stamp))
+        except StampRangeError as error:
+            return self._nothing(request, str(error))
         if packed is None:
             return self._nothing(request, "the frame is not annotated")
         truth, prediction = unpack_labels(packed), read_mask(request.mask)

@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bags import (
+    BagReader,
+    BagWriter,
+    StampedImage,
+    StampedLabels,
+    message_types,
+)
 from lazyxmem_ros.data.errors import BagError
 
 FIRST_STAMP = 1_700_000_000_123_456_789
@@ -139,3 +145,26 @@ def test_partial_write_stays_readable(tmp_path: Path) -> None:
         interrupted()
     with BagReader(tmp_path / "bag") as bag_read:
         assert [image.stamp for image in bag_read.images("/camera")] == [FIRST_STAMP]
+
+
+def test_a_stamp_that_is_no_time_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    types = message_types().types
+    time = types["builtin_interfaces/msg/Time"](sec=5, nanosec=1_000_000_000)
+    header = types["std_msgs/msg/Header"](stamp=time, frame_id="camera")
+    image = types["sensor_msgs/msg/Image"](
+        header=header,
+        height=1,
+        width=1,
+        encoding="mono8",
+        is_bigendian=0,
+        step=1,
+        data=np.ones(1, np.uint8),
+    )
+    with BagWriter(path) as bag:
+        bag.write("/image", image, 1)
+    with BagReader(path) as bag:
+        with pytest.raises(BagError, match="message 0: the stamp has 1000000000 nanoseconds"):
+            list(bag.images("/image"))
+        [(_, fault)] = bag.labels_or_faults("/image")
+    assert "the stamp has" in str(fault)

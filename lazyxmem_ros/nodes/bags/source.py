@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.basics import stamp_fields, stamp_from
 from lazyxmem_ros.data.bag_storage import OpenBag, serialized_messages
 from lazyxmem_ros.data.errors import BagError
 
@@ -123,17 +123,21 @@ def _is_transient_local(connection: Any) -> bool:
 
 
 def header_stamp(data: bytes) -> int:
-    """The stamp, in nanoseconds, of a serialized message that begins with a std_msgs/Header."""
-    seconds, nanoseconds = struct.unpack_from(_stamp_format(data), data, _CDR_PREFIX_BYTES)
-    return int(seconds) * SECOND + int(nanoseconds)
+    """The stamp (ns) of a serialized message that begins with a std_msgs/Header or a Time.
+
+    Raises StampRangeError where it is none, and BagError for a message that is too short.
+    """
+    return stamp_from(*struct.unpack_from(_stamp_format(data), data, _CDR_PREFIX_BYTES))
 
 
 def with_header_stamp(data: bytes, stamp: int) -> bytes:
-    """The same serialized message with another stamp (nanoseconds) in its leading Header."""
+    """The same serialized message with another stamp (ns) in its leading Header or Time.
+
+    Raises StampRangeError for a stamp that a message cannot hold.
+    """
     layout = _stamp_format(data)
-    seconds, nanoseconds = divmod(stamp, SECOND)
     end = _CDR_PREFIX_BYTES + struct.calcsize(layout)
-    return data[:_CDR_PREFIX_BYTES] + struct.pack(layout, seconds, nanoseconds) + data[end:]
+    return data[:_CDR_PREFIX_BYTES] + struct.pack(layout, *stamp_fields(stamp)) + data[end:]
 
 
 def _stamp_format(data: bytes) -> str:

@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import SECOND, BoolMask, stamp_of
+from lazyxmem_ros.basics import SECOND, BoolMask, StampRangeError, stamp_of
 from lazyxmem_ros.correction.base import Prompt, PromptError, objection
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import Correction, LazyTracker, Outcome, Request, Source
@@ -93,7 +93,14 @@ class Corrections:
         """Takes a person's answer: a mask as it is, clicks and boxes by way of the service."""
         self._outputs.count("operator received")
         header, object_id = message.header, message.id
-        stamp = stamp_of(header.stamp)
+        try:
+            stamp = stamp_of(header.stamp)
+        except StampRangeError as error:
+            self._outputs.refuse(self._outputs.correction_topic, error.kind, str(error))
+            self._outputs.publish_corrected(
+                header, object_id, None, source=Source.OPERATOR, applied=False, reason=str(error)
+            )
+            return
         request = self._lazy.request(stamp, object_id)
         try:
             seen = self._mask_seen(stamp, object_id, request)

@@ -12,7 +12,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
-from lazyxmem_ros.basics import stamp_of
+from lazyxmem_ros.basics import StampRangeError, stamp_of
 from lazyxmem_ros.images import ImageError, check_image
 from lazyxmem_ros.nodes.diagnostics import Rate
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
@@ -99,10 +99,13 @@ class ImageInput:
         self.rate.add()
         try:
             check_image(message)
+            stamp = stamp_of(message.header.stamp)
         except ImageError as error:
             self._outputs.refuse(topic, "image", str(error))
             return
-        stamp = stamp_of(message.header.stamp)
+        except StampRangeError as error:
+            self._outputs.refuse(topic, error.kind, str(error))
+            return
         if not self._take_stamp(topic, stamp):
             return
         frame = ReceivedFrame(stamp, topic, message, received_at)

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import BoolMask, stamp_of
+from lazyxmem_ros.basics import BoolMask, StampRangeError, stamp_of
 from lazyxmem_ros.correction.base import Prompt, PromptError, validate_prompt
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.nodes.conversions import read_object_masks, time_message
@@ -79,14 +79,18 @@ class ObjectInput:
     def _on_init_mask(self, message: Image) -> None:
         self._outputs.count("init masks received")
         try:
+            stamp = stamp_of(message.header.stamp)
             masks = read_object_masks(message)
+        except StampRangeError as error:
+            self._outputs.refuse(self._init_topic, error.kind, str(error))
+            return
         except ImageError as error:
             self._outputs.refuse(self._init_topic, "image", str(error))
             return
         if not self._images.is_open:
             self._outputs.refuse(self._init_topic, "inactive", "the node is not active")
             return
-        given = GivenMasks(stamp_of(message.header.stamp), masks, topic=self._init_topic)
+        given = GivenMasks(stamp, masks, topic=self._init_topic)
         future = self._worker.submit(lambda: self._session.give_masks(given))
         future.add_done_callback(self._after_init_mask)
 

@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import BoolMask
+from lazyxmem_ros.basics import MAX_STAMP, BoolMask
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.images.drawing import overlay
 from lazyxmem_ros.nodes.conversions import (
@@ -164,7 +164,7 @@ class TrackerOutputs:
                 uncertainty_rate=_or_nan(request.uncertainty_rate),
                 image=image_message(request.image, "rgb8", header),
                 mask=mask_message(request.mask, header),
-                deadline=time_message(request.deadline or NO_DEADLINE),
+                deadline=time_message(min(request.deadline or NO_DEADLINE, MAX_STAMP)),
             )
         )
 

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker node over DDS: which stamps it takes, and which clocks it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from node_graph import NodeProcess, Probe, header, scene, scene_message, wait_for
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from tracker_harness import click, with_fields
+
+from lazyxmem_ros.msg import Correction, NewObject
+from lazyxmem_ros.nodes.conversions import labels_message
+from lazyxmem_ros.srv import AddObjects, ListObjects
+
+Start = Callable[..., NodeProcess]
+NO_TIMES = [Time(sec=2**31 - 1, nanosec=2**32 - 1), Time(sec=-5), Time(sec=1, nanosec=10**9)]
+
+
+@pytest.fixture(params=["0", "1"])
+def checking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without the checks of fields, which are the rule on Humble."""
+    monkeypatch.setenv("ROS_PYTHON_CHECK_FIELDS", request.param)
+
+
+def test_stamps_that_are_no_time_are_refused_on_every_way_in(
+    checking: None, weights: Path, probe: Probe, start: Start
+) -> None:
+    name = "/stamps/lazyxmem_tracker"
+    values = {"weights": weights, "device": "cpu", "image_reliability": "reliable"}
+    tracker = start("tracker", values, "-r", "__ns:=/stamps")
+    probe.listen(Image, f"{name}/mask")
+    probe.listen(Correction, f"{name}/corrected")
+    probe.publish("/stamps/image", scene_message(0))
+    wait_for(lambda: probe.messages(f"{name}/mask"), "the first mask")
+    labels = labels_message(scene(0)[1].astype(np.uint16), header(0))
+    probe.publish(f"{name}/init_mask", labels)
+    wait_for(lambda: np.any(probe.messages(f"{name}/mask")[-1].data), "the object")
+    for number, stamp in enumerate(NO_TIMES):
+        odd = Header(stamp=stamp, frame_id="camera")
+        probe.publish("/stamps/image", with_fields(scene_message(1), header=odd))
+        probe.publish(f"{name}/init_mask", with_fields(labels, header=odd))
+        correction = Correction(header=odd, id=1, positive=[click(0)])
+        probe.publish(f"{name}/operator_correction", correction)
+        wait_for(lambda n=number: len(probe.messages(f"{name}/corrected")) > n, "the refusal")
+        refused = probe.messages(f"{name}/corrected")[-1]
+        assert not refused.applied
+        assert "the stamp has" in refused.message
+        request = AddObjects.Request(header=odd, objects=[NewObject(positive=[click(0)])])
+        answer: Any = probe.call(AddObjects, f"{name}/add_objects", request)
+        assert not answer.success
+        assert "the stamp has" in answer.message
+    listed = probe.call(ListObjects, f"{name}/list_objects", ListObjects.Request())
+    assert [track.id for track in listed.objects] == [1]
+    assert "image: refused: the stamp has" in tracker.log
+    assert "init_mask: refused: the stamp has" in tracker.log
+    assert "Traceback" not in tracker.log
+    assert tracker.stop() == 0
