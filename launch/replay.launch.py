@@ -70,6 +70,12 @@ ARGUMENTS = [
         description="Whether to begin again at the bag's end.",
     ),
     DeclareLaunchArgument(
+        "skip_gaps",
+        default_value="0.0",
+        description="Seconds: a longer time of the recording without a message is cut to this; "
+        "0 = none is.",
+    ),
+    DeclareLaunchArgument(
         "clock",
         default_value="false",
         choices=["true", "false"],
@@ -110,6 +116,7 @@ def _replay(context: LaunchContext) -> list[Node]:
                     "topics": [images, masks] if masks else [images],
                     "rate": parameter("rate", float),
                     "start_offset": parameter("start_offset", float),
+                    "skip_gaps": parameter("skip_gaps", float),
                     "loop": parameter("loop", bool),
                     "clock": parameter("clock", bool),
                     "wait_for_subscribers": int(tracking),

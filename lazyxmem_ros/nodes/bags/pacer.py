@@ -29,6 +29,11 @@ class Pacer:
         elapsed = (time.monotonic() - self._began) * self._rate
         return self._start + round(elapsed * SECOND)
 
+    def skip(self, recorded: int) -> None:
+        """Leave out `recorded` nanoseconds of the recording: what follows is due sooner."""
+        if self._rate:
+            self._began -= recorded / SECOND / self._rate
+
     def postpone(self, seconds: float) -> None:
         """Take `seconds` of waiting out of the count, so that no burst follows."""
         self._began += seconds

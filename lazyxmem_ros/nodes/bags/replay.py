@@ -7,6 +7,7 @@ Messages go out as they were recorded, byte for byte. Topics are renamed the usu
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import threading
@@ -14,23 +15,18 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import Image
 
-from lazyxmem_ros.basics import SECOND, stamp_of
+from lazyxmem_ros.basics import MAX_SECONDS, SECOND, StampRangeError
 from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.nodes.bags.lockstep import Lockstep
 from lazyxmem_ros.nodes.bags.pacer import Pacer
-from lazyxmem_ros.nodes.bags.source import (
-    BagSource,
-    BagTopic,
-    SerializedMessage,
-    header_stamp,
-    with_header_stamp,
-)
+from lazyxmem_ros.nodes.bags.rounds import Rounds
+from lazyxmem_ros.nodes.bags.source import BagSource, BagTopic, header_stamp
 from lazyxmem_ros.nodes.conversions import time_message
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
@@ -41,6 +37,13 @@ CLOCK_PERIOD_S = 0.01
 POLL_PERIOD_S = 0.02
 FLUSH_TIMEOUT_S = 2.0
 SETTLE_S = 0.5
+LONG_PAUSE_S = 5.0
+"""Of steady time: what is waited for longer than this is said."""
+MAX_SLEEP_S = 60.0
+"""Python cannot sleep for centuries, which a recording with odd times may ask for."""
+CLOCK_TOPIC = "/clock"
+STAMPED_TYPES = ("std_msgs/Header", "builtin_interfaces/Time")
+"""Of a message's first field, where that is a stamp or begins with one."""
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 PARAMETERS = (
@@ -61,7 +64,7 @@ PARAMETERS = (
     ParameterSpec(
         "start_offset",
         0.0,
-        "Seconds to leave out at the beginning.",
+        "Seconds to leave out at the beginning, from the first message of the played topics on.",
         bounds=(0.0, float("inf")),
         changes=Changes.NEVER,
     ),
@@ -81,7 +84,15 @@ PARAMETERS = (
     ParameterSpec(
         "clock",
         False,
-        "Publish /clock with the recording's time, for nodes with use_sim_time.",
+        "Publish /clock with the recording's time, for nodes with use_sim_time; a recorded /clock "
+        "is left out then.",
+        changes=Changes.NEVER,
+    ),
+    ParameterSpec(
+        "skip_gaps",
+        0.0,
+        "Seconds of the recording: a longer time without a message is cut to this; 0 = none is.",
+        bounds=(0.0, float("inf")),
         changes=Changes.NEVER,
     ),
     ParameterSpec(
@@ -148,29 +159,24 @@ class ReplayNode(Node):
             self._bag = BagSource(self._settings["bag"], self._settings["topics"])
         except BagError as error:
             raise NodeStartError(str(error)) from error
-        self._publishers_by_topic = self._make_publishers()
-        self._paced_topic = self._find_paced_topic()
-        self._stopping = threading.Event()
-        self._mask_seen = threading.Condition()
-        self._seen_stamp, self._seen_object = -1, False
-        if self._settings["lockstep_topic"]:
-            self.create_subscription(
-                Image, self._settings["lockstep_topic"], self._on_mask, QUEUE_DEPTH
-            )
         self._clock_publisher = (
-            self.create_publisher(ClockMessage, "/clock", QUEUE_DEPTH)
+            self.create_publisher(ClockMessage, CLOCK_TOPIC, QUEUE_DEPTH)
             if self._settings["clock"]
             else None
         )
-        self.missed_masks = 0
+        self._clock_time = 0
+        self._publishers_by_topic = self._make_publishers()
+        self._paced_topic = self._find_paced_topic()
+        self._stopping = threading.Event()
+        self._lockstep = self._make_lockstep()
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop playing and close the bag."""
         self._stopping.set()
-        with self._mask_seen:
-            self._mask_seen.notify_all()
+        if self._lockstep is not None:
+            self._lockstep.end()
         self._thread.join()
         self._bag.__exit__(None, None, None)
 
@@ -179,6 +185,12 @@ class ReplayNode(Node):
     def _make_publishers(self) -> dict[str, Publisher[Any]]:
         publishers = {}
         for topic in self._bag.topics:
+            if self._clock_publisher is not None and topic.name == CLOCK_TOPIC:
+                self.get_logger().info(
+                    f"the recorded {CLOCK_TOPIC} is left out: with `clock` the times of recording "
+                    "are published there"
+                )
+                continue
             message_type = find_message_type(topic.type_name)
             if message_type is None:
                 if topic.name in self._settings["topics"]:
@@ -189,9 +201,15 @@ class ReplayNode(Node):
                     f"{topic.name} is left out: its type {topic.type_name} is not installed"
                 )
                 continue
-            publishers[topic.name] = self.create_publisher(
-                message_type, topic.name, _quality_of_service(topic)
-            )
+            try:
+                publishers[topic.name] = self.create_publisher(
+                    message_type, topic.name, _quality_of_service(topic)
+                )
+            except InvalidTopicNameException as error:
+                raise NodeStartError(
+                    f"topic {topic.name!r} cannot be published under this name: {error}; choose "
+                    "others by `topics`, or rename it by -r OLD:=NEW"
+                ) from error
         if not publishers:
             raise NodeStartError(f"bag {self._bag.path} has no topic that can be played")
         return publishers
@@ -217,6 +235,17 @@ class ReplayNode(Node):
             raise NodeStartError("lockstep needs an image topic, and none is played")
         return wanted or images[0]
 
+    def _make_lockstep(self) -> Lockstep | None:
+        topic = self._settings["lockstep_topic"]
+        if not topic:
+            return None
+        return Lockstep(
+            self,
+            topic,
+            timeout=self._settings["lockstep_timeout"],
+            first_shows_object=self._settings["lockstep_wait_for_object"],
+        )
+
     # ---- the player's thread
 
     def _run(self) -> None:
@@ -224,7 +253,7 @@ class ReplayNode(Node):
             try:
                 self._wait_for_subscribers()
                 self._play()
-            except BagError as error:
+            except (BagError, StampRangeError) as error:
                 self.get_logger().error(str(error))
                 self.exit_code = 1
             self._flush()
@@ -242,7 +271,8 @@ class ReplayNode(Node):
     def _wait_for_subscribers(self) -> None:
         wanted = self._settings["wait_for_subscribers"]
         timeout = self._settings["wait_timeout"] or float("inf")
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
+        said = False
         while True:
             short = [
                 f"{publisher.topic_name} ({publisher.get_subscription_count()} of {wanted})"
@@ -254,38 +284,50 @@ class ReplayNode(Node):
                     # Being matched here does not yet mean being matched there.
                     self._pause(SETTLE_S)
                 return
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if waited > timeout:
                 raise BagError(f"no subscribers after {timeout:g} s on {', '.join(short)}")
+            if waited > LONG_PAUSE_S and not said:
+                said = True
+                self.get_logger().info(f"waiting for subscribers on {', '.join(short)}")
             self._pause(POLL_PERIOD_S)
 
     def _play(self) -> None:
-        offset = round(self._settings["start_offset"] * SECOND)
-        length = round(self._settings["duration"] * SECOND)
-        start = self._bag.start + offset
+        first = self._first_moment()
+        offset, length = self._nanoseconds("start_offset"), self._nanoseconds("duration")
+        start = first + offset
         stop = min(self._bag.end, start + length) if length else self._bag.end
         if start > stop:
-            seconds = (self._bag.end - self._bag.start) / SECOND
+            seconds = (self._bag.end - first) / SECOND
             raise BagError(
                 f"start_offset {self._settings['start_offset']:g} s lies beyond the bag's "
                 f"{seconds:.3f} s"
             )
-        self._held_first = False
-        shift, played = 0, 0
-        self._pacer = Pacer(self._settings["rate"], start)
+        beat = next(iter(self._image_topics() or self._publishers_by_topic))
+        rounds = Rounds(beat, self._is_stamped)
+        played = 0
+        self._pacer, self._last_due = Pacer(self._settings["rate"], start), start
         while True:
-            count, period = self._play_once(start, stop, shift)
+            count = self._play_once(start, stop, rounds)
             played += count
             if not self._settings["loop"] or count == 0:
                 break
-            shift += period
-        missed = f", {self.missed_masks} masks did not come in time" if self.missed_masks else ""
-        self.get_logger().info(f"played {played} messages{missed}")
+            rounds.next(stop - start)
+        missed = 0 if self._lockstep is None else self._lockstep.missed
+        late = f", {missed} masks did not come in time" if missed else ""
+        self.get_logger().info(f"played {played} messages{late}")
 
-    def _play_once(self, start: int, stop: int, shift: int) -> tuple[int, int]:
-        """One round, stamps shifted by `shift` ns; returns messages and the round's ns."""
-        count, times = 0, []
-        beat = next(iter(self._image_topics() or self._publishers_by_topic))
-        awaited: tuple[int, int] | None = None  # an image's time and its stamp
+    def _first_moment(self) -> int:
+        """When the first of the messages that are played was recorded, ns; the bag's may not be."""
+        for message in self._bag.messages(self._bag.start, self._bag.end):
+            if message.topic in self._publishers_by_topic:
+                return message.recorded_at
+        return self._bag.start
+
+    def _play_once(self, start: int, stop: int, rounds: Rounds) -> int:
+        """One round; returns how many messages were played."""
+        count = 0
+        awaited: tuple[int, bytes] | None = None  # an image and when it was recorded
         for message in self._bag.messages(start, stop):
             publisher = self._publishers_by_topic.get(message.topic)
             if publisher is None:
@@ -294,24 +336,43 @@ class ReplayNode(Node):
             if awaited is not None and message.recorded_at > awaited[0]:
                 self._wait_for_mask(awaited[1])
                 awaited = None
-            self._wait_until(message.recorded_at + shift)
-            data = self._shifted(message, shift)
+            due = rounds.due(message)
+            self._cut_gap(due)
+            self._wait_until(due)
+            data = rounds.shifted(message)
             publisher.publish(data)
             count += 1
-            if message.topic == beat:
-                times.append(message.recorded_at)
             if message.topic == self._paced_topic:
-                awaited = (message.recorded_at, header_stamp(data))
+                awaited = (message.recorded_at, data)
         if awaited is not None:
             self._wait_for_mask(awaited[1])
-        # The pause between rounds is that between two images, so that the rate stays what it was.
-        usual = int(np.median(np.diff(times))) if len(times) > 1 else SECOND // 30
-        return count, stop - start + usual
+        return count
 
-    def _shifted(self, message: SerializedMessage, shift: int) -> bytes:
-        if not shift or not _begins_with_header(self._publishers_by_topic[message.topic].msg_type):
-            return message.data
-        return with_header_stamp(message.data, header_stamp(message.data) + shift)
+    def _nanoseconds(self, name: str) -> int:
+        """A parameter that is a number of seconds, which may be infinite."""
+        return round(min(self._settings[name], MAX_SECONDS) * SECOND)
+
+    def _is_stamped(self, topic: str) -> bool:
+        fields = self._publishers_by_topic[topic].msg_type.get_fields_and_field_types()
+        return next(iter(fields.values()), "") in STAMPED_TYPES
+
+    def _cut_gap(self, due: int) -> None:
+        """Leave out what `skip_gaps` says of the time since the last message, or say that it is
+        long.
+        """
+        gap, self._last_due = due - self._last_due, due
+        longest = self._nanoseconds("skip_gaps")
+        seconds = gap / SECOND
+        if longest and gap > longest:
+            self._pacer.skip(gap - longest)
+            self.get_logger().info(
+                f"{seconds:.1f} s without a message are cut to {self._settings['skip_gaps']:g} s"
+            )
+        elif (remaining := self._pacer.remaining(due)) > LONG_PAUSE_S:
+            self.get_logger().info(
+                f"{seconds:.1f} s without a message: the next one comes in {remaining:.1f} s; "
+                "skip_gaps cuts such pauses"
+            )
 
     def _wait_until(self, moment: int) -> None:
         """Until the recording's time `moment` (ns) has come; /clock is published on the way."""
@@ -321,30 +382,18 @@ class ReplayNode(Node):
             remaining = self._pacer.remaining(moment)
             if self._clock_publisher is not None:
                 now = moment if remaining <= 0 else self._pacer.now()
-                self._clock_publisher.publish(ClockMessage(clock=time_message(now)))
+                # Postponing and rounding must not turn it back.
+                self._clock_time = max(self._clock_time, now)
+                self._clock_publisher.publish(ClockMessage(clock=time_message(self._clock_time)))
             if remaining <= 0:
                 return
-            self._pause(min(remaining, CLOCK_PERIOD_S if self._clock_publisher else remaining))
+            self._pause(min(remaining, CLOCK_PERIOD_S if self._clock_publisher else MAX_SLEEP_S))
 
-    def _wait_for_mask(self, stamp: int) -> None:
-        need_object = self._settings["lockstep_wait_for_object"] and not self._held_first
-        self._held_first = True
-        started = time.monotonic()
-
-        def seen() -> bool:
-            if self._stopping.is_set():
-                return True
-            return self._seen_stamp >= stamp and (self._seen_object or not need_object)
-
-        with self._mask_seen:
-            in_time = self._mask_seen.wait_for(seen, self._settings["lockstep_timeout"])
-        self._pacer.postpone(time.monotonic() - started)
-        if not in_time:
-            self.missed_masks += 1
-            self.get_logger().warning(
-                f"no mask of stamp {stamp} on {self._settings['lockstep_topic']} within "
-                f"{self._settings['lockstep_timeout']:g} s; going on"
-            )
+    def _wait_for_mask(self, image: bytes) -> None:
+        assert self._lockstep is not None
+        # An image whose stamp is no time gets no mask.
+        with contextlib.suppress(StampRangeError):
+            self._pacer.postpone(self._lockstep.wait(header_stamp(image)))
 
     def _pause(self, seconds: float) -> None:
         if self._stopping.wait(seconds) or not self.context.ok():
@@ -357,16 +406,6 @@ class ReplayNode(Node):
         for publisher in self._publishers_by_topic.values():
             publisher.wait_for_all_acked(Duration(seconds=FLUSH_TIMEOUT_S))
 
-    # ---- the executor's thread
-
-    def _on_mask(self, message: Image) -> None:
-        stamp = stamp_of(message.header.stamp)
-        shows_object = bool(np.frombuffer(message.data, np.uint8).any())
-        with self._mask_seen:
-            if stamp >= self._seen_stamp:
-                self._seen_stamp, self._seen_object = stamp, shows_object
-            self._mask_seen.notify_all()
-
 
 def find_message_type(type_name: str) -> Any | None:
     """The class of a type such as `sensor_msgs/msg/Image`, or None where it is not installed."""
@@ -375,11 +414,6 @@ def find_message_type(type_name: str) -> Any | None:
         return getattr(importlib.import_module(f"{package}.msg"), name, None)
     except ImportError:
         return None
-
-
-def _begins_with_header(message_type: Any) -> bool:
-    fields = message_type.get_fields_and_field_types()
-    return next(iter(fields.values()), "") == "std_msgs/Header"
 
 
 def _quality_of_service(topic: BagTopic) -> QoSProfile:

@@ -61,7 +61,8 @@ class BagSource:
             )
         self._reader = OpenBag(self.path)
         try:
-            self.topics = self._choose(topics)
+            with explained(self.path):  # metadata may hold anything
+                self.topics = self._choose(topics)
         except BagError:
             self._reader.close()
             raise
