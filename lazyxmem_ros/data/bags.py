@@ -20,13 +20,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.interfaces import Connection, MessageDefinitionFormat
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2.errors import WriterError
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from lazyxmem_ros.basics import SECOND, StampRangeError, stamp_fields, stamp_of
 from lazyxmem_ros.data.bag_storage import OpenBag, explained, serialized_messages
+from lazyxmem_ros.data.bag_writing import WRITE_ERRORS, SafeWriter
 from lazyxmem_ros.data.errors import BagError, LabelMapError
 from lazyxmem_ros.data.label_maps import VOID, is_binary, object_ids
 from lazyxmem_ros.images import ImageError, label_values, read_image
@@ -250,7 +251,9 @@ class BagWriter:
         self._types = message_types()
         self._connections: dict[str, Connection] = {}
         try:
-            self._writer = Writer(self.path, version=BAG_VERSION, storage_plugin=STORAGES[storage])
+            self._writer = SafeWriter(
+                self.path, version=BAG_VERSION, storage_plugin=STORAGES[storage]
+            )
         except WriterError as error:
             raise BagError(f"{self.path} exists already; remove it or choose another") from error
         if storage == "mcap":
@@ -271,12 +274,29 @@ class BagWriter:
         trace: TracebackType | None,
     ) -> None:
         # Closed after an error as well: what was written so far stays a readable bag.
-        self._writer.close()
+        try:
+            self._writer.close()
+        except WRITE_ERRORS as failed:
+            raise BagError(f"{self.path}: cannot be completed: {failed}") from failed
 
     def write_raw(self, topic: str, message_type: str, received: int, data: bytes) -> None:
-        """Append a serialised (CDR) message, `message_type` such as "sensor_msgs/msg/Image"."""
+        """Append a serialised (CDR) message, `message_type` such as "sensor_msgs/msg/Image".
+
+        Raises BagError where it cannot be written; the bag then holds what was committed before,
+        a second's messages less at most, and is complete once it is closed.
+        """
         self.declare(topic, message_type)
-        self._writer.write(self._connections[topic], received, data)
+        try:
+            self._writer.write(self._connections[topic], received, data)
+        except WRITE_ERRORS as failed:
+            raise BagError(f"{self.path}: cannot be written: {failed}") from failed
+
+    def commit(self) -> None:
+        """Put what has been written on the disk now. Raises BagError as `write_raw`."""
+        try:
+            self._writer.commit()
+        except WRITE_ERRORS as failed:
+            raise BagError(f"{self.path}: cannot be written: {failed}") from failed
 
     def declare(self, topic: str, message_type: str) -> None:
         """Let a topic be there even if no message of it follows."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from lazyxmem_ros.data.bag_writing import COMMIT_PERIOD_S
 from lazyxmem_ros.data.bags import STORAGES, BagWriter, message_types
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.nodes.bags.replay import find_message_type
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
+from lazyxmem_ros.nodes.timers import create_steady_timer
 
 NODE_NAME = "lazyxmem_recorder"
 QUEUE_DEPTH = 200
@@ -53,6 +55,7 @@ class RecorderNode(Node):
         Raises NodeStartError where there is nothing to record or the bag cannot be written.
         """
         super().__init__(NODE_NAME, **options)
+        self.exit_code = 0
         self._settings = Parameters(self, PARAMETERS)
         self._waiting = {self.resolve_topic_name(name) for name in self._settings["topics"]}
         if not self._settings["bag"] or not self._waiting:
@@ -66,12 +69,16 @@ class RecorderNode(Node):
             raise NodeStartError(str(error)) from error
         self._recorded: Counter[str] = Counter()
         self.create_timer(DISCOVERY_PERIOD_S, self._discover)
+        create_steady_timer(self, COMMIT_PERIOD_S, self._commit)
         if self._settings["report_period"]:
             self.create_timer(self._settings["report_period"], self._report)
 
     def close(self) -> None:
         """Complete the bag."""
-        self._bag.__exit__(None, None, None)
+        try:
+            self._bag.__exit__(None, None, None)
+        except BagError as error:
+            self._give_up(error)
 
     def _discover(self) -> None:
         """Subscribe to the topics that have found a publisher."""
@@ -110,8 +117,28 @@ class RecorderNode(Node):
             self.get_logger().info(f"recording {topic}")
 
     def _write(self, topic: str, type_name: str, data: bytes) -> None:
-        self._bag.write_raw(topic, type_name, time.time_ns(), data)
-        self._recorded[topic] += 1
+        if self._attempt(partial(self._bag.write_raw, topic, type_name, time.time_ns(), data)):
+            self._recorded[topic] += 1
+
+    def _commit(self) -> None:
+        """Messages may stop coming; what came is not left in memory."""
+        self._attempt(self._bag.commit)
+
+    def _attempt(self, write: Callable[[], None]) -> bool:
+        """Whether it could be written; the first time that it could not, the node ends."""
+        if self.exit_code:
+            return False
+        try:
+            write()
+        except BagError as error:
+            self._give_up(error)
+            self.context.try_shutdown()
+            return False
+        return True
+
+    def _give_up(self, error: BagError) -> None:
+        self.exit_code = 1
+        self.get_logger().error(f"{error}. The bag holds what was recorded before")
 
     def _report(self) -> None:
         counts = " ".join(f"{topic}={count}" for topic, count in sorted(self._recorded.items()))

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from node_graph import Probe, Spinner, parameters, scene_message, wait_for
+from node_graph import NodeProcess, Probe, Spinner, header, parameters, scene_message, wait_for
 from rosgraph_msgs.msg import Clock
 
 from lazyxmem_ros.data.bags import BagReader, message_types
+from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.nodes.bags.recorder import RecorderNode
+from lazyxmem_ros.nodes.conversions import image_message
 
 UNKNOWN, KNOWN = "/recorder_node/clock", "/recorder_node/image"
 FRAMES = 3
@@ -41,3 +47,47 @@ def test_a_type_that_bags_do_not_know_costs_its_topic_alone(
     with BagReader(tmp_path / "bag") as bag:
         assert list(bag.topics) == [KNOWN]
         assert len(list(bag.messages(KNOWN))) == FRAMES
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_a_full_disk_ends_it_in_a_line_and_leaves_a_bag(
+    storage: str, small_disk: Path, probe: Probe, start: Callable[..., NodeProcess]
+) -> None:
+    topic = f"/full_disk/{storage}"
+    values = {"bag": small_disk / "bag", "topics": [topic], "storage": storage}
+    publisher = probe.node.create_publisher(type(scene_message(0)), topic, 10)
+    recorder = start("recorder", values)
+    wait_for(publisher.get_subscription_count, "the recorder")
+    noise = np.random.default_rng(0)
+    for index in range(500):
+        image = noise.integers(0, 255, (120, 160, 3), dtype=np.uint8)
+        publisher.publish(image_message(image, "rgb8", header(index)))
+        time.sleep(0.04)
+        if recorder.process.poll() is not None:
+            break
+    assert recorder.wait() == 1, recorder.log
+    assert "Traceback" not in recorder.log
+    [line] = [line for line in recorder.log.splitlines() if "cannot be written" in line]
+    assert "The bag holds what was recorded before" in line
+    with BagReader(small_disk / "bag") as bag:
+        assert bag.topics[topic].messages == len(list(bag.messages(topic))) > 0
+
+
+def test_killed_it_leaves_all_but_the_last_second(
+    tmp_path: Path, probe: Probe, start: Callable[..., NodeProcess]
+) -> None:
+    topic, path = "/killed_recorder/image", tmp_path / "bag"
+    recorder = start("recorder", {"bag": path, "topics": [topic], "storage": "sqlite3"})
+    publisher = probe.node.create_publisher(type(scene_message(0)), topic, 10)
+    wait_for(publisher.get_subscription_count, "the recorder")
+    for index in range(FRAMES):
+        publisher.publish(scene_message(index))
+
+    def recorded() -> int:
+        with contextlib.suppress(BagError), BagReader(path / "bag.db3") as bag:
+            return len(list(bag.messages(topic)))
+        return 0
+
+    wait_for(lambda: recorded() == FRAMES, "the commit")
+    recorder.kill()
+    assert recorded() == FRAMES
