@@ -88,9 +88,14 @@ def is_empty(message: Image) -> bool:
     return message.height == 0 and message.width == 0 and len(message.data) == 0
 
 
-def labels_message(labels: Labels, header: Header) -> Image:
-    """A label map uint16 [H, W] as mono8, or as mono16 where an id needs it."""
-    if labels.size and int(labels.max()) > np.iinfo(np.uint8).max:
+def labels_message(labels: Labels, header: Header, *, largest_id: int = 0) -> Image:
+    """A label map uint16 [H, W] as mono8, or as mono16 where an id of it or `largest_id` needs it.
+
+    largest_id: of all objects that are followed, so that the encoding is the same whichever of
+    them are in view.
+    """
+    shown = int(labels.max()) if labels.size else 0
+    if max(shown, largest_id) > np.iinfo(np.uint8).max:
         return image_message(labels.astype("<u2"), "mono16", header)
     return image_message(labels.astype(np.uint8), "mono8", header)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -34,6 +34,7 @@ from lazyxmem_ros.nodes.tracker.corrector_client import (
     CorrectionClient,
 )
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
+from lazyxmem_ros.nodes.tracker.detections import Detections
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.overlay import track_names
 from lazyxmem_ros.nodes.tracker.worker import Worker
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 QUEUE_DEPTH = 10
 NO_DEADLINE = 0
+MIN_REQUESTS_KEPT = 10
+"""Requests to a person that somebody who begins to listen late still gets, at least."""
 
 
 class TrackerOutputs:
@@ -71,17 +74,23 @@ class TrackerOutputs:
         self.correction_topic = node.resolve_topic_name("~/operator_correction")
         self.service_name = client.service_name
 
-        def publisher(message_type: Any, name: str) -> Any:
+        def publisher(message_type: Any, name: str, quality: QoSProfile | None = None) -> Any:
             return node.create_lifecycle_publisher(
-                message_type, f"~/{name}", QoSProfile(depth=QUEUE_DEPTH)
+                message_type, f"~/{name}", quality or QoSProfile(depth=QUEUE_DEPTH)
             )
+
+        latched = QoSProfile(
+            depth=max(MIN_REQUESTS_KEPT, setting("max_open_requests")),
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
 
         self._mask = publisher(Image, "mask")
         self._tracks = publisher(msg.TrackArray, "tracks")
         self._overlay = publisher(Image, "overlay")
         self._uncertainty = publisher(Image, "uncertainty")
-        self._request = publisher(msg.CorrectionRequest, "correction_request")
+        self._request = publisher(msg.CorrectionRequest, "correction_request", latched)
         self._corrected = publisher(msg.Correction, "corrected")
+        self._detections = Detections(node)
         self.overlays_made = 0
         self.uncertainty_maps_made = 0
 
@@ -95,8 +104,10 @@ class TrackerOutputs:
         header, labels = frame.header, frame.labels
         assert labels is not None
         tracks = [] if result is None else result.tracks
-        self._mask.publish(labels_message(labels, header))
+        largest_id = max((track.object_id for track in tracks), default=0)
+        self._mask.publish(labels_message(labels, header, largest_id=largest_id))
         self._tracks.publish(msg.TrackArray(header=header, tracks=track_messages(tracks)))
+        self._detections.publish(header, tracks)
         if self._overlay.get_subscription_count():
             self.overlays_made += 1
             names, opacity = track_names(tracks), self._setting("overlay_opacity")
@@ -206,6 +217,7 @@ class TrackerOutputs:
 
     def close(self) -> None:
         """Take the publishers off the graph."""
+        self._detections.close()
         for publisher in (
             self._mask,
             self._tracks,

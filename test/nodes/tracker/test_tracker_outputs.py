@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker node over DDS: what its topics promise to whoever listens, early or late."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from node_graph import FIRST_STAMP, header, labels_of, scene, scene_message, wait_for
+from rclpy.logging import get_logger
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Header
+from tracker_harness import NODE, Tracker, ask_the_operator
+
+from lazyxmem_ros.lazy import Track, TrackState
+from lazyxmem_ros.msg import CorrectionRequest
+from lazyxmem_ros.nodes.diagnostics import Refusals
+from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
+from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
+from lazyxmem_ros.nodes.tracker.publishers import MIN_REQUESTS_KEPT, TrackerOutputs
+from lazyxmem_ros.nodes.tracker.worker import Worker
+
+LATCHED = QoSProfile(depth=MIN_REQUESTS_KEPT, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+WIDE_ID = 300
+
+
+def test_who_begins_to_listen_late_gets_the_open_requests(tracker: Tracker) -> None:
+    asked = ask_the_operator(tracker)
+    heard: list[CorrectionRequest] = []
+    node = tracker.probe.node
+    topic = f"{NODE}/correction_request"
+    late = node.create_subscription(CorrectionRequest, topic, heard.append, LATCHED)
+    try:
+        wait_for(lambda: heard and heard[-1] == asked, "the request that is open")
+    finally:
+        node.destroy_subscription(late)
+
+
+class LifecycleNode:
+    """Keeps what is published, as a node would send it."""
+
+    def __init__(self) -> None:
+        self.published: dict[str, list[Any]] = {}
+        self.quality: dict[str, QoSProfile] = {}
+
+    def resolve_topic_name(self, name: str) -> str:
+        return name
+
+    def get_logger(self) -> Any:
+        return get_logger("stand_in")
+
+    def create_lifecycle_publisher(self, _: type, topic: str, quality: QoSProfile) -> Any:
+        kept = self.published.setdefault(topic, [])
+        self.quality[topic] = quality
+
+        class Publisher:
+            publish = staticmethod(kept.append)
+            get_subscription_count = staticmethod(lambda: 0)
+
+        return Publisher()
+
+
+def track(object_id: int, **fields: Any) -> Track:
+    values = {
+        "object_id": object_id,
+        "state": TrackState.TRACKED,
+        "box": (10, 20, 40, 30),
+        "area": 300,
+        "uncertainty": 0.1,
+        "uncertainty_rate": None,
+        "predicted_iou": 0.75,
+        "label": "",
+    }
+    return Track(**{**values, **fields})
+
+
+def test_the_masks_encoding_is_that_of_the_objects_followed() -> None:
+    """Not of those in view."""
+    node: Any = LifecycleNode()
+    outputs = TrackerOutputs(
+        node,
+        setting={"max_open_requests": 3}.__getitem__,
+        client=SimpleNamespace(service_name="correct_mask"),  # type: ignore[arg-type]
+        worker=Worker(on_failure=pytest.fail),
+        measures=TrackerMeasures(),
+        refusals=Refusals(pytest.fail),
+    )
+    frame = ReceivedFrame(FIRST_STAMP, "image", scene_message(0), 0.0)
+    labels = scene(0)[1].astype(np.uint16)
+    for ids in ([1], [1, WIDE_ID], [WIDE_ID], [1], []):
+        tracks = [track(object_id, box=None) for object_id in ids]
+        result: Any = SimpleNamespace(tracks=tracks, changes=[])
+        frame.labels = labels
+        outputs.publish_frame(frame, result)
+    frame.labels = labels * WIDE_ID
+    outputs.publish_frame(frame, None)
+    encodings = [message.encoding for message in node.published["~/mask"]]
+    assert encodings == ["mono8", "mono16", "mono16", "mono8", "mono8", "mono16"]
+    for message in node.published["~/mask"]:
+        assert (labels_of(message) > 0).sum() == labels.sum()
+
+
+def test_tracks_are_detections_where_vision_msgs_is_installed() -> None:
+    pytest.importorskip("vision_msgs", reason="vision_msgs is not installed; it has no wheel")
+    from lazyxmem_ros.nodes.tracker.detections import Detections
+
+    node: Any = LifecycleNode()
+    detections = Detections(node)
+    for index in range(3):
+        tracks = [track(7, label="cup"), track(2, box=None), track(3, predicted_iou=None)]
+        detections.publish(header(index), tracks)
+    [*_, newest] = node.published["~/detections"]
+    assert len(node.published["~/detections"]) == 3
+    assert newest.header == header(2)
+    third, seventh = newest.detections
+    assert (third.id, third.results[0].hypothesis.class_id) == ("3", "3")
+    assert np.isnan(third.results[0].hypothesis.score)
+    assert seventh.results[0].hypothesis.score == 0.75
+    assert (seventh.bbox.center.position.x, seventh.bbox.center.position.y) == (25.0, 25.0)
+    assert (seventh.bbox.size_x, seventh.bbox.size_y) == (30.0, 10.0)
+    [info] = node.published["~/label_info"]
+    assert [(c.class_id, c.class_name) for c in info.class_map] == [(2, "2"), (3, "3"), (7, "cup")]
+    assert node.quality["~/label_info"].durability == DurabilityPolicy.TRANSIENT_LOCAL
+    detections.publish(Header(), [])
+    assert not node.published["~/label_info"][-1].class_map
