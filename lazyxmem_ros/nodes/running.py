@@ -14,6 +14,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from lazyxmem_ros.nodes.parameters import ParameterError
+from lazyxmem_ros.nodes.shared_memory import remove_leftovers
 from lazyxmem_ros.nodes.timers import create_steady_timer
 
 LOOK_UP_PERIOD_S = 1.0
@@ -32,11 +33,16 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
     node: Node | None = None
     try:
         with Interruptible():
+            freed = remove_leftovers()
             with _signals_wait():
                 rclpy.init(args=list(arguments) if arguments is not None else None)
                 # A half-made executor complains when it goes.
                 executor = SingleThreadedExecutor()
             node = make_node()
+            if freed:
+                node.get_logger().debug(
+                    f"removed {freed / 1e6:.0f} MB that killed processes had left in /dev/shm"
+                )
             # A signal wakes the executor and ends the context, in either order: one that went back
             # to waiting in between would wait for ever. The timer has it look up.
             create_steady_timer(node, LOOK_UP_PERIOD_S, lambda: None)
