@@ -329,6 +329,17 @@ class LazyTracker:
         self._state.removed.clear()
         self._state.newest = None
 
+    def change_clock(self) -> None:
+        """Forgets every frame but keeps the objects and their memory; any stamp may come next.
+
+        Open requests are forgotten, and the time out of view counts from the next frame on. Objects
+        of `add_to_past` that are arriving begin with memory as of the past frame on which all of
+        them are known, as in a snapshot.
+        """
+        self.resume(self.snapshot())
+        for item in self._state.objects.values():
+            item.history = replace(item.history, seen_stamp=None)
+
     # ---- snapshots
 
     def snapshot(self) -> Snapshot:

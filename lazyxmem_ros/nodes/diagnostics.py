@@ -14,6 +14,8 @@ from rclpy.time import Time
 
 WINDOW_SAMPLES = 1000
 WARNING_PERIOD_S = 5.0
+ALARM_WINDOW_S = 10.0
+"""Of steady time: what happened before that alarms nobody."""
 
 OK = DiagnosticStatus.OK
 WARN = DiagnosticStatus.WARN
@@ -40,6 +42,31 @@ class Counts:
         """All counters, by name."""
         with self._lock:
             return dict(sorted(self._counter.items()))
+
+
+class Recent:
+    """How much counters have risen within the last `window_s` seconds of steady time."""
+
+    def __init__(
+        self,
+        counts: Counts,
+        *,
+        window_s: float = ALARM_WINDOW_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._counts = counts
+        self._window_s = window_s
+        self._clock = clock
+        self._seen: deque[tuple[float, dict[str, int]]] = deque([(clock(), counts.snapshot())])
+
+    def look(self) -> dict[str, int]:
+        """By name, since the first of the looks that lie within the window. Call it regularly."""
+        now, current = self._clock(), self._counts.snapshot()
+        while len(self._seen) > 1 and self._seen[0][0] < now - self._window_s:
+            self._seen.popleft()
+        before = self._seen[0][1]
+        self._seen.append((now, current))
+        return {name: count - before.get(name, 0) for name, count in current.items()}
 
 
 class Latencies:

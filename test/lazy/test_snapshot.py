@@ -61,6 +61,21 @@ def test_a_restarted_process_goes_on_as_the_first_would(
     assert b.tracks[0].state in TrackState
 
 
+def test_another_clock_changes_nothing_but_the_stamps(small_network: XMem) -> None:
+    first, second = begun(small_network), begun(small_network)
+    second.change_clock()
+    assert second.object_ids == first.object_ids == (1, 7)
+    assert not second.keeps(29 * SECOND)
+    for index in range(30, 50):
+        a = first.step(image(index), index * SECOND)
+        b = second.step(image(index), (index - 25) * SECOND)
+        assert np.array_equal(a.labels, b.labels)
+        assert [(t.object_id, t.label) for t in a.tracks] == [
+            (t.object_id, t.label) for t in b.tracks
+        ]
+        assert TrackState.LOST not in {t.state for t in b.tracks if t.area > 16}
+
+
 def test_a_paused_object_is_paused_after_a_restart(small_network: XMem, tmp_path: Path) -> None:
     first = begun(small_network, 12)
     first.pause_objects([7])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from lazyxmem_ros.nodes.diagnostics import Counts, Latencies, Rate, Refusals, status
+from lazyxmem_ros.nodes.diagnostics import Counts, Latencies, Rate, Recent, Refusals, status
 
 
 class FakeClock:
@@ -49,6 +49,20 @@ def test_rate_counts_the_last_seconds() -> None:
     assert abs(rate.hertz() - 10.0) < 0.3
     clock.now += 20
     assert rate.hertz() == 0.0
+
+
+def test_recent_counts_forget_what_lies_before_the_window() -> None:
+    clock, counts = FakeClock(), Counts()
+    counts.add("failed", 7)
+    recent = Recent(counts, window_s=10.0, clock=clock)
+    assert recent.look() == {"failed": 0}
+    counts.add("failed")
+    for _ in range(9):
+        clock.now += 1
+        assert recent.look() == {"failed": 1}
+    counts.add("dropped", 2)
+    clock.now += 4
+    assert recent.look() == {"failed": 0, "dropped": 2}
 
 
 def test_refusals_are_counted_all_and_said_at_times() -> None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from lazyxmem_ros.basics import stamp_fields, stamp_from
-from lazyxmem_ros.data.bag_storage import OpenBag, serialized_messages
+from lazyxmem_ros.data.bag_storage import OpenBag, explained, serialized_messages
 from lazyxmem_ros.data.errors import BagError
 
 FILE_SUFFIXES = (".mcap", ".db3")

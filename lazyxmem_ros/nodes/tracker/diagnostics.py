@@ -3,16 +3,37 @@
 
 from __future__ import annotations
 
+import math
 import resource
+import socket
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from lazyxmem_ros.nodes.diagnostics import OK, WARN, Counts, Latencies, Rate, Refusals, status
+from lazyxmem_ros.nodes.diagnostics import (
+    ALARM_WINDOW_S,
+    ERROR,
+    OK,
+    WARN,
+    Counts,
+    Latencies,
+    Rate,
+    Recent,
+    Refusals,
+    status,
+)
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionClient
+
+if TYPE_CHECKING:
+    from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE
+MIN_DROPPED = 5
+"""Images: so many must have been dropped before their share of all is worth a warning."""
+DROPPED_SHARE = 0.5
+"""Of the images received, from which on the tracker counts as too slow for its camera."""
 
 
 @dataclass
@@ -20,13 +41,14 @@ class TrackerMeasures:
     """Counters and times that the parts of the node raise.
 
     latency: from the receipt of an image to its mask. tracking: the network's and the policy's
-    share of it. tracked: frames per second.
+    share of it. tracked: frames per second. last_failure: what failed last, in words.
     """
 
     counts: Counts = field(default_factory=Counts)
     latency: Latencies = field(default_factory=Latencies)
     tracking: Latencies = field(default_factory=Latencies)
     tracked: Rate = field(default_factory=Rate)
+    last_failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,9 +68,11 @@ class TrackerReport:
     def __init__(
         self, name: str, measures: TrackerMeasures, refusals: Refusals, client: CorrectionClient
     ) -> None:
-        """name: the node's."""
-        self._name = name
+        """name: the node's, with its namespace."""
+        self._name = name.lstrip("/")
+        self._host = socket.gethostname()
         self._measures = measures
+        self._recent = Recent(measures.counts)
         self._refusals = refusals
         self._client = client
         self._refused_before = 0
@@ -62,17 +86,27 @@ class TrackerReport:
         open_requests: int,
         images_kept: int,
         upkeep: Upkeep,
+        silence: str,
+        snapshots: SnapshotKeeper | None,
     ) -> list[DiagnosticStatus]:
-        """One status each for frames, corrections, memory and refusals."""
-        return [
-            self._frames(device, received_rate, object_ids),
+        """One status each for frames, corrections, memory and refusals, and for snapshots, if any.
+
+        silence: that no image comes, in words; "" while they do.
+        """
+        made = [
+            self._frames(device, received_rate, object_ids, silence),
             self._corrections(open_requests),
             self._memory(device, images_kept, upkeep),
             self._refused(),
         ]
+        if snapshots is not None:
+            made.append(self._snapshots(snapshots))
+        for each in made:
+            each.hardware_id = f"{self._host}: {device}"
+        return made
 
     def _frames(
-        self, device: str, received_rate: float, object_ids: tuple[int, ...]
+        self, device: str, received_rate: float, object_ids: tuple[int, ...], silence: str
     ) -> DiagnosticStatus:
         measures, counts = self._measures, self._measures.counts
         values = {
@@ -88,7 +122,33 @@ class TrackerReport:
             "tracking p99 (ms)": measures.tracking.milliseconds(99),
             "objects": ", ".join(map(str, object_ids)) or "none",
         }
-        return status(f"{self._name}: frames", values, hardware_id=device)
+        level, message = self._alarm(silence)
+        return status(f"{self._name}: frames", values, level=level, message=message)
+
+    def _alarm(self, silence: str) -> tuple[bytes, str]:
+        """What is worst about the frames of the last ALARM_WINDOW_S: a level and its reason."""
+        recent = self._recent.look()
+        failed, dropped = recent.get("failed", 0), recent.get("dropped", 0)
+        received = recent.get("received", 0)
+        window = f"in the last {ALARM_WINDOW_S:g} s"
+        if failed:
+            return ERROR, f"{failed} failed {window}: {self._measures.last_failure}"
+        if silence:
+            return WARN, silence
+        if dropped >= max(MIN_DROPPED, DROPPED_SHARE * received):
+            busy = self._measures.tracking.milliseconds(50)
+            why = f": tracking a frame takes {busy:.0f} ms" if math.isfinite(busy) else ""
+            return WARN, f"{dropped} of {received} images dropped {window}{why}"
+        return OK, "ok"
+
+    def _snapshots(self, keeper: SnapshotKeeper) -> DiagnosticStatus:
+        values: dict[str, object] = {
+            "path": keeper.path,
+            "saved": keeper.saved,
+            "last copy (ms)": keeper.last_copy_seconds * 1e3,
+        }
+        level, message = (ERROR, keeper.last_fault) if keeper.last_fault else (OK, "ok")
+        return status(f"{self._name}: snapshots", values, level=level, message=message)
 
     def _corrections(self, open_requests: int) -> DiagnosticStatus:
         counts, client = self._measures.counts, self._client

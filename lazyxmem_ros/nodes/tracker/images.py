@@ -4,28 +4,66 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
 
 from lazyxmem_ros.basics import StampRangeError, stamp_of
 from lazyxmem_ros.images import ImageError, check_image
 from lazyxmem_ros.nodes.diagnostics import Rate
+from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.image_sources import quality_text, why_no_image
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
+from lazyxmem_ros.nodes.tracker.stamp_order import Order, StampOrder
 from lazyxmem_ros.nodes.tracker.worker import Worker
 
 if TYPE_CHECKING:
     from lazyxmem_ros.nodes.tracker.session import TrackingSession
 
 QUEUE_DEPTH = 5
-NO_STAMP = -1
+NO_IMAGE_AFTER_S = 5.0
+"""Of steady time, after which it is said that no image comes, and why."""
+SILENCE_CHECK_PERIOD_S = 1.0
 TRANSPORTS = {"raw": (Image, "image"), "compressed": (CompressedImage, "image/compressed")}
 """What images come as -> the message type and the topic."""
+
+
+class QualityOverrides:
+    """`qos_overrides.*` of the image topics, which users give as for any node.
+
+    As parameters they outlive a configuration: one that nobody gave must not hold the next
+    configuration to the reliability of the first.
+    """
+
+    def __init__(self) -> None:
+        self._not_given: set[str] = set()
+
+    def subscribe(
+        self, node: Node, message_type: Any, topic: str, callback: Any, quality: QoSProfile
+    ) -> Subscription[Any]:
+        """Subscribe with what users give; raises whatever rclpy has for nonsense."""
+        kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY]
+        if topic in self._not_given:
+            kinds.remove(QoSPolicyKind.RELIABILITY)
+        used = copy(quality)
+        subscription = node.create_subscription(
+            message_type,
+            topic,
+            callback,
+            used,
+            qos_overriding_options=QoSOverridingOptions(kinds),
+        )
+        if used.reliability == quality.reliability:
+            self._not_given.add(topic)
+        return subscription
 
 
 class ImageInput:
@@ -45,23 +83,29 @@ class ImageInput:
         *,
         transport: str,
         reliable: bool,
+        overrides: QualityOverrides,
     ) -> None:
         """Raises counts `received` and `dropped`; `rate` is that of what was received.
 
-        transport: one of TRANSPORTS.
+        transport: one of TRANSPORTS. reliable: unless `overrides` say otherwise.
         """
         self._node = node
         self._worker = worker
         self._session = session
         self._received = received
         self._outputs = outputs
+        self._overrides = overrides
         self._message_type, self._name = TRANSPORTS[transport]
+        [self._other_name] = (name for _, name in TRANSPORTS.values() if name != self._name)
         self._quality = QoSProfile(
             depth=QUEUE_DEPTH,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         )
         self._subscription: Subscription[Any] | None = None
-        self._last_stamp = NO_STAMP
+        self._order = StampOrder()
+        self._last_received = 0.0
+        self._silence: Timer | None = None
+        self._silence_said = False
         self.rate = Rate()
 
     @property
@@ -75,10 +119,15 @@ class ImageInput:
         return self._subscription is not None
 
     def open(self) -> None:
-        """Begin to listen."""
+        """Begin to listen. Raises whatever rclpy has for bad `qos_overrides`."""
         self.rate = Rate()
-        self._subscription = self._node.create_subscription(
-            self._message_type, self._name, partial(self._on_image, self.topic), self._quality
+        receive = partial(self._on_image, self.topic)
+        self._subscription = self._overrides.subscribe(
+            self._node, self._message_type, self._name, receive, self._quality
+        )
+        self._last_received, self._silence_said = time.monotonic(), False
+        self._silence = create_steady_timer(
+            self._node, SILENCE_CHECK_PERIOD_S, self._look_for_silence
         )
 
     def close(self) -> None:
@@ -86,15 +135,51 @@ class ImageInput:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             self._node.destroy_subscription(subscription)
+        silence, self._silence = self._silence, None
+        if silence is not None:
+            self._node.destroy_timer(silence)
         self._drop_waiting()
+
+    def silence(self) -> str:
+        """That no image has come for NO_IMAGE_AFTER_S, and why, in words; "" while they come."""
+        subscription = self._subscription
+        seconds = time.monotonic() - self._last_received
+        if subscription is None or seconds < NO_IMAGE_AFTER_S:
+            return ""
+        quality = subscription.qos_profile
+        why = why_no_image(
+            self._node,
+            self.topic,
+            self._type_name,
+            quality,
+            other_topic=self._node.resolve_topic_name(self._other_name),
+        )
+        return (
+            f"no image for {seconds:.0f} s on {self.topic} ({self._type_name}, "
+            f"{quality_text(quality)}): {why}"
+        )
+
+    def _look_for_silence(self) -> None:
+        """Says it once, until images come again."""
+        said = self._silence_said and time.monotonic() - self._last_received >= NO_IMAGE_AFTER_S
+        if said:
+            return
+        text = self.silence()
+        self._silence_said = bool(text)
+        if text:
+            self._node.get_logger().warning(text)
+
+    @property
+    def _type_name(self) -> str:
+        return f"sensor_msgs/msg/{self._message_type.__name__}"
 
     def forget_stamps(self) -> None:
         """Take whatever stamp comes next, and drop the frame that waits for the worker."""
-        self._last_stamp = NO_STAMP
+        self._order.forget()
         self._drop_waiting()
 
     def _on_image(self, topic: str, message: Image | CompressedImage) -> None:
-        received_at = time.monotonic()
+        received_at = self._last_received = time.monotonic()
         self._outputs.count("received")
         self.rate.add()
         try:
@@ -117,26 +202,29 @@ class ImageInput:
         if stamp == 0:
             self._outputs.refuse(topic, "no stamp", "the image carries no stamp")
             return False
-        if stamp == self._last_stamp:
-            self._outputs.refuse(topic, "same stamp", f"a second image of stamp {stamp} ns")
+        tracking = bool(self._session.object_ids)
+        judged = self._order.judge(stamp, tracking=tracking)
+        if judged.order is Order.REFUSED:
+            self._outputs.refuse(topic, judged.kind, judged.text)
             return False
-        if stamp < self._last_stamp:
-            if self._session.object_ids:
-                seconds = (self._last_stamp - stamp) / 1e9
-                self._outputs.refuse(
-                    topic,
-                    "stamp runs backwards",
-                    f"the stamp is {seconds:.3f} s before the newest one; call ~/reset to begin "
-                    "again with another clock",
-                )
-                return False
-            # Nothing is tracked, so a recording that begins again costs nothing. A frame of the
-            # other clock that waits would make the next ones look old.
-            self._drop_waiting()
-            self._received.clear()
-            self._worker.post(partial(self._session.reset, images=False))
-        self._last_stamp = stamp
+        if judged.order is Order.GONE_BACK:
+            self._begin_again(tracking=tracking)
+        if judged.order is not Order.TAKEN and tracking:
+            self._node.get_logger().warning(
+                f"{topic}: another clock is followed, whose stamps are {judged.text}; the objects "
+                "are kept"
+            )
         return True
+
+    def _begin_again(self, *, tracking: bool) -> None:
+        """Stamps begin again: nothing of the other clock's time can be meant from now on."""
+        # A frame of the other clock that waits would make the next ones look old.
+        self._drop_waiting()
+        self._received.clear()
+        if tracking:
+            self._worker.post(self._session.change_clock)
+        else:
+            self._worker.post(partial(self._session.reset, images=False))
 
     def _drop_waiting(self) -> None:
         if self._worker.clear_frame():

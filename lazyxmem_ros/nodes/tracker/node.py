@@ -22,6 +22,7 @@ from lazyxmem_ros.nodes.running import NodeStartError, run_node
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
+from lazyxmem_ros.nodes.tracker.images import QualityOverrides
 
 if TYPE_CHECKING:
     from lazyxmem_ros.nodes.tracker.parts import TrackerParts
@@ -42,6 +43,7 @@ class TrackerNode(LifecycleNode):
         self._parts: TrackerParts | None = None
         self._fault = ""
         self._measures = TrackerMeasures()
+        self._image_quality = QualityOverrides()
         self._refusals = diagnostics.Refusals(self.get_logger().warning)
         self._settings = Parameters(
             self,
@@ -87,8 +89,13 @@ class TrackerNode(LifecycleNode):
         """Begin to listen to images."""
         parts = self._parts
         assert parts is not None
+        try:
+            parts.images.open()
+        except Exception as error:  # noqa: BLE001 - rclpy has many for bad qos_overrides
+            self._fault = f"{parts.images.topic} cannot be subscribed to: {error!r}"
+            self.get_logger().error(self._fault)
+            return TransitionCallbackReturn.FAILURE
         returned = super().on_activate(state)
-        parts.images.open()
         self.get_logger().info(f"tracking {parts.images.topic}")
         return returned
 
@@ -121,7 +128,9 @@ class TrackerNode(LifecycleNode):
         # Imported late: PyTorch takes seconds, and Ctrl-C meanwhile is then an ordinary end.
         from lazyxmem_ros.nodes.tracker.parts import build_parts
 
-        parts = build_parts(self, doors, self._settings, self._measures, self._refusals)
+        parts = build_parts(
+            self, doors, self._settings, self._measures, self._refusals, self._image_quality
+        )
         timer = create_steady_timer(self, self._settings["diagnostics_period"], self._report)
         parts.doors.callback(self.destroy_timer, timer)
         return parts
@@ -149,6 +158,8 @@ class TrackerNode(LifecycleNode):
             open_requests=parts.corrections.open_requests,
             images_kept=len(parts.received),
             upkeep=parts.session.upkeep,
+            silence=parts.images.silence(),
+            snapshots=parts.snapshots,
         )
         now = self.get_clock().now()
         self._diagnostics.publish(diagnostics.diagnostic_array(now, statuses))

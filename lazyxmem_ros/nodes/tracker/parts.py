@@ -24,7 +24,7 @@ from lazyxmem_ros.nodes.tracker.corrections import CorrectionInput, Corrections
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionClient
 from lazyxmem_ros.nodes.tracker.diagnostics import MEBIBYTE, TrackerMeasures, TrackerReport
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
-from lazyxmem_ros.nodes.tracker.images import ImageInput
+from lazyxmem_ros.nodes.tracker.images import ImageInput, QualityOverrides
 from lazyxmem_ros.nodes.tracker.objects import ObjectInput
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.session import TrackingSession
@@ -46,6 +46,7 @@ class TrackerParts:
     client: CorrectionClient
     corrections: Corrections
     report: TrackerReport
+    snapshots: SnapshotKeeper | None
     weights: str
     device: str
 
@@ -56,6 +57,7 @@ def build_parts(
     settings: Parameters,
     measures: TrackerMeasures,
     refusals: Refusals,
+    overrides: QualityOverrides,
 ) -> TrackerParts:
     """Loads the network and opens every door but the image topics.
 
@@ -113,15 +115,19 @@ def build_parts(
         outputs,
         transport=values["image_transport"],
         reliable=values["image_reliability"] == "reliable",
+        overrides=overrides,
     )
     doors.callback(CorrectionInput(node, worker, corrections).close)
     objects = ObjectInput(
         node, worker=worker, session=session, images=images, outputs=outputs, on_failure=on_failure
     )
     doors.callback(objects.close)
-    report = TrackerReport(node.get_name(), measures, refusals, client)
+    report = TrackerReport(node.get_fully_qualified_name(), measures, refusals, client)
+    snapshots = None
     if values["snapshot_path"]:
-        doors.callback(_open_snapshots(node, settings, lazy, session, worker, outputs).close)
+        service = _open_snapshots(node, settings, lazy, session, worker, outputs)
+        doors.callback(service.close)
+        snapshots = service.keeper
     worker.start(session.process)
     doors.callback(_stop, node, worker)
     doors.callback(images.close)
@@ -135,6 +141,7 @@ def build_parts(
         client=client,
         corrections=corrections,
         report=report,
+        snapshots=snapshots,
         weights=str(path),
         device=str(device),
     )
@@ -144,6 +151,7 @@ def _report_failure(node: LifecycleNode, measures: TrackerMeasures, error: BaseE
     if not node.context.ok():
         return  # the middleware went away under a frame that was being published
     measures.counts.add("failed")
+    measures.last_failure = f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     node.get_logger().error(f"left out, because it failed: {error}\n{trace}")
 

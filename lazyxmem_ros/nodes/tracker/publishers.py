@@ -33,8 +33,8 @@ from lazyxmem_ros.nodes.tracker.corrector_client import (
     CorrectionAnswer,
     CorrectionClient,
 )
-from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.detections import Detections
+from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.overlay import track_names
 from lazyxmem_ros.nodes.tracker.worker import Worker

@@ -288,6 +288,19 @@ class TrackingSession:
         self.published = Published()
         self.see_objects()
 
+    def change_clock(self) -> None:
+        """Go on with the same objects where stamps begin again; past frames are forgotten.
+
+        Recent images are the caller's to forget: newer ones may have come.
+        """
+        self._finish_waiting()
+        self._lazy.change_clock()
+        self._received.tracked = None
+        self._early.clear()
+        self._processed = -1
+        self._corrections.see_open()
+        self.see_objects()
+
     def configure(self, config: LazyConfig, correction_wait: float) -> None:
         """Use other thresholds from the next frame on."""
         self._lazy.config = config

@@ -50,6 +50,8 @@ class SnapshotKeeper:
         self._writing = threading.Lock()
         self.path = path
         self.saved = 0
+        self.last_fault = ""
+        """Why the last snapshot was not saved; "" where it was."""
         self.last_copy_seconds = 0.0
         """How long the last copy kept the worker."""
 
@@ -70,8 +72,12 @@ class SnapshotKeeper:
             future = self._worker.submit(self._copy)
 
             def go_on(_: object) -> None:
-                if future.cancelled() or future.exception() is not None:
+                if future.cancelled():
                     self._writing.release()
+                    return
+                if (error := future.exception()) is not None:
+                    self._writing.release()
+                    self._report(f"the memory cannot be copied: {error}")
                     return
                 snapshot = future.result()
                 threading.Thread(target=self._write_unhurried, args=(snapshot,)).start()
@@ -87,16 +93,31 @@ class SnapshotKeeper:
             raise SnapshotError(f"{self.path} is still being written")
         try:
             return self._write(self._worker.submit(self._copy).result(WRITING_TIMEOUT))
+        except CancelledError:
+            raise
+        except Exception as error:
+            self.last_fault = f"the snapshot {self.path} was not saved: {error}"
+            raise
         finally:
             self._writing.release()
 
     def close(self) -> None:
-        """Save for the last time; the worker must have ended, so that nothing changes any more."""
+        """Save for the last time, unless the worker has not ended: then things may be changing."""
         if not self._writing.acquire(timeout=WRITING_TIMEOUT):
-            self._on_fault(f"{self.path} is still being written")
+            self._report("the file is still being written")
             return
-        self._lazy.catch_up(CATCH_UP_TIMEOUT)
-        self._write_and_release(self._copy())
+        if not self._worker.has_ended():
+            self._writing.release()
+            self._report("the worker is still busy, so the memory may be changing")
+            return
+        try:
+            self._lazy.catch_up(CATCH_UP_TIMEOUT)
+            snapshot = self._copy()
+        except Exception as error:  # noqa: BLE001 - the end of the node goes on
+            self._writing.release()
+            self._report(f"the memory cannot be copied: {error}")
+            return
+        self._write_and_release(snapshot)
 
     def _copy(self) -> Snapshot:
         started = time.monotonic()
@@ -116,14 +137,19 @@ class SnapshotKeeper:
     def _write_and_release(self, snapshot: Snapshot) -> None:
         try:
             self._write(snapshot)
-        except OSError as error:
-            self._on_fault(f"the snapshot {self.path} cannot be written: {error}")
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            self._report(f"the file cannot be written: {error}")
         finally:
             self._writing.release()
+
+    def _report(self, fault: str) -> None:
+        self.last_fault = f"the snapshot {self.path} was not saved: {fault}"
+        self._on_fault(self.last_fault)
 
     def _write(self, snapshot: Snapshot) -> int:
         size = write_snapshot(snapshot, self.path)
         self.saved += 1
+        self.last_fault = ""
         return size
 
 
@@ -135,7 +161,7 @@ class SnapshotService:
     ) -> None:
         """period: seconds; 0: only on request and at the end. on_fault: as SnapshotKeeper's."""
         self._node = node
-        self._keeper = keeper
+        self.keeper = keeper
         self._on_fault = on_fault
         self._saving = ThreadPoolExecutor(1, "save-snapshot")
         self._services = Services(node, self._explained)
@@ -150,15 +176,15 @@ class SnapshotService:
             self._node.destroy_timer(self._timer)
         self._services.close()
         self._saving.shutdown()
-        self._keeper.close()
+        self.keeper.close()
 
     async def _on_request(self, _: Trigger.Request, response: Trigger.Response) -> None:
-        size = await result_of(self._node, self._saving.submit(self._keeper.save))
-        response.message = f"{size} bytes in {self._keeper.path}"
+        size = await result_of(self._node, self._saving.submit(self.keeper.save))
+        response.message = f"{size} bytes in {self.keeper.path}"
         response.success = True
 
     def _explained(self, _: str, error: Exception) -> str:
         why = SHUTTING_DOWN if isinstance(error, CancelledError) else str(error) or repr(error)
-        text = f"the snapshot {self._keeper.path} was not saved: {why}"
+        text = f"the snapshot {self.keeper.path} was not saved: {why}"
         self._on_fault(text)
         return text

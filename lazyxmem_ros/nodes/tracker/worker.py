@@ -109,6 +109,10 @@ class Worker(Generic[FrameT]):
         with self._changed:
             return not (self._busy or self._commands or self._slot is not None)
 
+    def has_ended(self) -> bool:
+        """Whether nothing runs in the thread any more, or it was never started."""
+        return self._thread is None or not self._thread.is_alive()
+
     def serve_commands_until(self, done: Callable[[], bool], deadline: float) -> None:
         """Run commands, but no frame, until done() or time.monotonic() passes `deadline`.
 

@@ -309,7 +309,7 @@ def test_diagnostics_tell_what_happens(tracker: Tracker) -> None:
             status
             for array_ in tracker.probe.messages("/diagnostics")
             for status in array_.status
-            if status.name == f"lazyxmem_tracker: {part}"
+            if status.name == f"tracker_test/lazyxmem_tracker: {part}"
         ]
         return {pair.key: pair.value for pair in found[-1].values} if found else {}
 

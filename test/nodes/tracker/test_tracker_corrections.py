@@ -108,7 +108,7 @@ def test_a_service_without_an_answer_costs_its_correction_alone(
             status.message
             for array_ in probe.messages("/diagnostics")
             for status in array_.status
-            if status.name == "lazyxmem_tracker: corrections"
+            if status.name == "tracker_test/lazyxmem_tracker: corrections"
         )
 
     wait_for(lambda: fault in report(), "the diagnostics")

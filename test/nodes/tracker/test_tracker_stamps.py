@@ -13,7 +13,7 @@ from builtin_interfaces.msg import Time
 from node_graph import NodeProcess, Probe, header, scene, scene_message, wait_for
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from tracker_harness import click, with_fields
+from tracker_harness import NODE, NS, Tracker, click, with_fields
 
 from lazyxmem_ros.msg import Correction, NewObject
 from lazyxmem_ros.nodes.conversions import labels_message
@@ -62,3 +62,29 @@ def test_stamps_that_are_no_time_are_refused_on_every_way_in(
     assert "init_mask: refused: the stamp has" in tracker.log
     assert "Traceback" not in tracker.log
     assert tracker.stop() == 0
+
+
+@pytest.mark.parametrize("jump", [-36_000, 36_000])
+def test_another_clock_is_followed_with_the_objects(
+    tracker: Tracker, jump: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An hour ahead or back, after a stray image of years ago."""
+    tracker.show_object(36_000)
+    for index in range(36_001, 36_004):
+        tracker.send(index)
+    tracker.probe.publish(f"{NS}/image", with_fields(scene_message(1), header=header(-(10**9))))
+    before = sum(tracker.refusals().values())
+    tracker.probe.publish(f"{NS}/image", scene_message(36_004 + jump))
+    tracker.probe.publish(f"{NS}/image", scene_message(36_005 + jump))
+    wait_for(lambda: sum(tracker.refusals().values()) >= before + 2, "the refusals")
+    assert tracker.objects() == [1]
+    for index in range(36_006, 36_012):
+        tracker.send(index + jump)
+        assert tracker.objects() == [1]
+    said = capfd.readouterr().err
+    assert said.count("another clock is followed") == 1
+    # A mask of a frame of the new clock, and an answer to it, find their frame.
+    labels = scene(36_011 + jump)[1].astype(np.uint16) * 7
+    message = labels_message(labels, header(36_011 + jump))
+    tracker.probe.publish(f"{NODE}/init_mask", message)
+    wait_for(lambda: tracker.objects() == [1, 7], "the second object")
