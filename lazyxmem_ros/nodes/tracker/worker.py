@@ -1,24 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that owns the tracker: commands in the order given, and the newest frame only."""
+"""One thread that owns the tracker: the newest frame, commands, and work that must not stop it."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 FrameT = TypeVar("FrameT")
 ResultT = TypeVar("ResultT")
 
+MAX_WORK = 64
+"""Pieces of work that wait; beyond it the oldest is left out."""
+LOST_SHARE = 0.1
+"""Of the frames, that may be dropped because of work."""
+MAX_CREDIT = 1.0
+"""Frames that may be dropped for work at a time, where none was for long."""
+QUIET_S = 1.0
+"""Of steady time: without a frame for so long there is none to lose."""
+
+
+class NotDoneError(ValueError):
+    """Work that was left out. `kind` names why for the counters, the text explains it."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class _Job:
+    future: Future[Any]
+    do: Callable[[], Any]
+    key: Hashable = None
+
 
 class Worker(Generic[FrameT]):
-    """Runs frames and commands in one thread, so that what they touch needs no lock.
+    """Runs frames, commands and work in one thread, so that what they touch needs no lock.
 
     A frame waits in a slot of one: a newer frame replaces it. Commands wait in a queue and go
-    before frames, because each of them is cheap beside a frame and may change how it comes out.
+    before frames: each of them is cheap and may change how a frame comes out. Work, such as a mask
+    that memory learns, may cost as much as a frame. It goes between two frames, one piece at a
+    time, and only as long as no more than LOST_SHARE of the frames are dropped for it.
     """
 
     def __init__(
@@ -30,8 +57,13 @@ class Worker(Generic[FrameT]):
         """on_failure(error): gets what a frame raises, or a command that nobody waits for."""
         self._on_failure = on_failure
         self._changed = threading.Condition()
-        self._commands: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._commands: deque[_Job] = deque()
+        self._work: deque[_Job] = deque()
         self._slot: FrameT | None = None
+        self._offered_at = -QUIET_S
+        self._credit = MAX_CREDIT
+        self._working = False
+        self._frame_is_next = False
         self._stopping = False
         self._busy = False
         self._name = name
@@ -52,17 +84,20 @@ class Worker(Generic[FrameT]):
         with self._changed:
             self._stopping = True
             self._slot = None
-            abandoned = [future for future, _ in self._commands]
+            abandoned = [*self._commands, *self._work]
             self._commands.clear()
+            self._work.clear()
             self._changed.notify_all()
-        for future in abandoned:
-            future.cancel()
+        for job in abandoned:
+            job.future.cancel()
         thread = self._thread
         if thread is None:
             return True
         if threading.current_thread() is not thread:
             thread.join(timeout)
         return not thread.is_alive()
+
+    # ---- frames
 
     def offer(self, frame: FrameT) -> bool:
         """Leave a frame for the thread; returns whether an older one was dropped for it."""
@@ -71,22 +106,35 @@ class Worker(Generic[FrameT]):
                 return False
             dropped = self._slot is not None
             self._slot = frame
+            self._offered_at = time.monotonic()
+            self._credit = min(self._credit + LOST_SHARE, MAX_CREDIT)
+            if dropped and self._working:
+                self._credit -= 1
             self._changed.notify_all()
             return dropped
+
+    def clear_frame(self) -> bool:
+        """Forget the frame that waits; returns whether there was one."""
+        with self._changed:
+            dropped = self._slot is not None
+            self._slot = None
+            return dropped
+
+    # ---- commands
 
     def submit(self, command: Callable[[], ResultT]) -> Future[ResultT]:
         """Queue a command; the future gets its result or what it raised.
 
         After `stop` the future is cancelled.
         """
-        future: Future[ResultT] = Future()
+        job = _Job(Future(), command)
         with self._changed:
             if not self._stopping:
-                self._commands.append((future, command))
+                self._commands.append(job)
                 self._changed.notify_all()
-                return future
-        future.cancel()
-        return future
+                return job.future
+        job.future.cancel()
+        return job.future
 
     def post(self, command: Callable[[], object]) -> None:
         """Queue a command whose result nobody waits for; what it raises goes to on_failure."""
@@ -97,24 +145,61 @@ class Worker(Generic[FrameT]):
         if error is not None:
             self._on_failure(error)
 
-    def clear_frame(self) -> bool:
-        """Forget the frame that waits; returns whether there was one."""
+    # ---- work
+
+    def submit_work(self, work: Callable[[], ResultT], *, key: Hashable = None) -> Future[ResultT]:
+        """Queue work; the future gets its result or what it raised, or a NotDoneError.
+
+        key: newer work of the same key, not None, takes the place of what still waits. Where
+        MAX_WORK pieces wait the oldest is left out. After `stop` the future is cancelled.
+        """
+        job = _Job(Future(), work, key)
+        left_out: list[tuple[_Job, NotDoneError]] = []
         with self._changed:
-            dropped = self._slot is not None
-            self._slot = None
-            return dropped
+            stopping = self._stopping
+            if not stopping:
+                left_out += [(same, _replaced()) for same in self._take_work(key)]
+                if len(self._work) >= MAX_WORK:
+                    left_out.append((self._work.popleft(), _too_busy()))
+                self._work.append(job)
+                self._changed.notify_all()
+        if stopping:
+            job.future.cancel()
+        for other, reason in left_out:
+            _leave_out(other, reason)
+        return job.future
+
+    def drop_work(self, reason: str) -> None:
+        """Leave out all work that waits."""
+        with self._changed:
+            waiting = list(self._work)
+            self._work.clear()
+        for job in waiting:
+            _leave_out(job, NotDoneError("overtaken", reason))
+
+    def _take_work(self, key: Hashable) -> list[_Job]:
+        """Takes out the work of a key."""
+        same = [] if key is None else [job for job in self._work if job.key == key]
+        for job in same:
+            self._work.remove(job)
+        return same
+
+    # ---- how it is going
 
     def is_idle(self) -> bool:
-        """Whether neither a frame nor a command is in hand or waiting."""
+        """Whether nothing is in hand or waiting."""
         with self._changed:
-            return not (self._busy or self._commands or self._slot is not None)
+            waiting = self._commands or self._work or self._slot is not None
+            return not (self._busy or waiting)
 
     def has_ended(self) -> bool:
         """Whether nothing runs in the thread any more, or it was never started."""
         return self._thread is None or not self._thread.is_alive()
 
+    # ---- the thread
+
     def serve_commands_until(self, done: Callable[[], bool], deadline: float) -> None:
-        """Run commands, but no frame, until done() or time.monotonic() passes `deadline`.
+        """Run commands and work, but no frame, until done() or time.monotonic() is `deadline`.
 
         Only for use from inside handle_frame: this is how a frame waits for its corrections.
         """
@@ -125,43 +210,73 @@ class Worker(Generic[FrameT]):
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or self._stopping:
                     return
-                if not self._commands:
+                if not self._commands and not self._work:
                     self._changed.wait(remaining)
                     continue
-                future, command = self._commands.popleft()
-            _run_command(future, command)
+                job = self._commands.popleft() if self._commands else self._work.popleft()
+            _run_job(job)
 
     def _run(self, handle_frame: Callable[[FrameT], object]) -> None:
         while True:
             with self._changed:
-                self._busy = False
-                self._changed.wait_for(
-                    lambda: self._stopping or self._commands or self._slot is not None
-                )
-                if self._stopping:
+                self._busy = self._working = False
+                while not self._stopping and (chosen := self._choose(handle_frame)) is None:
+                    # Work may wait for the camera to be quiet, of which nobody tells.
+                    self._changed.wait(QUIET_S if self._work else None)
+                if self._stopping or chosen is None:
                     return
                 self._busy = True
-                if self._commands:
-                    job: tuple[Future[Any], Callable[[], Any]] | None = self._commands.popleft()
-                    frame = None
-                else:
-                    job, frame, self._slot = None, self._slot, None
-            if job is not None:
-                _run_command(*job)
-            elif frame is not None:
-                try:
-                    handle_frame(frame)
-                except Exception as error:  # noqa: BLE001 - the thread outlives whatever a frame does
-                    self._on_failure(error)
+            chosen()
+
+    def _choose(self, handle_frame: Callable[[FrameT], object]) -> Callable[[], None] | None:
+        """Takes out what is to be done next; None: nothing yet."""
+        if self._commands:
+            job = self._commands.popleft()
+            return lambda: _run_job(job)
+        if self._slot is not None and (self._frame_is_next or not self._may_work()):
+            frame, self._slot = self._slot, None
+            self._frame_is_next = False
+            return lambda: self._run_frame(handle_frame, frame)
+        if self._may_work():
+            work = self._work.popleft()
+            self._working = self._frame_is_next = True
+            return lambda: _run_job(work)
+        return None
+
+    def _may_work(self) -> bool:
+        """Whether there is work, and doing it costs no more frames than it may."""
+        quiet = time.monotonic() - self._offered_at >= QUIET_S
+        return bool(self._work) and (self._credit >= 0 or quiet)
+
+    def _run_frame(self, handle_frame: Callable[[FrameT], object], frame: FrameT) -> None:
+        try:
+            handle_frame(frame)
+        except Exception as error:  # noqa: BLE001 - the thread outlives whatever a frame does
+            self._on_failure(error)
 
 
-def _run_command(future: Future[Any], command: Callable[[], Any]) -> None:
+def _run_job(job: _Job) -> None:
     try:
-        if not future.set_running_or_notify_cancel():
+        if not job.future.set_running_or_notify_cancel():
             return
     except CancelledError:
         return
     try:
-        future.set_result(command())
+        job.future.set_result(job.do())
     except Exception as error:  # noqa: BLE001 - whoever holds the future gets it
-        future.set_exception(error)
+        job.future.set_exception(error)
+
+
+def _leave_out(job: _Job, reason: NotDoneError) -> None:
+    if job.future.set_running_or_notify_cancel():
+        job.future.set_exception(reason)
+
+
+def _replaced() -> NotDoneError:
+    return NotDoneError("replaced", "a newer one of the same objects and frame took its place")
+
+
+def _too_busy() -> NotDoneError:
+    return NotDoneError(
+        "too busy", f"the tracker is busy: {MAX_WORK} newer masks and corrections wait already"
+    )

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 from node_graph import wait_for
 
-from lazyxmem_ros.nodes.tracker.worker import Worker
+from lazyxmem_ros.nodes.tracker import worker as worker_module
+from lazyxmem_ros.nodes.tracker.worker import LOST_SHARE, MAX_WORK, NotDoneError, Worker
 
 
 class Recorder:
@@ -130,3 +131,119 @@ def test_posted_commands_fail_aloud(worker: Worker[int], recorder: Recorder) -> 
     worker.post(lambda: 1 // 0)
     wait_for(lambda: recorder.failures, "the failure")
     assert isinstance(recorder.failures[0], ZeroDivisionError)
+
+
+# ---- work
+
+
+def test_work_goes_between_two_frames(worker: Worker[int], recorder: Recorder) -> None:
+    worker.offer(1)
+    recorder.entered.acquire()
+    for number in range(3):
+        worker.submit_work(lambda n=number: recorder.done.append(f"w{n}"))
+    worker.submit(lambda: recorder.done.append("command"))
+    for frame in (2, 3, 4):
+        worker.offer(frame)
+        recorder.gate.release()
+        recorder.entered.acquire()
+    recorder.gate.release()
+    wait_for(worker.is_idle, "the worker's rest")
+    assert recorder.done == [1, "command", "w0", 2, "w1", 3, "w2", 4]
+
+
+def test_newer_work_of_the_same_key_takes_the_place_of_what_waits(
+    worker: Worker[int], recorder: Recorder
+) -> None:
+    worker.offer(1)
+    recorder.entered.acquire()
+    keys = ["a", "b", "a", None, None, "a"]
+    futures = [
+        worker.submit_work(lambda n=number: recorder.done.append(n), key=key)
+        for number, key in enumerate(keys)
+    ]
+    recorder.gate.release()
+    wait_for(worker.is_idle, "the worker's rest")
+    assert recorder.done == [1, 1, 3, 4, 5]
+    for number in (0, 2):
+        with pytest.raises(NotDoneError, match="a newer one") as replaced:
+            futures[number].result()
+        assert replaced.value.kind == "replaced"
+
+
+def test_work_does_not_pile_up(worker: Worker[int], recorder: Recorder) -> None:
+    worker.offer(1)
+    recorder.entered.acquire()
+    futures = [worker.submit_work(lambda: 1) for _ in range(MAX_WORK + 5)]
+    left_out = [future for future in futures if future.done()]
+    assert left_out == futures[:5]
+    for future in left_out:
+        assert isinstance(future.exception(), NotDoneError)
+    recorder.gate.release()
+    wait_for(worker.is_idle, "the worker's rest")
+    assert all(future.result() == 1 for future in futures[5:])
+
+
+def test_work_that_waits_can_be_dropped_and_is_cancelled_at_the_end(recorder: Recorder) -> None:
+    worker: Worker[int] = Worker(on_failure=recorder.failures.append)
+    worker.start(recorder.handle)
+    worker.offer(1)
+    recorder.entered.acquire()
+    dropped = worker.submit_work(lambda: None)
+    worker.drop_work("the tracker was reset")
+    assert str(dropped.exception()) == "the tracker was reset"
+    cancelled = worker.submit_work(lambda: None)
+    assert not worker.stop(timeout=0.05)
+    recorder.gate.release()
+    assert worker.stop()
+    assert cancelled.cancelled()
+    assert worker.submit_work(lambda: None).cancelled()
+
+
+@pytest.mark.parametrize(("frame_s", "work_s"), [(0.002, 0.03), (0.008, 0.03), (0.02, 0.005)])
+def test_a_flood_of_work_costs_a_tenth_of_the_frames(frame_s: float, work_s: float) -> None:
+    """Frames at 100 Hz; the worker is quick, just quick enough, and too slow for them."""
+    period_s, count = 0.01, 300
+    tracked, worked = [], []
+
+    def handle(frame: int) -> None:
+        time.sleep(frame_s)
+        tracked.append(frame)
+
+    def work() -> None:
+        time.sleep(work_s)
+        worked.append(work_s)
+
+    def run(*, flooded: bool) -> int:
+        tracked.clear()
+        worker: Worker[int] = Worker(on_failure=lambda error: None)
+        worker.start(handle)
+        for frame in range(count):
+            worker.offer(frame)
+            if flooded:
+                worker.submit_work(work)
+                worker.submit_work(work)
+            time.sleep(period_s)
+        assert worker.stop()
+        return len(tracked)
+
+    alone = run(flooded=False)
+    share = run(flooded=True) / alone
+    assert share >= 1 - 1.5 * LOST_SHARE
+    assert len(worked) >= 5
+
+
+def test_work_goes_on_where_no_frames_come(
+    worker: Worker[int], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it has cost more frames than it may."""
+    monkeypatch.setattr(worker_module, "QUIET_S", 0.2)
+    recorder.gate.release(100)
+    entered, gate = threading.Event(), threading.Event()
+    worker.submit_work(lambda: (entered.set(), gate.wait(10)))
+    assert entered.wait(10)
+    for frame in range(10):
+        worker.offer(frame)
+    late = worker.submit_work(lambda: "done")
+    gate.set()
+    assert late.result(timeout=10) == "done"
+    assert recorder.done == [9]
