@@ -13,21 +13,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from lazyxmem_ros.lazy.fields import ContentError, Fields
 from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
-from lazyxmem_ros.lazy.predicted_iou import Looks
+from lazyxmem_ros.lazy.predicted_iou import MAX_PORTRAITS, Looks
 from lazyxmem_ros.lazy.state import FollowedObject
-from lazyxmem_ros.xmem import MemoryState, TrackerState, XMemTracker
+from lazyxmem_ros.xmem import (
+    MemoryState,
+    StateError,
+    TrackerState,
+    XMem,
+    XMemTracker,
+    check_state,
+)
 
-MAGIC = b"lazyxmem\x00\x00\x00\x01"
+MAGIC = b"lazyxmem\x00\x00\x00\x02"
 """Names the format; the last byte is its version."""
 DIGEST_BYTES = 32
 JSON = "json"
@@ -57,14 +67,26 @@ class Snapshot:
 
 def describe(tracker: XMemTracker) -> dict[str, Any]:
     """What the memory's content depends on: the weights, memory settings and internal size."""
-    first = tracker.network.key_proj.key_proj.weight
-    digest = hashlib.sha256(first.detach().float().cpu().numpy().tobytes()).hexdigest()
     return {
         "network": asdict(tracker.network.config),
-        "key_projection": digest,
+        "weights": weights_digest(tracker.network),
         "memory": asdict(tracker.config),
         "max_internal_size": tracker.max_internal_size,
     }
+
+
+_digests: WeakKeyDictionary[XMem, str] = WeakKeyDictionary()
+
+
+def weights_digest(network: XMem) -> str:
+    """SHA-256 of all of a network's weights, hexadecimal. Computed once for each network."""
+    if network not in _digests:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        _digests[network] = digest.hexdigest()
+    return _digests[network]
 
 
 def write_snapshot(snapshot: Snapshot, path: Path) -> int:
@@ -87,10 +109,12 @@ def write_snapshot(snapshot: Snapshot, path: Path) -> int:
 
 
 def read_snapshot(path: Path, tracker: XMemTracker) -> Snapshot:
-    """Read a file that this tracker can go on from.
+    """Read a file that this tracker can go on from: all of its content has been looked at.
 
-    Raises SnapshotError where it is damaged, or was made by another network or other settings.
+    Raises SnapshotError where it is damaged, was made by another network or other settings, or
+    holds anything that no tracker writes, and for a path that is no regular file.
     """
+    check_path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -105,17 +129,44 @@ def read_snapshot(path: Path, tracker: XMemTracker) -> Snapshot:
     try:
         tensors = safetensors.torch.load(payload)
         scalars = json.loads(tensors.pop(JSON).numpy().tobytes())
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise SnapshotError(f"{path} is damaged: {error}") from error
-    _check_maker(path, scalars["made_by"], describe(tracker))
-    return _assemble(tensors, scalars)
+    except (SafetensorError, KeyError, ValueError, RecursionError, MemoryError) as error:
+        raise SnapshotError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    try:
+        content = Fields.of(scalars, "the snapshot")
+        _check_maker(path, content.take("made_by", dict), describe(tracker))
+        snapshot = _assemble(tensors, content, describe(tracker))
+        check_state(snapshot.tracker, tracker)
+        _check_portraits(snapshot, tracker.network.config.key_dim)
+    except (ContentError, StateError) as error:
+        raise SnapshotError(f"{path} holds what no tracker writes: {error}") from error
+    return snapshot
+
+
+def check_path(path: Path) -> None:
+    """Raise SnapshotError unless snapshots can be kept at `path`, as far as that shows now."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        _check_folder(path)
+        return
+    except (OSError, ValueError) as error:
+        raise SnapshotError(f"{path} cannot be a snapshot: {error}") from error
+    if not stat.S_ISREG(mode):
+        raise SnapshotError(f"{path} cannot be a snapshot: it is no regular file")
+
+
+def _check_folder(path: Path) -> None:
+    """Raises SnapshotError where a new file of this path could not be made."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise SnapshotError(f"{path} cannot be a snapshot: {folder} cannot be written to")
 
 
 def _check_maker(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     ours = json.loads(json.dumps(ours))
     for name, what in (
         ("network", "a network of other widths"),
-        ("key_projection", "other weights"),
+        ("weights", "other weights"),
         ("memory", "other memory settings"),
         ("max_internal_size", "another max_internal_size"),
     ):
@@ -138,11 +189,6 @@ def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
         tensors |= {f"shared.{name}": t for name, t in memory.shared.items()}
         tensors |= {f"values.{i}": v for i, v in memory.values.items()}
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-
-
-def _group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {n[len(start) :]: t for n, t in tensors.items() if n.startswith(start)}
 
 
 # ---- everything else: JSON, whose object keys are text
@@ -199,53 +245,101 @@ def _history(history: ObjectHistory) -> dict[str, Any]:
     }
 
 
-def _assemble(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> Snapshot:
-    tracker, memory = scalars["tracker"], scalars["memory"]
+def _check_portraits(snapshot: Snapshot, key_dim: int) -> None:
+    for object_id, item in snapshot.objects.items():
+        portraits = item.looks.portraits
+        if portraits is None:
+            continue
+        fits = portraits.dtype is torch.float32 and portraits.shape[1:] == (key_dim,)
+        if not (fits and 1 <= len(portraits) <= MAX_PORTRAITS and portraits.isfinite().all()):
+            raise ContentError(f"the portraits of object {object_id} are no mean keys")
+
+
+def _assemble(tensors: dict[str, Tensor], content: Fields, made_by: dict[str, Any]) -> Snapshot:
+    """The snapshot, of which only what `check_state` looks at may be wrong; raises ContentError."""
+    tracker, memory = content.fields("tracker"), content.optional_fields("memory")
+    removed = content.ids("removed")
+    objects = content.list_of_fields("objects")
+    content.end()
+    left = dict(tensors)
     state = None
     if memory is not None:
         state = MemoryState(
-            shared=_group(tensors, "shared"),
-            values={int(i): v for i, v in _group(tensors, "values").items()},
-            births=dict(memory["births"]),
-            anchored=frozenset(memory["anchored"]),
-            working=tuple(memory["working"]),
-            long_term=memory["long_term"],
+            shared=_take_group(left, "shared"),
+            values=_by_id(_take_group(left, "values")),
+            births=memory.pairs("births"),
+            anchored=frozenset(memory.ids("anchored")),
+            working=tuple(memory.integers("working")),
+            long_term=memory.integer("long_term"),
         )
+        memory.end()
+    restored = TrackerState(
+        size=tracker.size("size"),
+        tokens=tracker.size("tokens"),
+        memory=state,
+        births=tracker.pairs("births"),
+        hidden=_by_id(_take_group(left, "hidden")),
+        frame=None,
+        frames=tracker.integer("frames"),
+        clock=tracker.integer("clock"),
+        last_memory=tracker.integer("last_memory"),
+        last_deep_update=tracker.integer("last_deep_update"),
+    )
+    tracker.end()
+    portraits = _by_id(_take_group(left, "portraits"))
+    followed = {item.integer("id"): _object(item, portraits) for item in objects}
+    if set(followed) != set(restored.births) or len(followed) != len(objects):
+        raise ContentError("its objects are not those that the tracker remembers")
+    if left or portraits:
+        names = [*left, *(f"portraits.{object_id}" for object_id in portraits)]
+        raise ContentError(f"it has tensors that are not known: {', '.join(names)}")
     return Snapshot(
-        tracker=TrackerState(
-            size=_pair(tracker["size"]),
-            tokens=_pair(tracker["tokens"]),
-            memory=state,
-            births=dict(tracker["births"]),
-            hidden={int(i): h for i, h in _group(tensors, "hidden").items()},
-            frame=None,
-            frames=tracker["frames"],
-            clock=tracker["clock"],
-            last_memory=tracker["last_memory"],
-            last_deep_update=tracker["last_deep_update"],
-        ),
-        objects={
-            o["id"]: _object(o, tensors.get(f"portraits.{o['id']}")) for o in scalars["objects"]
-        },
-        removed=frozenset(scalars["removed"]),
-        made_by=scalars["made_by"],
+        tracker=restored,
+        objects=followed,
+        removed=frozenset(removed),
+        made_by=made_by,
     )
 
 
-def _pair(value: list[int] | None) -> tuple[int, int] | None:
-    return None if value is None else (value[0], value[1])
+def _take_group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Takes out the tensors "prefix.name"; returns them by name."""
+    start = f"{prefix}."
+    names = [name for name in tensors if name.startswith(start)]
+    return {name[len(start) :]: tensors.pop(name) for name in names}
 
 
-def _object(scalars: dict[str, Any], portraits: Tensor | None) -> FollowedObject:
-    history = dict(scalars["history"])
-    state = TrackState[history.pop("state")]
-    return FollowedObject(
-        label=scalars["label"],
-        born=scalars["born"],
-        history=ObjectHistory(state=state, **history),
-        looks=Looks(portraits, scalars.get("usual_area"), scalars.get("portrayed")),
+def _by_id(tensors: dict[str, Tensor]) -> dict[int, Tensor]:
+    for name in tensors:
+        if not name.isdecimal():
+            raise ContentError(f"{name!r} is no object id")
+    return {int(name): tensor for name, tensor in tensors.items()}
+
+
+def _object(item: Fields, portraits: dict[int, Tensor]) -> FollowedObject:
+    """One object; its portraits are taken out of those that are left."""
+    object_id = item.integer("id")
+    history = item.fields("history")
+    state = TrackState[history.choice("state", [state.name for state in TrackState])]
+    made = FollowedObject(
+        label=item.text("label"),
+        born=item.integer("born"),
+        history=ObjectHistory(
+            state=state,
+            entropy=history.optional_number("entropy"),
+            seen_stamp=history.optional_integer("seen_stamp"),
+            operator_index=history.optional_integer("operator_index"),
+            pseudo_index=history.optional_integer("pseudo_index"),
+        ),
+        looks=Looks(
+            portraits.pop(object_id, None),
+            item.optional_number("usual_area"),
+            item.optional_integer("portrayed"),
+        ),
         published=state,
     )
+    history.end()
+    item.end()
+    return made
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,6 +13,7 @@ from lazyxmem_ros.xmem.errors import (
 from lazyxmem_ros.xmem.frame import Closing, Frame
 from lazyxmem_ros.xmem.memory import Memory, MemoryConfig, MemoryState
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
+from lazyxmem_ros.xmem.state_check import StateError, check_state
 from lazyxmem_ros.xmem.tracker import TrackerState, XMemTracker
 
 __all__ = [
@@ -26,11 +27,13 @@ __all__ = [
     "MemoryConfig",
     "MemoryState",
     "NetworkConfig",
+    "StateError",
     "TrackerError",
     "TrackerState",
     "UnknownObjectError",
     "XMem",
     "XMemTracker",
+    "check_state",
     "load_network",
     "resolve_device",
     "resolve_precision",

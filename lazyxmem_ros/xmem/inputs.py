@@ -42,7 +42,7 @@ class Inputs:
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
         scaled = (pixels.permute(2, 0, 1).float() / 255 - self._mean) / self._std
         size = image.shape[0], image.shape[1]
-        inner = self._inner_size(size)
+        inner = inner_size(size, self._max_internal_size)
         if inner != size:
             scaled = F.interpolate(scaled[None], inner, mode="area")[0]
         padded = pad(scaled)[None]
@@ -52,16 +52,18 @@ class Inputs:
         """Bool [H, W] -> float [H', W'] in 0..1."""
         pixels = torch.from_numpy(np.ascontiguousarray(mask)).to(self._device).float()
         size = mask.shape[0], mask.shape[1]
-        inner = self._inner_size(size)
+        inner = inner_size(size, self._max_internal_size)
         if inner != size:
             pixels = F.interpolate(pixels[None, None], inner, mode="area")[0, 0]
         return pad(pixels)
 
-    def _inner_size(self, size: Size) -> Size:
-        scale = self._max_internal_size / min(size) if self._max_internal_size else 1.0
-        if scale >= 1:
-            return size
-        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+def inner_size(size: Size, max_internal_size: int) -> Size:
+    """The size, without padding, that an image has inside; max_internal_size: as for `Inputs`."""
+    scale = max_internal_size / min(size) if max_internal_size else 1.0
+    if scale >= 1:
+        return size
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 def outputs(inside: Tensor, inner_size: Size, size: Size) -> Tensor:

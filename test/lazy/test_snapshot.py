@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots: the same objects after a restart, and nothing from a bad file."""
 
+import copy
+import hashlib
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from random_clip import TINY, image, mask
 
@@ -24,6 +30,7 @@ from lazyxmem_ros.lazy import (
     read_snapshot,
     write_snapshot,
 )
+from lazyxmem_ros.lazy.snapshot import DIGEST_BYTES, MAGIC, check_path
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network, save_network
 
 CONFIG = LazyConfig(operator_corrections=False, pseudo_corrections=False, hold_entropy=math.inf)
@@ -142,6 +149,182 @@ def test_a_foreign_file_is_refused(small_network: XMem, tmp_path: Path) -> None:
         read_snapshot(path, tracker(XMem(replace(small_network.config, hidden_dim=0))))
     with pytest.raises(SnapshotError, match="cannot be read"):
         read_snapshot(tmp_path / "none", tracker(small_network))
+
+
+def rewritten(path: Path, change: Callable[[dict, dict], object]) -> None:
+    """Change the JSON and the tensors of a snapshot's file; the checksum fits again.
+
+    change(scalars, tensors): in place, or returns what the JSON is to be instead.
+    """
+    payload = path.read_bytes()[len(MAGIC) + DIGEST_BYTES :]
+    tensors = safetensors.torch.load(payload)
+    scalars = json.loads(tensors.pop("json").numpy().tobytes())
+    instead = change(scalars, tensors)
+    text = instead if isinstance(instead, bytes) else json.dumps(scalars).encode()
+    tensors["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    payload = safetensors.torch.save(tensors)
+    path.write_bytes(MAGIC + hashlib.sha256(payload).digest() + payload)
+
+
+def put(*keys: Any) -> Callable[[dict, dict], None]:
+    """Puts a value, the last key, where the others say, as in ("tracker", "frames", -1)."""
+
+    def change(scalars: Any, tensors: dict) -> None:
+        *way, last, value = keys
+        for key in way:
+            scalars = scalars[key]
+        scalars[last] = value
+
+    return change
+
+
+def drop(part: int, name: str) -> Callable[..., None]:
+    """Takes out a field (part 0) or a tensor (part 1)."""
+
+    def change(*parts: dict) -> None:
+        del parts[part][name]
+
+    return change
+
+
+def instead(text: bytes) -> Callable[[dict, dict], bytes]:
+    return lambda scalars, tensors: text
+
+
+def turn(name: str, make: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict, dict], None]:
+    """Makes another tensor of one."""
+
+    def change(scalars: dict, tensors: dict) -> None:
+        tensors[name] = make(tensors[name]).contiguous()
+
+    return change
+
+
+def add(name: str, *shape: int) -> Callable[[dict, dict], None]:
+    def change(scalars: dict, tensors: dict) -> None:
+        tensors[name] = torch.ones(*shape)
+
+    return change
+
+
+def no_entropy(scalars: dict, tensors: dict) -> bytes:
+    scalars["objects"][0]["history"]["entropy"] = math.nan
+    return json.dumps(scalars).encode()
+
+
+def one_object_twice(scalars: dict, tensors: dict) -> None:
+    scalars["objects"].append(scalars["objects"][0])
+
+
+def a_huge_image(scalars: dict, tensors: dict) -> None:
+    scalars["tracker"].update(size=[HUGE, HUGE], tokens=[HUGE // 16, HUGE // 16])
+
+
+HUGE = 2**31
+BAD_CONTENT = {
+    "another version's field": (put("colour", "red"), "not known: colour"),
+    "another version's object": (put("objects", 0, "mood", 1), "not known: mood"),
+    "no objects": (drop(0, "objects"), "lacks objects"),
+    "objects that are none": (put("objects", []), "are not those"),
+    "no maker": (drop(0, "made_by"), "lacks made_by"),
+    "an object twice": (one_object_twice, "are not those"),
+    "an unknown state": (put("objects", 0, "history", "state", "HAPPY"), "'HAPPY', not one of"),
+    "id -5": (put("objects", 0, "id", -5), "are not those"),
+    "id abc": (put("objects", 0, "id", "abc"), "id has 'abc', not an integer"),
+    "id true": (put("objects", 0, "id", True), "id has True, not an integer"),
+    "births of -5": (put("tracker", "births", [[-5, 0]]), "are not those"),
+    "a removed id of 70000": (put("removed", [70_000]), "are not object ids"),
+    "a size of 2^31": (put("tracker", "size", [HUGE, HUGE]), "memory tokens are no image of"),
+    "tokens of 2^31": (put("tracker", "tokens", [HUGE, HUGE]), "are no image of"),
+    "size and tokens of 2^31": (a_huge_image, "memory column key is"),
+    "a size of nothing": (put("tracker", "size", [0, 96]), "no height and width"),
+    "long-term memory of 2^31": (put("memory", "long_term", HUGE), "long-term memory holds"),
+    "negative frames": (put("tracker", "frames", -1), "has seen -1 frames"),
+    "frames beyond 64 bits": (put("tracker", "frames", 10**30), "not an integer"),
+    "a clock ahead": (put("tracker", "clock", 10_000), "its clock is 10000"),
+    "working memory of nothing": (put("memory", "working", []), "holds 0 frames"),
+    "no memory": (put("memory", None), "values.1"),
+    "an entropy that is none": (no_entropy, "not a finite number"),
+    "a list": (instead(b"[1, 2, 3]"), "a list of 3, not an object"),
+    "a number": (instead(b"7"), "is 7, not an object"),
+    "JSON 100 000 deep": (instead(b"[" * 100_000 + b"]" * 100_000), "is damaged"),
+    "no JSON": (instead(b"\xff{"), "is damaged"),
+    "a label that is no text": (put("objects", 0, "label", 3), "label is 3, not str"),
+    "another tensor": (add("more", 1), "not known: more"),
+    "portraits of nobody": (add("portraits.99", 1, 8), "not known: portraits.99"),
+    "portraits of another width": (add("portraits.1", 1, 3), "portraits of object 1"),
+    "a tensor less": (drop(1, "values.7"), "other objects than"),
+    "a tensor of -7": (add("values.-7", 1), "'-7' is no object id"),
+    "other shapes": (turn("shared.key", lambda t: t[:, :3]), "column key is"),
+    "other types": (turn("shared.key", lambda t: t.double()), "torch.float64"),
+    "values that are no numbers": (turn("values.1", lambda t: t * math.nan), "not finite"),
+    "tokens that show nobody": (turn("shared.shows", lambda t: t - 9), "outside 0..65535"),
+    "other hidden states": (turn("hidden.1", lambda t: t[..., :1]), "hidden state of object 1"),
+}
+
+
+@pytest.fixture(scope="module")
+def written(small_network: XMem, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("snapshots") / "s"
+    write_snapshot(begun(small_network, 12).snapshot(), path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("what", BAD_CONTENT)
+def test_wrong_content_with_the_right_checksum_is_refused(
+    what: str, written: bytes, small_network: XMem, tmp_path: Path
+) -> None:
+    change, fault = BAD_CONTENT[what]
+    path = tmp_path / "s"
+    path.write_bytes(written)
+    rewritten(path, change)
+    with pytest.raises(SnapshotError) as refused:
+        read_snapshot(path, tracker(small_network))
+    assert fault in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_content_that_is_written_again_unchanged_is_taken(
+    written: bytes, small_network: XMem, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    path.write_bytes(written)
+    rewritten(path, lambda scalars, tensors: None)
+    assert set(read_snapshot(path, tracker(small_network)).objects) == {1, 7}
+
+
+@pytest.mark.parametrize("layer", ["decoder", "value_encoder", "key_proj"])
+def test_weights_that_differ_in_any_layer_are_others(
+    layer: str, written: bytes, small_network: XMem, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    path.write_bytes(written)
+    other = copy.deepcopy(small_network)
+    weight = [w for name, w in other.named_parameters() if name.startswith(layer)][-1]
+    with torch.no_grad():
+        weight.view(-1)[0] += 1e-3
+    with pytest.raises(SnapshotError, match="other weights"):
+        read_snapshot(path, tracker(other))
+
+
+def test_paths_where_no_snapshot_can_be(tmp_path: Path) -> None:
+    fifo, zeros = tmp_path / "fifo", tmp_path / "zeros"
+    os.mkfifo(fifo)
+    zeros.symlink_to("/dev/zero")
+    (tmp_path / "file").write_text("")
+    for path, fault in (
+        (Path("/dev/full"), "no regular file"),
+        (fifo, "no regular file"),
+        (zeros, "no regular file"),
+        (Path("/"), "no regular file"),
+        (tmp_path, "no regular file"),
+        (tmp_path / ("x" * 300), "File name too long"),
+        (tmp_path / "file" / "s", "cannot be a snapshot"),
+        (tmp_path / "nul\0", "cannot be a snapshot"),
+    ):
+        with pytest.raises(SnapshotError, match=fault):
+            check_path(path)
+    check_path(tmp_path / "new" / "folders" / "s")
 
 
 WRITER = """

@@ -12,7 +12,6 @@ import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from rclpy.lifecycle import LifecycleNode
 
@@ -28,7 +27,7 @@ from lazyxmem_ros.nodes.tracker.images import ImageInput, QualityOverrides
 from lazyxmem_ros.nodes.tracker.objects import ObjectInput
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.session import TrackingSession
-from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper, SnapshotService
+from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper, SnapshotService, usable_path
 from lazyxmem_ros.nodes.tracker.worker import Worker
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network, resolve_device
 
@@ -165,7 +164,7 @@ def _open_snapshots(
     outputs: TrackerOutputs,
 ) -> SnapshotService:
     """Goes on from the snapshot, if there is one that can be used, and keeps saving."""
-    path = Path(settings["snapshot_path"]).expanduser()
+    path = usable_path(settings["snapshot_path"])
     on_fault = node.get_logger().error
     keeper = SnapshotKeeper(path, lazy, worker, on_fault=on_fault)
     try:

@@ -19,6 +19,7 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from lazyxmem_ros.lazy import LazyTracker, Snapshot, SnapshotError, read_snapshot, write_snapshot
+from lazyxmem_ros.lazy.snapshot import check_path, weights_digest
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.tracker.worker import FrameT, Worker
@@ -30,6 +31,16 @@ WRITING_NICENESS = 10
 CATCH_UP_TIMEOUT = 2.0
 """Seconds that the end of the node goes on with late corrections and objects that are arriving, so
 that they are in the last file; launch kills a node 5 s after it was asked to end."""
+
+
+def usable_path(text: str) -> Path:
+    """The path of a parameter, `~` expanded; raises SnapshotError where no snapshot can be kept."""
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise SnapshotError(f"{text} cannot be a snapshot: {error}") from error
+    check_path(path)
+    return path
 
 
 class SnapshotKeeper:
@@ -44,6 +55,7 @@ class SnapshotKeeper:
         on_fault: Callable[[str], None],
     ) -> None:
         """on_fault(text): called from any thread when a file could not be written."""
+        weights_digest(lazy.tracker.network)  # takes a moment, which no frame shall wait for
         self._lazy = lazy
         self._worker = worker
         self._on_fault = on_fault

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_graph import WAIT_S, wait_for
+from node_graph import WAIT_S, parameters, wait_for
 from std_srvs.srv import Trigger
 from tracker_harness import Tracker
 
 from lazyxmem_ros.lazy import Snapshot, read_snapshot, write_snapshot
+from lazyxmem_ros.nodes.running import NodeStartError
 from lazyxmem_ros.nodes.tracker import snapshots
+from lazyxmem_ros.nodes.tracker.node import make_node
 from lazyxmem_ros.srv import ListObjects
 
 OwnTracker = Callable[..., Tracker]
@@ -71,3 +73,12 @@ def test_a_snapshot_that_fails_is_answered(
     answer = save(tracker)
     wait_for(answer.done, "the next answer")
     assert answer.result().success
+
+
+@pytest.mark.parametrize("path", ["/dev/full", "/", "~nobody-of-that-name/x", "/tmp/" + "x" * 300])
+def test_a_path_where_no_snapshot_can_be_is_refused_in_words(
+    path: str, ros: None, weights: Path
+) -> None:
+    values = parameters(weights=str(weights), device="cpu", snapshot_path=path)
+    with pytest.raises(NodeStartError, match="cannot be a snapshot"):
+        make_node(cli_args=["--ros-args", "-r", "__ns:=/bad_path"], parameter_overrides=values)
