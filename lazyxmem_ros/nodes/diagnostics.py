@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -14,6 +15,10 @@ from rclpy.time import Time
 
 WINDOW_SAMPLES = 1000
 WARNING_PERIOD_S = 5.0
+MAX_TEXT = 2000
+"""Characters of one line of the log: a message may bring a text of any length."""
+MAX_KINDS = 200
+"""Of things that are said, each at its own pace; what comes beyond shares one."""
 ALARM_WINDOW_S = 10.0
 """Of steady time: what happened before that alarms nobody."""
 
@@ -130,8 +135,49 @@ def fault_kind(error: BaseException) -> str:
     return str(getattr(error, "kind", type(error).__name__))
 
 
+class LogLimiter:
+    """Says each kind of thing at most once in `period_s`, and nothing at length."""
+
+    def __init__(
+        self,
+        log: Callable[[str], object],
+        *,
+        period_s: float = WARNING_PERIOD_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """log: gets the lines, as a logger's `warning` or `error`."""
+        self._log = log
+        self._period_s = period_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._said: dict[str, float] = {}
+        self._held: Counter[str] = Counter()
+
+    def say(self, kind: str, text: str) -> None:
+        """Log `text`, cut to MAX_TEXT, unless its kind was said a moment ago."""
+        with self._lock:
+            if kind not in self._said and len(self._said) >= MAX_KINDS:
+                kind = "others"
+            now = self._clock()
+            if now - self._said.get(kind, -math.inf) < self._period_s:
+                self._held[kind] += 1
+                return
+            self._said[kind] = now
+            held = self._held.pop(kind, 0)
+        more = f" ({held} more like it since the last one)" if held else ""
+        self._log(cut(text) + more)
+
+
+def cut(text: str) -> str:
+    """The text's beginning and end where it is longer than MAX_TEXT."""
+    if len(text) <= MAX_TEXT:
+        return text
+    half = MAX_TEXT // 2
+    return f"{text[:half]} ... {len(text) - 2 * half} characters ... {text[-half:]}"
+
+
 class Refusals:
-    """Counts what was refused and says so, at most once per WARNING_PERIOD_S for each kind."""
+    """Counts what was refused, and says so at the pace of a LogLimiter."""
 
     def __init__(
         self,
@@ -140,37 +186,22 @@ class Refusals:
         period_s: float = WARNING_PERIOD_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._warn = warn
-        self._period_s = period_s
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._said: dict[str, tuple[float, int]] = {}
+        self._limiter = LogLimiter(warn, period_s=period_s, clock=clock)
+        self._counts = Counts()
 
     def refuse(self, topic: str, kind: str, fault: str) -> None:
         """Count one refusal of `kind` on `topic`; `fault` says in words what was wrong."""
         key = f"{topic}: {kind}"
-        with self._lock:
-            self._counts[key] += 1
-            count, now = self._counts[key], self._clock()
-            last, said = self._said.get(key, (-np.inf, 0))
-            if now - last < self._period_s:
-                return
-            self._said[key] = (now, count)
-        more = f" ({count - said - 1} more like it since the last warning)" if said else ""
-        if count - said == 1:
-            more = ""
-        self._warn(f"{topic}: refused: {fault}{more}")
+        self._counts.add(key)
+        self._limiter.say(key, f"{topic}: refused: {fault}")
 
     def total(self) -> int:
         """All refusals."""
-        with self._lock:
-            return sum(self._counts.values())
+        return sum(self._counts.snapshot().values())
 
     def snapshot(self) -> dict[str, int]:
         """Refusals by 'topic: kind'."""
-        with self._lock:
-            return dict(sorted(self._counts.items()))
+        return self._counts.snapshot()
 
 
 def status(
@@ -184,7 +215,7 @@ def status(
     """One DiagnosticStatus; numbers with a fraction are given to three places."""
     pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
     return DiagnosticStatus(
-        level=level, name=name, message=message, hardware_id=hardware_id, values=pairs
+        level=level, name=name, message=cut(message), hardware_id=hardware_id, values=pairs
     )
 
 
@@ -196,4 +227,4 @@ def diagnostic_array(now: Time, statuses: Sequence[DiagnosticStatus]) -> Diagnos
 
 
 def _text(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else cut(str(value))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +68,24 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
             node.destroy_node()
         rclpy.try_shutdown()
     return int(getattr(node, "exit_code", 0))
+
+
+def surviving(
+    callback: Callable[..., None], on_failure: Callable[[BaseException], None]
+) -> Callable[..., None]:
+    """A callback of the executor that ends nothing: what it raises goes to `on_failure`.
+
+    Above all a MemoryError: what there is no room for costs its own message alone.
+    """
+
+    @functools.wraps(callback)
+    def call(*arguments: object) -> None:
+        try:
+            callback(*arguments)
+        except Exception as error:  # noqa: BLE001 - the executor would end with it
+            on_failure(error)
+
+    return call
 
 
 class Interruptible:

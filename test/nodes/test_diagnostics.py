@@ -5,7 +5,17 @@ from __future__ import annotations
 
 import math
 
-from lazyxmem_ros.nodes.diagnostics import Counts, Latencies, Rate, Recent, Refusals, status
+from lazyxmem_ros.nodes.diagnostics import (
+    MAX_KINDS,
+    MAX_TEXT,
+    Counts,
+    Latencies,
+    LogLimiter,
+    Rate,
+    Recent,
+    Refusals,
+    status,
+)
 
 
 class FakeClock:
@@ -77,9 +87,23 @@ def test_refusals_are_counted_all_and_said_at_times() -> None:
     ]
     clock.now += 6
     refusals.refuse("/image", "size", "it is too large")
-    assert said[2] == ("/image: refused: it is too large (9 more like it since the last warning)")
+    assert said[2] == "/image: refused: it is too large (9 more like it since the last one)"
     assert refusals.snapshot() == {"/image: size": 11, "/image: stamp": 1}
     assert refusals.total() == 12
+
+
+def test_a_flood_of_many_kinds_and_long_texts_stays_small() -> None:
+    clock, said = FakeClock(), []
+    limiter = LogLimiter(said.append, period_s=5.0, clock=clock)
+    for number in range(10_000):
+        limiter.say(f"kind {number}", "x" * 100_000)
+    assert len(said) == MAX_KINDS + 1
+    assert max(map(len, said)) < MAX_TEXT + 100
+    assert said[0].startswith("xxx")
+    assert "98000 characters" in said[0]
+    clock.now += 6
+    limiter.say("kind 10001", "short")
+    assert said[-1] == f"short ({10_000 - MAX_KINDS - 1} more like it since the last one)"
 
 
 def test_status_gives_numbers_to_three_places() -> None:

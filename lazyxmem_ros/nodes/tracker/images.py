@@ -18,6 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from lazyxmem_ros.basics import StampRangeError, stamp_of
 from lazyxmem_ros.images import ImageError, check_image
 from lazyxmem_ros.nodes.diagnostics import Rate
+from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.image_sources import quality_text, why_no_image
@@ -84,10 +85,12 @@ class ImageInput:
         transport: str,
         reliable: bool,
         overrides: QualityOverrides,
+        on_failure: Callable[[BaseException], None],
     ) -> None:
         """Raises counts `received` and `dropped`; `rate` is that of what was received.
 
-        transport: one of TRANSPORTS. reliable: unless `overrides` say otherwise.
+        transport: one of TRANSPORTS. reliable: unless `overrides` say otherwise. on_failure: gets
+        what goes wrong and is no refusal.
         """
         self._node = node
         self._worker = worker
@@ -95,6 +98,7 @@ class ImageInput:
         self._received = received
         self._outputs = outputs
         self._overrides = overrides
+        self._on_failure = on_failure
         self._message_type, self._name = TRANSPORTS[transport]
         [self._other_name] = (name for _, name in TRANSPORTS.values() if name != self._name)
         self._quality = QoSProfile(
@@ -121,7 +125,7 @@ class ImageInput:
     def open(self) -> None:
         """Begin to listen. Raises whatever rclpy has for bad `qos_overrides`."""
         self.rate = Rate()
-        receive = partial(self._on_image, self.topic)
+        receive = surviving(partial(self._on_image, self.topic), self._on_failure)
         self._subscription = self._overrides.subscribe(
             self._node, self._message_type, self._name, receive, self._quality
         )

@@ -21,6 +21,7 @@ from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.nodes.conversions import read_object_masks, time_message
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.prompts import read_prompt
+from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer
 from lazyxmem_ros.nodes.tracker.frames import GivenMasks, ReceivedFrame
@@ -58,7 +59,10 @@ class ObjectInput:
         self._on_failure = on_failure
         self._init_topic = node.resolve_topic_name("~/init_mask")
         self._subscription = node.create_subscription(
-            Image, "~/init_mask", self._on_init_mask, QoSProfile(depth=QUEUE_DEPTH)
+            Image,
+            "~/init_mask",
+            surviving(self._on_init_mask, on_failure),
+            QoSProfile(depth=QUEUE_DEPTH),
         )
         self._services = Services(node, self._explained)
         self._services.serve(AddObjects, "~/add_objects", self._on_add_objects)
@@ -91,7 +95,9 @@ class ObjectInput:
             self._outputs.refuse(self._init_topic, "inactive", "the node is not active")
             return
         given = GivenMasks(stamp, masks, topic=self._init_topic)
-        future = self._worker.submit(lambda: self._session.give_masks(given))
+        future = self._worker.submit_work(
+            lambda: self._session.give_masks(given), key=("masks", stamp, frozenset(masks))
+        )
         future.add_done_callback(self._after_init_mask)
 
     def _after_init_mask(self, future: WorkerFuture[str]) -> None:
@@ -125,7 +131,8 @@ class ObjectInput:
         labels = {object_id: new.label for object_id, new in zip(ids, request.objects, strict=True)}
         topic = self._node.resolve_service_name("~/add_objects")
         given = GivenMasks(frame.stamp, masks, labels, topic)
-        return ids, await self._in_worker(lambda: self._session.give_masks(given))
+        work = self._worker.submit_work(lambda: self._session.give_masks(given))
+        return ids, await result_of(self._node, work)
 
     def _choose_ids(self, objects: list[msg.NewObject], stamp: int) -> list[int]:
         wanted = [new.id for new in objects if new.id]
@@ -192,6 +199,7 @@ class ObjectInput:
 
     async def _on_reset_request(self, request: Trigger.Request, response: Trigger.Response) -> None:
         self._images.forget_stamps()
+        self._worker.drop_work("the tracker was reset")
         await self._in_worker(self._session.reset)
         response.success = True
 

@@ -16,7 +16,7 @@ from functools import partial
 from rclpy.lifecycle import LifecycleNode
 
 from lazyxmem_ros.lazy import LazyTracker, SnapshotError, iou_predictor_of
-from lazyxmem_ros.nodes.diagnostics import Refusals
+from lazyxmem_ros.nodes.diagnostics import LogLimiter, Refusals
 from lazyxmem_ros.nodes.parameters import Parameters
 from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
 from lazyxmem_ros.nodes.tracker.corrections import CorrectionInput, Corrections
@@ -82,7 +82,8 @@ def build_parts(
         tracker_parameters.lazy_config(values),
         iou_predictor=iou_predictor_of(path),
     )
-    on_failure = partial(_report_failure, node, measures)
+    failures = LogLimiter(node.get_logger().error)
+    on_failure = partial(_report_failure, node, measures, failures)
     received = ReceivedFrames(values["history_megabytes"] * MEBIBYTE, lazy.config.history_time)
     worker: Worker[ReceivedFrame] = Worker(on_failure=on_failure)
     client = CorrectionClient(node)
@@ -115,6 +116,7 @@ def build_parts(
         transport=values["image_transport"],
         reliable=values["image_reliability"] == "reliable",
         overrides=overrides,
+        on_failure=on_failure,
     )
     doors.callback(CorrectionInput(node, worker, corrections).close)
     objects = ObjectInput(
@@ -146,13 +148,15 @@ def build_parts(
     )
 
 
-def _report_failure(node: LifecycleNode, measures: TrackerMeasures, error: BaseException) -> None:
+def _report_failure(
+    node: LifecycleNode, measures: TrackerMeasures, failures: LogLimiter, error: BaseException
+) -> None:
     if not node.context.ok():
         return  # the middleware went away under a frame that was being published
     measures.counts.add("failed")
     measures.last_failure = f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    node.get_logger().error(f"left out, because it failed: {error}\n{trace}")
+    failures.say(type(error).__name__, f"left out, because it failed: {error}\n{trace}")
 
 
 def _open_snapshots(

@@ -25,6 +25,7 @@ from tracker_harness import NODE, NS, Tracker, click, with_fields
 
 from lazyxmem_ros.msg import Correction, Prompt
 from lazyxmem_ros.nodes.conversions import image_message, labels_message, mask_message
+from lazyxmem_ros.nodes.diagnostics import LogLimiter
 
 
 @pytest.mark.parametrize(
@@ -92,8 +93,7 @@ def test_malformed_images_change_nothing(
     tracker.show_object(0)
     tracker.send(1)
     said: list[str] = []
-    monkeypatch.setattr(tracker.node._refusals, "_warn", said.append)
-    monkeypatch.setattr(tracker.node._refusals, "_said", {})
+    monkeypatch.setattr(tracker.node._refusals, "_limiter", LogLimiter(said.append))
     before = tracker.refusals()
     tracker.probe.publish(f"{NS}/image", message)
     wait_for(lambda: tracker.refusals() != before, "the refusal")
