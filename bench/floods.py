@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What floods of masks, corrections and calls leave of the tracker's frame rate.
+
+A camera, the tracker with the model that comes with the package, and the flood are processes of
+their own. Each flood lasts a few seconds; what counts is the number of frames whose mask came.
+
+tools/run python bench/floods.py [--rate 10] [--seconds 10] [--only detector]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+
+from lazyxmem_ros.basics import stamp_of
+from lazyxmem_ros.msg import Correction, NewObject, Prompt
+from lazyxmem_ros.nodes.conversions import (
+    image_message,
+    labels_message,
+    mask_message,
+)
+from lazyxmem_ros.srv import AddObjects
+
+HEIGHT, WIDTH, RADIUS = 240, 320, 30
+TRACKER = "/lazyxmem_tracker"
+QUALITY = QoSProfile(depth=10)
+TIMEOUT_S = 120.0
+SETTLE_S = 2.0
+CALLS_UNDER_WAY = 50
+
+
+def disc(index: int, row: int, column: int) -> NDArray[np.bool_]:
+    """A disc that moves to and fro: bool [H, W]."""
+    shift = round(40 * np.sin(index / 15))
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    inside: NDArray[np.bool_] = (rows - row) ** 2 + (columns - column - shift) ** 2 < RADIUS**2
+    return inside
+
+
+PLACES = ((60, 90), (60, 220), (170, 160))
+
+
+def scene(index: int) -> NDArray[np.uint8]:
+    """Three discs over noise: RGB uint8 [H, W, 3]."""
+    image = np.random.default_rng(3).integers(0, 120, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    for color, place in zip(((220, 40, 40), (40, 200, 60), (60, 80, 230)), PLACES, strict=True):
+        image[disc(index, *place)] = color
+    return image
+
+
+# ---- the camera's process
+
+
+def camera(rate: float) -> None:
+    """Publish the scene until the process is ended."""
+    rclpy.init()
+    node = Node("camera")
+    publisher = node.create_publisher(Image, "image", qos_profile_sensor_data)
+    images = [scene(index) for index in range(90)]
+    due, index = time.monotonic(), 0
+    while rclpy.ok():
+        due += 1 / rate
+        time.sleep(max(0.0, due - time.monotonic()))
+        header = Header(stamp=node.get_clock().now().to_msg(), frame_id=str(index))
+        publisher.publish(image_message(images[index % len(images)], "rgb8", header))
+        index += 1
+
+
+# ---- the floods' process
+
+
+class Flood:
+    """Knows the newest image's header, and sends as often as it is told to."""
+
+    def __init__(self) -> None:
+        self.node = Node("flood")
+        self._header: Header | None = None
+        self._answered: set[int] = set()
+        self.node.create_subscription(Image, "image", self._see, qos_profile_sensor_data)
+        self._masks = self.node.create_publisher(Image, f"{TRACKER}/init_mask", QUALITY)
+        self._corrections = self.node.create_publisher(
+            Correction, f"{TRACKER}/operator_correction", QUALITY
+        )
+        self._adding = self.node.create_client(AddObjects, f"{TRACKER}/add_objects")
+        self._under_way = 0
+        self._next_id = 1000
+
+    def _see(self, message: Image) -> None:
+        self._header = message.header
+
+    def run(self, kind: str, rate: float) -> None:
+        """Send what `kind` names, `rate` times a second, until the process is ended."""
+        send: Callable[[Header, int], None] = getattr(self, f"_send_{kind}")
+        executor = SingleThreadedExecutor()
+        executor.add_node(self.node)
+        threading.Thread(target=executor.spin, daemon=True).start()
+        due = time.monotonic()
+        while rclpy.ok():
+            due = max(due + 1 / rate, time.monotonic() - 1)
+            time.sleep(max(0.0, due - time.monotonic()))
+            header = self._header
+            if header is not None:
+                send(header, int(header.frame_id))
+
+    def _send_masks(self, header: Header, index: int) -> None:
+        labels = disc(index, *PLACES[0]).astype(np.uint16)
+        self._masks.publish(labels_message(labels, header))
+
+    def _send_detector(self, header: Header, index: int) -> None:
+        labels = np.zeros((HEIGHT, WIDTH), np.uint16)
+        for object_id, place in enumerate(PLACES, 1):
+            labels[disc(index, *place)] = object_id
+        self._masks.publish(labels_message(labels, header))
+
+    def _send_corrections(self, header: Header, index: int) -> None:
+        prompt = Prompt(mask=mask_message(disc(index, *PLACES[0]), header))
+        self._corrections.publish(Correction(header=header, id=1, prompt=prompt))
+
+    def _send_correction_each(self, header: Header, index: int) -> None:
+        stamp = stamp_of(header.stamp)
+        if stamp not in self._answered:
+            self._answered.add(stamp)
+            self._send_corrections(header, index)
+
+    def _send_calls(self, header: Header, index: int) -> None:
+        if self._under_way >= CALLS_UNDER_WAY:
+            return
+        self._next_id += 1
+        prompt = Prompt(mask=mask_message(disc(index, *PLACES[2]), header))
+        request = AddObjects.Request(objects=[NewObject(id=self._next_id, prompt=prompt)])
+        self._under_way += 1
+        self._adding.call_async(request).add_done_callback(self._after_call)
+
+    def _after_call(self, _: object) -> None:
+        self._under_way -= 1
+
+    def _send_empty(self, header: Header, index: int) -> None:
+        self._masks.publish(labels_message(np.zeros((HEIGHT, WIDTH), np.uint16), header))
+
+    def _send_garbage(self, header: Header, index: int) -> None:
+        """Serialized label maps whose bytes are random behind the first ones."""
+        self._masks.publish(b"\0\1\0\0" + os.urandom(HEIGHT * WIDTH))
+
+
+def flood(kind: str, rate: float) -> None:
+    rclpy.init()
+    Flood().run(kind, rate)
+
+
+FLOODS = (
+    ("a detector's label map of three objects", "detector", 5.0),
+    ("a detector's label map of three objects", "detector", 10.0),
+    ("a detector's label map of three objects", "detector", 30.0),
+    ("a detector's label map of three objects", "detector", 200.0),
+    ("`~/init_mask` of one object", "masks", 200.0),
+    ("a mask correction of every frame", "correction_each", 200.0),
+    ("mask corrections of the newest frame", "corrections", 200.0),
+    ("`~/add_objects` with new ids", "calls", 200.0),
+    ("label maps without an object", "empty", 200.0),
+    ("label maps of random bytes", "garbage", 200.0),
+)
+
+
+# ---- measuring
+
+
+@dataclass
+class Measured:
+    """Frames whose mask came, per second, and the longest time without one."""
+
+    rate: float
+    longest_gap: float
+
+
+class Bench:
+    """Counts masks; starts the others."""
+
+    def __init__(self, rate: float, seconds: float) -> None:
+        self._rate = rate
+        self._seconds = seconds
+        rclpy.init()
+        self._node = Node("bench")
+        self._came: dict[int, float] = {}
+        self._header: Header | None = None
+        self._node.create_subscription(Image, f"{TRACKER}/mask", self._on_mask, QUALITY)
+        self._masks = self._node.create_publisher(Image, f"{TRACKER}/init_mask", QUALITY)
+        self._resetting = self._node.create_client(Trigger, f"{TRACKER}/reset")
+        executor = SingleThreadedExecutor()
+        executor.add_node(self._node)
+        threading.Thread(target=executor.spin, daemon=True).start()
+
+    def _on_mask(self, message: Image) -> None:
+        self._header = message.header
+        self._came.setdefault(stamp_of(message.header.stamp), time.monotonic())
+
+    def begin(self) -> None:
+        """Reset the tracker, show it one object, and let it settle."""
+        self._wait(self._resetting.service_is_ready, "the tracker")
+        done = self._resetting.call_async(Trigger.Request())
+        self._wait(done.done, "the reset")
+        self._header = None
+        self._wait(lambda: self._header is not None, "a mask")
+        header = self._header
+        assert header is not None
+        labels = disc(int(header.frame_id), *PLACES[0]).astype(np.uint16)
+        self._masks.publish(labels_message(labels, header))
+        time.sleep(SETTLE_S)
+
+    def measure(self, kind: str, rate: float) -> Measured:
+        """The frames that are tracked during a flood; "" for none."""
+        self.begin()
+        with child("flood", kind, str(rate)) if kind else _nothing():
+            time.sleep(SETTLE_S)
+            begun = time.monotonic()
+            time.sleep(self._seconds)
+            ended = time.monotonic()
+        times = [moment for moment in list(self._came.values()) if begun <= moment <= ended]
+        gaps = np.diff([begun, *times, ended])
+        return Measured(len(times) / (ended - begun), float(gaps.max()))
+
+    @staticmethod
+    def _wait(done: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not done():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what} did not come within {TIMEOUT_S:g} s")
+            time.sleep(0.02)
+
+
+@contextmanager
+def child(*role: str) -> Iterator[None]:
+    """This program in another role, for as long as the block runs."""
+    process = subprocess.Popen([sys.executable, __file__, "--role", *role])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def tracker(max_objects: int) -> Iterator[None]:
+    """The node under test."""
+    command = [sys.executable, "-m", "lazyxmem_ros.nodes", "tracker", "--ros-args"]
+    parameters = {"operator_corrections": "false", "pseudo_corrections": "false"}
+    if max_objects:
+        parameters["max_objects"] = str(max_objects)
+    pairs = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
+    process = subprocess.Popen([*command, *pairs], stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=float, default=10.0, help="images per second")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--only", help="floods of this kind alone, such as detector")
+    parser.add_argument("--max-objects", type=int, default=0, help="0: the tracker's default")
+    parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.role:
+        kind, *values = options.role
+        camera(float(values[0])) if kind == "camera" else flood(values[0], float(values[1]))
+        return
+    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
+    with tracker(options.max_objects), child("camera", str(options.rate)):
+        bench = Bench(options.rate, options.seconds)
+        alone = bench.measure("", 0.0)
+        print("| flood | Hz | frames per second | share | longest gap (s) |")
+        print("| --- | --- | --- | --- | --- |")
+        print(f"| none | | {alone.rate:.1f} | 1 | {alone.longest_gap:.2f} |", flush=True)
+        for name, kind, rate in FLOODS:
+            if options.only not in (None, kind):
+                continue
+            found = bench.measure(kind, rate)
+            share = found.rate / alone.rate
+            row = (name, f"{rate:g}", f"{found.rate:.1f}", f"{share:.2f}")
+            print(f"| {' | '.join(row)} | {found.longest_gap:.2f} |", flush=True)
+    rclpy.shutdown()
+
+
+if __name__ == "__main__":
+    main()
