@@ -8,7 +8,8 @@ commands of the worker.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from rclpy.node import Node
@@ -24,6 +25,7 @@ from lazyxmem_ros.lazy import Correction, LazyTracker, Outcome, Request, Source
 from lazyxmem_ros.nodes.conversions import image_message, time_message
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
 from lazyxmem_ros.nodes.prompts import read_prompt
+from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
@@ -95,23 +97,14 @@ class Corrections:
         header, object_id = message.header, message.id
         try:
             stamp = stamp_of(header.stamp)
-        except StampRangeError as error:
-            self._outputs.refuse(self._outputs.correction_topic, error.kind, str(error))
-            self._outputs.publish_corrected(
-                header, object_id, None, source=Source.OPERATOR, applied=False, reason=str(error)
-            )
-            return
-        request = self._lazy.request(stamp, object_id)
-        try:
+            request = self._lazy.request(stamp, object_id)
             seen = self._mask_seen(stamp, object_id, request)
             height, width = seen.shape
             prompt = read_prompt(message.prompt, (height, width))
             if prompt.is_empty and not message.message:
                 raise PromptError("the correction has neither a click nor a box nor a mask")
-        except (InputRefusedError, PromptError, ImageError) as error:
-            self._outputs.refuse(self._outputs.correction_topic, "correction", str(error))
-            # Of no use, but another answer may come.
-            self.give_up(header, object_id, Source.OPERATOR, str(error))
+        except (StampRangeError, InputRefusedError, PromptError, ImageError) as error:
+            self.refuse(message, "correction", str(error))
             return
         if prompt.is_empty:
             self._outputs.count("operator declined")
@@ -124,6 +117,11 @@ class Corrections:
         else:
             prompt = prompt.about(seen, None if request is None else request.prompt.prior_iou)
             self._ask_corrector(self._image(stamp, request), {object_id: prompt}, Source.OPERATOR)
+
+    def refuse(self, message: msg.Correction, kind: str, reason: str) -> None:
+        """A person's answer is of no use; another one may come."""
+        self._outputs.refuse(self._outputs.correction_topic, kind, reason)
+        self.give_up(message.header, message.id, Source.OPERATOR, reason)
 
     def _mask_seen(self, stamp: int, object_id: int, request: Request | None) -> BoolMask:
         """The mask bool [H, W] that an answer is about; raises InputRefusedError.
@@ -195,7 +193,8 @@ class Corrections:
 
         The tracker's own request ends there; a person may try again.
         """
-        self.awaited.discard((stamp_of(header.stamp), object_id))
+        with contextlib.suppress(StampRangeError):  # no frame has such a stamp
+            self.awaited.discard((stamp_of(header.stamp), object_id))
         if source is Source.PSEUDO:
             self._lazy.dismiss(object_id, Source.PSEUDO)
         self._outputs.publish_corrected(
@@ -226,12 +225,23 @@ class Corrections:
 class CorrectionInput:
     """Subscribes to `~/operator_correction`; the answers go to the worker."""
 
-    def __init__(self, node: Node, worker: Worker[ReceivedFrame], corrections: Corrections) -> None:
+    def __init__(
+        self,
+        node: Node,
+        worker: Worker[ReceivedFrame],
+        corrections: Corrections,
+        *,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """on_failure: gets what goes wrong and is no refusal."""
         self._node = node
         self._worker = worker
         self._corrections = corrections
         self._subscription = node.create_subscription(
-            msg.Correction, TOPIC, self._on_answer, QoSProfile(depth=QUEUE_DEPTH)
+            msg.Correction,
+            TOPIC,
+            surviving(self._on_answer, on_failure),
+            QoSProfile(depth=QUEUE_DEPTH),
         )
 
     def close(self) -> None:
@@ -239,4 +249,9 @@ class CorrectionInput:
         self._node.destroy_subscription(self._subscription)
 
     def _on_answer(self, message: msg.Correction) -> None:
-        self._worker.post(lambda: self._corrections.answer(message))
+        stamp = message.header.stamp
+        self._worker.post_work(
+            lambda: self._corrections.answer(message),
+            key=("answer", stamp.sec, stamp.nanosec, message.id),
+            on_left_out=lambda why: self._corrections.refuse(message, why.kind, str(why)),
+        )

@@ -118,7 +118,8 @@ def build_parts(
         overrides=overrides,
         on_failure=on_failure,
     )
-    doors.callback(CorrectionInput(node, worker, corrections).close)
+    answers = CorrectionInput(node, worker, corrections, on_failure=on_failure)
+    doors.callback(answers.close)
     objects = ObjectInput(
         node, worker=worker, session=session, images=images, outputs=outputs, on_failure=on_failure
     )

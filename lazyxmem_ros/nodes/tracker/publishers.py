@@ -37,7 +37,7 @@ from lazyxmem_ros.nodes.tracker.detections import Detections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.overlay import track_names
-from lazyxmem_ros.nodes.tracker.worker import Worker
+from lazyxmem_ros.nodes.tracker.worker import NotDoneError, Worker
 
 if TYPE_CHECKING:
     from lazyxmem_ros.lazy import Request, Source, StateChange, StepResult, Track
@@ -145,10 +145,16 @@ class TrackerOutputs:
     def ask_corrector(
         self, image: Image, prompts: Sequence[Prompt], on_answers: AnswersCallback
     ) -> None:
-        """Asks the service for one mask per prompt; on_answers comes in the worker's thread."""
+        """Asks the service for one mask per prompt; on_answers comes in the worker's thread.
+
+        It gets faults instead of masks, too, where the worker has no time for them.
+        """
 
         def pass_on(answers: Sequence[CorrectionAnswer]) -> None:
-            self._worker.post(lambda: on_answers(answers))
+            def leave_out(reason: NotDoneError) -> None:
+                on_answers([CorrectionAnswer(None, 0.0, "", str(reason)) for _ in answers])
+
+            self._worker.post_work(lambda: on_answers(answers), on_left_out=leave_out)
 
         self._post(lambda: self.refine(image, prompts, pass_on))
 

@@ -169,6 +169,28 @@ class Worker(Generic[FrameT]):
             _leave_out(other, reason)
         return job.future
 
+    def post_work(
+        self,
+        work: Callable[[], object],
+        *,
+        on_left_out: Callable[[NotDoneError], object],
+        key: Hashable = None,
+    ) -> None:
+        """Queue work whose result nobody waits for; what it raises goes to on_failure.
+
+        on_left_out(reason): runs in the thread, as a command, where the work was left out.
+        """
+
+        def finish(future: Future[Any]) -> None:
+            error = None if future.cancelled() else future.exception()
+            if isinstance(error, NotDoneError):
+                reason = error
+                self.post(lambda: on_left_out(reason))
+            elif error is not None:
+                self._on_failure(error)
+
+        self.submit_work(work, key=key).add_done_callback(finish)
+
     def drop_work(self, reason: str) -> None:
         """Leave out all work that waits."""
         with self._changed:

@@ -32,6 +32,7 @@ def checking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_stamps_that_are_no_time_are_refused_on_every_way_in(
     checking: None, weights: Path, probe: Probe, start: Start
 ) -> None:
+    probe.forget()
     name = "/stamps/lazyxmem_tracker"
     values = {"weights": weights, "device": "cpu", "image_reliability": "reliable"}
     tracker = start("tracker", values, "-r", "__ns:=/stamps")

@@ -247,3 +247,21 @@ def test_work_goes_on_where_no_frames_come(
     gate.set()
     assert late.result(timeout=10) == "done"
     assert recorder.done == [9]
+
+
+def test_whoever_posted_work_hears_that_it_was_left_out(
+    worker: Worker[int], recorder: Recorder
+) -> None:
+    worker.offer(1)
+    recorder.entered.acquire()
+    for number in range(2):
+        worker.post_work(
+            lambda n=number: recorder.done.append(n),
+            key="same",
+            on_left_out=lambda why, n=number: recorder.done.append((n, why.kind)),
+        )
+    worker.post_work(lambda: 1 // 0, on_left_out=recorder.done.append)
+    recorder.gate.release()
+    wait_for(lambda: recorder.failures, "the failure")
+    assert recorder.done == [1, (0, "replaced"), 1]
+    assert isinstance(recorder.failures[0], ZeroDivisionError)
