@@ -21,7 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros.basics import BoolMask, Labels
-from lazyxmem_ros.images import read_image
+from lazyxmem_ros.images import MAX_PIXELS, read_image
 from lazyxmem_ros.nodes.conversions import image_message
 
 MAX_EARLY_MASKS = 8
@@ -34,7 +34,7 @@ class ReceivedFrame:
 
     stamp: nanoseconds since the epoch. topic: where it came from, for messages. received_at:
     steady time in seconds. labels: the label map uint16 [H, W] published for it, None until
-    then. published: whether its mask went out.
+    then. published: whether its mask went out. max_pixels: the limit that it has passed.
     """
 
     stamp: int
@@ -43,6 +43,7 @@ class ReceivedFrame:
     received_at: float
     labels: Labels | None = field(default=None, repr=False)
     published: bool = False
+    max_pixels: int = MAX_PIXELS
 
     @property
     def header(self) -> Header:
@@ -56,7 +57,7 @@ class ReceivedFrame:
 
     def rgb(self) -> NDArray[np.uint8]:
         """RGB uint8 [H, W, 3]; decoded anew at each call. Raises ImageError."""
-        return read_image(self.message).rgb()
+        return read_image(self.message, max_pixels=self.max_pixels).rgb()
 
     def image_message(self, rgb: NDArray[np.uint8] | None = None) -> Image:
         """The frame as an uncompressed message: the one received, where it is one.

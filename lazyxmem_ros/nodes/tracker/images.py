@@ -85,19 +85,21 @@ class ImageInput:
         *,
         transport: str,
         reliable: bool,
+        max_pixels: int,
         overrides: QualityOverrides,
         on_failure: Callable[[BaseException], None],
     ) -> None:
         """Raises counts `received` and `dropped`; `rate` is that of what was received.
 
-        transport: one of TRANSPORTS. reliable: unless `overrides` say otherwise. on_failure: gets
-        what goes wrong and is no refusal.
+        transport: one of TRANSPORTS. reliable: unless `overrides` say otherwise. max_pixels: of an
+        image, more are refused. on_failure: gets what goes wrong and is no refusal.
         """
         self._node = node
         self._worker = worker
         self._session = session
         self._received = received
         self._outputs = outputs
+        self._max_pixels = max_pixels
         self._overrides = overrides
         self._on_failure = on_failure
         self._message_type, self._name = TRANSPORTS[transport]
@@ -188,7 +190,7 @@ class ImageInput:
         self._outputs.count("received")
         self.rate.add()
         try:
-            check_image(message)
+            check_image(message, max_pixels=self._max_pixels)
             stamp = stamp_of(message.header.stamp)
         except ImageError as error:
             self._outputs.refuse(topic, "image", str(error))
@@ -198,7 +200,7 @@ class ImageInput:
             return
         if not self._take_stamp(topic, stamp):
             return
-        frame = ReceivedFrame(stamp, topic, message, received_at)
+        frame = ReceivedFrame(stamp, topic, message, received_at, max_pixels=self._max_pixels)
         self._received.add(frame)
         if self._worker.offer(frame):
             self._outputs.count("dropped")

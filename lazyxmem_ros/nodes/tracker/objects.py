@@ -48,9 +48,16 @@ class ObjectInput:
         session: TrackingSession,
         images: ImageInput,
         outputs: TrackerOutputs,
+        max_objects: int,
+        max_pixels: int,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        """on_failure(error): gets what goes wrong and is no refusal."""
+        """max_objects, max_pixels: of a label map; one with more is refused before masks are made.
+
+        on_failure(error): gets what goes wrong and is no refusal.
+        """
+        self._max_objects = max_objects
+        self._max_pixels = max_pixels
         self._node = node
         self._worker = worker
         self._session = session
@@ -84,7 +91,9 @@ class ObjectInput:
         self._outputs.count("init masks received")
         try:
             stamp = stamp_of(message.header.stamp)
-            masks = read_object_masks(message)
+            masks = read_object_masks(
+                message, max_objects=self._max_objects, max_pixels=self._max_pixels
+            )
         except StampRangeError as error:
             self._outputs.refuse(self._init_topic, error.kind, str(error))
             return
@@ -126,6 +135,7 @@ class ObjectInput:
         stamp = stamp_of(request.header.stamp)
         frame = await self._in_worker(lambda: self._session.find_frame(stamp))
         ids = await self._in_worker(lambda: self._choose_ids(request.objects, frame.stamp))
+        self._session.check_room(ids)
         shown = await self._masks_of(frame, [new.prompt for new in request.objects])
         masks = dict(zip(ids, shown, strict=True))
         labels = {object_id: new.label for object_id, new in zip(ids, request.objects, strict=True)}

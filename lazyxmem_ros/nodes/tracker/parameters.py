@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazyxmem_ros import weights
+from lazyxmem_ros.basics import MAX_OBJECT_ID
+from lazyxmem_ros.data.label_maps import MAX_OBJECTS
+from lazyxmem_ros.images import MAX_PIXELS
 from lazyxmem_ros.nodes.parameters import Changes, ParameterSpec, parameters_of
 from lazyxmem_ros.nodes.tracker.images import TRANSPORTS
 from lazyxmem_ros.settings import ConfigError, held
@@ -72,6 +75,20 @@ _NETWORK_AND_IMAGES = (
         "Quality of service of the image topic: best_effort as for any sensor; reliable where no "
         "image may be lost on the way, as in an evaluation.",
         choices=("best_effort", "reliable"),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "max_pixels",
+        MAX_PIXELS,
+        "Pixels of an image or label map at most; larger ones are refused before they are decoded.",
+        bounds=(1, 2**31 - 1),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "max_objects",
+        MAX_OBJECTS,
+        "Objects that are followed at most; each costs time and memory with every frame.",
+        bounds=(1, MAX_OBJECT_ID),
         changes=Changes.UNCONFIGURED,
     ),
     ParameterSpec(

@@ -106,6 +106,7 @@ def build_parts(
         make_tracker=lambda: make_tracker(MemoryConfig(long_term=False)),
         serve_commands=worker.serve_commands_until,
         correction_wait=values["correction_wait"],
+        max_objects=values["max_objects"],
     )
     images = ImageInput(
         node,
@@ -115,13 +116,21 @@ def build_parts(
         outputs,
         transport=values["image_transport"],
         reliable=values["image_reliability"] == "reliable",
+        max_pixels=values["max_pixels"],
         overrides=overrides,
         on_failure=on_failure,
     )
     answers = CorrectionInput(node, worker, corrections, on_failure=on_failure)
     doors.callback(answers.close)
     objects = ObjectInput(
-        node, worker=worker, session=session, images=images, outputs=outputs, on_failure=on_failure
+        node,
+        worker=worker,
+        session=session,
+        images=images,
+        outputs=outputs,
+        max_objects=values["max_objects"],
+        max_pixels=values["max_pixels"],
+        on_failure=on_failure,
     )
     doors.callback(objects.close)
     report = TrackerReport(node.get_fully_qualified_name(), measures, refusals, client)

@@ -8,13 +8,14 @@ Everything here runs in the worker's thread, which owns the LazyTracker; results
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.correction.base import box_of_mask
+from lazyxmem_ros.data.label_maps import MAX_OBJECTS
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker, StepResult, Track
 from lazyxmem_ros.nodes.conversions import masks_of_labels
@@ -54,13 +55,17 @@ class TrackingSession:
         make_tracker: Callable[[], XMemTracker],
         serve_commands: ServeCommands,
         correction_wait: float = 0.0,
+        max_objects: int = MAX_OBJECTS,
     ) -> None:
         """make_tracker: makes an empty tracker with the same network.
 
         serve_commands(done, deadline): how a frame waits for corrections (see Worker).
 
         correction_wait: seconds of steady time that a frame may wait for its corrections.
+
+        max_objects: that are followed; masks that would make them more are refused.
         """
+        self._max_objects = max_objects
         self._lazy = lazy
         self._received = received
         self._outputs = outputs
@@ -108,7 +113,7 @@ class TrackingSession:
             for given in early:
                 self._early.drop(given)
         elif frame.stamp > self._processed:
-            fitting = [given for given in early if self._done(given, self._check_sizes, frame)]
+            fitting = [given for given in early if self._done(given, self._check_given, frame)]
             if fitting:
                 self._process_with(frame, fitting)
         else:  # other masks were shown on it before
@@ -209,6 +214,7 @@ class TrackingSession:
         """
         if not given.masks:
             raise InputRefusedError("no object", "the label map names no object: every value is 0")
+        self.check_room(given.masks)
         newest = self._received.tracked
         stamp = given.stamp or self.find_frame(0).stamp
         given = replace(given, stamp=stamp)
@@ -360,6 +366,20 @@ class TrackingSession:
                 "gone", f"object {', '.join(gone)} was not found again in the newest frame"
             )
         return replace(given, stamp=newest.stamp, masks=masks)
+
+    def check_room(self, object_ids: Iterable[int]) -> None:
+        """Raises InputRefusedError unless all of these may be followed, too; any thread."""
+        count = len({*self.object_ids, *object_ids})
+        if count > self._max_objects:
+            raise InputRefusedError(
+                "too many objects",
+                f"there would be {count} objects; up to {self._max_objects} are followed "
+                "(max_objects)",
+            )
+
+    def _check_given(self, given: GivenMasks, frame: ReceivedFrame) -> None:
+        self.check_room(given.masks)
+        self._check_sizes(given, frame)
 
     def _check_sizes(self, given: GivenMasks, frame: ReceivedFrame) -> None:
         size = frame.rgb().shape[:2]
