@@ -139,7 +139,7 @@ def build_parts(
         service = _open_snapshots(node, settings, lazy, session, worker, outputs)
         doors.callback(service.close)
         snapshots = service.keeper
-    worker.start(session.process)
+    worker.start(session.process, is_behind=lambda: session.upkeep.frames_behind > 0)
     doors.callback(_stop, node, worker)
     doors.callback(images.close)
     return TrackerParts(

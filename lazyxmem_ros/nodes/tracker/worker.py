@@ -20,6 +20,8 @@ LOST_SHARE = 0.1
 """Of the frames, that may be dropped because of work."""
 MAX_CREDIT = 1.0
 """Frames that may be dropped for work at a time, where none was for long."""
+USUAL_MEMORY = 0.1
+"""Share that a frame without work has in what is usual."""
 QUIET_S = 1.0
 """Of steady time: without a frame for so long there is none to lose."""
 
@@ -61,16 +63,28 @@ class Worker(Generic[FrameT]):
         self._work: deque[_Job] = deque()
         self._slot: FrameT | None = None
         self._offered_at = -QUIET_S
+        # A round is a frame with the work before it; dropped in this one, and in one without work.
         self._credit = MAX_CREDIT
-        self._working = False
+        self._dropped = 0
+        self._usually_dropped = 0.0
+        self._worked = False
         self._frame_is_next = False
         self._stopping = False
         self._busy = False
         self._name = name
         self._thread: threading.Thread | None = None
 
-    def start(self, handle_frame: Callable[[FrameT], object]) -> None:
-        """Start the thread, in which handle_frame(frame) runs; once only."""
+    def start(
+        self,
+        handle_frame: Callable[[FrameT], object],
+        *,
+        is_behind: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Start the thread, in which handle_frame(frame) runs; once only.
+
+        is_behind: whether frames are still dearer for what earlier work has left to do.
+        """
+        self._is_behind = is_behind
         self._thread = threading.Thread(
             target=self._run, args=(handle_frame,), name=self._name, daemon=True
         )
@@ -108,8 +122,7 @@ class Worker(Generic[FrameT]):
             self._slot = frame
             self._offered_at = time.monotonic()
             self._credit = min(self._credit + LOST_SHARE, MAX_CREDIT)
-            if dropped and self._working:
-                self._credit -= 1
+            self._dropped += dropped
             self._changed.notify_all()
             return dropped
 
@@ -241,7 +254,7 @@ class Worker(Generic[FrameT]):
     def _run(self, handle_frame: Callable[[FrameT], object]) -> None:
         while True:
             with self._changed:
-                self._busy = self._working = False
+                self._busy = False
                 while not self._stopping and (chosen := self._choose(handle_frame)) is None:
                     # Work may wait for the camera to be quiet, of which nobody tells.
                     self._changed.wait(QUIET_S if self._work else None)
@@ -261,7 +274,7 @@ class Worker(Generic[FrameT]):
             return lambda: self._run_frame(handle_frame, frame)
         if self._may_work():
             work = self._work.popleft()
-            self._working = self._frame_is_next = True
+            self._worked = self._frame_is_next = True
             return lambda: _run_job(work)
         return None
 
@@ -275,6 +288,17 @@ class Worker(Generic[FrameT]):
             handle_frame(frame)
         except Exception as error:  # noqa: BLE001 - the thread outlives whatever a frame does
             self._on_failure(error)
+        behind = self._is_behind()
+        with self._changed:
+            self._end_round(behind)
+
+    def _end_round(self, behind: bool) -> None:
+        """What was dropped beyond the usual was dropped for work: the frame learns its mask."""
+        if self._worked or behind:
+            self._credit -= max(0.0, self._dropped - self._usually_dropped)
+        else:
+            self._usually_dropped += USUAL_MEMORY * (self._dropped - self._usually_dropped)
+        self._dropped, self._worked = 0, False
 
 
 def _run_job(job: _Job) -> None:
