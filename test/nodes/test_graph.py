@@ -161,10 +161,13 @@ def test_a_service_that_dies_and_returns(
             status.message
             for array in probe.messages("/diagnostics")
             for status in array.status
-            if status.name == "lazyxmem_tracker: corrections" and status.level != b"\0"
+            if status.name == f"{NODE[1:]}: corrections" and status.level != b"\0"
         ]
 
-    assert any("did not answer" in text or "is not there" in text for text in warnings())
+    wait_for(
+        lambda: any("did not answer" in text or "is not there" in text for text in warnings()),
+        "the warning on /diagnostics",
+    )
     before = len(probe.messages(f"{NODE}/corrected"))
     start("correction", {}, *NAMESPACE)
     wait_for(lambda: answered(2, before), "corrections by the service's return", 30)
