@@ -56,6 +56,8 @@ def disc(index: int, row: int, column: int) -> NDArray[np.bool_]:
     return inside
 
 
+FRAMES = 94
+"""So often the discs move before they are where they were, about."""
 PLACES = ((60, 90), (60, 220), (170, 160))
 
 
@@ -83,13 +85,13 @@ def camera(rate: float) -> None:
     rclpy.init()
     node = Node("camera")
     publisher = node.create_publisher(Image, "image", qos_profile_sensor_data)
-    images = [scene(index) for index in range(90)]
+    images = [scene(index) for index in range(FRAMES)]
     due, index = time.monotonic(), 0
     while rclpy.ok():
         due += 1 / rate
         time.sleep(max(0.0, due - time.monotonic()))
         header = Header(stamp=node.get_clock().now().to_msg(), frame_id=str(index))
-        publisher.publish(image_message(images[index % len(images)], "rgb8", header))
+        publisher.publish(image_message(images[index % FRAMES], "rgb8", header))
         index += 1
 
 
@@ -109,6 +111,11 @@ class Flood:
             Correction, f"{TRACKER}/operator_correction", QUALITY
         )
         self._adding = self.node.create_client(AddObjects, f"{TRACKER}/add_objects")
+        # Made before: the flood shall cost the machine little beside what it costs the tracker.
+        self._objects = [objects(index) for index in range(FRAMES)]
+        self._first = [(labels == 1).astype(np.uint16) for labels in self._objects]
+        self._empty = np.zeros((HEIGHT, WIDTH), np.uint16)
+        self._garbage = b"\0\1\0\0" + os.urandom(HEIGHT * WIDTH)
         self._under_way = 0
         self._next_id = 1000
 
@@ -130,14 +137,13 @@ class Flood:
                 send(header, int(header.frame_id))
 
     def _send_masks(self, header: Header, index: int) -> None:
-        labels = disc(index, *PLACES[0]).astype(np.uint16)
-        self._masks.publish(labels_message(labels, header))
+        self._masks.publish(labels_message(self._first[index % FRAMES], header))
 
     def _send_detector(self, header: Header, index: int) -> None:
-        self._masks.publish(labels_message(objects(index), header))
+        self._masks.publish(labels_message(self._objects[index % FRAMES], header))
 
     def _send_corrections(self, header: Header, index: int) -> None:
-        prompt = Prompt(mask=mask_message(disc(index, *PLACES[0]), header))
+        prompt = Prompt(mask=mask_message(self._first[index % FRAMES] > 0, header))
         self._corrections.publish(Correction(header=header, id=1, prompt=prompt))
 
     def _send_correction_each(self, header: Header, index: int) -> None:
@@ -150,7 +156,7 @@ class Flood:
         if self._under_way >= CALLS_UNDER_WAY:
             return
         self._next_id += 1
-        prompt = Prompt(mask=mask_message(disc(index, *PLACES[2]), header))
+        prompt = Prompt(mask=mask_message(self._first[index % FRAMES] > 0, header))
         request = AddObjects.Request(objects=[NewObject(id=self._next_id, prompt=prompt)])
         self._under_way += 1
         self._adding.call_async(request).add_done_callback(self._after_call)
@@ -159,11 +165,11 @@ class Flood:
         self._under_way -= 1
 
     def _send_empty(self, header: Header, index: int) -> None:
-        self._masks.publish(labels_message(np.zeros((HEIGHT, WIDTH), np.uint16), header))
+        self._masks.publish(labels_message(self._empty, header))
 
     def _send_garbage(self, header: Header, index: int) -> None:
-        """Serialized label maps whose bytes are random behind the first ones."""
-        self._masks.publish(b"\0\1\0\0" + os.urandom(HEIGHT * WIDTH))
+        """Random bytes in place of serialized label maps."""
+        self._masks.publish(self._garbage)
 
 
 def flood(kind: str, rate: float) -> None:

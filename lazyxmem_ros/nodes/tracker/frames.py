@@ -147,7 +147,11 @@ class EarlyMasks:
         self._early: list[GivenMasks] = []
 
     def keep(self, given: GivenMasks) -> None:
-        """Keep masks; the oldest are dropped where there are too many."""
+        """Keep masks; newer ones of the same objects and frame take the place of older ones, and
+        the oldest are dropped where there are too many.
+        """
+        same = (given.stamp, given.masks.keys())
+        self._early = [kept for kept in self._early if (kept.stamp, kept.masks.keys()) != same]
         if len(self._early) >= MAX_EARLY_MASKS:
             self.drop(self._early.pop(0))
         self._early.append(given)

@@ -107,6 +107,7 @@ def build_parts(
         serve_commands=worker.serve_commands_until,
         correction_wait=values["correction_wait"],
         max_objects=values["max_objects"],
+        may_work=worker.claim,
     )
     images = ImageInput(
         node,

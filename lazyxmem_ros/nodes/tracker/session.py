@@ -56,6 +56,7 @@ class TrackingSession:
         serve_commands: ServeCommands,
         correction_wait: float = 0.0,
         max_objects: int = MAX_OBJECTS,
+        may_work: Callable[[], bool] = lambda: True,
     ) -> None:
         """make_tracker: makes an empty tracker with the same network.
 
@@ -64,7 +65,10 @@ class TrackingSession:
         correction_wait: seconds of steady time that a frame may wait for its corrections.
 
         max_objects: that are followed; masks that would make them more are refused.
+
+        may_work(): whether masks that came before their frame may make it dearer (see Worker).
         """
+        self._may_work = may_work
         self._max_objects = max_objects
         self._lazy = lazy
         self._received = received
@@ -112,6 +116,13 @@ class TrackingSession:
         if frame is None:
             for given in early:
                 self._early.drop(given)
+        elif self._lazy.followed_ids and not self._may_work():
+            for given in early:
+                self._outputs.refuse(
+                    given.topic,
+                    "too busy",
+                    f"the tracker is busy; masks of the frame of {given.stamp} ns are left out",
+                )
         elif frame.stamp > self._processed:
             fitting = [given for given in early if self._done(given, self._check_given, frame)]
             if fitting:

@@ -204,6 +204,13 @@ class Worker(Generic[FrameT]):
 
         self.submit_work(work, key=key).add_done_callback(finish)
 
+    def claim(self) -> bool:
+        """Whether the frame in hand may be made dearer, as by a mask that came before it."""
+        with self._changed:
+            may = self._credit >= 0
+            self._worked = self._worked or may
+            return may
+
     def drop_work(self, reason: str) -> None:
         """Leave out all work that waits."""
         with self._changed:
