@@ -54,7 +54,7 @@ def test_the_whole_demonstration(tiny_weights: Path, tmp_path: Path) -> None:
         demo_command(tiny_weights, out),
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=280,
         check=False,
         env={**os.environ, MARKER: mark},
     )

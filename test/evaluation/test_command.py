@@ -56,11 +56,12 @@ def test_command_writes_tables_and_a_self_contained_report(
 ) -> None:
     (two_walks / "JPEGImages/480p/walk/00004.jpg").write_bytes(b"")
     out = tmp_path / "out"
+    options = ("--methods", "xmem,lazy", "--format", "csv", "--workers", "1")
     done = subprocess.run(
-        command(two_walks, tiny_weights, out, "--methods", "xmem,lazy", "--format", "csv"),
+        command(two_walks, tiny_weights, out, *options),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -83,7 +84,7 @@ def test_without_ground_truth_what_can_be_known(tmp_path: Path, tiny_weights: Pa
     out = tmp_path / "out"
     call = command(tmp_path / "drive", tiny_weights, out, "--first-mask")
     call += [str(tmp_path / "first.png"), "--workers", "1"]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert "no ground truth" in done.stdout
     frames = pd.read_parquet(out / "frames.parquet")
@@ -157,7 +158,7 @@ def test_interrupted_it_goes_on_from_what_is_finished(
     assert 2 <= finished < 12
     assert "interrupted; what was finished is kept" in started.stderr.read()
     assert group_ends(started.pid, within=10), "a process was left behind"
-    done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("kept from an earlier run") == finished
     assert len(pd.read_parquet(out / "frames.parquet")) == 4 * 3 * 30

@@ -48,7 +48,8 @@ def test_parallel_run_then_everything_is_kept(
         repeated.dataset.set_index("method").sort_index(), dataset.sort_index()
     )
     other = Watcher()
-    evaluate(replace(plan, operator=OperatorConfig(Gesture.BOX)), tmp_path / "out", other)
+    boxed = replace(plan, operator=OperatorConfig(Gesture.BOX), workers=1)
+    evaluate(boxed, tmp_path / "out", other)
     assert sorted(other.run) == sorted(watcher.names), "other settings, other results"
 
 

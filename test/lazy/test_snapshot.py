@@ -328,15 +328,23 @@ def test_paths_where_no_snapshot_can_be(tmp_path: Path) -> None:
 
 
 WRITER = """
-import sys
+# A child for each line of the input, so that what takes seconds to import is imported once.
+import os, sys
 from pathlib import Path
 import test_snapshot as t
+import torch
 from lazyxmem_ros.lazy import write_snapshot
-from lazyxmem_ros.xmem import XMem, load_network
+from lazyxmem_ros.xmem import load_network
+torch.set_num_threads(1)  # a fork has none of its parent's threads
 lazy = t.begun(load_network(sys.argv[1]), 12)
-print("ready", flush=True)
-while True:
-    write_snapshot(lazy.snapshot(), Path(sys.argv[2]))
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        print(os.getpid(), flush=True)
+        while True:
+            write_snapshot(lazy.snapshot(), Path(sys.argv[2]))
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
 
 
@@ -350,17 +358,22 @@ def test_killed_in_the_middle_of_writing_the_file_is_whole(
     command = [sys.executable, "-c", WRITER, str(weights), str(path)]
     here = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     rng = np.random.default_rng(0)
-    for _ in range(5):
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": here}
-        )
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": here},
+    ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.1 + rng.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        assert read_snapshot(path, reader).objects.keys() == {1, 7}
+        for _ in range(5):
+            print(file=process.stdin, flush=True)
+            writer = int(process.stdout.readline())
+            time.sleep(0.1 + rng.uniform(0, 0.1))
+            os.kill(writer, signal.SIGKILL)
+            assert process.stdout.readline() == "ended\n"
+            assert read_snapshot(path, reader).objects.keys() == {1, 7}
 
 
 @pytest.mark.parametrize("shown", ["first", "with the image", "added"])

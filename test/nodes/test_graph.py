@@ -141,7 +141,7 @@ def test_a_service_that_dies_and_returns(
         tail = probe.messages(f"{NODE}/corrected")[since:]
         return sum(message.prompt.mask.height > 0 for message in tail) >= count
 
-    wait_for(lambda: answered(2, 0), "corrections", 30)
+    wait_for(lambda: answered(2, 0), "corrections")
     server.process.send_signal(signal.SIGKILL)
     server.process.wait()
     before = len(probe.messages(f"{NODE}/corrected"))
@@ -151,7 +151,6 @@ def test_a_service_that_dies_and_returns(
             for message in probe.messages(f"{NODE}/corrected")[before:]
         ),
         "the report of a correction that did not come",
-        30,
     )
     frames = len(probe.messages(f"{NODE}/mask"))
     wait_for(lambda: len(probe.messages(f"{NODE}/mask")) > frames + 5, "frames without help")
@@ -170,7 +169,7 @@ def test_a_service_that_dies_and_returns(
     )
     before = len(probe.messages(f"{NODE}/corrected"))
     start("correction", {}, *NAMESPACE)
-    wait_for(lambda: answered(2, before), "corrections by the service's return", 30)
+    wait_for(lambda: answered(2, before), "corrections by the service's return")
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
@@ -182,7 +181,7 @@ def test_an_interrupt_ends_every_node_cleanly(
     probe.listen(Image, f"{NODE}/mask")
     probe.forget()
     replay = start("replay", {"bag": bag, "loop": True, "wait_for_subscribers": 1})
-    wait_for(lambda: len(probe.messages(f"{NODE}/mask")) > 3, "masks", 30)
+    wait_for(lambda: len(probe.messages(f"{NODE}/mask")) > 3, "masks")
     wait_for(lambda: "serves" in correction.log, "the correction server")
     nodes = (tracker, correction, replay)
     for node in nodes:  # as a terminal does: all at once
@@ -203,7 +202,7 @@ def test_an_interrupt_while_a_correction_is_awaited(
         start, weights, operator_corrections=False, pseudo_entropy=0.0, correction_timeout=600.0
     )
     start("replay", {"bag": bag, "loop": True, "wait_for_subscribers": 1})
-    wait_for(lambda: service.requests, "a request", 30)
+    wait_for(lambda: service.requests, "a request")
     service.stop()
     assert tracker.stop() == 0, tracker.log
     assert "Traceback" not in tracker.log
