@@ -211,6 +211,7 @@ class Bench:
         self._node = Node("bench")
         self._came: dict[int, float] = {}
         self._headers: list[Header] = []
+        self._shows_object = False
         self._node.create_subscription(Image, f"{TRACKER}/mask", self._on_mask, QUALITY)
         self._masks = self._node.create_publisher(Image, f"{TRACKER}/init_mask", QUALITY)
         self._resetting = self._node.create_client(Trigger, f"{TRACKER}/reset")
@@ -227,6 +228,7 @@ class Bench:
 
     def _on_mask(self, message: Image) -> None:
         self._headers.append(message.header)
+        self._shows_object = bool(np.any(message.data))
         self._came.setdefault(stamp_of(message.header.stamp), time.monotonic())
 
     def begin(self) -> None:
@@ -238,6 +240,8 @@ class Bench:
         self._wait(lambda: self._headers, "a mask")
         header = self._headers[-1]
         self._masks.publish(labels_message(objects(int(header.frame_id)), header))
+        self._shows_object = False
+        self._wait(lambda: self._shows_object, "the objects")
         time.sleep(SETTLE_S)
 
     def measure(self, kind: str, rate: float) -> Measured:

@@ -253,5 +253,6 @@ class CorrectionInput:
         self._worker.post_work(
             lambda: self._corrections.answer(message),
             key=("answer", stamp.sec, stamp.nanosec, message.id),
+            objects=("answer", message.id),
             on_left_out=lambda why: self._corrections.refuse(message, why.kind, str(why)),
         )

@@ -105,7 +105,9 @@ class ObjectInput:
             return
         given = GivenMasks(stamp, masks, topic=self._init_topic)
         future = self._worker.submit_work(
-            lambda: self._session.give_masks(given), key=("masks", stamp, frozenset(masks))
+            lambda: self._session.give_masks(given),
+            key=("masks", stamp, frozenset(masks)),
+            objects=("masks", frozenset(masks)),
         )
         future.add_done_callback(self._after_init_mask)
 

@@ -20,6 +20,8 @@ LOST_SHARE = 0.1
 """Of the frames, that may be dropped because of work."""
 MAX_CREDIT = 1.0
 """Frames that may be dropped for work at a time, where none was for long."""
+MAX_DEBT = 2.0
+"""Frames dropped for work that keep later work waiting; more are forgiven, for who waits behind."""
 USUAL_MEMORY = 0.1
 """Share that a frame without work has in what is usual."""
 QUIET_S = 1.0
@@ -39,6 +41,7 @@ class _Job:
     future: Future[Any]
     do: Callable[[], Any]
     key: Hashable = None
+    objects: Hashable = None
 
 
 class Worker(Generic[FrameT]):
@@ -160,18 +163,21 @@ class Worker(Generic[FrameT]):
 
     # ---- work
 
-    def submit_work(self, work: Callable[[], ResultT], *, key: Hashable = None) -> Future[ResultT]:
+    def submit_work(
+        self, work: Callable[[], ResultT], *, key: Hashable = None, objects: Hashable = None
+    ) -> Future[ResultT]:
         """Queue work; the future gets its result or what it raised, or a NotDoneError.
 
-        key: newer work of the same key, not None, takes the place of what still waits. Where
+        key: newer work of the same key, not None, takes the place of what still waits. So does
+        newer work about the same `objects`, not None, once frames are dropped for work. Where
         MAX_WORK pieces wait the oldest is left out. After `stop` the future is cancelled.
         """
-        job = _Job(Future(), work, key)
+        job = _Job(Future(), work, key, objects)
         left_out: list[tuple[_Job, NotDoneError]] = []
         with self._changed:
             stopping = self._stopping
             if not stopping:
-                left_out += [(same, _replaced()) for same in self._take_work(key)]
+                left_out += [(same, _replaced()) for same in self._take_older(job)]
                 if len(self._work) >= MAX_WORK:
                     left_out.append((self._work.popleft(), _too_busy()))
                 self._work.append(job)
@@ -188,6 +194,7 @@ class Worker(Generic[FrameT]):
         *,
         on_left_out: Callable[[NotDoneError], object],
         key: Hashable = None,
+        objects: Hashable = None,
     ) -> None:
         """Queue work whose result nobody waits for; what it raises goes to on_failure.
 
@@ -202,7 +209,7 @@ class Worker(Generic[FrameT]):
             elif error is not None:
                 self._on_failure(error)
 
-        self.submit_work(work, key=key).add_done_callback(finish)
+        self.submit_work(work, key=key, objects=objects).add_done_callback(finish)
 
     def claim(self) -> bool:
         """Whether the frame in hand may be made dearer, as by a mask that came before it."""
@@ -219,12 +226,18 @@ class Worker(Generic[FrameT]):
         for job in waiting:
             _leave_out(job, NotDoneError("overtaken", reason))
 
-    def _take_work(self, key: Hashable) -> list[_Job]:
-        """Takes out the work of a key."""
-        same = [] if key is None else [job for job in self._work if job.key == key]
-        for job in same:
+    def _take_older(self, newer: _Job) -> list[_Job]:
+        """Takes out the work whose place newer work takes."""
+        busy = self._credit < 0
+        older = [
+            job
+            for job in self._work
+            if (newer.key is not None and job.key == newer.key)
+            or (busy and newer.objects is not None and job.objects == newer.objects)
+        ]
+        for job in older:
             self._work.remove(job)
-        return same
+        return older
 
     # ---- how it is going
 
@@ -302,7 +315,8 @@ class Worker(Generic[FrameT]):
     def _end_round(self, behind: bool) -> None:
         """What was dropped beyond the usual was dropped for work: the frame learns its mask."""
         if self._worked or behind:
-            self._credit -= max(0.0, self._dropped - self._usually_dropped)
+            excess = max(0.0, self._dropped - self._usually_dropped)
+            self._credit = max(self._credit - excess, -MAX_DEBT)
         else:
             self._usually_dropped += USUAL_MEMORY * (self._dropped - self._usually_dropped)
         self._dropped, self._worked = 0, False
@@ -326,7 +340,7 @@ def _leave_out(job: _Job, reason: NotDoneError) -> None:
 
 
 def _replaced() -> NotDoneError:
-    return NotDoneError("replaced", "a newer one of the same objects and frame took its place")
+    return NotDoneError("replaced", "a newer one of the same objects took its place")
 
 
 def _too_busy() -> NotDoneError:

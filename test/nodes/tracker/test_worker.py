@@ -170,6 +170,25 @@ def test_newer_work_of_the_same_key_takes_the_place_of_what_waits(
         assert replaced.value.kind == "replaced"
 
 
+def test_once_frames_are_dropped_for_work_only_the_newest_of_the_same_objects_waits(
+    worker: Worker[int], recorder: Recorder
+) -> None:
+    entered, gate = threading.Event(), threading.Event()
+    worker.submit_work(lambda: (entered.set(), gate.wait(10)))
+    assert entered.wait(10)
+    for frame in range(4):
+        worker.offer(frame)  # three of which are dropped
+    gate.set()
+    recorder.entered.acquire()  # the frame after the work, which ends the round
+    early = [worker.submit_work(lambda: 1, objects=name) for name in "ab"]
+    recorder.gate.release()
+    wait_for(lambda: worker._credit < 0, "the end of the round")
+    late = worker.submit_work(lambda: 2, objects="a")
+    assert isinstance(early[0].exception(timeout=10), NotDoneError)
+    assert late.result(timeout=10) == 2
+    assert early[1].result(timeout=10) == 1
+
+
 def test_work_does_not_pile_up(worker: Worker[int], recorder: Recorder) -> None:
     worker.offer(1)
     recorder.entered.acquire()
