@@ -339,7 +339,7 @@ REFUSALS: dict[str, tuple[type[Exception], str, Callable[[XMemTracker], object]]
     "frame left open": (FrameError, "still open", lambda t: [t.segment(image(i)) for i in (1, 2)]),
     "mask of another size": (
         MaskError,
-        r"\[48, 64\]",
+        "64x48",
         lambda t: t.segment(image(1), {2: mask(0, 0, (50, 50))}),
     ),
     "mask of another type": (
