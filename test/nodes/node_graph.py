@@ -193,6 +193,21 @@ def scene_message(index: int, encoding: str = "rgb8") -> Any:
     return image_message(pixels, encoding, header(index))
 
 
+def show_until_tracked(probe: Probe, ns: str, index: int) -> int:
+    """Show a tracker the scene from a frame on until a mask comes; returns the last one's number.
+
+    While nodes find each other images get lost.
+    """
+    topic = f"{ns}/lazyxmem_tracker/mask"
+    masks, last = len(probe.messages(topic)), index + 100
+    while len(probe.messages(topic)) == masks:
+        assert index < last, f"no mask came on {topic}"
+        probe.publish(f"{ns}/image", scene_message(index))
+        index += 1
+        time.sleep(0.3)
+    return index - 1
+
+
 def labels_of(message: Any) -> NDArray[np.uint16]:
     from lazyxmem_ros.nodes.conversions import read_labels
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -12,7 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from node_graph import HEIGHT, WIDTH, NodeProcess, Probe, header, scene, scene_message, wait_for
+from node_graph import (
+    HEIGHT,
+    WIDTH,
+    NodeProcess,
+    Probe,
+    header,
+    scene,
+    show_until_tracked,
+    wait_for,
+)
 from sensor_msgs.msg import Image
 from tracker_harness import Tracker
 
@@ -116,16 +124,15 @@ def test_garbage_makes_no_objects_and_takes_no_memory(
     values = {"weights": weights, "device": "cpu", "image_reliability": "reliable"}
     tracker = start("tracker", values, "-r", "__ns:=/garbage")
     probe.listen(Image, f"{name}/mask")
-    probe.publish("/garbage/image", scene_message(0))
-    wait_for(lambda: probe.messages(f"{name}/mask"), "the first mask")
+    index = show_until_tracked(probe, "/garbage", 0)
     noise = np.random.default_rng(0)
-    labels = labels_message(scene(0)[1].astype(np.uint16), header(0))
-    correction = Correction(header=header(0), id=1, prompt=Prompt(mask=labels))
+    labels = labels_message(scene(index)[1].astype(np.uint16), header(index))
+    correction = Correction(header=header(index), id=1, prompt=Prompt(mask=labels))
     probe.publish(f"{name}/init_mask", labels)
     wait_for(lambda: np.any(probe.messages(f"{name}/mask")[-1].data), "the object")
     before = resident(tracker)
     for number in range(MESSAGES):
-        wild = labels_message(noise.integers(0, 2**16, (HEIGHT, WIDTH), np.uint16), header(0))
+        wild = labels_message(noise.integers(0, 2**16, (HEIGHT, WIDTH), np.uint16), labels.header)
         probe.publish(f"{name}/init_mask", wild)
         probe._publishers[f"{name}/init_mask"].publish(b"\0\1\0\0" + noise.bytes(5000))
         correction.id = int(noise.integers(2**16))
@@ -133,10 +140,11 @@ def test_garbage_makes_no_objects_and_takes_no_memory(
         probe._publishers[f"{name}/operator_correction"].publish(b"\0\1\0\0" + noise.bytes(5000))
         if number % 10 == 0:
             time.sleep(0.05)
-    probe.publish("/garbage/image", scene_message(1))
-    wait_for(lambda: len(probe.messages(f"{name}/mask")) > 2, "the next mask")
+    show_until_tracked(probe, "/garbage", index + 1)
     listed = probe.call(ListObjects, f"{name}/list_objects", ListObjects.Request())
     assert [track.id for track in listed.objects] == [1]
     assert resident(tracker) - before < 100 * MEBIBYTE
     assert tracker.stop() == 0
-    assert len(tracker.log) < 100_000, os.linesep.join(tracker.log.splitlines()[-20:])
+    # What the middleware prints of each message that it cannot read is not the node's.
+    said = [line for line in tracker.log.splitlines() if "lazyxmem_tracker]" in line]
+    assert len(said) < MESSAGES / 2, said[-5:]

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
-from node_graph import NodeProcess, Probe, header, scene, scene_message, wait_for
+from node_graph import (
+    NodeProcess,
+    Probe,
+    header,
+    scene,
+    scene_message,
+    show_until_tracked,
+    wait_for,
+)
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from tracker_harness import NODE, NS, Tracker, click, with_fields
@@ -38,14 +46,13 @@ def test_stamps_that_are_no_time_are_refused_on_every_way_in(
     tracker = start("tracker", values, "-r", "__ns:=/stamps")
     probe.listen(Image, f"{name}/mask")
     probe.listen(Correction, f"{name}/corrected")
-    probe.publish("/stamps/image", scene_message(0))
-    wait_for(lambda: probe.messages(f"{name}/mask"), "the first mask")
-    labels = labels_message(scene(0)[1].astype(np.uint16), header(0))
+    shown = show_until_tracked(probe, "/stamps", 0)
+    labels = labels_message(scene(shown)[1].astype(np.uint16), header(shown))
     probe.publish(f"{name}/init_mask", labels)
     wait_for(lambda: np.any(probe.messages(f"{name}/mask")[-1].data), "the object")
     for number, stamp in enumerate(NO_TIMES):
         odd = Header(stamp=stamp, frame_id="camera")
-        probe.publish("/stamps/image", with_fields(scene_message(1), header=odd))
+        probe.publish("/stamps/image", with_fields(scene_message(shown + 1), header=odd))
         probe.publish(f"{name}/init_mask", with_fields(labels, header=odd))
         correction = Correction(header=odd, id=1, positive=[click(0)])
         probe.publish(f"{name}/operator_correction", correction)
