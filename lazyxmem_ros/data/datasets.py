@@ -33,10 +33,13 @@ from lazyxmem_ros.data.sequences import (
     VideoFileSequence,
     VideoSequence,
 )
+from lazyxmem_ros.data.stress import CutSequence, EveryNthFrame, TwinSequence
 from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
 
 LVOS_RATE = 6.0
 """Frames per second of LVOS."""
+RESOLUTION = r"\d+p|Full-Resolution"
+"""Names of the folders in a tree that are resolutions, not sequences."""
 REGULAR_SHARE = 0.8
 """Frames are numbered in equal steps, and so a larger one is a gap, where so many steps are."""
 
@@ -68,8 +71,9 @@ class DatasetOptions:
     masks: folder of label maps (FOLDER, VIDEO), or of maps by stamp (BAG). first_mask: label map
     for the first frame (FOLDER, VIDEO and BAG without ground truth). image_topic, truth_topic: of
     bags. rate: frames per second of files, None = the layout's. sequences: only these names.
-    passes: times that each is played, there and back (see RepeatedSequence). binary: whatever is
-    not 0 in a mask file is object 1, also where the masks themselves do not say so.
+    every_nth_frame, twin, cut, passes: views of each of them (see `data.stress`, RepeatedSequence),
+    made in this order; cut: the name of the sequence that is cut into all others. binary: whatever
+    is not 0 in a mask file is object 1, also where the masks themselves do not say so.
     """
 
     layout: Layout = Layout.AUTO
@@ -81,6 +85,9 @@ class DatasetOptions:
     sequences: tuple[str, ...] = ()
     passes: int = 1
     binary: bool = False
+    every_nth_frame: int = 1
+    twin: bool = False
+    cut: str | None = None
 
 
 def open_dataset(path: Path, options: DatasetOptions = DatasetOptions()) -> list[VideoSequence]:
@@ -90,10 +97,20 @@ def open_dataset(path: Path, options: DatasetOptions = DatasetOptions()) -> list
     JPEGImages and Annotations (binary masks: DAVIS 2016; a *_meta.json: LVOS; else DAVIS 2017), or
     plain frames.
     """
-    chosen = _chosen(path, _open(path, options), options.sequences)
-    if options.passes == 1:
-        return chosen
-    return [RepeatedSequence(sequence, options.passes) for sequence in chosen]
+    known = _open(path, options)
+    chosen = _chosen(path, known, options.sequences)
+    if options.every_nth_frame != 1:
+        chosen = [EveryNthFrame(sequence, options.every_nth_frame) for sequence in chosen]
+    if options.twin:
+        chosen = [TwinSequence(sequence) for sequence in chosen]
+    if options.cut is not None:
+        (other,) = _chosen(path, known, [options.cut])
+        chosen = [CutSequence(one, other) for one in chosen if one.name != other.name]
+        if not chosen:
+            raise DatasetError(f"{path}: {other.name} cannot be cut into itself; choose others")
+    if options.passes != 1:
+        chosen = [RepeatedSequence(sequence, options.passes) for sequence in chosen]
+    return chosen
 
 
 def _open(path: Path, options: DatasetOptions) -> list[VideoSequence]:
@@ -182,10 +199,13 @@ def _resolved(folder: Path) -> Path:
     """DAVIS has one more level, the resolution; 480p is what its figures are about."""
     if not folder.is_dir():
         raise DatasetError(f"{folder}: this folder of the layout is missing")
-    if (folder / "480p").is_dir():
-        return folder / "480p"
-    if (folder / "Full-Resolution").is_dir():
-        return folder / "Full-Resolution"
+    found = [child.name for child in children(folder) if child.is_dir()]
+    resolutions = [name for name in found if re.fullmatch(RESOLUTION, name)]
+    for name in ("480p", "Full-Resolution"):
+        if name in resolutions:
+            return folder / name
+    if len(found) == 1 and resolutions:
+        return folder / found[0]
     return folder
 
 

@@ -268,12 +268,10 @@ class SceneSequence:
             yield sample
 
 
-@dataclass(frozen=True)
-class SelectedFrames:
-    """The frames of a sequence that have one of the given stamps (ns)."""
+class View:
+    """A sequence made of another one, with that one's name and ground truth."""
 
     whole: VideoSequence
-    stamps: frozenset[int]
 
     @property
     def name(self) -> str:
@@ -289,6 +287,14 @@ class SelectedFrames:
     def files(self) -> tuple[Path, ...]:
         """Those of the whole sequence."""
         return self.whole.files
+
+
+@dataclass(frozen=True)
+class SelectedFrames(View):
+    """The frames of a sequence that have one of the given stamps (ns)."""
+
+    whole: VideoSequence
+    stamps: frozenset[int]
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -299,7 +305,7 @@ class SelectedFrames:
 
 
 @dataclass(frozen=True)
-class RepeatedSequence:
+class RepeatedSequence(View):
     """A sequence played there and back, `passes` times in all: a long video, in which everything
     is seen again. All of its frames are held in memory.
     """
@@ -310,21 +316,6 @@ class RepeatedSequence:
     def __post_init__(self) -> None:
         if self.passes < 1:
             raise DatasetError(f"a sequence is played at least once, not {self.passes} times")
-
-    @property
-    def name(self) -> str:
-        """That of the whole sequence."""
-        return self.whole.name
-
-    @property
-    def has_truth(self) -> bool:
-        """That of the whole sequence."""
-        return self.whole.has_truth
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Those of the whole sequence."""
-        return self.whole.files
 
     def __len__(self) -> int:
         # The frame at which it turns is shown once.

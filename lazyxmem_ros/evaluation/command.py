@@ -149,6 +149,23 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
         help="play each sequence so many times, there and back: a long video (its frames are held "
         "in memory)",
     )
+    group.add_argument(
+        "--every-nth-frame",
+        type=int,
+        default=1,
+        metavar="N",
+        help="stress view: every N-th frame only, so that everything moves N times as fast",
+    )
+    group.add_argument(
+        "--twin",
+        action="store_true",
+        help="stress view: the mirror image of the first object crosses it",
+    )
+    group.add_argument(
+        "--cut",
+        metavar="OTHER",
+        help="stress view: two seconds of this sequence of the dataset in the middle of each other",
+    )
 
 
 def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
@@ -258,6 +275,9 @@ def _dataset_options(arguments: argparse.Namespace) -> DatasetOptions:
         tuple(_names(arguments.sequences)),
         arguments.passes,
         arguments.binary,
+        arguments.every_nth_frame,
+        arguments.twin,
+        arguments.cut,
     )
 
 

@@ -11,6 +11,8 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from lazyxmem_ros.evaluation.intervals import HIGH, LOW
+
 DIGITS = 3
 """Decimals of a number in a table that does not say."""
 MISSING = "-"
@@ -31,10 +33,35 @@ class Column:
     scale: float = 1.0
     decimals: int = 1
 
-    def text(self, figure: float) -> str:
-        """The figure as it is shown."""
-        return number(figure, self.scale, self.decimals)
+    def text(self, row: pd.Series) -> str:
+        """The figure of a row as it is shown."""
+        return number(row[self.key], self.scale, self.decimals)
 
+    def interval(self, row: pd.Series) -> str:
+        """The interval of a row's mean, "low-high"; "" where there is none."""
+        low, high = row.get(self.key + LOW), row.get(self.key + HIGH)
+        if low is None or math.isnan(low):
+            return ""
+        return "\u2013".join(number(bound, self.scale, self.decimals) for bound in (low, high))
+
+
+MERIT = (
+    Column(
+        "quiet_failures",
+        "quiet failures",
+        "stretches of a second and more with IoU below 0.5 about which nobody was asked",
+    ),
+    Column(
+        "gain_per_correction", "gain each", "J&F gained over plain XMem per correction, points", 100
+    ),
+    Column(
+        "oracle_share",
+        "of oracle's gain",
+        "the gain as a share of what `oracle` gains with as many corrections, %",
+        100,
+    ),
+    Column("after_answers", "J after", "J over the two seconds after an answer, %", 100),
+)
 
 QUALITY = (
     Column("jf", "J&F", "mean of J and F, %", 100),
@@ -66,10 +93,9 @@ HELP = (
     Column("stability", "stability", "IoU of successive masks, %", 100),
     Column("seconds_per_frame", "s/frame", "tracker and corrector, one process", 1, 3),
 )
-UNCERTAINTY = Column("uncertainty", "uncertainty", "mean masked entropy", 1, 3)
-SUMMARY_QUALITY = ("jf", "j_mean", "f_mean", "r_0.1", "r_0.25", "r_0.5")
+SUMMARY_QUALITY = ("quiet_failures", "jf", "j_mean", "f_mean", "r_0.5")
 SUMMARY_WITHOUT_TRUTH = ("coverage", "stability")
-SUMMARY_HELP = ("corrections", "per_1000_frames", "aci_mean", "uncertainty")
+SUMMARY_HELP = ("corrections", "per_1000_frames", "gain_per_correction", "aci_mean")
 
 
 def summary_table(dataset: pd.DataFrame, *, scored: bool) -> Table:
@@ -77,7 +103,7 @@ def summary_table(dataset: pd.DataFrame, *, scored: bool) -> Table:
 
     dataset: see `tables.dataset_table`. scored: whether there is ground truth to score by.
     """
-    columns = {column.key: column for column in (*QUALITY, *HELP, UNCERTAINTY)}
+    columns = {column.key: column for column in (*MERIT, *QUALITY, *HELP)}
     keys = (*(SUMMARY_QUALITY if scored else SUMMARY_WITHOUT_TRUTH), *SUMMARY_HELP)
     shown = [columns[key] for key in keys]
     table = Table(
@@ -91,8 +117,14 @@ def summary_table(dataset: pd.DataFrame, *, scored: bool) -> Table:
         heading = column.title.replace(" ", "\n")
         table.add_column(heading, justify="right", no_wrap=True)
     for _, row in dataset.iterrows():
-        table.add_row(row["method"], *(column.text(row[column.key]) for column in shown))
+        table.add_row(row["method"], *(_with_interval(column, row) for column in shown))
     return table
+
+
+def _with_interval(column: Column, row: pd.Series) -> str:
+    """The figure; below that of the one that matters most its interval."""
+    interval = column.interval(row) if column.key == "jf" else ""
+    return f"{column.text(row)}\n{interval}" if interval else column.text(row)
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -21,8 +21,9 @@ from lazyxmem_ros.evaluation.figures import (
     to_png,
 )
 from lazyxmem_ros.evaluation.job import WORST_FOLDER, JobReport, skipped_faults
+from lazyxmem_ros.evaluation.merit import quiet_failures
 from lazyxmem_ros.evaluation.methods import REFERENCE, Method
-from lazyxmem_ros.evaluation.printing import HELP, MISSING, QUALITY, Column, number
+from lazyxmem_ros.evaluation.printing import HELP, MERIT, MISSING, QUALITY, Column, number
 from lazyxmem_ros.evaluation.run import JOBS_FOLDER, Results
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -56,7 +57,9 @@ def write_report(
     html = template.render(
         title=title,
         subtitle=subtitle,
+        quiet=_quiet_rows(results, methods),
         tables=[
+            _dataset_part("what questions are worth", MERIT, results.dataset, methods),
             _dataset_part("quality", QUALITY, results.dataset, methods),
             _dataset_part("help and honesty", HELP, results.dataset, methods),
         ],
@@ -89,11 +92,30 @@ def _dataset_part(
             "about": about.get(row["method"], ""),
             "colour": method_colour(place),
             "best": row["jf"] == best,
-            "cells": [column.text(row[column.key]) for column in shown],
+            "cells": [(column.text(row), column.interval(row)) for column in shown],
         }
         for place, (_, row) in enumerate(dataset.iterrows())
     ]
     return {"heading": heading, "columns": shown, "rows": rows}
+
+
+def _quiet_rows(results: Results, methods: Sequence[Method]) -> list[dict[str, Any]]:
+    """The quiet failures of those methods that may ask, of their first run."""
+    asking = [method.name for method in methods if method.asks_operator]
+    found = quiet_failures(results.frames, results.events)
+    found = found[found["method"].isin(asking) & (found["repeat"] == 0)]
+    return [
+        {
+            "method": row.method,
+            "sequence": row.sequence,
+            "object": row.object,
+            "frames": f"{row.first} to {row.last}",
+            "seconds": number(row.seconds, 1, 1),
+            "iou": number(row.j, 1, 2),
+            "predicted": number(row.predicted_iou, 1, 2),
+        }
+        for row in found.itertuples(index=False)
+    ]
 
 
 def _figures(results: Results, *, scored: bool) -> list[dict[str, str]]:

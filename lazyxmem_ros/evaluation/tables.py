@@ -14,11 +14,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from lazyxmem_ros.evaluation import metrics
+from lazyxmem_ros.evaluation import merit, metrics
+from lazyxmem_ros.evaluation.intervals import intervals
 
 RUN_COLUMNS = ["method", "repeat"]
 LOST_IOU = 0.5
 """Below this IoU an object counts as lost where the uncertainty's honesty is measured."""
+AVERAGED = (
+    *("jf", "j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay"),
+    *(f"r_{threshold:g}" for threshold in metrics.ROBUSTNESS_THRESHOLDS),
+    *("coverage", "stability", "uncertainty", "held"),
+)
+"""Figures of an object whose means over objects are figures of a group."""
 CALIBRATION_BINS = 10
 """Bins of equal width into which predicted IoUs are sorted."""
 
@@ -56,7 +63,10 @@ def sequence_table(
 def dataset_table(
     objects: pd.DataFrame, frames: pd.DataFrame, events: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row per method: the means over all objects of all sequences, then over repeats."""
+    """One row per method: the means over all objects of all sequences, then over repeats.
+
+    Beside the means of AVERAGED stand the bounds of their intervals (see `intervals`).
+    """
     rows = []
     for keys, group in objects.groupby(RUN_COLUMNS, sort=False):
         method, repeat = keys
@@ -64,13 +74,14 @@ def dataset_table(
         helped = events[(events["method"] == method) & (events["repeat"] == repeat)]
         row = {"method": method, "repeat": repeat, "sequences": group["sequence"].nunique()}
         row["objects"] = len(group)
-        rows.append({**row, **_group_figures(group, mine, helped)})
+        bounds = intervals(group, AVERAGED)
+        rows.append({**row, **_group_figures(group, mine, helped), **bounds})
     table = pd.DataFrame(rows)
     if table.empty:
         return table
     averaged = table.groupby("method", sort=False).mean(numeric_only=True).drop(columns="repeat")
     averaged.insert(0, "repeats", table.groupby("method", sort=False)["repeat"].count())
-    return averaged.reset_index()
+    return merit.add_gains(averaged.reset_index())
 
 
 def honesty(uncertainty: pd.Series, score: pd.Series) -> float:
@@ -173,11 +184,6 @@ def _group_figures(
     objects: pd.DataFrame, frames: pd.DataFrame, events: pd.DataFrame
 ) -> dict[str, Any]:
     """Means over objects; the help over all of them; frames counted once each."""
-    averaged = [
-        *("jf", "j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay"),
-        *(f"r_{threshold:g}" for threshold in metrics.ROBUSTNESS_THRESHOLDS),
-        *("coverage", "stability", "uncertainty", "held"),
-    ]
     once = frames.drop_duplicates(["sequence", "index"])
     given = given_corrections(events)
     interactions = []
@@ -196,7 +202,9 @@ def _group_figures(
     corrected_frames = len(given.drop_duplicates(["sequence", "index"]))
     return {
         "frames": len(once),
-        **{column: float(objects[column].mean()) for column in averaged},
+        **{column: float(objects[column].mean()) for column in AVERAGED},
+        "quiet_failures": len(merit.quiet_failures(frames, events)),
+        "after_answers": merit.after_answers(frames, events),
         "asked": int(objects["asked"].sum()),
         "corrections": helped.corrections,
         "corrected_share": corrected_frames / len(once) if len(once) else float("nan"),

@@ -123,7 +123,7 @@ def test_command_counts_what_could_not_be_evaluated(
     printed = capsys.readouterr().out
     assert "1 sequence(s) could not be evaluated to the end" in printed
     assert "run: no frame with both an image and a mask" in printed
-    assert "R@0.25" in printed, "the table is too wide for 80 columns"
+    assert "R@0.5" in printed, "the table is too wide for 80 columns"
 
 
 def group_ends(group: int, *, within: float) -> bool:

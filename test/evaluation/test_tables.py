@@ -40,6 +40,7 @@ def frame_rows(method: str, repeat: int, scores: dict[int, list[float]]) -> list
 def event_row(method: str, index: int, object_id: int, **changes: object) -> dict[str, object]:
     row: dict[str, object] = dict.fromkeys(EVENT_COLUMNS, "")
     row.update(sequence="walk", method=method, repeat=0, index=index, object=object_id)
+    row.update(stamp=index - 3)
     row.update(source="operator", applied=True, delay=0.0, j_before=0.1, j_after=0.9)
     return {**row, **changes}
 
