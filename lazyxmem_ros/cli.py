@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lazyxmem_ros import __version__
-from lazyxmem_ros.entry import EXIT_FAULT, EXIT_INTERRUPTED, load
+from lazyxmem_ros.entry import EXIT_FAULT, ending_at_once, load, run_to_the_end
+from lazyxmem_ros.extras import MissingExtraError
 
 
 class _Command(NamedTuple):
@@ -33,11 +34,8 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; faults of the user's input end as one sentence and status 1."""
-    try:
+    with ending_at_once():
         return _run(sys.argv[1:] if argv is None else list(argv))
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
-        return EXIT_INTERRUPTED
 
 
 def _run(arguments: list[str]) -> int:
@@ -48,20 +46,23 @@ def _run(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = arguments[0] if arguments else ""
     module: Any = None
-    try:
-        for name, command in _COMMANDS.items():
-            sub = commands.add_parser(name, help=command.about, description=command.about)
-            if name == chosen:
+    for name, command in _COMMANDS.items():
+        sub = commands.add_parser(name, help=command.about, description=command.about)
+        if name == chosen:
+            try:
                 module = load(command.module)
-                module.add_arguments(sub)
-        parsed = parser.parse_args(arguments)
+            except MissingExtraError as error:
+                print(f"lazyxmem {chosen}: {error}", file=sys.stderr)
+                return EXIT_FAULT
+            module.add_arguments(sub)
+    parsed = parser.parse_args(arguments)
+    from rich.console import Console
 
-        from rich.console import Console
-
-        return int(module.run(parsed, Console()))
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"lazyxmem {chosen}: {error}", file=sys.stderr)
-        return EXIT_FAULT
+    return run_to_the_end(
+        lambda: int(module.run(parsed, Console())),
+        f"lazyxmem {chosen}",
+        "what was finished is kept",
+    )
 
 
 if __name__ == "__main__":

@@ -1,32 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the package's programs begin."""
+"""How the package's programs begin, and how a signal ends them.
+
+One rule: as long as there is nothing to put in order, SIGINT and SIGTERM end the process as if it
+knew nothing of them. Later a program first puts things in order and then ends by that very signal;
+a node ends with 0 (`nodes/running.py`).
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 import signal
-from types import ModuleType
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType, ModuleType
+from typing import NoReturn
 
 from lazyxmem_ros.extras import missing_extras_explained
 
 EXIT_FAULT = 1
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells have it."""
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def load(module: str) -> ModuleType:
-    """Import a module; Ctrl-C meanwhile ends the process in silence, where it is not handled.
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Within, Ctrl-C ends the process in silence, where it is not handled.
 
-    PyTorch and rclpy take seconds. A KeyboardInterrupt inside NumPy's import may come out as a
-    RecursionError, so catching it would not do. Raises MissingExtraError where a library of an
-    extra is not installed.
+    A KeyboardInterrupt inside NumPy's import may come out as a RecursionError, so catching it would
+    not do.
     """
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        with missing_extras_explained():
-            return importlib.import_module(module)
+        yield
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def load(module: str) -> ModuleType:
+    """Import a module, which may take seconds (PyTorch, rclpy), within `ending_at_once`.
+
+    Raises MissingExtraError where a library of an extra is not installed.
+    """
+    with ending_at_once(), missing_extras_explained():
+        return importlib.import_module(module)
+
+
+@dataclass
+class Interruption:
+    """The signal that has asked for the end, None until one does."""
+
+    number: int | None = None
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Within, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt; an ignored one stays ignored."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption  # handlers run in the main thread only
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interruption.number = number
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    before = {n: handler for n, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_to_the_end(program: Callable[[], int], name: str, kept: str) -> int:
+    """Run a command's program; a fault of the user's input is one sentence and EXIT_FAULT.
+
+    A signal that asks for the end raises KeyboardInterrupt in the program. Once that is through,
+    `kept` says what was kept, and the process ends by the signal.
+    """
+    status = EXIT_FAULT
+    with interruptible() as interruption:
+        try:
+            status = program()
+        except BaseException as error:
+            # What is raised after a signal is its doing: inside of an import it may be anything.
+            if interruption.number is None:
+                if not isinstance(error, (ValueError, RuntimeError, OSError)):
+                    raise
+                print(f"{name}: {error}", file=sys.stderr)
+    if interruption.number is not None:
+        print(f"interrupted; {kept}", file=sys.stderr)
+        _end_by(interruption.number)
+    return status
+
+
+def _end_by(number: int) -> NoReturn:
+    """End this process by a signal, which tells shells and launchers why."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    raise AssertionError("a process outlives no such signal")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs start quickly, and end without a word where they are interrupted while importing."""
 
+import contextlib
+import os
 import re
 import shutil
 import signal
@@ -9,9 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from lazyxmem_ros.entry import load
+from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.entry import interruptible, load
 
 ROOT = Path(__file__).parents[1]
 NODES = re.search(r"foreach\(NODE ([\w ]+)\)", (ROOT / "CMakeLists.txt").read_text())
@@ -37,13 +42,16 @@ def wait_until_loaded(process: subprocess.Popen[str], library: str) -> None:
         time.sleep(0.002)
 
 
-def started(command: list[str], folder: Path) -> subprocess.Popen[str]:
+def started(
+    command: list[str], folder: Path, *, new_session: bool = False
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [executable(command[0]), *command[1:]],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
+        start_new_session=new_session,
         # Python leaves Ctrl-C alone where it is ignored, as below some test runners.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -71,6 +79,82 @@ def test_interrupted_while_importing(
     assert "KeyboardInterrupt" not in errors
     if later == 0:
         assert (process.returncode, errors) == (-signal.SIGINT, "")
+
+
+SOON = (0.02, 0.05, 0.6)
+"""Seconds after the start: while Python begins, imports, and makes the node."""
+LATER = (0.1, 0.3, 1.0, 1.5, 2.0, 3.0, 4.0)
+STARTED = {
+    "lazyxmem": ("track", "video", "--mask", "mask.png", "--out", "out"),
+    "tracker": ("--ros-args", "-p", "device:=cpu"),
+    "correction": (),
+    "replay": ("--ros-args", "-p", "bag:=bag", "-p", "loop:=true"),
+    "recorder": ("--ros-args", "-p", "bag:=new", "-p", "topics:=[/image]"),
+    "simulated_operator": ("--ros-args", "-p", "bag:=bag"),
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bag, a video of frames and a mask."""
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "video").mkdir()
+    frame = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    for index in range(200):
+        Image.fromarray(frame).save(folder / "video" / f"{index}.png")
+    mask = np.zeros((120, 160), np.uint16)
+    mask[40:80, 40:80] = 1
+    Image.fromarray((mask * 255).astype(np.uint8)).save(folder / "mask.png")
+    with BagWriter(folder / "bag") as bag:
+        for index in range(20):
+            stamp = 10**18 + index * 10**8
+            bag.write_image("/image", StampedImage(stamp, frame))
+            bag.write_labels("/ground_truth", StampedLabels(stamp, mask))
+    return folder
+
+
+def owned_segments(process: int) -> list[Path]:
+    """The files in shared memory whose locks a process holds as their owner."""
+    owned = []
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                file = entry.readlink()
+                if file.parent == Path("/dev/shm") and file.name.endswith("_el"):
+                    owned += [file, file.with_name(file.name.removesuffix("_el"))]
+    return owned
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("name", "delay"),
+    [
+        *[(name, delay) for name in ("replay", "lazyxmem") for delay in SOON],
+        *[
+            pytest.param(name, delay, marks=pytest.mark.slow)
+            for name in STARTED
+            for delay in sorted((*SOON, *LATER))
+            if name not in ("replay", "lazyxmem") or delay not in SOON
+        ],
+    ],
+)
+def test_a_signal_at_any_time_ends_everything(
+    name: str, delay: float, number: signal.Signals, inputs: Path, tmp_path: Path
+) -> None:
+    """By 0 or by the signal itself, without a traceback, with nothing left behind."""
+    for entry in inputs.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    process = started([name, *STARTED[name]], tmp_path, new_session=True)
+    time.sleep(delay)
+    owned = owned_segments(process.pid)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode in (0, -number), errors
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
+    assert not [file for file in owned if file.exists()]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
@@ -106,6 +190,14 @@ def test_ctrl_c_is_python_s_own_again_when_all_is_imported() -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert done.stdout == "as ever\n"
+
+
+def test_interruptible_gives_handlers_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), interruptible() as interruption:
+        signal.raise_signal(signal.SIGTERM)
+    assert interruption.number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_help_imports_nothing_heavy() -> None:

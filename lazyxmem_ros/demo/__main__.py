@@ -3,12 +3,13 @@
 
 import sys
 
-from lazyxmem_ros.entry import load
+from lazyxmem_ros.entry import ending_at_once, load
 from lazyxmem_ros.extras import MissingExtraError
 
 if __name__ == "__main__":
-    try:
-        main = load("lazyxmem_ros.demo.run").main
-    except MissingExtraError as error:
-        sys.exit(f"error: {error}")
-    sys.exit(main())
+    with ending_at_once():
+        try:
+            main = load("lazyxmem_ros.demo.run").main
+        except MissingExtraError as error:
+            sys.exit(f"error: {error}")
+        sys.exit(main())

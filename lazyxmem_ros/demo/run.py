@@ -24,9 +24,9 @@ from lazyxmem_ros.data.sequences import SelectedFrames
 from lazyxmem_ros.demo.options import DemoOptions, open_sequence, parse_options
 from lazyxmem_ros.demo.story import story_of
 from lazyxmem_ros.demo.summary import Demonstration, summary_table
+from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.graph.launch import graph_environment
-from lazyxmem_ros.evaluation.graph.processes import interruptible
 from lazyxmem_ros.evaluation.graph.run import LOGS_FOLDER, GraphRun, run_through_graph
 from lazyxmem_ros.evaluation.methods import Method, MethodOptions, Trigger, all_methods
 from lazyxmem_ros.evaluation.offline import SequenceRunner
@@ -43,22 +43,16 @@ WITH = Method("with corrections", "the demonstration", DEMO_LAZY, Trigger.POLICY
 WITHOUT = all_methods(MethodOptions(DEMO_LAZY))["udu"]
 VIDEO, SHEET, TIMELINE = "overlay.mp4", "contact_sheet.png", "timeline.png"
 FRAMES, EVENTS = "frames.csv", "events.csv"
-EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demonstration; returns the exit code (130 after Ctrl-C)."""
-    console, errors = Console(), Console(stderr=True)
-    try:
-        with interruptible():
-            demonstrate(parse_options(arguments), console)
-    except KeyboardInterrupt:
-        errors.print("\n[yellow]interrupted; every process has been ended[/]")
-        return EXIT_INTERRUPTED
-    except (ValueError, RuntimeError, OSError) as error:
-        errors.print(f"[red]demo:[/] {escape(str(error))}", soft_wrap=True)
-        return EXIT_FAULT
-    return 0
+    """Run the demonstration; returns the exit code."""
+
+    def program() -> int:
+        demonstrate(parse_options(arguments), Console())
+        return 0
+
+    return run_to_the_end(program, "demo", "every process has been ended")
 
 
 def demonstrate(options: DemoOptions, console: Console) -> None:

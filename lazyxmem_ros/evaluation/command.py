@@ -23,7 +23,6 @@ from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.evaluation.display import Display
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
-from lazyxmem_ros.evaluation.graph.processes import interruptible
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
 from lazyxmem_ros.evaluation.methods import (
     EVERY_N_DEFAULT,
@@ -100,7 +99,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         _graph_mode(arguments),
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with interruptible(), Display(console) as display:
+    with Display(console) as display:
         results = evaluate(plan, arguments.out, display, _executor(arguments.ray))
     results.save(arguments.out, kind=arguments.format)
     report = arguments.out / "report.html"

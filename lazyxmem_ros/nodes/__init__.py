@@ -3,7 +3,7 @@
 
 import sys
 
-from lazyxmem_ros.entry import EXIT_FAULT, EXIT_INTERRUPTED, load
+from lazyxmem_ros.entry import EXIT_FAULT, ending_at_once, load
 from lazyxmem_ros.extras import MissingExtraError
 
 EXECUTABLES = {
@@ -18,10 +18,9 @@ EXECUTABLES = {
 
 def run(name: str) -> int:
     """Import and run the node of a name in EXECUTABLES; returns the exit code."""
-    try:
-        return int(load(EXECUTABLES[name]).main())
-    except MissingExtraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAULT
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    with ending_at_once():
+        try:
+            return int(load(EXECUTABLES[name]).main())
+        except MissingExtraError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_FAULT

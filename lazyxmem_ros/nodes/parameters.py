@@ -6,6 +6,7 @@ Those with a setting of the core behind them are made from it by `parameters_of`
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ _TYPES = {
     str: ParameterType.PARAMETER_STRING,
     tuple: ParameterType.PARAMETER_STRING_ARRAY,
 }
+
+
+_QOS_OVERRIDES = "qos_overrides."
 
 
 class ParameterError(ValueError):
@@ -190,6 +194,28 @@ class Parameters:
 
     def _mine(self, changes: list[Parameter[Any]]) -> dict[str, Any]:
         return {change.name: change.value for change in changes if change.name in self._table}
+
+
+def unknown_parameters(node: Node, from_file: bool) -> list[str]:
+    """What is wrong with the names of the parameters that a node was given at its start.
+
+    To be asked when all are declared. from_file: whether a parameter file was among what was given.
+    """
+    given = list(node._parameter_overrides)
+    if from_file and not given:
+        return [
+            f"no part of the parameter file is for {node.get_fully_qualified_name()}: its name "
+            "there has to be this one, or /**"
+        ]
+    declared = node.list_parameters([], 0).names
+    warnings = []
+    for name in sorted(set(given) - set(declared)):
+        if name.startswith(_QOS_OVERRIDES):  # declared once there is such a topic
+            continue
+        near = difflib.get_close_matches(name, declared, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        warnings.append(f"there is no parameter {name}, so it changes nothing{hint}")
+    return warnings
 
 
 def parameter_rows(table: Sequence[ParameterSpec]) -> list[dict[str, str]]:

@@ -4,21 +4,32 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 
 import rclpy
+from rclpy.exceptions import NameValidationException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
-from lazyxmem_ros.nodes.parameters import ParameterError
+from lazyxmem_ros.nodes.parameters import ParameterError, unknown_parameters
 from lazyxmem_ros.nodes.shared_memory import remove_leftovers
 from lazyxmem_ros.nodes.timers import create_steady_timer
 
-LOOK_UP_PERIOD_S = 1.0
+LOOK_UP_PERIOD_S = 0.1
+"""An executor that waits does not notice a signal: so often it looks up."""
+PATIENCE_S = 3.0
+"""What takes longer after a signal is broken off: reading a large bag, for example."""
+PARAMETERS_FILE = "--params-file"
+_PARAMETERS_KEY = "ros__parameters"
+_SOURCE_LINE = re.compile(r",\s+at \S+:\d+")
+"""Where in rcl an error arose, which is of no use to who reads it."""
 
 
 class NodeStartError(RuntimeError):
@@ -26,41 +37,41 @@ class NodeStartError(RuntimeError):
 
 
 def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
-    """Spin one node until Ctrl-C, SIGTERM or rclpy.shutdown(); returns the exit code.
+    """Spin one node until SIGINT, SIGTERM or rclpy.shutdown(); returns the exit code.
 
     0 after an ordinary end, 1 where the node could not start (the reason is printed as one line).
     A node may have `close()`, run before it is destroyed, and `exit_code`.
     """
+    arguments = list(sys.argv if arguments is None else arguments)
     node: Node | None = None
+    end = EndRequest()
     try:
-        with Interruptible():
+        with end:
             freed = remove_leftovers()
-            with _signals_wait():
-                rclpy.init(args=list(arguments) if arguments is not None else None)
-                # A half-made executor complains when it goes.
-                executor = SingleThreadedExecutor()
+            _begin(arguments)
+            executor = SingleThreadedExecutor()
             node = make_node()
+            for warning in unknown_parameters(node, PARAMETERS_FILE in arguments):
+                node.get_logger().warning(warning)
             if freed:
                 node.get_logger().debug(
                     f"removed {freed / 1e6:.0f} MB that killed processes had left in /dev/shm"
                 )
-            # A signal wakes the executor and ends the context, in either order: one that went back
-            # to waiting in between would wait for ever. The timer has it look up.
             create_steady_timer(node, LOOK_UP_PERIOD_S, lambda: None)
             executor.add_node(node)
-            executor.spin()
+            while rclpy.ok() and not end.requested:
+                executor.spin_once()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (ParameterError, NodeStartError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except RuntimeError:
-        # rcl's errors are RuntimeErrors: Ctrl-C ended the context while the node was being made.
-        if rclpy.ok():
-            raise
+    except Exception as error:
+        # What fails after a signal fails by it: an import that is broken off may raise anything.
+        if not end.requested:
+            if not isinstance(error, (ParameterError, NodeStartError, NameValidationException)):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     finally:
-        # The node's threads first: they use everything else. The executor's own conditions go last,
-        # by themselves: until the signal handlers are gone, those may be triggering them.
+        # The node's threads first: they use everything else.
         close = getattr(node, "close", None)
         if close is not None:
             close()
@@ -68,6 +79,31 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
             node.destroy_node()
         rclpy.try_shutdown()
     return int(getattr(node, "exit_code", 0))
+
+
+def _begin(arguments: list[str]) -> None:
+    """Begin rclpy, signals left to us. Raises NodeStartError for ROS arguments that are none."""
+    for before, file in itertools.pairwise(arguments):
+        if before == PARAMETERS_FILE:
+            _check_parameters_file(Path(file))
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # RCLError and UnknownROSArgsError have no common, public name
+        reason = _SOURCE_LINE.sub("", str(error)).replace("\n", " ").strip()
+        raise NodeStartError(f"these ROS arguments cannot be taken: {reason}") from error
+
+
+def _check_parameters_file(file: Path) -> None:
+    """Raise NodeStartError for a file that rcl would take for one without parameters."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise NodeStartError(f"the parameter file cannot be read: {error}") from error
+    content = [line for line in lines if line.partition("#")[0].strip()]
+    if content and not any(_PARAMETERS_KEY in line for line in content):
+        raise NodeStartError(
+            f"{file} is no parameter file: it has no `{_PARAMETERS_KEY}` below the name of a node"
+        )
 
 
 def surviving(
@@ -88,30 +124,31 @@ def surviving(
     return call
 
 
-class Interruptible:
-    """A block that the first Ctrl-C leaves by KeyboardInterrupt; afterwards Ctrl-C does nothing.
+class EndRequest:
+    """A block that SIGINT and SIGTERM ask to end; what then takes too long is broken off.
 
-    A launcher and the terminal may both pass it on: the second must not break the orderly end.
+    Within, the first of them sets `requested`, and KeyboardInterrupt is raised PATIENCE_S later.
+    Later ones, and all after the block, do nothing: a launcher and the terminal may both pass a
+    Ctrl-C on, and the second must not break the orderly end.
     """
 
-    def __enter__(self) -> None:
-        self._armed = True
-        signal.signal(signal.SIGINT, self._on_interrupt)
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> EndRequest:
+        signal.signal(signal.SIGALRM, self._break_off)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_request)
+        return self
 
     def __exit__(self, *exception: object) -> None:
-        self._armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._armed:
-            self._armed = False
-            raise KeyboardInterrupt
+    def _on_request(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested = True
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
 
-
-@contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Within, Ctrl-C and SIGTERM wait. No other thread may be running that would take them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def _break_off(self, number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt

@@ -1,25 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How nodes end: by the first Ctrl-C, in order, whatever comes after it."""
+"""How nodes begin and end: bad arguments in words, a signal in order, whatever comes after it."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lazyxmem_ros.nodes.running import Interruptible
+from lazyxmem_ros.nodes import running
+from lazyxmem_ros.nodes.running import EndRequest
+
+Start = Callable[..., Any]
 
 
-def test_the_first_ctrl_c_leaves_the_block_and_later_ones_do_nothing() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(KeyboardInterrupt), Interruptible():
-            signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """What the tests do to handlers of signals is undone."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_for_the_end_and_later_ones_do_nothing(
+    number: signal.Signals, handlers: None
+) -> None:
+    with EndRequest() as end:
+        assert not end.requested
+        signal.raise_signal(number)
+        assert end.requested
+        signal.raise_signal(number)
+    signal.raise_signal(number)
+
+
+def test_what_takes_long_is_broken_off(handlers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "PATIENCE_S", 0.05)
+    began = time.monotonic()
+
+    def take_long() -> None:
+        with EndRequest():
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        take_long()
+    assert time.monotonic() - began < 30
 
 
 NOBODY_WAKES = """
@@ -36,9 +69,140 @@ sys.exit(run_node(Idle))
 """
 
 
-def test_a_context_that_ends_while_the_executor_waits_ends_the_node() -> None:
-    """As by SIGTERM, when its thread wakes the executor before it ends the context."""
-    ended = subprocess.run(
-        [sys.executable, "-c", NOBODY_WAKES], timeout=60, capture_output=True, text=True
+def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], timeout=60, capture_output=True, text=True
     )
+
+
+def test_a_context_that_ends_while_the_executor_waits_ends_the_node() -> None:
+    ended = run_program(NOBODY_WAKES)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from rclpy.node import Node
+from lazyxmem_ros.nodes import running
+
+running.PATIENCE_S = 0.3
+
+class Interrupted(Node):
+    def __init__(self):
+        super().__init__("interrupted")
+        os.kill(os.getpid(), signal.SIGTERM)
+        {then}
+
+    def close(self):
+        print("closed")
+
+sys.exit(running.run_node(Interrupted))
+"""
+
+
+BROKEN_IMPORT = """
+        try: time.sleep(60)
+        except KeyboardInterrupt: raise RecursionError"""
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ("self.create_publisher", "closed\n"),  # it is made first
+        ("time.sleep(60)", ""),
+        # An import that is broken off may raise anything.
+        (BROKEN_IMPORT, ""),
+    ],
+)
+def test_a_signal_while_a_node_is_made_ends_it_in_order(then: str, said: str) -> None:
+    ended = run_program(INTERRUPTED.format(then=then))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, said, "")
+
+
+BAD_FILES = {
+    "not YAML": ("a: [ros__parameters\n", "Couldn't parse params file"),
+    "a list": ("- ros__parameters\n- 2\n", "Sequences cannot be key"),
+    "a list without parameters": ("- 1\n- 2\n", "it has no `ros__parameters`"),
+    "a text": ("just a text\n", "it has no `ros__parameters`"),
+    "no node": ("ros__parameters:\n  bag: x\n", "Couldn't parse params file"),
+    "mixed": ("/**:\n  ros__parameters:\n    topics: [1, a]\n", "should be of same type"),
+    "absent": (None, "No such file"),
+}
+SEVERAL = """
+import sys
+from rclpy.node import Node
+from lazyxmem_ros.nodes.running import run_node
+for file in sys.argv[1:]:
+    code = run_node(lambda: Node("never"), ["x", "--ros-args", "--params-file", file])
+    print("code", code, file=sys.stderr)
+"""
+
+
+def test_a_bad_parameter_file_ends_a_node_with_the_cause(tmp_path: Path) -> None:
+    files = []
+    for name, (content, _) in BAD_FILES.items():
+        files.append(tmp_path / f"{name}.yaml")
+        if content is not None:
+            files[-1].write_text(content)
+    errors = run_program(SEVERAL, *map(str, files)).stderr
+    for part, file, (_, cause) in zip(
+        errors.split("code 1\n"), files, BAD_FILES.values(), strict=False
+    ):
+        line = part.splitlines()[-1]
+        assert line.startswith("error: ")
+        assert str(file) in line
+        assert cause in line
+    assert errors.count("code 1\n") == len(files)
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("recorder", ["-r", "a"], "Couldn't parse remap rule: '-r a'"),
+        ("recorder", ["--nonsense"], "--nonsense"),
+        (
+            "recorder",
+            ["-p", "bag:=x", "-p", "topics:=['/a b']"],
+            "'/a b' cannot be the name of a topic",
+        ),
+        ("replay", ["-p", "bag:=/nowhere"], "there is no bag at /nowhere"),
+        ("simulated_operator", ["-r", "correction_request:=/2"], "remap"),
+    ],
+)
+def test_bad_arguments_end_a_node_in_words(
+    name: str, arguments: list[str], said: str, start: Start
+) -> None:
+    node = start(name, {}, *arguments)
+    assert node.wait() == 1
+    assert "Traceback" not in node.log
+    assert said in node.log.splitlines()[-1], node.log
+
+
+def test_parameters_that_nobody_knows_are_named(tmp_path: Path, start: Start) -> None:
+    file = tmp_path / "recorder.yaml"
+    file.write_text(
+        f"lazyxmem_recorder:\n  ros__parameters:\n    topic: [/a]\n    bag: {tmp_path / 'bag'}\n"
+        "    qos_overrides./x.subscription.depth: 3\n"
+    )
+    recorder = start("recorder", {"topics": ["/a"], "zzz": 1}, "--params-file", str(file))
+    time.sleep(0.5)
+    while "zzz" not in recorder.log and recorder.process.poll() is None:
+        time.sleep(0.05)
+    assert "there is no parameter topic, so it changes nothing; did you mean topics?" in (
+        recorder.log
+    )
+    assert "there is no parameter zzz, so it changes nothing\n" in recorder.log
+    assert "qos_overrides" not in recorder.log
+    assert recorder.stop() == 0
+
+
+def test_a_parameter_file_for_another_node_is_named(tmp_path: Path, start: Start) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text("lazyxmem_tracker:\n  ros__parameters:\n    device: cpu\n")
+    node = start("correction", {}, "--params-file", str(file))
+    while "serves" not in node.log and node.process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    assert node.stop() == 0
+    assert "no part of the parameter file is for /lazyxmem_correction" in node.log

@@ -2,19 +2,22 @@
 """Plays a bag through the real ROS graph: replay, tracker, correction server, operator, recorder.
 
 Each node is a process of its own. This module starts them, waits for them and ends them; it does
-not need rclpy. The recorder writes what is published into a bag, which `record` reads.
+not need rclpy. The recorder writes what is published into a bag, which `record` reads; a watching
+node (`nodes/graph_watch.py`) says who is there and counts the masks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lazyxmem_ros.evaluation.graph.processes import Child, ProcessError, ProcessSet
 from lazyxmem_ros.evaluation.plan import TrackerSettings
@@ -23,6 +26,9 @@ from lazyxmem_ros.lazy import LazyConfig
 from lazyxmem_ros.settings import shown
 
 TRACKER = "/lazyxmem_tracker"
+RECORDER_NODE = "lazyxmem_recorder"
+OPERATOR_NODE = "lazyxmem_simulated_operator"
+CORRECTION_SERVICE = "/correct_mask"
 MASK_TOPIC = f"{TRACKER}/mask"
 TRACKS_TOPIC = f"{TRACKER}/tracks"
 REQUEST_TOPIC = f"{TRACKER}/correction_request"
@@ -51,8 +57,8 @@ DRAIN_S = 1.5
 """Time after the last image for its mask and for corrections under way."""
 QUIET_S = 1.5
 """The tracker counts as done when no mask has come for so long."""
-REPORT_PERIOD_S = 0.25
-"""Time between two reports of the recorder on what it has recorded."""
+STATUS_PERIOD_S = 0.25
+"""Time between two looks of the watching node at the graph."""
 LARGEST_DOMAIN = 101
 """Domains above collide with the ports of ordinary programs on Linux."""
 
@@ -97,21 +103,16 @@ def run_graph(
     with ProcessSet(logs) as processes:
 
         def start(name: str, parameters: Mapping[str, object], *remaps: str) -> Child:
-            command = _node_command(name, parameters, remaps)
+            command = _command(("lazyxmem_ros.nodes", name), parameters, remaps)
             return processes.start(name, command, environment)
 
+        watched = _Watched(logs / "graph.json")
         recorder = start(
-            "recorder",
-            {
-                "bag": record,
-                "topics": _list((settings.image_topic, *RECORDED_TOPICS)),
-                "report_period": REPORT_PERIOD_S,
-            },
+            "recorder", {"bag": record, "topics": _list((settings.image_topic, *RECORDED_TOPICS))}
         )
-        corrector = start("correction", settings.corrector)
-        operator = None
+        start("correction", settings.corrector)
         if settings.operator is not None:
-            operator = start(
+            start(
                 "simulated_operator",
                 {
                     "bag": settings.bag,
@@ -130,20 +131,20 @@ def run_graph(
             {**settings.tracker, "image_transport": "compressed"},
             f"image/compressed:={settings.image_topic}",
         )
-        # The replay itself waits for who listens to its images, not for who listens to the masks.
-        _wait_for_log(processes, recorder, [f"recording {topic}" for topic in TRACKER_TOPICS])
-        # A request before they are there would be lost.
-        _wait_for_log(processes, corrector, ["correct_mask"])
-        if operator is not None:
-            _wait_for_log(processes, operator, ["ready"])
+        watch = {"status": watched.file, "operator": settings.operator is not None}
+        program = ["lazyxmem_ros.nodes.graph_watch"]
+        processes.start("watch", _command(program, watch, ()), environment)
+        # A request before they are there would be lost. Who listens to the images the replay itself
+        # waits for.
+        _wait_until_there(processes, watched)
         replay = start("replay", _replay_parameters(settings))
         patience = START_TIMEOUT_S + 20 * settings.duration / max(settings.rate, 0.05)
         for _ in processes.wait_for(replay, patience):
-            progressed(_recorded_masks(recorder))
+            progressed(watched.masks())
         answered_by = DRAIN_S + (settings.operator.reaction_delay if settings.operator else 0.0)
-        _wait_until_quiet(processes, recorder, answered_by)
+        _wait_until_quiet(processes, watched, answered_by)
         processes.stop(recorder)
-        progressed(_recorded_masks(recorder))
+        progressed(watched.masks())
     if not (record / "metadata.yaml").is_file():
         raise ProcessError(
             f"the recording is incomplete; {recorder.log} says:\n{recorder.log_tail()}"
@@ -171,13 +172,16 @@ def corrector_parameters(settings: TrackerSettings) -> dict[str, object]:
     return parameters
 
 
-def _node_command(
-    name: str, parameters: Mapping[str, object], remaps: tuple[str, ...]
+def _command(
+    program: Sequence[str], parameters: Mapping[str, object], remaps: Sequence[str]
 ) -> list[str]:
-    """The command line of a node with its parameters and remappings (`from:=to`)."""
+    """The command line of a node with its parameters and remappings (`from:=to`).
+
+    program: the module that is run, and its arguments.
+    """
     arguments = [part for key, value in parameters.items() for part in ("-p", _pair(key, value))]
     arguments += [part for remap in remaps for part in ("-r", remap)]
-    return [sys.executable, "-m", "lazyxmem_ros.nodes", name, "--ros-args", *arguments]
+    return [sys.executable, "-m", *program, "--ros-args", *arguments]
 
 
 def graph_environment() -> dict[str, str]:
@@ -212,42 +216,50 @@ def _replay_parameters(settings: GraphSettings) -> dict[str, object]:
     return parameters
 
 
-def _wait_until_quiet(processes: ProcessSet, recorder: Child, least: float) -> None:
+class _Watched:
+    """What the watching node has written last."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._status: dict[str, Any] = {"missing": ["a look at the ROS graph"], "masks": 0}
+        file.unlink(missing_ok=True)  # of an earlier run
+
+    def missing(self) -> list[str]:
+        """What of the graph is not there yet, in words."""
+        return list(self._now()["missing"])
+
+    def masks(self) -> int:
+        """The number of masks that the tracker has published so far."""
+        return int(self._now()["masks"])
+
+    def _now(self) -> dict[str, Any]:
+        with contextlib.suppress(FileNotFoundError):
+            self._status = json.loads(self.file.read_text(encoding="utf-8"))
+        return self._status
+
+
+def _wait_until_quiet(processes: ProcessSet, watched: _Watched, least: float) -> None:
     """Wait at least `least` seconds, and until no mask has come for QUIET_S."""
     started = changed = time.monotonic()
-    masks = _recorded_masks(recorder)
+    masks = watched.masks()
     while time.monotonic() - started < least or time.monotonic() - changed < QUIET_S:
         processes.check()
-        time.sleep(REPORT_PERIOD_S)
-        now = _recorded_masks(recorder)
+        time.sleep(STATUS_PERIOD_S)
+        now = watched.masks()
         if now != masks:
             masks, changed = now, time.monotonic()
 
 
-def _wait_for_log(processes: ProcessSet, child: Child, lines: list[str]) -> None:
-    """Wait until a process has logged all of the given texts, each at the end of a line.
-
-    Raises ProcessError after START_TIMEOUT_S.
-    """
+def _wait_until_there(processes: ProcessSet, watched: _Watched) -> None:
+    """Wait until all that has to listen or serve is there; raises ProcessError."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    missing = lines
-    while missing:
+    while missing := watched.missing():
         if time.monotonic() > deadline:
-            raise ProcessError(f"{child.name} did not begin within {START_TIMEOUT_S:.0f} s")
+            raise ProcessError(
+                f"after {START_TIMEOUT_S:.0f} s these are still missing: {', '.join(missing)}"
+            )
         processes.check()
-        time.sleep(REPORT_PERIOD_S / 2)
-        logged = child.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        missing = [text for text in lines if not any(line.endswith(text) for line in logged)]
-
-
-def _recorded_masks(recorder: Child) -> int:
-    """The number of masks that the recorder's last report counts."""
-    with contextlib.suppress(OSError):
-        for line in reversed(recorder.log.read_text(errors="replace").splitlines()[-4:]):
-            for word in line.split():
-                if word.startswith(f"{MASK_TOPIC}="):
-                    return int(word.rpartition("=")[2])
-    return 0
+        time.sleep(STATUS_PERIOD_S / 2)
 
 
 def _pair(name: str, value: object) -> str:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
 from lazyxmem_ros.evaluation.errors import EvaluationError
 
@@ -54,7 +54,7 @@ class Child:
 
 
 class ProcessSet:
-    """Starts processes and ends them all when the context is left. SIGTERM counts as Ctrl-C."""
+    """Starts processes and ends them all when the context is left."""
 
     def __init__(self, log_folder: Path) -> None:
         self._log_folder = log_folder
@@ -124,21 +124,6 @@ class ProcessSet:
         """End one child and wait for it."""
         with _undisturbed():
             _end(child.process)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in _ENDING[1:]}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

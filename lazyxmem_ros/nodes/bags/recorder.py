@@ -57,7 +57,7 @@ class RecorderNode(Node):
         super().__init__(NODE_NAME, **options)
         self.exit_code = 0
         self._settings = Parameters(self, PARAMETERS)
-        self._waiting = {self.resolve_topic_name(name) for name in self._settings["topics"]}
+        self._waiting = {self._resolved(name) for name in self._settings["topics"]}
         if not self._settings["bag"] or not self._waiting:
             raise NodeStartError(
                 "give the new bag and its topics: --ros-args -p bag:=FOLDER -p topics:=[/a,/b]"
@@ -79,6 +79,12 @@ class RecorderNode(Node):
             self._bag.__exit__(None, None, None)
         except BagError as error:
             self._give_up(error)
+
+    def _resolved(self, topic: str) -> str:
+        try:
+            return self.resolve_topic_name(topic)
+        except RuntimeError as error:  # rcl's own errors are no more than that
+            raise NodeStartError(f"topics: {topic!r} cannot be the name of a topic") from error
 
     def _discover(self) -> None:
         """Subscribe to the topics that have found a publisher."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from lazyxmem_ros.entry import load
 from lazyxmem_ros.nodes import diagnostics
 from lazyxmem_ros.nodes.parameters import Parameters
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
@@ -125,7 +126,7 @@ class TrackerNode(LifecycleNode):
     # ---- how
 
     def _build(self, doors: ExitStack) -> TrackerParts:
-        # Imported late: PyTorch takes seconds, and Ctrl-C meanwhile is then an ordinary end.
+        # Imported late: whoever only looks at the parameters needs no PyTorch.
         from lazyxmem_ros.nodes.tracker.parts import build_parts
 
         parts = build_parts(
@@ -179,6 +180,7 @@ def make_node(**options: Any) -> TrackerNode:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until it is asked to end; returns the exit code."""
+    load("lazyxmem_ros.nodes.tracker.parts")  # PyTorch takes seconds
     return run_node(make_node, arguments)
 
 

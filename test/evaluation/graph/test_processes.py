@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lazyxmem_ros.evaluation.graph.processes import ProcessError, ProcessSet, interruptible
+from lazyxmem_ros.evaluation.graph.processes import ProcessError, ProcessSet
 
 # Starts a grandchild, ignores SIGINT if told, and writes both process ids.
 CHILD = """
@@ -27,7 +27,8 @@ time.sleep(600)
 
 PARENT = """
 import pathlib, sys, time
-from lazyxmem_ros.evaluation.graph.processes import ProcessSet, interruptible
+from lazyxmem_ros.entry import interruptible
+from lazyxmem_ros.evaluation.graph.processes import ProcessSet
 folder = pathlib.Path(sys.argv[1])
 child = [sys.executable, "-c", sys.argv[2], str(folder / "ids"), "willing"]
 try:
@@ -121,16 +122,3 @@ def test_waiting_has_an_end(tmp_path: Path) -> None:
             list(processes.wait_for(child, timeout=0.2))
         with pytest.raises(ProcessError, match="could not be started"):
             processes.start("nobody", ["/no/such/program"])
-
-
-def test_interruptible_gives_handlers_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-
-    def stop() -> None:
-        with interruptible():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
-
-    with pytest.raises(KeyboardInterrupt):
-        stop()
-    assert signal.getsignal(signal.SIGTERM) == before

@@ -128,3 +128,21 @@ def test_settings_reach_the_node_as_they_are(tiny_weights: Path) -> None:
     values = {**defaults, **parameters}
     assert node_parameters.lazy_config(values) == lazy
     assert node_parameters.memory_config(values) == memory
+
+
+def test_nodes_are_awaited_however_their_logs_look(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RCUTILS_COLORIZED_OUTPUT", "1")
+    monkeypatch.setenv("RCUTILS_CONSOLE_OUTPUT_FORMAT", "{severity} of {name}: {message}!")
+    plan = EvaluationPlan(
+        (SceneSequence(SceneConfig(duration=0.6)),),
+        tuple(choose_methods(["lazy"])),
+        TrackerSettings(tiny_weights, device="cpu", max_internal_size=SIZE),
+        graph=GraphMode(lockstep=True),
+    )
+    results = evaluate(plan, tmp_path, Watcher())
+    assert [report.error for report in results.reports] == [None]
+    assert len(results.frames) == 6
+    (log,) = tmp_path.glob("jobs/*/*/logs/recorder.log")
+    assert "\033[" in log.read_text()
