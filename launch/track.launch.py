@@ -72,6 +72,23 @@ ARGUMENTS = [
         description="Whether to start the correction server; false where another host runs it.",
     ),
     DeclareLaunchArgument(
+        "operator",
+        default_value="false",
+        choices=["true", "false"],
+        description="Whether to start the operator's console, a web page to watch and answer in.",
+    ),
+    DeclareLaunchArgument(
+        "operator_address",
+        default_value="127.0.0.1",
+        description="Address that its page is served on; any but loopback needs the token that it "
+        "prints.",
+    ),
+    DeclareLaunchArgument(
+        "operator_port",
+        default_value="8080",
+        description="Port that its page is served on.",
+    ),
+    DeclareLaunchArgument(
         "image_reliability",
         default_value="",
         choices=["", "best_effort", "reliable"],
@@ -149,8 +166,30 @@ def _nodes(context: LaunchContext) -> list[Node]:
         ros_arguments=log_level,
         output="screen",
     )
-    wanted = LaunchConfiguration("correction_server").perform(context) == "true"
-    return [tracker, correction] if wanted else [tracker]
+    operator = Node(
+        package="lazyxmem_ros",
+        executable="operator",
+        name="lazyxmem_operator",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            {
+                "address": LaunchConfiguration("operator_address"),
+                "port": ParameterValue(LaunchConfiguration("operator_port"), value_type=int),
+            },
+            use_sim_time,
+        ],
+        ros_arguments=log_level,
+        output="screen",
+    )
+
+    def is_wanted(name: str) -> bool:
+        return LaunchConfiguration(name).perform(context) == "true"
+
+    return [
+        tracker,
+        *([correction] if is_wanted("correction_server") else []),
+        *([operator] if is_wanted("operator") else []),
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -200,7 +200,8 @@ def test_the_core_runs_where_ros_is_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["track", "nodes.tracker.node", "nodes.corrector", "nodes.bags.replay"]
+    "module",
+    ["track", "nodes.tracker.node", "nodes.corrector", "nodes.operator.node", "nodes.bags.replay"],
 )
 def test_what_runs_on_a_robot_loads_no_library_of_the_evaluation(module: str) -> None:
     program = (
@@ -262,6 +263,7 @@ def test_pip_s_extras_and_the_pinned_sets_name_the_same_packages() -> None:
     assert declared["evaluation"] == pins("requirements-evaluation.txt") - others
     modules = {name: {DISTRIBUTIONS.get(m, m) for m in made} for name, made in MODULES.items()}
     assert modules["evaluation"] == declared["evaluation"]
+    assert modules["operator"] == declared["operator"] == pins("requirements-operator.txt")
     assert modules["ray"] == declared["ray"] - {"lazyxmem_ros"}
     assert modules["sam-hq"] == {name.replace("-", "_") for name in declared["sam-hq"]}
     assert declared["ray"] | declared["sam-hq"] <= pins("requirements-dev.txt") | {"lazyxmem_ros"}
@@ -273,6 +275,7 @@ TRACKING = (
     "lazyxmem_ros.correction.refiner",
     "lazyxmem_ros.nodes.tracker.node",
     "lazyxmem_ros.nodes.corrector",
+    "lazyxmem_ros.nodes.operator.node",
 )
 
 

@@ -2,6 +2,7 @@
 """package.xml, CMakeLists.txt, the launch files and the parameter files say the same thing."""
 
 import ast
+import fnmatch
 import importlib
 import os
 import re
@@ -76,6 +77,16 @@ def executables() -> list[str]:
     match = re.search(r"foreach\(NODE ([\w ]+)\)", CMAKE)
     assert match is not None
     return match[1].split()
+
+
+def test_every_file_of_the_console_s_page_is_installed() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["lazyxmem_ros.nodes.operator.page"]
+    page = ROOT / "lazyxmem_ros" / "nodes" / "operator" / "page"
+    files = [path.name for path in page.iterdir() if path.suffix not in (".py", ".pyc", "")]
+    assert len(files) > 8
+    assert [n for n in files if not any(fnmatch.fnmatch(n, each) for each in patterns)] == []
 
 
 @pytest.mark.parametrize("name", executables())

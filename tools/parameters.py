@@ -16,6 +16,7 @@ import yaml
 from lazyxmem_ros.evaluation.printing import markdown_table
 from lazyxmem_ros.nodes import corrector, simulated_operator
 from lazyxmem_ros.nodes.bags import recorder, replay
+from lazyxmem_ros.nodes.operator import parameters as operator_parameters
 from lazyxmem_ros.nodes.parameters import ParameterSpec, parameter_rows
 from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
 from tools.documents import put_table
@@ -27,6 +28,7 @@ TABLES: dict[str, Sequence[ParameterSpec]] = {
     "correction": corrector.PARAMETERS,
     "replay": replay.PARAMETERS,
     "recorder": recorder.PARAMETERS,
+    "operator": operator_parameters.PARAMETERS,
     "simulated_operator": simulated_operator.PARAMETERS,
 }
 """The parameters of each node, by its executable's name. PAGE has a place for each table."""

@@ -11,6 +11,7 @@ EXECUTABLES = {
     "correction": "lazyxmem_ros.nodes.corrector",
     "replay": "lazyxmem_ros.nodes.bags.replay",
     "recorder": "lazyxmem_ros.nodes.bags.recorder",
+    "operator": "lazyxmem_ros.nodes.operator.node",
     "simulated_operator": "lazyxmem_ros.nodes.simulated_operator",
 }
 """`ros2 run lazyxmem_ros NAME` calls `main` of this module."""

@@ -243,7 +243,7 @@ def _default(value: Value) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return _number(value)
-    return str(value) if isinstance(value, str) and value else "empty"
+    return (value if isinstance(value, str) else ", ".join(value)) or "empty"
 
 
 def _number(value: float) -> str:

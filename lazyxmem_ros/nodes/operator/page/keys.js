@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// What each key does; the list that "?" shows is made of the same table.
+
+import { element } from "./panels.js";
+import { text } from "./text.js";
+
+/** Of KeyboardEvent.code where the place counts, of .key where the character does. */
+export const KEYS = [
+  { action: "accept", keys: ["Enter"], group: "answer", shown: ["Enter"] },
+  { action: "dismiss", keys: ["Escape"], group: "answer", shown: ["Esc"] },
+  { action: "absent", keys: ["v"], group: "answer", shown: ["V"] },
+  { action: "quiet", keys: ["m"], group: "answer", shown: ["M"] },
+  { action: "next", keys: ["j"], group: "answer", shown: ["J"] },
+  {
+    action: "numbered",
+    keys: ["1", "2", "3", "4", "5", "6", "7", "8", "9"],
+    group: "answer",
+    shown: ["1", "9"],
+  },
+  { action: "object", keys: ["a"], group: "mark", shown: ["A"] },
+  { action: "other", keys: ["s"], group: "mark", shown: ["S"] },
+  { action: "box", keys: ["b"], group: "mark", shown: ["B"] },
+  { action: "paint", keys: ["p"], group: "mark", shown: ["P"] },
+  { action: "erase", keys: ["e"], group: "mark", shown: ["E"] },
+  { action: "brush", keys: ["[", "]"], group: "mark", shown: ["[", "]"] },
+  {
+    action: "arrows",
+    keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"],
+    group: "mark",
+    shown: ["←", "→", "↑", "↓"],
+  },
+  { action: "undo", keys: ["u", "ctrl+z"], group: "mark", shown: ["U", "Ctrl Z"] },
+  { action: "heat", keys: ["h"], group: "watch", shown: ["H"], hold: true },
+  { action: "compare", keys: ["c"], group: "watch", shown: ["C"], hold: true },
+  { action: "add", keys: ["n"], group: "watch", shown: ["N"] },
+  { action: "step", keys: [",", "."], group: "watch", shown: [",", "."] },
+  { action: "live", keys: ["l"], group: "watch", shown: ["L"] },
+  { action: "tracker", keys: ["t"], group: "page", shown: ["T"] },
+  { action: "theme", keys: ["d"], group: "page", shown: ["D"] },
+  { action: "help", keys: ["?"], group: "page", shown: ["?"] },
+];
+
+const byKey = new Map(KEYS.flatMap((row) => row.keys.map((key) => [key, row])));
+
+function rowOf(event) {
+  if (event.altKey || event.metaKey) return null;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.ctrlKey) return byKey.get(`ctrl+${key}`) || null;
+  return byKey.get(key) || null;
+}
+
+/** do.start(action, event) and do.end(action), the latter of keys that are held. */
+export function listen(act) {
+  const held = new Map();
+  const writes = (target) => target.closest("input[type=text], input:not([type]), textarea");
+  document.addEventListener("keydown", (event) => {
+    const row = rowOf(event);
+    if (!row || document.querySelector("dialog[open]")) return;
+    const { target } = event;
+    if (writes(target) && row.action !== "accept" && row.action !== "dismiss") return;
+    // Enter on a button presses that button, and arrows move the slider that has the focus.
+    if (row.action === "accept" && target.closest("button, a, summary")) return;
+    if (row.action === "arrows" && target.closest("input")) return;
+    if (row.hold) {
+      event.preventDefault();
+      if (!held.has(event.code)) {
+        held.set(event.code, row.action);
+        act.start(row.action, event);
+      }
+      return;
+    }
+    if (act.start(row.action, event) !== false) event.preventDefault();
+  });
+  document.addEventListener("keyup", (event) => {
+    const action = held.get(event.code);
+    if (action) {
+      held.delete(event.code);
+      act.end(action);
+    }
+  });
+  window.addEventListener("blur", () => {
+    for (const action of held.values()) act.end(action);
+    held.clear();
+  });
+}
+
+export function showKeys(container) {
+  container.replaceChildren(
+    ...Object.entries(text.keys.groups).map(([group, heading]) =>
+      element(
+        "section",
+        {},
+        element("h3", {}, heading),
+        element(
+          "dl",
+          {},
+          ...KEYS.filter((row) => row.group === group).flatMap((row) => [
+            element("dt", {}, ...row.shown.map((key) => element("kbd", {}, key))),
+            element("dd", {}, text.keys.rows[row.action]),
+          ]),
+        ),
+      ),
+    ),
+  );
+}

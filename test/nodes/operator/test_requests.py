@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who answers what, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.nodes.operator import requests
+from lazyxmem_ros.nodes.operator.requests import (
+    Asked,
+    NotOpenError,
+    Operator,
+    Outcome,
+    RequestDesk,
+)
+
+ANNA, BEN = Operator("a", "Anna"), Operator("b", "Ben")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def desk(clock: Clock) -> RequestDesk:
+    made = RequestDesk(clock=clock)
+    made.see(10 * SECOND, (), (1, 2, 3))
+    return made
+
+
+def asked(object_id: int = 1, at: float = 10, until: float = 20, **values: Any) -> Asked:
+    stamp, deadline = round(at * SECOND), round(until * SECOND)
+    values = {"label": "cup", "reason": "", "uncertainty": 1.0, **values}
+    return Asked(f"{stamp}|{object_id}", stamp, object_id, deadline=deadline, **values)
+
+
+def outcomes(desk: RequestDesk) -> dict[str, Outcome]:
+    return {done.key: done.outcome for done in desk.finished}
+
+
+def test_the_most_urgent_is_first(desk: RequestDesk) -> None:
+    for request in (
+        asked(1, until=30),
+        asked(2, until=20, uncertainty=0.5),
+        asked(3, until=20, uncertainty=0.9),
+    ):
+        assert desk.add(request)
+    assert [request.object_id for request in desk.open()] == [3, 2, 1]
+    assert desk.add(asked(4, until=0))
+    assert desk.open()[-1].object_id == 4  # no limit
+
+
+def test_the_first_answer_counts(desk: RequestDesk) -> None:
+    request = asked()
+    desk.add(request)
+    assert desk.answer(request.key, BEN, Outcome.SENT) is request
+    with pytest.raises(NotOpenError) as late:
+        desk.answer(request.key, ANNA, Outcome.SENT)
+    assert (late.value.code, late.value.by) == ("answered", "Ben")
+    desk.corrected(request.key, applied=True, detail="")
+    assert outcomes(desk) == {request.key: Outcome.APPLIED}
+
+
+def test_what_the_tracker_refuses_is_told(desk: RequestDesk) -> None:
+    request = asked()
+    desk.add(request)
+    desk.answer(request.key, BEN, Outcome.SENT)
+    desk.corrected(request.key, applied=False, detail="too late")
+    [done] = desk.finished
+    assert (done.outcome, done.detail, done.by) == (Outcome.REFUSED, "too late", BEN)
+
+
+def test_who_takes_a_request_holds_it_for_a_while(desk: RequestDesk, clock: Clock) -> None:
+    request = asked()
+    desk.add(request)
+    assert desk.take(request.key, ANNA)
+    assert not desk.take(request.key, BEN)
+    assert desk.holder(request.key) == ANNA
+    desk.answer(request.key, BEN, Outcome.SENT)  # who is first, not who began
+    other = asked(2)
+    desk.add(other)
+    desk.take(other.key, ANNA)
+    clock.now += requests.HOLD_S / 2
+    desk.take(other.key, ANNA)
+    clock.now += requests.HOLD_S - 1
+    assert desk.holder(other.key) == ANNA
+    clock.now += 2
+    assert desk.holder(other.key) is None
+    assert desk.take(other.key, BEN)
+    desk.give_back(other.key, ANNA.session)
+    assert desk.holder(other.key) == BEN
+    desk.give_back(other.key, BEN.session)
+    assert desk.holder(other.key) is None
+
+
+def test_a_request_expires_by_the_images_time(desk: RequestDesk) -> None:
+    request = asked(until=20)
+    desk.add(request)
+    assert request.left_s(15 * SECOND) == 5
+    desk.see(20 * SECOND, (), (1,))
+    assert desk.find(request.key)
+    desk.see(20 * SECOND + 1, (), (1,))
+    assert outcomes(desk) == {request.key: Outcome.EXPIRED}
+    with pytest.raises(NotOpenError) as late:
+        desk.answer(request.key, ANNA, Outcome.SENT)
+    assert late.value.code == "expired"
+
+
+@pytest.mark.parametrize(
+    ("newest", "resting", "there"), [(11, (), (2,)), (11, (1,), (1, 2)), (9, (), (1, 2))]
+)
+def test_what_is_not_asked_any_more_is_withdrawn(
+    desk: RequestDesk, newest: int, resting: tuple[int, ...], there: tuple[int, ...]
+) -> None:
+    request = asked(1)
+    desk.add(request)
+    desk.see(newest * SECOND, resting, there)
+    assert outcomes(desk) == {request.key: Outcome.WITHDRAWN}
+
+
+def test_a_recording_that_is_played_again_asks_again(desk: RequestDesk) -> None:
+    key = desk.key(10 * SECOND, 1)
+    request = asked(1)
+    request.key = key
+    desk.add(request)
+    desk.answer(key, ANNA, Outcome.SENT)
+    desk.see(5 * SECOND, (), (1,))
+    again = asked(1)
+    again.key = desk.key(10 * SECOND, 1)
+    assert again.key != key
+    assert desk.add(again)
+
+
+def test_another_program_may_answer(desk: RequestDesk) -> None:
+    first, second, third = asked(1), asked(2), asked(3)
+    for request in (first, second, third):
+        desk.add(request)
+    desk.corrected(first.key, applied=True, detail="")
+    desk.corrected(second.key, applied=False, detail="another one may come")
+    desk.declined_elsewhere(third.key, "nothing to see")
+    assert outcomes(desk) == {first.key: Outcome.ELSEWHERE, third.key: Outcome.ELSEWHERE}
+    assert desk.find(second.key)
+
+
+def test_old_and_known_requests_are_not_taken_up(desk: RequestDesk) -> None:
+    """Latched, they come again to who listens late."""
+    assert not desk.add(asked(until=9.5))
+    request = asked()
+    assert desk.add(request)
+    assert not desk.add(request)
+    desk.answer(request.key, ANNA, Outcome.DISMISSED)
+    assert not desk.add(request)
+
+
+def test_a_flood_of_requests_stays_bounded(desk: RequestDesk) -> None:
+    for object_id in range(1, 500):
+        desk.add(asked(object_id))
+    assert len(desk.open()) == requests.MAX_OPEN
+    assert len(desk.finished) == requests.MAX_FINISHED
