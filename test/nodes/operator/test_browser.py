@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+pytest.importorskip("aiohttp", reason="needs aiohttp (requirements-operator.txt)")
+pytest.importorskip("playwright", reason="needs playwright (requirements-dev.txt)")
+
 from console_harness import Camera, Console, click, headline, is_tinted, mask_of, tool
 from node_graph import HEIGHT, WIDTH, wait_for
-from tracker_harness import Tracker
-
-pytest.importorskip("playwright", reason="needs playwright (requirements-dev.txt)")
 from playwright.sync_api import expect
+from tracker_harness import Tracker
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -7,8 +7,9 @@ import json
 import struct
 from pathlib import Path
 
-import msgspec
 import pytest
+
+msgspec = pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)")
 
 from lazyxmem_ros.nodes.operator import messages
 from lazyxmem_ros.nodes.operator.messages import (

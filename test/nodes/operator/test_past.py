@@ -6,6 +6,8 @@ from __future__ import annotations
 import pytest
 from std_msgs.msg import Header
 
+pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)")
+
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.nodes.operator import curves
 from lazyxmem_ros.nodes.operator.curves import Curves
