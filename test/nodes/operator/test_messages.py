@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-msgspec = pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)")
+pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)")
+
+import msgspec
 
 from lazyxmem_ros.nodes.operator import messages
 from lazyxmem_ros.nodes.operator.messages import (
