@@ -2,6 +2,8 @@
 """Lazy tracking: when to ask for a correction, what to ask, and what memory learns."""
 
 from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.lazy.corrections import Correction, Outcome
+from lazyxmem_ros.lazy.history import Request
 from lazyxmem_ros.lazy.opening import open_tracker
 from lazyxmem_ros.lazy.policy import (
     OFF,
@@ -26,16 +28,7 @@ from lazyxmem_ros.lazy.snapshot import (
     read_snapshot,
     write_snapshot,
 )
-from lazyxmem_ros.lazy.tracker import LazyTracker
-from lazyxmem_ros.lazy.types import (
-    Correction,
-    Outcome,
-    Request,
-    StampError,
-    StateChange,
-    StepResult,
-    Track,
-)
+from lazyxmem_ros.lazy.tracker import LazyTracker, StampError, StateChange, StepResult, Track
 from lazyxmem_ros.lazy.uncertainty import (
     ObjectUncertainty,
     Uncertainty,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,9 +14,45 @@ from lazyxmem_ros.correction.base import mask_iou
 from lazyxmem_ros.lazy.history import FrameRecord
 from lazyxmem_ros.lazy.policy import ObjectHistory, Source
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState, label_map
-from lazyxmem_ros.lazy.types import Correction, Outcome
 from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import MaskError, TrackerError
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """Corrected masks of one frame.
+
+    Attributes:
+        stamp: names the frame, nanoseconds.
+        masks: object id -> bool [H, W], of the image's size. An operator's empty mask says that
+            the object is not in view.
+        source: who made them.
+    """
+
+    stamp: int
+    masks: Mapping[int, BoolMask]
+    source: Source = Source.OPERATOR
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a correction.
+
+    Attributes:
+        applied: whether anything changed.
+        reason: why not; or how, if it was not done simply as asked.
+        stamp: the frame that it names, nanoseconds.
+        object_ids: the objects that it was applied to.
+        applied_stamp: the frame that it was applied to, nanoseconds; None if it was refused.
+        labels: that frame's new label map, uint16 [H, W]; None if it was refused.
+    """
+
+    applied: bool
+    reason: str
+    stamp: int
+    object_ids: tuple[int, ...] = ()
+    applied_stamp: int | None = None
+    labels: Labels | None = None
 
 
 class CorrectionRefusedError(Exception):

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import BoolMask
-from lazyxmem_ros.correction.base import box_of_mask
+from lazyxmem_ros.correction.base import Prompt, box_of_mask
 from lazyxmem_ros.lazy.policy import LazyConfig, ObjectHistory, Source
 from lazyxmem_ros.lazy.predicted_iou import Looks
-from lazyxmem_ros.lazy.types import Request
 from lazyxmem_ros.xmem import Frame, TrackerState
 
 Histories = dict[int, ObjectHistory]
@@ -59,6 +58,37 @@ class PackedMask:
             pixels = np.unpackbits(self.bits, count=count).astype(bool)
             mask[y0:y1, x0:x1] = pixels.reshape(y1 - y0, x1 - x0)
         return mask
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A correction is wanted.
+
+    Attributes:
+        object_id, label: of the object.
+        source: whom to ask.
+        reason: why, for people.
+        uncertainty, uncertainty_rate: that called for it.
+        stamp, index: of the frame that it is about (nanoseconds; number).
+        deadline: nanoseconds, in the stamps' time: later it counts as given up; None: never.
+        image: that frame, uint8 [H, W, 3], RGB; not a copy.
+        mask: bool [H, W], the predicted mask.
+        prompt: for a corrector: the tracker's click and the predicted mask (PSEUDO), or the
+            predicted mask alone, to which a person's clicks are added (OPERATOR).
+    """
+
+    object_id: int
+    label: str
+    source: Source
+    reason: str
+    uncertainty: float
+    uncertainty_rate: float | None
+    stamp: int
+    index: int
+    deadline: int | None
+    image: NDArray[np.uint8]
+    mask: BoolMask
+    prompt: Prompt
 
 
 @dataclass(eq=False)

@@ -10,11 +10,10 @@ from lazyxmem_ros.xmem.errors import (
     TrackerError,
     UnknownObjectError,
 )
-from lazyxmem_ros.xmem.frame import Closing, Frame
 from lazyxmem_ros.xmem.memory import Memory, MemoryConfig, MemoryState
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
 from lazyxmem_ros.xmem.state_check import StateError, check_state
-from lazyxmem_ros.xmem.tracker import TrackerState, XMemTracker
+from lazyxmem_ros.xmem.tracker import Closing, Frame, TrackerState, XMemTracker
 
 __all__ = [
     "CheckpointError",

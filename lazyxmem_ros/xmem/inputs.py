@@ -7,7 +7,7 @@ size (where there is a limit) and padded to multiples of the network's stride.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 import torch
@@ -89,23 +89,28 @@ def _padding(size: Size) -> tuple[int, int]:
 
 def image_size(image: NDArray[np.uint8]) -> Size:
     """Height and width of an image; raises `FrameError` where it is none."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise FrameError(
-            f"an image must be RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}"
-        )
-    height, width = image.shape[:2]
+    dtype, shape = getattr(image, "dtype", type(image)), getattr(image, "shape", ())
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
+        raise FrameError(f"an image must be RGB uint8 [H, W, 3], not {dtype} {list(shape)}")
+    height, width = shape[:2]
     if not height or not width:
         raise FrameError(f"the image is empty: {width}x{height} pixels")
     return height, width
 
 
-def check_masks(masks: Mapping[int, BoolMask], size: Size) -> None:
-    """Raise `MaskError` where a mask {id: bool [H, W]} does not fit an image of this size."""
+def check_masks(masks: Mapping[int, BoolMask], size: Size, *, known: Container[int]) -> None:
+    """Raise `MaskError` where a mask {id: bool [H, W]} does not fit an image of this size.
+
+    `known`: ids of the objects that there are; the first mask of any other must not be empty.
+    """
     for object_id, mask in masks.items():
         if not 1 <= object_id <= MAX_OBJECT_ID:
             raise MaskError(f"object id {object_id} is not in 1..{MAX_OBJECT_ID}")
-        if mask.dtype != np.bool_ or mask.shape != size:
+        dtype, shape = getattr(mask, "dtype", type(mask)), getattr(mask, "shape", ())
+        if dtype != np.bool_ or shape != size:
             raise MaskError(
-                f"the mask of object {object_id} must be bool of {size[1]}x{size[0]} pixels like "
-                f"the image, not {mask.dtype} of {by_width(mask.shape)}"
+                f"the mask of object {object_id} must be bool of {by_width(size)} pixels like "
+                f"the image, not {dtype} of {by_width(shape)}"
             )
+        if object_id not in known and not mask.any():
+            raise MaskError(f"the first mask of object {object_id} is empty")
