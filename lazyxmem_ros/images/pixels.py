@@ -58,7 +58,7 @@ class Pixels:
     def rgb(self) -> NDArray[np.uint8]:
         """The image as contiguous RGB uint8 [H, W, 3]: the one place where channels are moved."""
         if self.order is ChannelOrder.BGR:
-            return np.ascontiguousarray(self.data[..., ::-1])
+            return np.asarray(cv2.cvtColor(self.data, cv2.COLOR_BGR2RGB), np.uint8)
         if self.order is ChannelOrder.MONO:
             return np.repeat(self.data[..., None], 3, axis=2)
         return np.ascontiguousarray(self.data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -40,12 +41,13 @@ class Inputs:
     def image(self, image: NDArray[np.uint8]) -> tuple[Tensor, Size]:
         """RGB uint8 [H, W, 3] -> normalised [1, 3, H', W'] and the size without padding."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
-        scaled = (pixels.permute(2, 0, 1).float() / 255 - self._mean) / self._std
+        scaled = pixels.permute(2, 0, 1).float()
         size = image.shape[0], image.shape[1]
         inner = inner_size(size, self._max_internal_size)
         if inner != size:
             scaled = F.interpolate(scaled[None], inner, mode="area")[0]
-        padded = pad(scaled)[None]
+        # Normalised after scaling, which is linear: there are fewer pixels then.
+        padded = pad((scaled / 255 - self._mean) / self._std)[None]
         return padded.contiguous(memory_format=torch.channels_last), inner
 
     def mask(self, mask: BoolMask) -> Tensor:
@@ -72,7 +74,11 @@ def outputs(inside: Tensor, inner_size: Size, size: Size) -> Tensor:
     cropped = inside[:, top : top + height, left : left + width]
     if inner_size == size:
         return cropped
-    return F.interpolate(cropped[None], size, mode="bilinear", align_corners=False)[0]
+    if cropped.device.type != "cpu":
+        return F.interpolate(cropped[None], size, mode="bilinear", align_corners=False)[0]
+    # OpenCV's bilinear is the same but for rounding (4e-5), in a fraction of the time.
+    wide = [cv2.resize(plane.numpy(), size[::-1]) for plane in cropped]
+    return torch.from_numpy(np.stack(wide))
 
 
 def pad(x: Tensor) -> Tensor:
@@ -89,7 +95,8 @@ def _padding(size: Size) -> tuple[int, int]:
 
 def image_size(image: NDArray[np.uint8]) -> Size:
     """Height and width of an image; raises `FrameError` where it is none."""
-    dtype, shape = getattr(image, "dtype", type(image)), getattr(image, "shape", ())
+    dtype = getattr(image, "dtype", type(image))
+    shape: tuple[int, ...] = getattr(image, "shape", ())
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
         raise FrameError(f"an image must be RGB uint8 [H, W, 3], not {dtype} {list(shape)}")
     height, width = shape[:2]
