@@ -47,7 +47,7 @@ class Outputs:
     def ask_corrector(self, image: Any, prompts: Any, on_answers: Any) -> None:
         self.asked.extend(stamp_of(image.header.stamp) for _ in prompts)
 
-    def publish_request(self, header: Any, request: Any) -> None:
+    def publish_request(self, header: Any, request: Any, uncertainty: Any) -> None:
         self.asked.append(request.stamp)
 
     def publish_corrected(

@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.images import ImageError, read_image
 from lazyxmem_ros.images.pixels import MAX_PIXELS
-from lazyxmem_ros.nodes.conversions import image_message, read_labels, read_mask
+from lazyxmem_ros.nodes.conversions import image_message, is_empty, read_labels, read_mask
 from lazyxmem_ros.nodes.operator.runs import pack_labels, pack_mask
 from lazyxmem_ros.nodes.operator.tracker_link import SeenFrame
 
@@ -94,15 +94,15 @@ class EncodedRequest:
 
 
 def encode_request(
-    image: Image, mask: Image, entropy: Image | None, *, max_width: int, quality: int
+    image: Image, mask: Image, uncertainty: Image, *, max_width: int, quality: int
 ) -> EncodedRequest:
-    """Encodes what a request brings; raises ImageError."""
+    """Encodes what a request brings, of which the map may be left out; raises ImageError."""
     rgb = read_image(image).rgb()
     size = _size(rgb)
     read = read_mask(mask)
     if read.shape != size:
         raise ImageError(f"the request's mask is {read.shape}, its image {size}")
-    heat = _heat(entropy, size) if entropy is not None else b""
+    heat = b"" if is_empty(uncertainty) else _heat(uncertainty, size)
     return EncodedRequest(jpeg(fitted(rgb, max_width), quality), pack_mask(read), heat, size)
 
 

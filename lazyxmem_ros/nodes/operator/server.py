@@ -100,6 +100,10 @@ class Server:
             self._on_failure(error)
         finally:
             self._started.set()
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self._loop.close()
 
     async def _serve(self) -> None:

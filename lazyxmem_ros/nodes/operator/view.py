@@ -407,7 +407,7 @@ class TrackerView:
                     lambda: encode_request(
                         request.image,
                         request.mask,
-                        None,
+                        request.uncertainty_map,
                         max_width=settings.max_width,
                         quality=settings.quality,
                     )

@@ -21,7 +21,7 @@ from lazyxmem_ros import msg
 from lazyxmem_ros.basics import SECOND, BoolMask, StampRangeError, stamp_of
 from lazyxmem_ros.correction.base import Prompt, PromptError, objection
 from lazyxmem_ros.images import ImageError
-from lazyxmem_ros.lazy import Correction, LazyTracker, Outcome, Request, Source
+from lazyxmem_ros.lazy import Correction, LazyTracker, Outcome, Request, Source, StepResult
 from lazyxmem_ros.nodes.conversions import image_message, time_message
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
 from lazyxmem_ros.nodes.prompts import read_prompt
@@ -51,8 +51,9 @@ class Corrections:
 
     # ---- asking
 
-    def ask(self, frame: ReceivedFrame, requests: Sequence[Request]) -> None:
+    def ask(self, frame: ReceivedFrame, result: StepResult) -> None:
         """Asks the service, in one request, and people for what a frame's result wants."""
+        requests = result.requests
         self.awaited = {(frame.stamp, request.object_id) for request in requests}
         pseudo = [request for request in requests if request.source is Source.PSEUDO]
         if pseudo:
@@ -60,10 +61,12 @@ class Corrections:
             prompts = {request.object_id: request.prompt for request in pseudo}
             image = frame.image_message(pseudo[0].image)
             self._ask_corrector(image, prompts, Source.PSEUDO)
-        for request in requests:
-            if request.source is Source.OPERATOR:
-                self._outputs.count("operator requested")
-                self._outputs.publish_request(frame.header, request)
+        to_people = [request for request in requests if request.source is Source.OPERATOR]
+        uncertainty = result.uncertainty_map() if to_people else None
+        for request in to_people:
+            assert uncertainty is not None
+            self._outputs.count("operator requested")
+            self._outputs.publish_request(frame.header, request, uncertainty)
 
     def _ask_corrector(self, image: Image, prompts: Mapping[int, Prompt], source: Source) -> None:
         """Has the service refine objects {id: prompt}; each answer is taken on its own."""

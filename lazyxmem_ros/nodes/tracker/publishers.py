@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
@@ -169,8 +170,11 @@ class TrackerOutputs:
         if executor is not None:
             executor.create_task(function)
 
-    def publish_request(self, header: Header, request: Request) -> None:
-        """A request to a person. header: the frame's."""
+    def publish_request(
+        self, header: Header, request: Request, uncertainty: NDArray[np.float32]
+    ) -> None:
+        """A request to a person. header: the frame's; uncertainty: of its pixels [H, W], 0..1."""
+        shades = np.rint(uncertainty * np.iinfo(np.uint8).max).astype(np.uint8)
         self._request.publish(
             msg.CorrectionRequest(
                 header=header,
@@ -181,6 +185,7 @@ class TrackerOutputs:
                 uncertainty_rate=_or_nan(request.uncertainty_rate),
                 image=image_message(request.image, "rgb8", header),
                 mask=mask_message(request.mask, header),
+                uncertainty_map=image_message(shades, "mono8", header),
                 deadline=time_message(min(request.deadline or NO_DEADLINE, MAX_STAMP)),
             )
         )

@@ -163,7 +163,7 @@ class TrackingSession:
         self._note_tracked(frame, result.labels)
         self._waiting = result
         self.see_objects()
-        self._corrections.ask(frame, result.requests)
+        self._corrections.ask(frame, result)
         if self.correction_wait > 0 and self._corrections.awaited:
             deadline = time.monotonic() + self.correction_wait
             self._serve_commands(lambda: not self._corrections.awaited, deadline)

@@ -62,9 +62,9 @@ def camera(answering: Tracker) -> Iterator[Camera]:
     made.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests."""
+    """One browser for all tests of a module; meanwhile a loop of asyncio runs in their thread."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright (requirements-dev)")
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
@@ -75,6 +75,15 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """axe-core, which looks for what keeps people from using a page."""
+    path = Path(__file__).parents[3] / "build" / "axe-core" / "axe.min.js"
+    if not path.is_file():
+        pytest.skip("needs build/axe-core/axe.min.js, which `make setup-dev` fetches by npm")
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -211,6 +211,25 @@ def click(page: Page, x: float, y: float, button: Any = "left") -> None:
     page.mouse.click(*place(page, x, y), button=button)
 
 
+def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    page.mouse.move(*place(page, *start))
+    page.mouse.down()
+    page.mouse.move(*place(page, *end), steps=6)
+    page.mouse.up()
+
+
+def serious(page: Page, axe: str) -> list[str]:
+    """What axe-core finds that is serious or worse, with where it is."""
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{fault['id']}: {node['html'][:200]} {node.get('failureSummary', '')[:300]}"
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
+
+
 def blue(page: Page, x: float, y: float) -> float:
     """The mean blue, 0..255, that is shown in the 5x5 pixels of the scene around one."""
     left, top = place(page, x - 2.5, y - 2.5)

@@ -12,10 +12,24 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp (requirements-operator.txt)")
 pytest.importorskip("playwright", reason="needs playwright (requirements-dev.txt)")
 
-from console_harness import Camera, Console, click, headline, is_tinted, mask_of, tool
-from node_graph import HEIGHT, WIDTH, wait_for
+from console_harness import (
+    Camera,
+    Console,
+    Wire,
+    click,
+    drag,
+    headline,
+    is_tinted,
+    mask_of,
+    place,
+    serious,
+    tool,
+)
+from node_graph import FIRST_STAMP, HEIGHT, STEP, WIDTH, wait_for
 from playwright.sync_api import expect
 from tracker_harness import Tracker
+
+from lazyxmem_ros.basics import stamp_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -124,8 +138,6 @@ def test_two_operators_and_one_request(
 def test_a_dropped_connection_loses_nothing(
     answering: Tracker, camera: Camera, console: Console, open_page: OpenPage
 ) -> None:
-    from console_harness import Wire
-
     wire = Wire(console.node.port)
     try:
         page = open_page(wire.url)
@@ -164,3 +176,288 @@ def test_it_says_what_is_not_there(answering: Tracker, camera: Camera, open_page
         answering.service.start()
     camera.go()
     expect(page.locator(".notice")).to_have_count(0)
+
+
+# ---- marking
+
+
+def test_a_box_is_dragged(answering: Tracker, camera: Camera, open_page: OpenPage) -> None:
+    page = open_page()
+    camera.show_object()
+    answering.service.truth = truth_at(60)
+    camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    drag(page, (58, 8), (82, 33))
+    expect(tool(page, "undo")).to_be_enabled()
+    wait_for(lambda: answering.service.prompts, "the box")
+    [prompt] = answering.service.prompts
+    box = prompt.box
+    assert prompt.has_box
+    assert (box.x_offset, box.y_offset, box.width, box.height) == (58, 8, 25, 26)
+    assert not prompt.mask.data  # beside a box a lost track's mask would mislead
+    page.keyboard.press("Enter")
+    np.testing.assert_array_equal(mask_of(camera.wait_corrected()), truth_at(60))
+
+
+def test_it_is_painted_and_erased_and_undone(
+    answering: Tracker, camera: Camera, open_page: OpenPage
+) -> None:
+    page = open_page()
+    camera.show_object()
+    answering.service.truth = truth_at(60)
+    camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    click(page, 70, 20)
+    expect(page.locator("#hint")).to_contain_text("Accept when the outline is right")
+    page.keyboard.press("p")
+    expect(tool(page, "paint")).to_have_attribute("aria-pressed", "true")
+    for _ in range(5):
+        page.keyboard.press("[")
+    drag(page, (20, 50), (40, 50))
+    assert is_tinted(page, 30, 50)
+    page.keyboard.press("e")
+    drag(page, (62, 20), (78, 20))
+    assert not is_tinted(page, 70, 20)
+    page.keyboard.press("Control+z")
+    assert is_tinted(page, 70, 20)
+    page.keyboard.press("Enter")
+    mask = mask_of(camera.wait_corrected())
+    assert mask[50, 30]
+    assert mask[20, 70]
+    assert not mask[40, 70]
+
+
+def test_keys_that_are_held_show_more(
+    answering: Tracker, camera: Camera, open_page: OpenPage
+) -> None:
+    page = open_page()
+    camera.show_object()
+    camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    badge = page.locator("#badge")
+    expect(badge).to_contain_text("s ago")
+    page.keyboard.down("h")
+    expect(badge).to_contain_text("Uncertainty")
+    page.keyboard.up("h")
+    page.keyboard.down("c")
+    expect(badge).to_have_text("The newest picture")
+    page.keyboard.up("c")
+    expect(badge).to_contain_text("s ago")
+    page.keyboard.press("Escape")
+    expect(headline(page)).to_have_text("Watching")
+    page.keyboard.down("h")  # of the live frames, which are asked for with it
+    expect(badge).to_contain_text("Uncertainty")
+    assert answering.node._parts.outputs.uncertainty_maps_made
+    page.keyboard.up("h")
+    expect(badge).to_have_text("Live")
+
+
+# ---- requests
+
+
+def test_a_request_that_nobody_answers_says_so(camera: Camera, open_page: OpenPage) -> None:
+    page = open_page()
+    camera.show_object()
+    camera.ask(request_timeout=2.0)
+    expect(headline(page)).to_have_text(WHERE)
+    expect(page.locator("#clock-text")).to_have_text("1 s left")
+    expect(page.locator("#verdict")).to_contain_text("nobody answered in time")
+    expect(page.locator("#recent .done-outcome").first).to_have_text("nobody answered in time")
+    expect(headline(page)).to_have_text("Watching")
+
+
+def test_the_most_urgent_request_is_first(camera: Camera, open_page: OpenPage) -> None:
+    page = open_page()
+    camera.show_object(1)
+    camera.show_object(2)
+    assert camera.tracker.set(max_open_requests=3) == ""
+    camera.ask(request_timeout=60.0)
+    cards = page.locator("#requests .request strong")
+    expect(cards).to_have_count(2)
+    page.keyboard.press("2")
+    expect(page.locator("#requests .request").nth(1)).to_have_attribute("aria-current", "true")
+    page.keyboard.press("Escape")
+    expect(cards).to_have_count(1)
+    expect(page.locator("#requests .request")).to_have_attribute("aria-current", "true")
+
+
+def test_quiet_declines_what_is_asked_until_it_is_ended(
+    camera: Camera, open_page: OpenPage
+) -> None:
+    page = open_page()
+    camera.show_object()
+    camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    page.keyboard.press("m")
+    assert camera.wait_corrected().message == "an operator asked for quiet"
+    expect(page.locator(".notice")).to_contain_text("asks nothing for")
+    expect(headline(page)).to_have_text("Watching")
+    assert camera.tracker.set(cooldown_frames=0) == ""
+    camera.wait_corrected(3)  # it goes on asking, and is told
+    expect(page.locator("#requests .request")).to_have_count(0)
+    page.get_by_role("button", name="Ask again").click()
+    expect(headline(page)).to_have_text(WHERE)
+
+
+# ---- objects
+
+
+def test_an_object_is_added_named_paused_found_again_and_removed(
+    answering: Tracker, camera: Camera, open_page: OpenPage
+) -> None:
+    page = open_page()
+    expect(page.locator("#objects")).to_have_text("Nothing is followed yet.")
+    answering.service.truth = truth_at(60)
+    expect(page.locator("#badge")).to_have_text("Live")
+    page.keyboard.press("n")
+    expect(headline(page)).to_have_text("New object")
+    click(page, 70, 20)
+    expect(tool(page, "undo")).to_be_enabled()
+    page.get_by_label("Name", exact=True).fill("red cup")
+    page.keyboard.press("Enter")
+    card = page.locator("#objects .object")
+    expect(card.locator("strong")).to_have_text("red cup")
+    [track] = answering.out("tracks")[-1].tracks
+    assert (track.id, track.label) == (1, "red cup")
+    card.get_by_role("button", name="Pause: red cup").click()
+    expect(card.locator(".state")).to_have_text("paused")
+    card.get_by_role("button", name="Resume: red cup").click()
+    expect(card.locator(".state")).not_to_have_text("paused")
+    card.get_by_role("button", name="Show again: red cup").click()
+    expect(headline(page)).to_have_text("Show where red cup is")
+    answering.service.truth = truth_at(20)
+    click(page, 30, 20)
+    page.keyboard.press("Enter")
+    corrected = camera.wait_corrected()
+    assert corrected.applied
+    np.testing.assert_array_equal(mask_of(corrected), truth_at(20))
+    remove = card.get_by_role("button", name="Remove: red cup")
+    remove.click()
+    expect(card).to_have_count(1)  # it asks first
+    card.get_by_role("button", name="Really remove?: red cup").click()
+    expect(card).to_have_count(0)
+    wait_for(lambda: not answering.objects(), "the object's end")
+
+
+def test_an_object_is_shown_on_a_frame_of_the_past(
+    answering: Tracker, camera: Camera, open_page: OpenPage
+) -> None:
+    page = open_page()
+    answering.service.truth = truth_at(60)
+    expect(page.locator("#badge")).to_have_text("Live")
+    wait_for(lambda: camera.tracked() > 12, "a past")
+    for _ in range(5):
+        page.keyboard.press(",")
+    expect(headline(page)).to_have_text("The recent past")
+    expect(page.locator("#past-text")).to_contain_text("seconds ago")
+    page.get_by_label("Recent past").press("Home")  # the oldest one that is kept
+    page.wait_for_timeout(300)
+    last = camera.tracked()
+    page.keyboard.press("n")
+    click(page, 70, 20)
+    page.keyboard.press("Enter")
+    wait_for(lambda: answering.service.requests, "the question")
+    asked = stamp_of(answering.service.requests[0].image.header.stamp)
+    assert asked < FIRST_STAMP + last * STEP
+    wait_for(lambda: answering.objects() == [1], "the object")
+    expect(page.locator("#objects .object strong")).to_have_text("Object 1")
+
+
+# ---- many, and slow ones
+
+
+def test_two_trackers_in_one_page(
+    answering: Tracker, camera: Camera, open_page: OpenPage, own_tracker: Callable[..., Tracker]
+) -> None:
+    other = own_tracker()
+    both = Console([answering.name, other.name])
+    second = Camera(other)
+    try:
+        page = open_page(both.url)
+        buttons = page.locator("#trackers button")
+        expect(buttons).to_have_count(2)
+        expect(page.locator("#badge")).to_have_text("Live")
+        second.show_object(7)
+        page.keyboard.press("t")
+        expect(buttons.nth(1)).to_have_attribute("aria-pressed", "true")
+        expect(page.locator("#objects .object strong")).to_have_text("Object 7")
+        camera.show_object()
+        camera.ask()
+        expect(buttons.nth(0).locator(".count")).to_have_text("1")
+        buttons.nth(0).click()
+        expect(headline(page)).to_have_text(WHERE)
+    finally:
+        second.close()
+        both.close()
+
+
+def test_a_stalled_browser_gets_no_queue_and_holds_up_nobody(
+    camera: Camera, console: Console, open_page: OpenPage
+) -> None:
+    """Its page is busy; then it goes on with the newest frame."""
+    stalled, other = open_page(), open_page()
+    for page in (stalled, other):
+        expect(page.locator("#badge")).to_have_text("Live")
+    views = console.node._server._console
+    stalled.evaluate(
+        """() => setTimeout(() => {
+          const end = performance.now() + 3000;
+          while (performance.now() < end);
+          window.woke = true;
+        }, 0)"""
+    )
+    other.wait_for_timeout(300)
+    waiting = [browser for browser in views.browsers if not browser.is_ready]
+    sent, tracked = console.count("frames sent"), camera.tracked()
+    other.wait_for_timeout(2000)
+    assert camera.tracked() - tracked > 5
+    passed = console.count("frames sent") - sent
+    assert 5 < passed <= camera.tracked() - tracked + 3, "one browser's share"
+    assert len(waiting) >= 1
+    assert all(len(browser._replies) <= 1 for browser in views.browsers)
+    stalled.wait_for_function("() => window.woke")
+    newest = camera.tracked()
+    shown = "() => Number(document.getElementById('canvas').dataset.number || 0)"
+    before = stalled.evaluate(shown)
+    stalled.wait_for_function(f"(before) => ({shown})() > before", arg=before)
+    assert camera.tracked() >= newest
+
+
+# ---- for everybody
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(
+    camera: Camera, open_page: OpenPage, axe: str, scheme: str
+) -> None:
+    page = open_page(color_scheme=scheme)
+    camera.show_object()
+    expect(page.locator("#objects .object")).to_have_count(1)
+    assert serious(page, axe) == []
+    camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    click(page, 70, 20)
+    expect(tool(page, "undo")).to_be_enabled()
+    assert serious(page, axe) == []
+    page.keyboard.press("?")
+    assert serious(page, axe) == []
+
+
+def test_a_tablet_held_upright_shows_and_takes_all(
+    answering: Tracker, camera: Camera, open_page: OpenPage
+) -> None:
+    page = open_page(viewport={"width": 820, "height": 1180}, has_touch=True)
+    camera.show_object()
+    answering.service.truth = truth_at(60)
+    camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tool(page, "other").tap()
+    page.touchscreen.tap(*place(page, 20, 50))
+    tool(page, "object").tap()
+    page.touchscreen.tap(*place(page, 70, 20))
+    wait_for(lambda: answering.service.prompts and answering.service.prompts[-1].negative, "both")
+    wait_for(lambda: answering.service.prompts[-1].positive, "both")
+    expect(page.locator("#hint")).to_contain_text("Accept when the outline is right")
+    tool(page, "accept").tap()
+    assert camera.wait_corrected().applied

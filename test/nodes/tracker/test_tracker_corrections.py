@@ -162,6 +162,9 @@ def test_a_person_is_asked_with_all_that_is_needed(tracker: Tracker) -> None:
         np.frombuffer(request.image.data, np.uint8).reshape(HEIGHT, WIDTH, 3), scene(1)[0]
     )
     np.testing.assert_array_equal(labels_of(request.mask) > 0, labels_of(tracker.mask_of(1)) == 1)
+    shades = np.frombuffer(request.uncertainty_map.data, np.uint8).reshape(HEIGHT, WIDTH)
+    assert request.uncertainty_map.header == header(1)
+    assert shades.max() > shades.min()
     assert request.deadline.sec > 0
 
 

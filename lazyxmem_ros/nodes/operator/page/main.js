@@ -134,6 +134,7 @@ function takePicture(message, payload) {
         connection.send({ type: "shown", number: picture.number });
         if (picture.tracker !== page.tracker) return;
         page.live = picture;
+        $("canvas").dataset.number = picture.number;
       } else if (picture.kind === "past") {
         takePast(picture);
       } else if (picture.kind === "request") {
