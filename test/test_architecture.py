@@ -35,6 +35,7 @@ ROS = (
     "sensor_msgs",
     "std_msgs",
     "std_srvs",
+    "visualization_msgs",
 )
 
 # What a room may import of the package, besides itself.

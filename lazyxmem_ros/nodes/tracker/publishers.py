@@ -37,6 +37,7 @@ from lazyxmem_ros.nodes.tracker.corrector_client import (
 from lazyxmem_ros.nodes.tracker.detections import Detections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
+from lazyxmem_ros.nodes.tracker.markers import Markers
 from lazyxmem_ros.nodes.tracker.overlay import track_names
 from lazyxmem_ros.nodes.tracker.worker import NotDoneError, Worker
 
@@ -92,6 +93,7 @@ class TrackerOutputs:
         self._request = publisher(msg.CorrectionRequest, "correction_request", latched)
         self._corrected = publisher(msg.Correction, "corrected")
         self._detections = Detections(node)
+        self._markers = Markers(node)
         self.overlays_made = 0
         self.uncertainty_maps_made = 0
 
@@ -109,6 +111,7 @@ class TrackerOutputs:
         self._mask.publish(labels_message(labels, header, largest_id=largest_id))
         self._tracks.publish(msg.TrackArray(header=header, tracks=track_messages(tracks)))
         self._detections.publish(header, tracks)
+        self._markers.publish(header, tracks, labels.shape)
         if self._overlay.get_subscription_count():
             self.overlays_made += 1
             names, opacity = track_names(tracks), self._setting("overlay_opacity")
@@ -229,6 +232,7 @@ class TrackerOutputs:
     def close(self) -> None:
         """Take the publishers off the graph."""
         self._detections.close()
+        self._markers.close()
         for publisher in (
             self._mask,
             self._tracks,
