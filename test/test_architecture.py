@@ -284,17 +284,19 @@ TRACKING = (
     "lazyxmem_ros.correction.refiner",
     "lazyxmem_ros.nodes.tracker.node",
     "lazyxmem_ros.nodes.corrector",
-    "lazyxmem_ros.nodes.operator.node",
 )
+CONSOLE = ("lazyxmem_ros.nodes.operator.node",)
 
 
-@pytest.mark.parametrize("module", TRACKING)
-def test_tracking_does_without_the_evaluation_s_packages(module: str) -> None:
-    need_extras(module)
+@pytest.mark.parametrize("imported", [TRACKING, CONSOLE], ids=["tracking", "console"])
+def test_tracking_does_without_the_evaluation_s_packages(imported: tuple[str, ...]) -> None:
+    for module in imported:
+        need_extras(module)
     modules = {distribution: name for name, distribution in DISTRIBUTIONS.items()}
     absent = pins("requirements-evaluation.txt") - {"pyyaml"}  # ROS has that
     names = [modules.get(name, name.replace("-", "_")) for name in sorted(absent)]
-    program = f"import sys\nsys.modules.update(dict.fromkeys({names}))\nimport {module}\n"
+    program = f"import sys\nsys.modules.update(dict.fromkeys({names}))\n"
+    program += "".join(f"import {module}\n" for module in imported)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
     )

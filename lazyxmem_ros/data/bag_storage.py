@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from heapq import merge
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rosbags.interfaces import Connection
@@ -17,53 +18,92 @@ from rosbags.rosbag2 import Reader as Ros2Reader
 from lazyxmem_ros.data.errors import BagError, DamagedBagError
 from lazyxmem_ros.data.files import children
 from lazyxmem_ros.data.mcap import AmendedMcap, McapError, amended
+from lazyxmem_ros.data.slowness import Tell, TellSlowness, silent
+from lazyxmem_ros.data.unpacking import unpack_file
 
 METADATA = "metadata.yaml"
 ROS1_SUFFIX = ".bag"
 ROS2_SUFFIXES = (".mcap", ".db3")
-PACKED_SUFFIXES = (".zstd", ".zst", ".lz4", ".bz2", ".gz", ".xz")
+ZSTD_SUFFIXES = (".zstd", ".zst")
+"""Of packed files that are read; the recorders of ROS 2 pack with zstd alone."""
+PACKED_SUFFIXES = (*ZSTD_SUFFIXES, ".lz4", ".bz2", ".gz", ".xz")
+MOST_COUNT = (1 << 63) - 1
+"""A number that fits into the 64 bits of messages and of times in nanoseconds."""
 
 
 class OpenBag:
-    """An open bag: a rosbag2 folder, a single .mcap or .db3 file, or a ROS 1 bag.
+    """An open bag: a rosbag2 folder, a single .mcap or .db3 file (packed by zstd or not), a ROS 1
+    bag.
 
     damage: why it ends early, None for a bag that is whole; what is intact can be read anyway.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises BagError for what is no bag, and DamagedBagError for one that cannot be opened."""
+    def __init__(self, path: Path, tell: Tell = silent) -> None:
+        """tell: gets a sentence now and then where opening takes long.
+
+        Raises BagError for what is no bag, and DamagedBagError for one that cannot be opened.
+        """
         _check_kind(path)
         self.path = path
-        self.is_ros1 = path.suffix == ROS1_SUFFIX
         self.damage: str | None = None
-        with explained(path):
+        self._tell = tell
+        self._stack = contextlib.ExitStack()
+        self._file = path
+        with contextlib.ExitStack() as failed, explained(path):
+            failed.callback(self.close)
+            if path.suffix in ZSTD_SUFFIXES:
+                self._file = self._unpacked()
+            self.is_ros1 = self._file.suffix == ROS1_SUFFIX
             self._readers = self._open()
+            self._check_metadata()
+            failed.pop_all()
+
+    def _unpacked(self) -> Path:
+        """The file that this one unpacks to, in a folder that goes with the closing."""
+        folder = self._stack.enter_context(TemporaryDirectory(prefix="lazyxmem_bag_"))
+        file = Path(folder) / self.path.stem
+        unpack_file(self.path, file, TellSlowness(self._tell, f"unpacking {self.path.name}"))
+        return file
 
     def _open(self) -> list[Any]:
-        reader: Any = Ros1Reader(self.path) if self.is_ros1 else Ros2Reader(self.path)
+        reader: Any = Ros1Reader(self._file) if self.is_ros1 else Ros2Reader(self._file)
         try:
             reader.open()
         except Exception:
-            files = _mcap_files(self.path)
+            files = _mcap_files(self._file)
             if not files:
                 raise
             return self._open_amended(files)
+        self._stack.callback(reader.close)
         return [reader]
+
+    def _check_metadata(self) -> None:
+        """Raise DamagedBagError for what a bag's metadata cannot mean."""
+        for connection in self.connections:
+            count = connection.msgcount
+            if not isinstance(count, int) or not 0 <= count <= MOST_COUNT:
+                raise DamagedBagError(
+                    _damaged(self.path, f"{connection.topic} has {count!r} messages, it says")
+                )
+        for time in (self.start_time, self.end_time - 1):
+            if self.connections and not -1 <= time <= MOST_COUNT:
+                raise DamagedBagError(
+                    _damaged(self.path, f"its times, {time} ns for one, are no times")
+                )
 
     def _open_amended(self, files: list[Path]) -> list[Any]:
         """Each MCAP file by what is intact in it and of ROS 2."""
-        with contextlib.ExitStack() as opened:
-            readers = []
-            for file in files:
-                try:
-                    view: Any = amended(file)
-                except McapError as error:
-                    raise DamagedBagError(_damaged(self.path, f"{file.name}: {error}")) from error
-                readers.append(Ros2Reader(view))
-                readers[-1].open()
-                opened.callback(readers[-1].close)
-                self._note_damage(view)
-            opened.pop_all()
+        readers = []
+        for file in files:
+            told = TellSlowness(self._tell, f"looking for what is of ROS 2 in {file.name}")
+            try:
+                view: Any = amended(file, told)
+            except McapError as error:
+                raise DamagedBagError(_damaged(self.path, f"{file.name}: {error}")) from error
+            readers.append(Ros2Reader(view))
+            readers[-1].open()
+            self._stack.callback(readers[-1].close)
+            self._note_damage(view)
         return readers
 
     def _note_damage(self, view: AmendedMcap) -> None:
@@ -99,8 +139,7 @@ class OpenBag:
 
     def close(self) -> None:
         """Close the bag's files."""
-        for reader in self._readers:
-            reader.close()
+        self._stack.close()
 
 
 def serialized_messages(
@@ -150,23 +189,29 @@ def _check_kind(path: Path) -> None:
     if path.is_dir():
         if (path / METADATA).is_file():
             return
-        files = [file for file in children(path) if file.suffix in (*ROS2_SUFFIXES, ROS1_SUFFIX)]
+        files = [file for file in children(path) if _is_bag_file(file)]
         if files:
             raise DamagedBagError(
                 f"{path}: cannot be read: it has no {METADATA}; give the file itself, {files[0]}, "
                 "or let `ros2 bag reindex` make one"
             )
         raise BagError(f"{path}: is no bag: it holds neither {METADATA} nor a bag's file")
+    if _is_bag_file(path):
+        return
     if path.suffix in PACKED_SUFFIXES:
         tool = {".lz4": "lz4", ".bz2": "bzip2", ".gz": "gzip", ".xz": "xz"}.get(path.suffix, "zstd")
         raise BagError(
             f"{path}: is a compressed file; unpack it with `{tool} -d` and give what comes out"
         )
-    if path.suffix not in (*ROS2_SUFFIXES, ROS1_SUFFIX):
-        raise BagError(
-            f"{path}: is no bag: give a folder that holds a {METADATA}, or a .mcap, .db3 or .bag "
-            "file"
-        )
+    raise BagError(
+        f"{path}: is no bag: give a folder that holds a {METADATA}, or a .mcap, .db3 or .bag file"
+    )
+
+
+def _is_bag_file(path: Path) -> bool:
+    """Whether its name is that of a bag's file, packed by zstd or not."""
+    name = path.with_suffix("") if path.suffix in ZSTD_SUFFIXES else path
+    return name.suffix in (*ROS2_SUFFIXES, ROS1_SUFFIX)
 
 
 def _mcap_files(path: Path) -> list[Path]:

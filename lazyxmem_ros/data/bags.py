@@ -30,6 +30,7 @@ from lazyxmem_ros.data.bag_storage import OpenBag, explained, serialized_message
 from lazyxmem_ros.data.bag_writing import WRITE_ERRORS, SafeWriter
 from lazyxmem_ros.data.errors import BagError, LabelMapError
 from lazyxmem_ros.data.label_maps import VOID, is_binary, object_ids
+from lazyxmem_ros.data.slowness import Tell, silent
 from lazyxmem_ros.images import ImageError, label_values, read_image
 from lazyxmem_ros.images.raw import LABEL_DEPTHS
 
@@ -88,18 +89,20 @@ class TopicSummary:
 class BagReader:
     """Reads a bag: a folder with metadata.yaml, a single .mcap or .db3 file, or a ROS 1 .bag file.
 
-    Use as a context manager. Iterators yield all that is intact before they raise BagError.
+    Use as a context manager. Iterators yield all that is intact before they raise BagError. tell:
+    gets a sentence now and then where opening takes long.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, tell: Tell = silent) -> None:
         self.path = Path(path)
+        self._tell = tell
         if not self.path.exists():
             raise BagError(f"{self.path}: there is no such bag")
         self._bag: OpenBag | None = None
         self._stores: dict[str, Typestore] = {}
 
     def __enter__(self) -> Self:
-        self._bag = OpenBag(self.path)
+        self._bag = OpenBag(self.path, self._tell)
         return self
 
     def __exit__(

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lazyxmem_ros.data.bag_storage import METADATA, PACKED_SUFFIXES, ROS1_SUFFIX, ROS2_SUFFIXES
+from lazyxmem_ros.data.bag_storage import (
+    METADATA,
+    PACKED_SUFFIXES,
+    ROS1_SUFFIX,
+    ROS2_SUFFIXES,
+    ZSTD_SUFFIXES,
+)
 from lazyxmem_ros.data.bags import BagReader
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.files import (
@@ -33,6 +39,7 @@ from lazyxmem_ros.data.sequences import (
     VideoFileSequence,
     VideoSequence,
 )
+from lazyxmem_ros.data.slowness import Tell, silent
 from lazyxmem_ros.data.stress import CutSequence, EveryNthFrame, TwinSequence
 from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
 
@@ -90,14 +97,18 @@ class DatasetOptions:
     cut: str | None = None
 
 
-def open_dataset(path: Path, options: DatasetOptions = DatasetOptions()) -> list[VideoSequence]:
+def open_dataset(
+    path: Path, options: DatasetOptions = DatasetOptions(), tell: Tell = silent
+) -> list[VideoSequence]:
     """The sequences under `path`, by name; raises DatasetError where there are none.
+
+    tell: gets a sentence now and then where opening takes long.
 
     With Layout.AUTO the layout is recognised: the word `scene`, a bag, a video, a tree with
     JPEGImages and Annotations (binary masks: DAVIS 2016; a *_meta.json: LVOS; else DAVIS 2017), or
     plain frames.
     """
-    known = _open(path, options)
+    known = _open(path, options, tell)
     chosen = _chosen(path, known, options.sequences)
     if options.every_nth_frame != 1:
         chosen = [EveryNthFrame(sequence, options.every_nth_frame) for sequence in chosen]
@@ -113,7 +124,7 @@ def open_dataset(path: Path, options: DatasetOptions = DatasetOptions()) -> list
     return chosen
 
 
-def _open(path: Path, options: DatasetOptions) -> list[VideoSequence]:
+def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence]:
     layout = options.layout
     if layout is Layout.AUTO:
         layout = _recognise(path)
@@ -126,7 +137,7 @@ def _open(path: Path, options: DatasetOptions) -> list[VideoSequence]:
     if options.first_mask is not None and not options.first_mask.is_file():
         raise DatasetError(f"{options.first_mask}: there is no such mask")
     if layout is Layout.BAG:
-        return [_open_bag(bag, options) for bag in _bags_under(path)]
+        return [_open_bag(bag, options, tell) for bag in _bags_under(path)]
     if layout is Layout.VIDEO:
         return [_open_video(path, options)]
     if not path.is_dir():
@@ -308,20 +319,22 @@ def _bags_under(path: Path) -> list[Path]:
     return [child for child in children(path) if _is_bag(child)]
 
 
-def _open_bag(path: Path, options: DatasetOptions) -> VideoSequence:
+def _open_bag(path: Path, options: DatasetOptions, tell: Tell) -> VideoSequence:
     """A bag as a sequence; one that is damaged becomes an UnreadableSequence."""
     try:
-        return _opened_bag(path, options)
+        return _opened_bag(path, options, tell)
     except DamagedBagError as error:
         return UnreadableSequence(_bag_name(path), str(error))
 
 
 def _bag_name(path: Path) -> str:
-    return path.stem if path.is_file() else path.resolve().name
+    if not path.is_file():
+        return path.resolve().name
+    return Path(path.stem).stem if path.suffix in ZSTD_SUFFIXES else path.stem
 
 
-def _opened_bag(path: Path, options: DatasetOptions) -> VideoSequence:
-    with BagReader(path) as bag:
+def _opened_bag(path: Path, options: DatasetOptions, tell: Tell) -> VideoSequence:
+    with BagReader(path, tell) as bag:
         truth_topic = options.truth_topic
         if truth_topic is not None and truth_topic not in bag.topics:
             known = ", ".join(bag.topics)

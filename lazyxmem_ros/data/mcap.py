@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -62,14 +62,18 @@ class AmendedMcap:
         return io.BufferedReader(_Pieces(self.path.open(mode), self.pieces))
 
 
-def amended(path: Path) -> AmendedMcap:
-    """The file with a summary of what is intact and of ROS 2; raises McapError, OSError."""
+def amended(path: Path, progressed: Callable[[float], None]) -> AmendedMcap:
+    """The file with a summary of what is intact and of ROS 2; raises McapError, OSError.
+
+    progressed: is told the share of the file that was looked at, 0 to 1.
+    """
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise McapError("it does not begin as an MCAP file does")
-        contents = _scan(file)
+        contents = _scan(file, progressed)
     if not contents.channels:
-        raise McapError("no intact channel of ROS 2 is in it")
+        reason = "" if contents.damage is None else f": {contents.damage}"
+        raise McapError(f"no intact channel of ROS 2 is in it{reason}")
     header = _with_profile(contents.header)
     data = (len(MAGIC) + len(header), contents.end)
     return AmendedMcap(path, (MAGIC, header, data, contents.tail()), contents.damage)
@@ -123,7 +127,7 @@ class _Contents:
                 self.first, self.last = min(self.first, time), max(self.last, time)
 
 
-def _scan(file: BinaryIO) -> _Contents:
+def _scan(file: BinaryIO, progressed: Callable[[float], None]) -> _Contents:
     """Go through the records from the begin to where they end or are damaged."""
     contents = _Contents(end=len(MAGIC))
     size = file.seek(0, io.SEEK_END)
@@ -152,6 +156,7 @@ def _scan(file: BinaryIO) -> _Contents:
             contents.damage = f"it is damaged from byte {position} on: {error}"
             return contents
         position = contents.end = end
+        progressed(position / size)
 
 
 def _take_chunk(contents: _Contents, content: bytes, begin: int, end: int) -> None:

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Returns 0, or 1 where a sequence could not be evaluated to the end. Raises EvaluationError,
     DataError and their kin for bad input.
     """
-    sequences = open_dataset(arguments.dataset, _dataset_options(arguments))
+    sequences = open_dataset(arguments.dataset, _dataset_options(arguments), console.print)
     options = _method_options(arguments)
     chosen = _names(arguments.methods) or _default_methods(sequences, graph=arguments.graph)
     methods = choose_methods(chosen, options)

@@ -74,7 +74,7 @@ class SimulatedOperatorNode(Node):
         self._settings = Parameters(self, PARAMETERS)
         topic = self._settings["truth_topic"]
         try:
-            with BagReader(Path(self._settings["bag"])) as bag:
+            with BagReader(Path(self._settings["bag"]), self.get_logger().info) as bag:
                 self._truth = {
                     frame.stamp: pack_labels(frame.labels) for frame in bag.labels(topic)
                 }

@@ -189,7 +189,7 @@ def test_a_ros_1_bag_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("loose.mcap.zstd", r"loose\.mcap\.zstd: is a compressed file; unpack it with `zstd -d`"),
+        ("loose.tar.zstd", r"loose\.tar\.zstd: is a compressed file; unpack it with `zstd -d`"),
         ("loose.db3.gz", "unpack it with `gzip -d`"),
         ("notes.txt", "a file is read as a video .* or as a bag .*, of which this is neither"),
     ],

@@ -167,6 +167,8 @@ def test_a_bad_parameter_file_ends_a_node_with_the_cause(tmp_path: Path) -> None
             "'/a b' cannot be the name of a topic",
         ),
         ("replay", ["-p", "bag:=/nowhere"], "there is no bag at /nowhere"),
+        ("replay", ["-p", "wait_for_subscribers:=many"], "wait_for_subscribers"),
+        ("recorder", ["-p", "report_period:=often"], "report_period"),
         ("simulated_operator", ["-r", "correction_request:=/2"], "remap"),
     ],
 )

@@ -156,7 +156,9 @@ class ReplayNode(Node):
         if not self._settings["bag"]:
             raise NodeStartError("give the bag to play: --ros-args -p bag:=PATH")
         try:
-            self._bag = BagSource(self._settings["bag"], self._settings["topics"])
+            self._bag = BagSource(
+                self._settings["bag"], self._settings["topics"], self.get_logger().info
+            )
         except BagError as error:
             raise NodeStartError(str(error)) from error
         self._clock_publisher = (

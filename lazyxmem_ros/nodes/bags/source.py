@@ -13,8 +13,8 @@ from typing import Any
 from lazyxmem_ros.basics import stamp_fields, stamp_from
 from lazyxmem_ros.data.bag_storage import OpenBag, explained, serialized_messages
 from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.data.slowness import Tell, silent
 
-FILE_SUFFIXES = (".mcap", ".db3")
 _CDR_LITTLE_ENDIAN = 1
 _CDR_PREFIX_BYTES = 4
 """Serialized messages begin with the encapsulation; a leading Header follows right after."""
@@ -45,8 +45,10 @@ class SerializedMessage:
 class BagSource:
     """An open bag. Used as a context manager."""
 
-    def __init__(self, path: str | Path, topics: Sequence[str] = ()) -> None:
+    def __init__(self, path: str | Path, topics: Sequence[str] = (), tell: Tell = silent) -> None:
         """path: the bag's folder, or a single file of it. topics: the ones to read; none = all.
+
+        tell: gets a sentence now and then where opening takes long.
 
         Raises BagError for a path that is not a bag, one that is damaged, and a topic that is not
         in it (the error lists those that are).
@@ -54,13 +56,10 @@ class BagSource:
         self.path = Path(path).expanduser()
         if not self.path.exists():
             raise BagError(f"there is no bag at {self.path}")
-        if not (self.path / "metadata.yaml").is_file() and self.path.suffix not in FILE_SUFFIXES:
-            raise BagError(
-                f"{self.path} is not a rosbag2 bag: give the folder that holds its metadata.yaml, "
-                "or a single .mcap or .db3 file"
-            )
-        self._reader = OpenBag(self.path)
+        self._reader = OpenBag(self.path, tell)
         try:
+            if self._reader.is_ros1:
+                raise BagError(f"{self.path} is a ROS 1 bag: `rosbags-convert` makes one of ROS 2")
             with explained(self.path):  # metadata may hold anything
                 self.topics = self._choose(topics)
         except BagError:

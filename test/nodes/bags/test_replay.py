@@ -250,6 +250,7 @@ def test_what_cannot_be_played_is_refused_at_the_start(
         ({"bag": "/nowhere/bag"}, "error: there is no bag at /nowhere/bag"),
         ({"bag": "BAG", "start_offset": 9.0}, "lies beyond the bag's 0.900 s"),
         ({"bag": "BAG", "wait_for_subscribers": 3, "wait_timeout": 0.2}, "no subscribers after"),
+        ({"bag": "BAG", "lockstep_topic": "/no name"}, "error: Invalid topic name"),
     ],
 )
 def test_what_cannot_be_played_is_said_in_a_line(
@@ -345,7 +346,7 @@ def test_a_single_file_of_a_bag(storage: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_bag(tmp_path: Path) -> None:
-    with pytest.raises(BagError, match="is not a rosbag2 bag: give the folder"):
+    with pytest.raises(BagError, match="is no bag: it holds neither"):
         BagSource(tmp_path)
 
 
