@@ -33,10 +33,17 @@ LIFE_AT_BIRTH = 1e-7
 """Frames; usage is divided by the life, which must not be zero."""
 
 
+LEFT_OPEN = 0
+"""Of a setting whose default adapts to the others."""
+MIN_WORKING_FRAMES, KEEP_FIRST_FRAMES, PROTOTYPES = 5, 4, 128
+"""What settings that are left open are, where the others leave room for it."""
+
+
 @dataclass(frozen=True)
 class MemoryConfig:
     """The settings of the memory; the defaults are XMem's, but for the first frames and the quota.
 
+    A setting that is LEFT_OPEN is filled in: an instance has the number that counts.
     Raises ConfigError for a value outside its range, and where settings contradict each other.
     """
 
@@ -70,25 +77,27 @@ class MemoryConfig:
         changes=Changes.UNCONFIGURED,
     )
     min_working_frames: int = setting(
-        5,
+        0,
         "Frames that a consolidation leaves in working memory, the first and the newest ones "
-        "(T_min); fewer than max_working_frames.",
-        bounds=(2, 1000),
+        "(T_min); at least 2 and fewer than max_working_frames; 0 = 5, or as many as may be.",
+        bounds=(0, 1000),
         unit=Unit.FRAMES,
         changes=Changes.UNCONFIGURED,
     )
     keep_first_frames: int = setting(
-        4,
-        "Frames that stay in working memory because they are an object's first; "
-        "1 = as XMem's published code does.",
-        bounds=(1, 1000),
+        0,
+        "Frames that stay in working memory because they are an object's first; at most "
+        "max_working_frames less min_working_frames; 0 = 4, or as many as may be; 1 = as XMem's "
+        "published code does.",
+        bounds=(0, 1000),
         unit=Unit.FRAMES,
         changes=Changes.UNCONFIGURED,
     )
     prototypes: int = setting(
-        128,
-        "Tokens in long-term memory that one consolidation makes (P).",
-        bounds=(1, 10_000),
+        0,
+        "Tokens in long-term memory that one consolidation makes (P); at most "
+        "max_long_term_tokens; 0 = 128, or as many as may be.",
+        bounds=(0, 10_000),
         unit=Unit.TOKENS,
         changes=Changes.UNCONFIGURED,
     )
@@ -117,22 +126,30 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.min_working_frames >= self.max_working_frames:
+        self._fill_in("min_working_frames", MIN_WORKING_FRAMES, self.max_working_frames - 1)
+        if not 2 <= self.min_working_frames < self.max_working_frames:
             raise ConfigError(
-                f"min_working_frames ({self.min_working_frames}) must be less than "
+                f"min_working_frames ({self.min_working_frames}) must be at least 2 and less than "
                 f"max_working_frames ({self.max_working_frames})"
             )
         most = self.max_working_frames - self.min_working_frames
+        self._fill_in("keep_first_frames", KEEP_FIRST_FRAMES, most)
         if self.keep_first_frames > most:
             raise ConfigError(
                 "keep_first_frames must be at most max_working_frames - min_working_frames = "
                 f"{most}, not {self.keep_first_frames}"
             )
+        self._fill_in("prototypes", PROTOTYPES, self.max_long_term_tokens)
         if self.long_term and self.prototypes > self.max_long_term_tokens:
             raise ConfigError(
                 f"prototypes ({self.prototypes}) must be at most max_long_term_tokens "
                 f"({self.max_long_term_tokens})"
             )
+
+    def _fill_in(self, name: str, usual: int, most: int) -> None:
+        """Let a setting that was left open be the usual number, or the most that may be."""
+        if getattr(self, name) == LEFT_OPEN:
+            object.__setattr__(self, name, min(usual, most))
 
 
 @dataclass

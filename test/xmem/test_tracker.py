@@ -414,15 +414,29 @@ def test_internal_size_below_one_token(size: int, small_network: XMem) -> None:
         ("top_k", 0),
         ("min_working_frames", 1),
         ("min_working_frames", 10),
-        ("keep_first_frames", 0),
+        ("keep_first_frames", -1),
         ("keep_first_frames", 6),
-        ("prototypes", 0),
+        ("prototypes", -1),
         ("prototypes", 20_000),
     ],
 )
 def test_contradictory_settings_are_named(field: str, value: int) -> None:
     with pytest.raises(ValueError, match=field):
         MemoryConfig(**{field: value})
+
+
+@pytest.mark.parametrize("long_term", [True, False])
+def test_the_smallest_memories_need_no_other_settings(long_term: bool) -> None:
+    for largest in range(3, 12):
+        config = MemoryConfig(long_term=long_term, max_working_frames=largest)
+        assert config.min_working_frames == min(5, largest - 1)
+        for least in range(2, largest):
+            config = MemoryConfig(max_working_frames=largest, min_working_frames=least)
+            assert config.keep_first_frames == min(4, largest - least)
+            with pytest.raises(ValueError, match="keep_first_frames must be at most"):
+                replace(config, keep_first_frames=largest - least + 1)
+    assert MemoryConfig(max_long_term_tokens=50).prototypes == 50
+    assert MemoryConfig() == MemoryConfig(min_working_frames=5, keep_first_frames=4, prototypes=128)
 
 
 def test_precisions() -> None:
