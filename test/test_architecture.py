@@ -288,15 +288,15 @@ TRACKING = (
 CONSOLE = ("lazyxmem_ros.nodes.operator.node",)
 
 
-@pytest.mark.parametrize("imported", [TRACKING, CONSOLE], ids=["tracking", "console"])
-def test_tracking_does_without_the_evaluation_s_packages(imported: tuple[str, ...]) -> None:
-    for module in imported:
+@pytest.mark.parametrize("loaded", [TRACKING, CONSOLE], ids=["tracking", "console"])
+def test_tracking_does_without_the_evaluation_s_packages(loaded: tuple[str, ...]) -> None:
+    for module in loaded:
         need_extras(module)
     modules = {distribution: name for name, distribution in DISTRIBUTIONS.items()}
     absent = pins("requirements-evaluation.txt") - {"pyyaml"}  # ROS has that
     names = [modules.get(name, name.replace("-", "_")) for name in sorted(absent)]
     program = f"import sys\nsys.modules.update(dict.fromkeys({names}))\n"
-    program += "".join(f"import {module}\n" for module in imported)
+    program += "".join(f"import {module}\n" for module in loaded)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
     )
