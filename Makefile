@@ -60,7 +60,7 @@ train-smoke: setup ## Train a tiny tracker and the refiner for a few steps, to s
 	@$(RUN) python -m training.smoke
 
 bench: setup-dev ## Run every benchmark; each is runnable alone too
-	@set -e; for benchmark in bench/*.py; do echo "== $$benchmark"; $(RUN) python "$$benchmark"; done
+	@set -e; for benchmark in $(filter-out bench/baseline.py,$(wildcard bench/*.py)); do echo "== $$benchmark"; $(RUN) python "$$benchmark"; done
 
 lock: setup ## Resolve requirements-lock.txt anew
 	$(RUN) tools/lock

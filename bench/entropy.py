@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import cv2
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from lazyxmem_ros.lazy.uncertainty import disc_kernel, kernel_side, measure
+from bench.baseline import masked_entropy
+from lazyxmem_ros.lazy.uncertainty import measure
 from lazyxmem_ros.progress import track
 from lazyxmem_ros.xmem import resolve_device
 
@@ -49,17 +49,7 @@ def make_probabilities(objects: int, size: tuple[int, int]) -> torch.Tensor:
 
 
 def plain(probabilities: torch.Tensor) -> list[float]:
-    """The definition of the masked entropy, with NumPy and OpenCV."""
-    p = probabilities.cpu().numpy()
-    entropy = -(p * np.log(np.maximum(p, 1e-7))).sum(0) / math.log(p.shape[0])
-    winner = p.argmax(0)
-    values = []
-    for object_id in range(1, p.shape[0]):
-        mask = (winner == object_id).astype(np.uint8)
-        area = int(mask.sum())
-        near = cv2.dilate(mask, disc_kernel(kernel_side(area)))
-        values.append(float((entropy * near).sum()) / max(area, 1))
-    return values
+    return masked_entropy(probabilities.cpu().numpy())
 
 
 def ours(probabilities: torch.Tensor) -> list[float]:
