@@ -3,8 +3,8 @@
 
 Nothing here is fast on purpose, and nothing else uses it. The network is the package's, unfolded
 and in the usual memory layout. Memory grows by concatenation, similarity and readout are dense
-products, and entropy is NumPy's. `test/bench/test_baseline.py` holds it to the golden vectors of the
-published code.
+products, and entropy is NumPy's. `test/bench/test_baseline.py` holds it to the golden vectors of
+the published code.
 
 Shapes: K objects, N memory tokens, Q = h*w query tokens, C_k and C_v channels of key and value.
 """
