@@ -41,6 +41,7 @@ from lazyxmem_ros.evaluation.plan import (
     TrackerSettings,
 )
 from lazyxmem_ros.evaluation.printing import summary_table
+from lazyxmem_ros.evaluation.published import compared
 from lazyxmem_ros.evaluation.report import write_report
 from lazyxmem_ros.evaluation.run import Executor, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
@@ -114,6 +115,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     )
     scored = bool(results.frames["scored"].any())
     console.print(summary_table(results.dataset, scored=scored))
+    if arguments.layout == Layout.DAVIS2016.value:
+        console.print(compared(results.dataset, results.frames), soft_wrap=True)
     _print_faults(results.reports, console)
     console.print(
         f"tables and report in [bold]{escape(str(arguments.out))}/[/]; open {escape(str(report))}"
