@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.data.display_matrix import DisplayMatrixError, Turn, turn_of
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, check_size
 
@@ -20,8 +21,6 @@ DEFAULT_RATE = 24.0
 """Frames per second of a folder of frames (DAVIS), or of a video that does not say."""
 COUNT_SLACK = 2
 """A container that only estimates how many frames it has may be wrong by so many."""
-_QUARTER_TURNS = {90: 3, 180: 2, 270: 1}
-"""Degrees clockwise, of a video's display matrix -> counter-clockwise turns of NumPy."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +80,16 @@ class _Capture:
             raise DatasetError(f"{path}: {error}") from error
         # Whether OpenCV turns frames itself depends on how it was built, so it is told not to.
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
-        self._turns = 0
+        self._turn = Turn()
         if not self._capture.get(cv2.CAP_PROP_ORIENTATION_AUTO):
-            degrees = round(self.number(cv2.CAP_PROP_ORIENTATION_META)) % 360
-            self._turns = _QUARTER_TURNS.get(degrees, 0)
+            try:
+                self._turn = turn_of(path, self.number(cv2.CAP_PROP_ORIENTATION_META))
+            except DisplayMatrixError as error:
+                self.close()
+                raise DatasetError(
+                    f"{path}: {error}; `ffmpeg -i {path.name} upright.mp4` makes a video of what "
+                    "players show"
+                ) from error
 
     def number(self, name: int) -> float:
         """A property, 0 where it is unknown."""
@@ -96,8 +101,7 @@ class _Capture:
         read, frame = self._capture.read()
         if not read:
             return None
-        turned = np.rot90(frame[..., ::-1], self._turns)
-        return np.ascontiguousarray(turned, dtype=np.uint8)
+        return np.ascontiguousarray(self._turn.of(frame[..., ::-1]), dtype=np.uint8)
 
     def count(self) -> int:
         """The number of frames from here on, which are gone through."""

@@ -99,20 +99,53 @@ def ffmpeg(*arguments: str) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
+def expected_frames(path: Path, folder: Path) -> list[np.ndarray]:
+    """As FFmpeg shows them when it writes pictures."""
+    ffmpeg("-i", str(path), str(folder / "%d.png"))
+    files = sorted(folder.glob("*.png"), key=lambda file: int(file.stem))
+    return [cv2.imread(str(file))[..., ::-1] for file in files]
+
+
+def turned_video(folder: Path, suffix: str, *how: str) -> Path:
+    write_video(folder / "plain.mp4", (corner_frame(index) for index in range(5)), rate=10)
+    turned = folder / f"turned{suffix}"
+    ffmpeg(*how, "-i", str(folder / "plain.mp4"), "-c", "copy", str(turned))
+    return turned
+
+
+@pytest.mark.parametrize("mirror", [(), ("-display_hflip",), ("-display_vflip",)])
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_the_display_matrix_turns_frames_as_players_do(degrees: int, tmp_path: Path) -> None:
-    """FFmpeg itself turns them when it writes pictures."""
-    write_video(tmp_path / "plain.mp4", (corner_frame(index) for index in range(5)), rate=10)
-    rotation = ["-display_rotation", str(degrees)]
-    source = ["-i", str(tmp_path / "plain.mp4"), "-c", "copy", str(tmp_path / "turned.mp4")]
-    ffmpeg(*rotation, *source)
-    ffmpeg("-i", str(tmp_path / "turned.mp4"), str(tmp_path / "%d.png"))
-    frames = list(VideoFile.open(tmp_path / "turned.mp4"))
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_the_display_matrix_turns_frames_as_players_do(
+    suffix: str, degrees: int, mirror: tuple[str, ...], tmp_path: Path
+) -> None:
+    turned = turned_video(tmp_path, suffix, "-display_rotation", str(degrees), *mirror)
+    frames = list(VideoFile.open(turned))
     assert len(frames) == 5
-    for number, frame in enumerate(frames, start=1):
-        expected = cv2.imread(str(tmp_path / f"{number}.png"))[..., ::-1]
+    for frame, expected in zip(frames, expected_frames(turned, tmp_path), strict=True):
         assert frame.shape == expected.shape
         assert np.abs(frame.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_matroska_turns_as_players_do_and_is_refused_where_it_mirrors(
+    degrees: int, tmp_path: Path
+) -> None:
+    turned = turned_video(tmp_path, ".mkv", "-display_rotation", str(degrees))
+    for frame, expected in zip(
+        VideoFile.open(turned), expected_frames(turned, tmp_path), strict=True
+    ):
+        assert frame.shape == expected.shape
+        assert np.abs(frame.astype(int) - expected).mean() < 4
+    turned = turned_video(tmp_path, ".mkv", "-display_rotation", str(degrees), "-display_hflip")
+    with pytest.raises(DatasetError, match=r"turned\.mkv: its frames are to be mirrored"):
+        VideoFile.open(turned)
+
+
+def test_another_angle_is_refused(tmp_path: Path) -> None:
+    turned = turned_video(tmp_path, ".mp4", "-display_rotation", "30")
+    with pytest.raises(DatasetError, match=r"turned\.mp4: its frames .* by no quarter turn"):
+        VideoFile.open(turned)
 
 
 def cut_video(path: Path, frames: int = 60) -> Path:

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the frames of a video file are to be turned and mirrored, of which OpenCV tells half.
+
+OpenCV knows a rotation, and says nothing of a mirror. MP4 and MOV files keep a matrix (ISO/IEC
+14496-12, `tkhd` and `mvhd`), Matroska and WebM angles (RFC 9559, `Projection`).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FIXED_POINT = 1 << 16
+_SLACK = 0.01
+"""A matrix whose small numbers are below this share of its large ones turns by quarters."""
+_MOST_HEADER_BYTES = 64 << 20
+_EBML, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75"
+_YAW = re.compile(rb"\x76\x73(?:\x84(.{4})|\x88(.{8}))", re.DOTALL)
+"""Matroska's ProjectionPoseYaw, a float of 4 or 8 bytes: half a turn mirrors."""
+
+
+class DisplayMatrixError(ValueError):
+    """Frames that are to be shown in another way than by quarter turns and mirrors."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Rows and columns exchanged first, if at all; then mirrored, left to right, top to bottom."""
+
+    transposed: bool = False
+    left_right: bool = False
+    top_bottom: bool = False
+
+    def of(self, image: NDArray[Any]) -> NDArray[Any]:
+        """A view of an image [H, W, ...] as it is to be shown."""
+        if self.transposed:
+            image = image.swapaxes(0, 1)
+        if self.left_right:
+            image = image[:, ::-1]
+        return image[::-1] if self.top_bottom else image
+
+
+QUARTERS = {
+    0: Turn(),
+    90: Turn(transposed=True, left_right=True),
+    180: Turn(left_right=True, top_bottom=True),
+    270: Turn(transposed=True, top_bottom=True),
+}
+"""Degrees clockwise -> what is to be done."""
+
+
+def turn_of(path: Path, degrees: float) -> Turn:
+    """How a video's frames are to be shown.
+
+    degrees: clockwise, as OpenCV has it; used where the file itself is not understood. Raises
+    DisplayMatrixError.
+    """
+    matrix = _matrix_in(path)
+    if matrix is not None:
+        return _turn_by(matrix)
+    turn = QUARTERS.get(round(degrees) % 360)
+    if turn is None:
+        raise DisplayMatrixError(f"its frames are to be turned by {degrees:g}°")
+    return turn
+
+
+def _turn_by(matrix: NDArray[np.float64]) -> Turn:
+    """Of a matrix [[a, b], [c, d]] that shows pixel (x, y) at (a x + c y, b x + d y)."""
+    (a, b), (c, d) = matrix
+    small = _SLACK * np.abs(matrix).max()
+    if not small:
+        return Turn()
+    if abs(b) <= small and abs(c) <= small:
+        return Turn(False, bool(a < 0), bool(d < 0))
+    if abs(a) <= small and abs(d) <= small:
+        return Turn(True, bool(c < 0), bool(b < 0))
+    raise DisplayMatrixError(
+        f"its frames are to be turned by no quarter turn (a display matrix of {a:g} {b:g} {c:g} "
+        f"{d:g})"
+    )
+
+
+def _matrix_in(path: Path) -> NDArray[np.float64] | None:
+    """The matrix of the first track of pictures; None where the file has none.
+
+    Raises DisplayMatrixError for a mirrored file of Matroska.
+    """
+    with path.open("rb") as file:
+        begin = file.read(12)
+        if begin[:4] == _EBML:
+            _check_matroska(begin + file.read(1 << 20))
+        if begin[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            return None
+        position = 0
+        while True:
+            file.seek(position)
+            header = file.read(16)
+            if len(header) < 8:
+                return None
+            length, kind = struct.unpack_from(">I4s", header)
+            head = 8
+            if length == 1 and len(header) == 16:
+                (length,) = struct.unpack_from(">Q", header, 8)
+                head = 16
+            if kind == b"moov":
+                file.seek(position + head)
+                content = file.read(min(max(length - head, 0), _MOST_HEADER_BYTES))
+                try:
+                    return _matrix_of_movie(content)
+                except struct.error:  # cut short or damaged: OpenCV will say so
+                    return None
+            if length < head:
+                return None
+            position += length
+
+
+def _matrix_of_movie(content: bytes) -> NDArray[np.float64] | None:
+    movie = np.eye(2)
+    for kind, box in _boxes(content):
+        if kind == b"mvhd":
+            movie = _matrix_at(box, 20 if box[:1] == b"\0" else 32, 16)
+        elif kind == b"trak":
+            track = dict(_boxes(box))
+            handler = dict(_boxes(track.get(b"mdia", b""))).get(b"hdlr", b"")
+            header = track.get(b"tkhd", b"")
+            if handler[8:12] == b"vide" and header:
+                return _matrix_at(header, 24 if header[:1] == b"\0" else 36, 16) @ movie
+    return None
+
+
+def _matrix_at(box: bytes, times_end: int, between: int) -> NDArray[np.float64]:
+    """The first two columns and rows of the matrix in a `mvhd` or `tkhd`."""
+    a, b, _, c, d = struct.unpack_from(">5i", box, times_end + between)
+    return np.array([[a, b], [c, d]], np.float64) / _FIXED_POINT
+
+
+def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = 0
+    while position + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        head = 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", content, position + 8)
+            head = 16
+        if length < head:
+            return
+        yield kind, content[position + head : position + length]
+        position += length
+
+
+def _check_matroska(header: bytes) -> None:
+    found = _YAW.search(header.partition(_CLUSTER)[0])
+    if found is None:
+        return
+    (yaw,) = struct.unpack(">f", found[1]) if found[1] else struct.unpack(">d", found[2])
+    if round(yaw) % 360:
+        raise DisplayMatrixError("its frames are to be mirrored")
