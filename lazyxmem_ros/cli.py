@@ -28,6 +28,7 @@ _COMMANDS = {
     "evaluate": _Command(
         "lazyxmem_ros.evaluation.command", "measure tracking on datasets and bags"
     ),
+    "export": _Command("lazyxmem_ros.export", "make a dataset of what people told trackers"),
     "weights": _Command("lazyxmem_ros.weights.command", "list, fetch and check weights files"),
 }
 

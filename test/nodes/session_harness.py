@@ -55,6 +55,9 @@ class Outputs:
     ) -> None:
         self.corrected.append((applied, reason))
 
+    def record_objects(self, stamp: int, objects: Any) -> None:
+        pass
+
     def count(self, name: str, amount: int = 1) -> None:
         pass
 

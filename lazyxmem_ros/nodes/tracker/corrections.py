@@ -94,6 +94,13 @@ class Corrections:
                 stamp = stamp_of(header.stamp)
                 self.apply(Correction(stamp, {object_id: answer.mask}, source))
 
+    def record(self, message: msg.Correction) -> None:
+        """Keeps a person's answer, whatever becomes of it; any thread."""
+        frame = None
+        with contextlib.suppress(StampRangeError):
+            frame = self._received.find(stamp_of(message.header.stamp))
+        self._outputs.record_answer(message, frame)
+
     def answer(self, message: msg.Correction) -> None:
         """Takes a person's answer: a mask as it is, clicks and boxes by way of the service."""
         self._outputs.count("operator received")
@@ -252,6 +259,7 @@ class CorrectionInput:
         self._node.destroy_subscription(self._subscription)
 
     def _on_answer(self, message: msg.Correction) -> None:
+        self._corrections.record(message)
         stamp = message.header.stamp
         self._worker.post_work(
             lambda: self._corrections.answer(message),

@@ -26,6 +26,7 @@ from lazyxmem_ros.nodes.diagnostics import (
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionClient
 
 if TYPE_CHECKING:
+    from lazyxmem_ros.nodes.tracker.records import Records
     from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper
 
 KIBIBYTE = 1024
@@ -88,8 +89,10 @@ class TrackerReport:
         upkeep: Upkeep,
         silence: str,
         snapshots: SnapshotKeeper | None,
+        records: Records | None,
     ) -> list[DiagnosticStatus]:
-        """One status each for frames, corrections, memory and refusals, and for snapshots, if any.
+        """One status each for frames, corrections, memory and refusals, and for snapshots and
+        records, if any.
 
         silence: that no image comes, in words; "" while they do.
         """
@@ -101,6 +104,8 @@ class TrackerReport:
         ]
         if snapshots is not None:
             made.append(self._snapshots(snapshots))
+        if records is not None:
+            made.append(self._records(records))
         for each in made:
             each.hardware_id = f"{self._host}: {device}"
         return made
@@ -149,6 +154,15 @@ class TrackerReport:
         }
         level, message = (ERROR, keeper.last_fault) if keeper.last_fault else (OK, "ok")
         return status(f"{self._name}: snapshots", values, level=level, message=message)
+
+    def _records(self, records: Records) -> DiagnosticStatus:
+        values: dict[str, object] = {
+            "folder": records.folder,
+            "written": records.written,
+            "lost": records.lost,
+        }
+        level, message = (ERROR, records.last_fault) if records.last_fault else (OK, "ok")
+        return status(f"{self._name}: records", values, level=level, message=message)
 
     def _corrections(self, open_requests: int) -> DiagnosticStatus:
         counts, client = self._measures.counts, self._client

@@ -161,6 +161,7 @@ class TrackerNode(LifecycleNode):
             upkeep=parts.session.upkeep,
             silence=parts.images.silence(),
             snapshots=parts.snapshots,
+            records=parts.records,
         )
         now = self.get_clock().now()
         self._diagnostics.publish(diagnostics.diagnostic_array(now, statuses))

@@ -130,6 +130,28 @@ _SERVICE_AND_OUTPUT = (
         changes=Changes.UNCONFIGURED,
     ),
     ParameterSpec(
+        "record_dir",
+        "",
+        "Folder that keeps every request to a person, their answer and what became of it, as bags, "
+        "which `lazyxmem export` turns into a dataset; empty = none.",
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "record_max_megabytes",
+        1024,
+        "MiB of records at most; the oldest bags are deleted for new ones.",
+        bounds=(1, 10_000_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "record_max_bags",
+        8,
+        "Bags that the records are kept in at most. Each has its share of the size; the next one "
+        "begins when that is used up, and with each start of the node.",
+        bounds=(2, 10_000),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
         "overlay_opacity",
         0.4,
         "Opacity of the tint on ~/overlay.",

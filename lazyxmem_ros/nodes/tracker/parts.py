@@ -9,12 +9,15 @@ but the worker, to which they pass the correction service's answers.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rclpy.lifecycle import LifecycleNode
 
+from lazyxmem_ros.extras import missing_extras_explained
 from lazyxmem_ros.lazy import LazyTracker, SnapshotError, iou_predictor_of
 from lazyxmem_ros.nodes.diagnostics import LogLimiter, Refusals
 from lazyxmem_ros.nodes.parameters import Parameters
@@ -31,6 +34,9 @@ from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper, SnapshotService
 from lazyxmem_ros.nodes.tracker.worker import Worker
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network, resolve_device
 
+if TYPE_CHECKING:
+    from lazyxmem_ros.nodes.tracker.records import Records
+
 
 @dataclass
 class TrackerParts:
@@ -46,6 +52,7 @@ class TrackerParts:
     corrections: Corrections
     report: TrackerReport
     snapshots: SnapshotKeeper | None
+    records: Records | None
     weights: str
     device: str
 
@@ -88,6 +95,9 @@ def build_parts(
     worker: Worker[ReceivedFrame] = Worker(on_failure=on_failure)
     client = CorrectionClient(node)
     doors.callback(client.close)
+    records = _open_records(node, values) if values["record_dir"] else None
+    if records is not None:
+        doors.callback(records.close)
     outputs = TrackerOutputs(
         node,
         setting=settings.__getitem__,
@@ -95,6 +105,7 @@ def build_parts(
         worker=worker,
         measures=measures,
         refusals=refusals,
+        records=records,
     )
     doors.callback(outputs.close)
     corrections = Corrections(lazy, received, outputs)
@@ -154,6 +165,7 @@ def build_parts(
         corrections=corrections,
         report=report,
         snapshots=snapshots,
+        records=records,
         weights=str(path),
         device=str(device),
     )
@@ -168,6 +180,19 @@ def _report_failure(
     measures.last_failure = f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     failures.say(type(error).__name__, f"left out, because it failed: {error}\n{trace}")
+
+
+def _open_records(node: LifecycleNode, values: Mapping[str, Any]) -> Records:
+    """Keeps what people are asked and say. Raises MissingExtraError without `rosbags`."""
+    with missing_extras_explained():
+        from lazyxmem_ros.nodes.tracker.records import Records
+    return Records(
+        node,
+        values["record_dir"],
+        max_bytes=values["record_max_megabytes"] * MEBIBYTE,
+        max_bags=values["record_max_bags"],
+        on_fault=partial(LogLimiter(node.get_logger().error).say, "records"),
+    )
 
 
 def _open_snapshots(

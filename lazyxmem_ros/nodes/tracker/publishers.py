@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +43,12 @@ from lazyxmem_ros.nodes.tracker.worker import NotDoneError, Worker
 
 if TYPE_CHECKING:
     from lazyxmem_ros.lazy import Request, Source, StateChange, StepResult, Track
+    from lazyxmem_ros.nodes.tracker.records import Records
 
 QUEUE_DEPTH = 10
 NO_DEADLINE = 0
+OPERATOR = "operator"
+"""The `source` of what a person has said."""
 MIN_REQUESTS_KEPT = 10
 """Requests to a person that somebody who begins to listen late still gets, at least."""
 
@@ -65,14 +68,19 @@ class TrackerOutputs:
         worker: Worker[ReceivedFrame],
         measures: TrackerMeasures,
         refusals: Refusals,
+        records: Records | None = None,
     ) -> None:
-        """setting(name): the present value of a parameter. worker: gets the service's answers."""
+        """setting(name): the present value of a parameter. worker: gets the service's answers.
+
+        records: what is asked and said goes there, too.
+        """
         self._node = node
         self._setting = setting
         self._client = client
         self._worker = worker
         self._measures = measures
         self._refusals = refusals
+        self._records = records
         self.correction_topic = node.resolve_topic_name("~/operator_correction")
         self.service_name = client.service_name
 
@@ -111,7 +119,7 @@ class TrackerOutputs:
         self._mask.publish(labels_message(labels, header, largest_id=largest_id))
         self._tracks.publish(msg.TrackArray(header=header, tracks=track_messages(tracks)))
         self._detections.publish(header, tracks)
-        self._markers.publish(header, tracks, labels.shape)
+        self._markers.publish(header, tracks, (labels.shape[0], labels.shape[1]))
         if self._overlay.get_subscription_count():
             self.overlays_made += 1
             names, opacity = track_names(tracks), self._setting("overlay_opacity")
@@ -178,20 +186,21 @@ class TrackerOutputs:
     ) -> None:
         """A request to a person. header: the frame's; uncertainty: of its pixels [H, W], 0..1."""
         shades = np.rint(uncertainty * np.iinfo(np.uint8).max).astype(np.uint8)
-        self._request.publish(
-            msg.CorrectionRequest(
-                header=header,
-                id=request.object_id,
-                label=request.label,
-                reason=request.reason,
-                uncertainty=float(request.uncertainty),
-                uncertainty_rate=_or_nan(request.uncertainty_rate),
-                image=image_message(request.image, "rgb8", header),
-                mask=mask_message(request.mask, header),
-                uncertainty_map=image_message(shades, "mono8", header),
-                deadline=time_message(min(request.deadline or NO_DEADLINE, MAX_STAMP)),
-            )
+        message = msg.CorrectionRequest(
+            header=header,
+            id=request.object_id,
+            label=request.label,
+            reason=request.reason,
+            uncertainty=float(request.uncertainty),
+            uncertainty_rate=_or_nan(request.uncertainty_rate),
+            image=image_message(request.image, "rgb8", header),
+            mask=mask_message(request.mask, header),
+            uncertainty_map=image_message(shades, "mono8", header),
+            deadline=time_message(min(request.deadline or NO_DEADLINE, MAX_STAMP)),
         )
+        self._request.publish(message)
+        if self._records is not None:
+            self._records.request(message)
 
     def publish_corrected(
         self,
@@ -204,16 +213,29 @@ class TrackerOutputs:
         reason: str,
     ) -> None:
         """What became of a correction; mask bool [H, W], None where there is none."""
-        self._corrected.publish(
-            msg.Correction(
-                header=header,
-                id=object_id,
-                prompt=prompt_message(Prompt(mask=mask), header),
-                source=source.value,
-                applied=applied,
-                message=reason,
-            )
+        message = msg.Correction(
+            header=header,
+            id=object_id,
+            prompt=prompt_message(Prompt(mask=mask), header),
+            source=source.value,
+            applied=applied,
+            message=reason,
         )
+        self._corrected.publish(message)
+        if self._records is not None and message.source == OPERATOR:
+            self._records.outcome(message)
+
+    # ---- records
+
+    def record_answer(self, message: msg.Correction, frame: ReceivedFrame | None) -> None:
+        """Keeps what a person has said, where that is wanted. frame: that it names, if known."""
+        if self._records is not None:
+            self._records.answer(message, frame)
+
+    def record_objects(self, stamp: int, objects: Mapping[int, str]) -> None:
+        """Keeps which objects are followed (id -> label) from the frame of a stamp (ns) on."""
+        if self._records is not None:
+            self._records.see_objects(stamp, objects)
 
     # ---- counts
 

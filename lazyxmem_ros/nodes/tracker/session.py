@@ -197,6 +197,7 @@ class TrackingSession:
         self._note_tracked(frame, labels)
         # First, so that whoever has the frame's mask finds its tracks here.
         self.published = Published(frame.stamp, () if result is None else tuple(result.tracks))
+        self._record_objects()
         self._outputs.publish_frame(frame, result)
         self._see_upkeep()
 
@@ -412,6 +413,12 @@ class TrackingSession:
         self.object_ids = self._lazy.followed_ids
         known = (t for t in self.published.tracks if t.object_id in self.object_ids)
         self.published = replace(self.published, tracks=tuple(known))
+        self._record_objects()
+
+    def _record_objects(self) -> None:
+        labels = {track.object_id: track.label for track in self.published.tracks}
+        followed = {object_id: labels.get(object_id, "") for object_id in self.object_ids}
+        self._outputs.record_objects(max(self._processed, 0), followed)
 
 
 def _with_labels(result: StepResult, labels: Labels, gone: Sequence[int]) -> StepResult:

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people were asked and said is kept, whatever happens, and becomes a dataset."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import Transition
+from node_graph import (
+    FIRST_STAMP,
+    STEP,
+    NodeProcess,
+    header,
+    scene,
+    show_until_tracked,
+    stamps,
+    wait_for,
+)
+from sensor_msgs.msg import Image
+from tracker_harness import Tracker, ask_the_operator
+
+from lazyxmem_ros.basics import stamp_of
+from lazyxmem_ros.cli import main
+from lazyxmem_ros.data.bags import BagReader
+from lazyxmem_ros.data.datasets import open_dataset
+from lazyxmem_ros.data.errors import DamagedBagError
+from lazyxmem_ros.data.records import read_answers, record_files
+from lazyxmem_ros.msg import Correction, CorrectionRequest, Prompt
+from lazyxmem_ros.nodes.conversions import labels_message, mask_message
+from lazyxmem_ros.srv import RemoveObjects
+
+ASKING = {"operator_corrections": True, "operator_entropy": 0.0, "cooldown_frames": 0}
+MEBIBYTE = 1 << 20
+
+
+def mask_answer(index: int, mask: Any, object_id: int = 1) -> Correction:
+    prompt = Prompt(mask=mask_message(mask, header(index)))
+    return Correction(header=header(index), id=object_id, prompt=prompt)
+
+
+def answer(tracker: Tracker, index: int, mask: Any) -> Correction:
+    """Answers about a frame and waits for what becomes of it."""
+    before = len(tracker.out("corrected"))
+    tracker.probe.publish(f"{tracker.name}/operator_correction", mask_answer(index, mask))
+    wait_for(lambda: len(tracker.out("corrected")) > before, "what became of the answer")
+    outcome: Correction = tracker.out("corrected")[-1]
+    return outcome
+
+
+def blocks(image: Any) -> Any:
+    """Mean colours of blocks of 16x16 pixels."""
+    height, width = image.shape[0] // 16, image.shape[1] // 16
+    return image.reshape(height, 16, width, 16, 3).mean(axis=(1, 3))
+
+
+def contents(folder: Path) -> dict[str, list[Any]]:
+    """Topic without its tracker -> messages of all bags, in order."""
+    found: dict[str, list[Any]] = {}
+    for file in record_files(folder):
+        # A bag that is being written ends without its index.
+        with BagReader(file) as bag, contextlib.suppress(DamagedBagError):
+            for message in bag.messages():
+                topic = message.topic.partition("lazyxmem_tracker/")[2]
+                found.setdefault(topic, []).append(message.content)
+    return found
+
+
+def test_requests_answers_and_outcomes_are_kept_as_they_were(
+    own_tracker: Callable[..., Tracker], tmp_path: Path
+) -> None:
+    folder = tmp_path / "records"
+    tracker = own_tracker(record_dir=str(folder))
+    asked = ask_the_operator(tracker)
+    truth = scene(1)[1]
+    assert answer(tracker, 1, truth).applied
+    assert not answer(tracker, 1, truth).applied, "a duplicate"
+    assert answer(tracker, 0, scene(0)[1]).message, "of a frame that nobody asked about"
+    records = tracker.node._parts.records
+    wait_for(lambda: records.written >= 10, "the records on the disk")
+    kept = contents(folder)
+    [request] = kept["correction_request"]
+    assert stamp_of(request.header.stamp) == stamp_of(asked.header.stamp)
+    assert (request.reason, request.mask.data.tobytes()) == (asked.reason, bytes(asked.mask.data))
+    assert request.image.height == 0, "the image is a frame of its own"
+    assert [stamp_of(a.header.stamp) for a in kept["operator_correction"]] == [
+        FIRST_STAMP + STEP,
+        FIRST_STAMP + STEP,
+        FIRST_STAMP,
+    ]
+    assert [outcome.applied for outcome in kept["corrected"]][:2] == [True, False]
+    assert len(kept["correction_frame/compressed"]) == 2, "once per frame"
+    [prediction] = kept["mask"]
+    assert stamp_of(prediction.header.stamp) == FIRST_STAMP, "the frame that nobody asked about"
+
+
+def test_an_id_that_is_given_again_is_another_object(
+    own_tracker: Callable[..., Tracker], tmp_path: Path
+) -> None:
+    folder = tmp_path / "records"
+    tracker = own_tracker(record_dir=str(folder))
+    tracker.show_object(0)
+    assert answer(tracker, 0, ~scene(0)[1]).applied
+    name = f"{tracker.name}/remove_objects"
+    assert tracker.probe.call(RemoveObjects, name, RemoveObjects.Request()).success
+    tracker.show_object(1)
+    tracker.send(2)
+    assert answer(tracker, 1, ~scene(1)[1]).applied
+    assert answer(tracker, 2, ~scene(2)[1]).applied
+    tracker.change(Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+    answers = read_answers(record_files(folder))
+    assert [len(masks) for masks in answers.masks.values()] == [1, 2]
+    assert not answers.faults
+    assert (next(folder.iterdir()) / "metadata.yaml").is_file(), "complete, for `ros2 bag`"
+
+
+def test_a_killed_trackers_records_are_a_dataset_to_evaluate_on(
+    start: Callable[..., NodeProcess],
+    probe: Any,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ns, folder = "/records_test", tmp_path / "records"
+    name = f"{ns}/lazyxmem_tracker"
+    values = {"weights": weights, "device": "cpu", "record_dir": folder, **ASKING}
+    values["pseudo_corrections"] = False
+    process = start("tracker", values, "-r", f"__ns:={ns}")
+    for kind, topic in ((Image, "mask"), (CorrectionRequest, "correction_request")):
+        probe.listen(kind, f"{name}/{topic}")
+    probe.listen(Correction, f"{name}/corrected")
+    index = show_until_tracked(probe, ns, 0)
+    labels = scene(index)[1].astype(np.uint16)
+    probe.publish(f"{name}/init_mask", labels_message(labels, header(index)))
+    answered = []
+    for _ in range(3):
+        seen = len(probe.messages(f"{name}/correction_request"))
+        while len(probe.messages(f"{name}/correction_request")) == seen:
+            index = show_until_tracked(probe, ns, index + 1)
+        asked = probe.messages(f"{name}/correction_request")[-1]
+        about = (stamp_of(asked.header.stamp) - FIRST_STAMP) // STEP
+        probe.publish(f"{name}/operator_correction", mask_answer(about, scene(about)[1]))
+        answered.append(about)
+        count = len(answered)
+        wait_for(lambda c=count: len(probe.messages(f"{name}/corrected")) == c, "the outcome")  # type: ignore[misc]
+    assert all(outcome.applied for outcome in probe.messages(f"{name}/corrected"))
+    wait_for(lambda: len(contents(folder).get("corrected", [])) == 3, "it on the disk", 2.0)
+    assert process.stop(signal.SIGKILL) == -signal.SIGKILL
+
+    out = tmp_path / "dataset"
+    assert main(["export", str(folder), "--out", str(out)]) == 0
+    assert "as far as it goes" in capsys.readouterr().out, "that the bag was cut short is said"
+    [sequence] = open_dataset(out)
+    samples = list(sequence.samples())
+    assert len(samples) == 3
+    for about, sample in zip(answered, samples, strict=True):
+        image, mask = scene(about)
+        assert sample.truth is not None
+        assert sample.image is not None
+        assert ((sample.truth == 1) == mask).all()
+        assert np.abs(blocks(sample.image) - blocks(image)).max() < 6, "noise, as JPEG keeps it"
+    assert main(["export", str(folder), "--out", str(out)]) == 1, "it is not overwritten"
+
+    results = tmp_path / "results"
+    arguments = ["evaluate", str(out), "--weights", str(weights), "--out", str(results)]
+    command = [sys.executable, "-c", "from lazyxmem_ros.cli import main; raise SystemExit(main())"]
+    options = ["--methods", "xmem", "--device", "cpu", "--workers", "1", "--format", "csv"]
+    done = subprocess.run([*command, *arguments, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sequence.name in "".join(f.read_text() for f in results.rglob("*.csv"))
+
+
+def test_the_oldest_bags_go(own_tracker: Callable[..., Tracker], tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    tracker = own_tracker(record_dir=str(folder), record_max_megabytes=1, record_max_bags=2)
+    records = tracker.node._parts.records
+    noise = np.random.default_rng(0)
+    for index in range(24):
+        mask = noise.integers(0, 2, (600, 800)).astype(bool)  # 60 kB where it is compressed
+        message = mask_answer(index, mask)
+        records.outcome(message)
+        wait_for(lambda n=index: records.written > n, "the outcome on the disk")  # type: ignore[misc]
+        total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        assert total < MEBIBYTE * 1.6, "with the file that is kept for a full disk"
+        assert len(list(folder.iterdir())) <= 2
+    first = min(int(bag.name.rpartition("-")[2]) for bag in folder.iterdir())
+    assert first > 1
+    assert stamps(contents(folder)["corrected"])[-1] == FIRST_STAMP + 23 * STEP
+
+
+def test_a_folder_that_cannot_be_written_is_refused(
+    own_tracker: Callable[..., Tracker], tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(Exception, match=r"record_dir: .* cannot hold records.*name a folder"):
+        own_tracker(record_dir=str(file / "records"))
+
+
+def test_what_cannot_be_written_waits_is_said_and_tracking_goes_on(
+    own_tracker: Callable[..., Tracker], tmp_path: Path
+) -> None:
+    folder = tmp_path / "records"
+    tracker = own_tracker(record_dir=str(folder))
+    records = tracker.node._parts.records
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    tracker.show_object(0)
+    assert answer(tracker, 0, ~scene(0)[1]).applied
+    wait_for(lambda: records.last_fault, "the fault")
+    report = tracker.node._parts.report._records(records)
+    assert report.level == report.ERROR
+    assert "records are not kept" in report.message
+    tracker.send(1)
+    folder.unlink()
+    folder.mkdir()
+    wait_for(lambda: not records.last_fault, "the next attempt")
+    assert records.lost == 0
+    assert [outcome.applied for outcome in contents(folder)["corrected"]] == [True]
