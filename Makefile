@@ -38,8 +38,8 @@ setup: ## Prepare .venv and build the messages (the other targets do it, too)
 setup-dev: ## The same with what tests and linters need
 	@tools/setup --dev
 
-demo: setup ## Track an object through a bag with the real nodes; SEQUENCE=camel for a real one
-	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE) --data $(DATA)) $(if $(RATE),--rate $(RATE))
+demo: setup ## Track through a bag with the real nodes; SEQUENCE=camel, OPERATOR=browser to answer
+	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE) --data $(DATA)) $(if $(RATE),--rate $(RATE)) $(if $(OPERATOR),--operator $(OPERATOR))
 
 test: setup-dev ## Run every test; PYTEST_ARGS="-k memory" passes options on
 	@$(RUN) $(PYTEST) $(PYTEST_ARGS)

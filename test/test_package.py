@@ -262,14 +262,15 @@ def test_the_readme_launches_with_arguments_that_there_are() -> None:
             assert not required or argument in given, f"{name} without {argument}"
 
 
-def test_the_readme_sets_parameters_that_may_be_set() -> None:
+def test_the_documents_set_parameters_that_may_be_set() -> None:
+    page = (ROOT / "docs" / "operator.md").read_text()
     parameters = importlib.import_module("lazyxmem_ros.nodes.parameters")
     table = importlib.import_module("lazyxmem_ros.nodes.tracker.parameters").table()
     kinds = {spec.name: (spec.changes, type(spec.default)) for spec in table}
     (several, value) = re.search(
-        r"for name in (.*); do\n +ros2 param set /lazyxmem_tracker \$name (\S+)\n", README
+        r"for name in (.*); do\n +ros2 param set /lazyxmem_tracker \$name (\S+)\n", page
     ).groups()
-    settings = re.findall(r"^ros2 param set /lazyxmem_tracker (\w+) (\S+)$", README, re.MULTILINE)
+    settings = re.findall(r"^ros2 param set /lazyxmem_tracker (\w+) (\S+)$", page, re.MULTILINE)
     settings += [(name, value) for name in several.split()]
     assert len(settings) > 3
     for name, text in settings:

@@ -22,6 +22,9 @@ REACTION_DELAY_S = 0.3
 POND_RATE = 1.0
 REAL_SEQUENCE_RATE = 0.4
 """Real sequences have 24 frames per second; so they are played at about 10."""
+PERSONS_SHARE = 0.25
+"""Of these, where a person answers: what is asked within a second of the recording takes four."""
+CONSOLE_PORT = 8080
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class DemoOptions:
 
     sequence: name of a real sequence below `data`, None = the pond. duration: of the pond, seconds.
     rate: speed of the replay against the recording. weights: a file. internal_size: short side
-    inside the tracker, pixels.
+    inside the tracker, pixels. console_port: of the page in which a person answers instead of
+    `operator`, None = none does.
     """
 
     sequence: str | None
@@ -42,6 +46,7 @@ class DemoOptions:
     device: str
     internal_size: int
     operator: OperatorConfig
+    console_port: int | None
 
     @property
     def scripted(self) -> bool:
@@ -89,6 +94,15 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
         default=Gesture.BOX.value,
         help="how the operator answers",
     )
+    parser.add_argument(
+        "--operator",
+        choices=["simulated", "browser"],
+        default="simulated",
+        help="who answers: a simulated operator, or you, in the console's page",
+    )
+    parser.add_argument(
+        "--port", type=int, default=CONSOLE_PORT, help="of that page (default: %(default)s)"
+    )
     parsed = parser.parse_args(arguments)
     if parsed.rate is not None and parsed.rate <= 0:
         parser.error("--rate must be above 0")
@@ -96,13 +110,19 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
         sequence=parsed.sequence,
         data=parsed.data,
         duration=parsed.duration,
-        rate=parsed.rate or (REAL_SEQUENCE_RATE if parsed.sequence else POND_RATE),
+        rate=parsed.rate or _usual_rate(parsed),
         out=parsed.out,
         weights=weights.locate(parsed.weights),
         device=parsed.device,
         internal_size=parsed.internal_size,
         operator=OperatorConfig(Gesture(parsed.gesture), parsed.reaction_delay),
+        console_port=parsed.port if parsed.operator == "browser" else None,
     )
+
+
+def _usual_rate(parsed: argparse.Namespace) -> float:
+    rate = REAL_SEQUENCE_RATE if parsed.sequence else POND_RATE
+    return rate * PERSONS_SHARE if parsed.operator == "browser" else rate
 
 
 def open_sequence(options: DemoOptions) -> VideoSequence:

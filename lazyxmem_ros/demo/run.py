@@ -12,7 +12,11 @@ tables `frames.csv` and `events.csv`, and the nodes' logs.
 
 from __future__ import annotations
 
+import os
+import threading
+import webbrowser
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import TaskID
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.sequences import SelectedFrames
 from lazyxmem_ros.demo.options import DemoOptions, open_sequence, parse_options
 from lazyxmem_ros.demo.story import story_of
@@ -39,8 +44,14 @@ from lazyxmem_ros.progress import Progress
 
 DEMO_LAZY = LazyConfig(cooldown_frames=5)
 """The pond has 10 frames per second, a third of a usual camera's, and much happens in them."""
-WITH = Method("with corrections", "the demonstration", DEMO_LAZY, Trigger.POLICY)
+PERSON_LAZY = replace(
+    DEMO_LAZY, request_timeout=8 * SECOND, correction_horizon=12 * SECOND, cooldown_frames=15
+)
+"""By the images' time, which passes at a quarter of its pace: half a minute for an answer."""
+TITLE = "with corrections"
 WITHOUT = all_methods(MethodOptions(DEMO_LAZY))["udu"]
+PAGE_AFTER_S = 8.0
+"""Time that the nodes need to start."""
 VIDEO, SHEET, TIMELINE = "overlay.mp4", "contact_sheet.png", "timeline.png"
 FRAMES, EVENTS = "frames.csv", "events.csv"
 
@@ -57,16 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def demonstrate(options: DemoOptions, console: Console) -> None:
     """Play, compare, draw and print. Raises EvaluationError, DataError and their kin."""
+    lazy = DEMO_LAZY if options.console_port is None else PERSON_LAZY
     job = Job(
         open_sequence(options),
-        WITH,
+        Method(TITLE, "the demonstration", lazy, Trigger.POLICY),
         TrackerSettings(options.weights, options.device, options.internal_size),
         options.operator,
         graph=GraphMode(options.rate),
     )
     _clear(options.out)
     with Progress(console) as progress:
-        run, frames, events = _play(job, options.out, progress)
+        run, frames, events = _play(job, options, progress)
         compared = _Bar(progress, "the same frames without corrections", len(run.record.masks))
         without = _without_corrections(job, run, compared)
         outcome = Demonstration(
@@ -85,12 +97,17 @@ def demonstrate(options: DemoOptions, console: Console) -> None:
     )
 
 
-def _play(job: Job, out: Path, progress: Progress) -> tuple[GraphRun, pd.DataFrame, pd.DataFrame]:
+def _play(
+    job: Job, options: DemoOptions, progress: Progress
+) -> tuple[GraphRun, pd.DataFrame, pd.DataFrame]:
     """Play the sequence through the graph; returns what came out, frame rows and event rows."""
+    out = options.out
     environment = graph_environment()
     progress.console.print(
         f"[dim]to look on: ROS_DOMAIN_ID={environment['ROS_DOMAIN_ID']} rviz2[/]"
     )
+    if options.console_port is not None:
+        _invite(f"http://127.0.0.1:{options.console_port}/", progress)
     total = len(job.sequence)
     played = _Bar(progress, "replay -> tracker <-> corrections", total)
     log = RunLog()
@@ -102,11 +119,22 @@ def _play(job: Job, out: Path, progress: Progress) -> tuple[GraphRun, pd.DataFra
         compression="jpeg",
         exported=_Bar(progress, "making the bag", total),
         environment=environment,
+        console_port=options.console_port,
     )
     played(total)  # also where frames were dropped
     if not log.frames:
         raise EvaluationError(f"the tracker published no mask; see {out / LOGS_FOLDER}")
     return run, *log.tables(sequence=run.bag.name, method=job.method.name)
+
+
+def _invite(address: str, progress: Progress) -> None:
+    """Say where the page is, and open it where there is a screen."""
+    progress.console.print(
+        f"[bold]You are the operator.[/] Open [bold]{address}[/] in a browser; the recording "
+        "begins then. When the tracker asks, answer."
+    )
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        threading.Timer(PAGE_AFTER_S, webbrowser.open, (address,)).start()
 
 
 def _without_corrections(

@@ -19,6 +19,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from lazyxmem_ros.evaluation.graph.launch import (
+    CONSOLE_NODE,
     CORRECTION_SERVICE,
     MASK_TOPIC,
     OPERATOR_NODE,
@@ -37,6 +38,7 @@ QUEUE_DEPTH = 200
 
 PARAMETERS = (
     ParameterSpec("status", "", "File that is written anew each time.", changes=Changes.NEVER),
+    ParameterSpec("console", False, "Whether somebody at its page is.", changes=Changes.NEVER),
     ParameterSpec("operator", False, "Whether an operator is awaited.", changes=Changes.NEVER),
 )
 
@@ -54,6 +56,8 @@ class GraphWatchNode(Node):
         self._listeners = [(topic, RECORDER_NODE) for topic in TRACKER_TOPICS]
         if settings["operator"]:
             self._listeners.append((REQUEST_TOPIC, OPERATOR_NODE))
+        if settings["console"]:
+            self._listeners.append((MASK_TOPIC, CONSOLE_NODE))
         self._corrector = self.create_client(CorrectMask, CORRECTION_SERVICE)
         self._masks = 0
         quality = QoSProfile(depth=QUEUE_DEPTH)

@@ -28,6 +28,7 @@ from lazyxmem_ros.settings import shown
 TRACKER = "/lazyxmem_tracker"
 RECORDER_NODE = "lazyxmem_recorder"
 OPERATOR_NODE = "lazyxmem_simulated_operator"
+CONSOLE_NODE = "lazyxmem_operator"
 CORRECTION_SERVICE = "/correct_mask"
 MASK_TOPIC = f"{TRACKER}/mask"
 TRACKS_TOPIC = f"{TRACKER}/tracks"
@@ -53,6 +54,10 @@ START_TIMEOUT_S = 90.0
 """Time that a node has to begin."""
 LOCKSTEP_WAIT_S = 120.0
 """Time that the replay waits in lockstep for the mask of an image."""
+PERSON_TIMEOUT_S = 600.0
+"""Time that a person has to open the console's page."""
+PERSON_DRAIN_S = 15.0
+"""Time after the last image for what a person is about to answer."""
 DRAIN_S = 1.5
 """Time after the last image for its mask and for corrections under way."""
 QUIET_S = 1.5
@@ -69,7 +74,9 @@ class GraphSettings:
 
     bag: has compressed images on `image_topic`, the first label map on INIT_TOPIC, and ground
     truth, which may be empty, on `truth_topic`. duration: of the bag, seconds. rate: speed against
-    the recording. tracker, corrector: the nodes' parameters. operator: None = nobody answers.
+    the recording. tracker, corrector: the nodes' parameters. operator: None = nobody answers, or a
+    person does, in the operator's console, whose page is on `console_port` of this machine; the
+    replay begins when somebody looks at it.
     lockstep: the next image goes out only when the mask of the last one was seen, at the latest
     after LOCKSTEP_WAIT_S.
     """
@@ -82,6 +89,7 @@ class GraphSettings:
     tracker: Mapping[str, object] = field(default_factory=dict)
     corrector: Mapping[str, object] = field(default_factory=dict)
     operator: OperatorConfig | None = None
+    console_port: int | None = None
     lockstep: bool = False
 
 
@@ -126,22 +134,30 @@ def run_graph(
                 f"correction_request:={REQUEST_TOPIC}",
                 f"operator_correction:={ANSWER_TOPIC}",
             )
+        if settings.console_port is not None:
+            start("operator", {"port": settings.console_port})
         start(
             "tracker",
             {**settings.tracker, "image_transport": "compressed"},
             f"image/compressed:={settings.image_topic}",
         )
-        watch = {"status": watched.file, "operator": settings.operator is not None}
+        watch = {
+            "status": watched.file,
+            "operator": settings.operator is not None,
+            "console": settings.console_port is not None,
+        }
         program = ["lazyxmem_ros.nodes.graph_watch"]
         processes.start("watch", _command(program, watch, ()), environment)
         # A request before they are there would be lost. Who listens to the images the replay itself
         # waits for.
-        _wait_until_there(processes, watched)
+        by_person = settings.console_port is not None
+        _wait_until_there(processes, watched, PERSON_TIMEOUT_S if by_person else START_TIMEOUT_S)
         replay = start("replay", _replay_parameters(settings))
         patience = START_TIMEOUT_S + 20 * settings.duration / max(settings.rate, 0.05)
         for _ in processes.wait_for(replay, patience):
             progressed(watched.masks())
         answered_by = DRAIN_S + (settings.operator.reaction_delay if settings.operator else 0.0)
+        answered_by += PERSON_DRAIN_S if by_person else 0.0
         _wait_until_quiet(processes, watched, answered_by)
         processes.stop(recorder)
         progressed(watched.masks())
@@ -203,6 +219,7 @@ def _replay_parameters(settings: GraphSettings) -> dict[str, object]:
         "bag": settings.bag,
         "topics": _list((settings.image_topic, INIT_TOPIC)),
         "rate": float(settings.rate),
+        # The tracker and the recorder; and the console while somebody looks.
         "wait_for_subscribers": SUBSCRIBERS,
         "wait_timeout": START_TIMEOUT_S,
     }
@@ -250,13 +267,13 @@ def _wait_until_quiet(processes: ProcessSet, watched: _Watched, least: float) ->
             masks, changed = now, time.monotonic()
 
 
-def _wait_until_there(processes: ProcessSet, watched: _Watched) -> None:
+def _wait_until_there(processes: ProcessSet, watched: _Watched, timeout: float) -> None:
     """Wait until all that has to listen or serve is there; raises ProcessError."""
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + timeout
     while missing := watched.missing():
         if time.monotonic() > deadline:
             raise ProcessError(
-                f"after {START_TIMEOUT_S:.0f} s these are still missing: {', '.join(missing)}"
+                f"after {timeout:.0f} s these are still missing: {', '.join(missing)}"
             )
         processes.check()
         time.sleep(STATUS_PERIOD_S / 2)

@@ -46,13 +46,15 @@ def run_through_graph(
     compression: str = "png",
     exported: Callable[[int], None] = lambda frames: None,
     environment: Mapping[str, str] | None = None,
+    console_port: int | None = None,
 ) -> GraphRun:
     """Play the job's sequence as `job.graph` says; its rows and faults go into `log`.
 
     The bag that is played, the recording and the nodes' logs stay in `folder`, instead of those of
     an earlier run. progressed: called with the number of masks recorded so far. compression: of the
     images that are played, "png" or "jpeg". exported: called with the number of frames put into
-    the bag so far. environment: of the nodes, see `graph_environment`. Raises ProcessError where a
+    the bag so far. environment: of the nodes, see `graph_environment`. console_port: of the page in
+    which a person answers instead of the job's operator. Raises ProcessError where a
     node fails, DatasetError where there is nothing to track and, of a strict job, at the first
     fault.
     """
@@ -82,7 +84,8 @@ def run_through_graph(
         rate=mode.rate,
         tracker=parameters | (_lockstep_parameters(job) if mode.lockstep else {}),
         corrector=corrector_parameters(job.tracker),
-        operator=job.operator if job.method.asks_operator else None,
+        operator=job.operator if job.method.asks_operator and console_port is None else None,
+        console_port=console_port,
         lockstep=mode.lockstep,
     )
     published = folder / RECORD_FOLDER

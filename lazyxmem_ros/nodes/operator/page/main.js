@@ -825,8 +825,8 @@ function makeTools() {
   const groups = [
     ["object", "other", "box", "paint", "erase"],
     ["undo", "heat", "compare"],
-    ["add", "quiet"],
-    ["absent", "dismiss", "accept"],
+    ["add"],
+    ["quiet", "absent", "dismiss", "accept"],
   ];
   const keys = {
     object: "A",

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operator's console leaves of the tracker's frame rate.
+
+A camera, the tracker with the model that comes with the package, the console and its browsers are
+processes of their own. The camera gives more frames than the tracker can take, so that whatever the
+console costs is missed. The browsers stand for those of other machines: they take what they get and
+say so, but decode nothing; a stalled one reads nothing. What counts is how many masks come. Each
+way is measured several times, in turn with the tracker alone, and its ratio to that is given.
+
+tools/run python bench/console.py [--seconds 10] [--rounds 3] [--rate 30]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from statistics import median
+
+import aiohttp
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from lazyxmem_ros.data.pond import SceneConfig
+from lazyxmem_ros.data.sequences import SceneSequence
+from lazyxmem_ros.nodes.conversions import image_message, labels_message
+
+TRACKER = "/lazyxmem_tracker"
+PORT = 18_080
+FRAMES = 20
+TIMEOUT_S = 120.0
+SETTLE_S = 2.0
+WAYS = {
+    "no browser": (0, False),
+    "one browser": (1, False),
+    "five browsers": (5, False),
+    "five, and one stalled": (5, True),
+}
+"""How many browsers look, and whether there is one besides that reads nothing."""
+ALONE = "no console"
+
+
+def camera(rate: float) -> None:
+    """Publish the pond to and fro until the process is ended."""
+    rclpy.init()
+    node = Node("camera")
+    publisher = node.create_publisher(Image, "image", qos_profile_sensor_data)
+    samples = list(SceneSequence(SceneConfig(duration=FRAMES / 10)).samples())
+    masks = node.create_publisher(Image, f"{TRACKER}/init_mask", QoSProfile(depth=1))
+    order = [*samples, *samples[-2:0:-1]]
+    due, index = time.monotonic(), 0
+    while rclpy.ok():
+        due = max(due + 1 / rate, time.monotonic() - 1)
+        time.sleep(max(0.0, due - time.monotonic()))
+        header = Header(stamp=node.get_clock().now().to_msg(), frame_id="camera")
+        sample = order[index % len(order)]
+        publisher.publish(image_message(sample.image, "rgb8", header))
+        if index == 0 or (index < 10 * len(order) and index % len(order) == 0):
+            masks.publish(labels_message(sample.truth, header))
+        index += 1
+
+
+async def browse(stalls: bool) -> None:
+    """A browser, until the process is ended."""
+    url = f"http://127.0.0.1:{PORT}"
+    async with aiohttp.ClientSession() as session:
+        socket = await session.ws_connect(f"{url}/connect", headers={"Origin": url})
+        number = random.getrandbits(64)
+        hello = {"type": "hello", "protocol": 1, "session": f"{number:016x}"}
+        await socket.send_json(hello)
+        await socket.send_json({"type": "watch", "tracker": TRACKER})
+        if stalls:
+            await asyncio.sleep(3600)
+        async for message in socket:
+            if message.type is aiohttp.WSMsgType.BINARY:
+                (length,) = struct.unpack_from("<I", message.data)
+                header = json.loads(message.data[4 : 4 + length])
+                shown = {"type": "shown", "number": header["number"]}
+                await socket.send_json(shown)
+
+
+class Counter:
+    """Counts the masks that come."""
+
+    def __init__(self) -> None:
+        self.node = Node("counter")
+        self.masks = 0
+        self.node.create_subscription(
+            Image, f"{TRACKER}/mask", self._count, QoSProfile(depth=10), raw=True
+        )
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        threading.Thread(target=self._executor.spin, daemon=True).start()
+
+    def _count(self, message: bytes) -> None:
+        self.masks += 1
+
+    def rate(self, seconds: float) -> float:
+        """Masks per second."""
+        before, started = self.masks, time.monotonic()
+        time.sleep(seconds)
+        return (self.masks - before) / (time.monotonic() - started)
+
+    def wait(self) -> None:
+        """Until a mask comes."""
+        before, deadline = self.masks, time.monotonic() + TIMEOUT_S
+        while self.masks == before:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"no mask came within {TIMEOUT_S:.0f} s")
+            time.sleep(0.1)
+
+
+@contextmanager
+def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of Python's that is ended with the block."""
+    started = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
+    try:
+        yield started
+    finally:
+        started.terminate()
+        started.wait(20)
+
+
+@contextmanager
+def console(browsers: int, stalled: bool) -> Iterator[None]:
+    """The console and its browsers."""
+    with process("-m", "lazyxmem_ros.nodes", "operator", "--ros-args", "-p", f"port:={PORT}"):
+        wait_for_port()
+        command = [__file__, "--browsers", str(browsers)] + ["--stalled"] * stalled
+        with process(*command):
+            yield
+
+
+def wait_for_port() -> None:
+    """Until the console serves."""
+    import socket
+
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", PORT), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise SystemExit("the console does not serve") from None
+            time.sleep(0.2)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """All ways, in turn with the tracker alone."""
+    rclpy.init()
+    counter = Counter()
+    rates: dict[str, list[float]] = {name: [] for name in (ALONE, *WAYS)}
+    ratios: dict[str, list[float]] = {name: [] for name in WAYS}
+    tracker = ("-m", "lazyxmem_ros.nodes", "tracker", "--ros-args")
+    quiet = ("-p", "operator_corrections:=false", "-p", "pseudo_corrections:=false")
+    with process(*tracker, *quiet), process(__file__, "--camera", "--rate", str(options.rate)):
+        counter.wait()
+        time.sleep(4 * SETTLE_S)
+        for _ in range(options.rounds):
+            for name, way in WAYS.items():
+                alone = counter.rate(options.seconds)
+                with console(*way):
+                    time.sleep(SETTLE_S)
+                    rate = counter.rate(options.seconds)
+                again = counter.rate(options.seconds)
+                rates[ALONE] += [alone, again]
+                rates[name].append(rate)
+                ratios[name].append(2 * rate / (alone + again))
+    print("| | masks per second | of the tracker alone |\n| --- | --- | --- |")
+    for name in rates:
+        ratio = f"{median(ratios[name]):.3f}" if name in ratios else "1"
+        print(f"| {name} | {median(rates[name]):.2f} | {ratio} |")
+
+
+async def browse_all(browsers: int, stalled: bool) -> None:
+    """All browsers of a way."""
+    await asyncio.gather(*(browse(False) for _ in range(browsers)), *[browse(True)] * stalled)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=30.0, help="of the camera")
+    parser.add_argument("--camera", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--browsers", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--stalled", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.camera:
+        camera(options.rate)
+    elif options.browsers is not None:
+        asyncio.run(browse_all(options.browsers, options.stalled))
+    else:
+        os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
+        measure(options)
+
+
+if __name__ == "__main__":
+    main()
