@@ -58,7 +58,8 @@ def camera(rate: float) -> None:
     rclpy.init()
     node = Node("camera")
     publisher = node.create_publisher(Image, "image", qos_profile_sensor_data)
-    samples = list(SceneSequence(SceneConfig(duration=FRAMES / 10)).samples())
+    scene = SceneSequence(SceneConfig(duration=FRAMES / 10)).samples()
+    samples = [(s.image, s.truth) for s in scene if s.image is not None and s.truth is not None]
     masks = node.create_publisher(Image, f"{TRACKER}/init_mask", QoSProfile(depth=1))
     order = [*samples, *samples[-2:0:-1]]
     due, index = time.monotonic(), 0
@@ -66,10 +67,10 @@ def camera(rate: float) -> None:
         due = max(due + 1 / rate, time.monotonic() - 1)
         time.sleep(max(0.0, due - time.monotonic()))
         header = Header(stamp=node.get_clock().now().to_msg(), frame_id="camera")
-        sample = order[index % len(order)]
-        publisher.publish(image_message(sample.image, "rgb8", header))
+        image, truth = order[index % len(order)]
+        publisher.publish(image_message(image, "rgb8", header))
         if index == 0 or (index < 10 * len(order) and index % len(order) == 0):
-            masks.publish(labels_message(sample.truth, header))
+            masks.publish(labels_message(truth, header))
         index += 1
 
 

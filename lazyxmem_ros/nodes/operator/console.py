@@ -194,6 +194,7 @@ class Console:
                 messages.RemoveObjects,
                 messages.PauseObjects,
                 messages.Quiet,
+                messages.TakeBack,
             ),
         )
         view = self.view(command.tracker)
@@ -205,6 +206,8 @@ class Console:
             return await view.remove(command)
         if isinstance(command, messages.PauseObjects):
             return await view.pause(command)
+        if isinstance(command, messages.TakeBack):
+            return await view.take_back(command)
         return view.quiet(command, operator)
 
 

@@ -163,6 +163,13 @@ class Quiet(Command, frozen=True, tag="quiet"):
     seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
 
+class TakeBack(Command, frozen=True, tag="take_back"):
+    """Undo a correction that the tracker took. answer: the key of what was answered."""
+
+    tracker: Key
+    answer: Key
+
+
 Incoming: TypeAlias = (
     Hello
     | Watch
@@ -177,6 +184,7 @@ Incoming: TypeAlias = (
     | RemoveObjects
     | PauseObjects
     | Quiet
+    | TakeBack
 )
 _DECODER = msgspec.json.Decoder(Incoming)
 
@@ -224,8 +232,8 @@ class RequestState(msgspec.Struct, frozen=True):
 class FinishedRequest(msgspec.Struct, frozen=True):
     """A request, or a correction that nobody asked for, that is done. ago_s: for how long.
 
-    outcome: sent, applied, refused, dismissed, expired, withdrawn, elsewhere, quiet. detail: the
-    tracker's words. by: the operator's name.
+    outcome: sent, applied, refused, dismissed, expired, withdrawn, elsewhere, quiet, taken_back.
+    detail: the tracker's words. by: the operator's name.
     """
 
     key: str
@@ -242,8 +250,9 @@ class TrackerState(msgspec.Struct, frozen=True):
     """All there is to know of one tracker.
 
     node: absent, inactive, present. picture: absent, waiting, present. corrector: absent, present.
-    detail: what its diagnostics complain about. newest, oldest: stamps of the frames that can be
-    opened; "" where there are none. quiet_s: for how long nothing is asked any more.
+    takes_back: whether it can undo corrections. detail: what its diagnostics complain about.
+    newest, oldest: stamps of the frames that can be opened; "" where there are none. quiet_s: for
+    how long nothing is asked any more.
     """
 
     tracker: str
@@ -251,6 +260,7 @@ class TrackerState(msgspec.Struct, frozen=True):
     node: str
     picture: str
     corrector: str
+    takes_back: bool
     detail: str
     newest: str
     oldest: str

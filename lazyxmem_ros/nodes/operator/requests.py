@@ -32,6 +32,7 @@ class Outcome(enum.Enum):
     """The object was removed or paused, or the tracker began anew."""
     ELSEWHERE = "elsewhere"
     """Another program answered."""
+    TAKEN_BACK = "taken_back"
     QUIET = "quiet"
     """It came while nothing was to be asked."""
 

@@ -29,7 +29,7 @@ from lazyxmem_ros.nodes.diagnostics import OK
 from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.tracker.corrector_client import AnswersCallback, CorrectionClient
-from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects
+from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects, RetractCorrection
 
 PRESENCE_PERIOD_S = 0.5
 UNMASKED_AFTER_S = 1.0
@@ -65,13 +65,14 @@ class SeenFrame:
 @dataclass(frozen=True)
 class Presence:
     """Who is there. listening: whether the tracker subscribes to images; camera: whether somebody
-    publishes them.
+    publishes them. takes_back: whether corrections can be undone.
     """
 
     tracker: bool = False
     listening: bool = False
     camera: bool = False
     corrector: bool = False
+    takes_back: bool = False
 
 
 class Hears(Protocol):
@@ -127,6 +128,7 @@ class TrackerLink:
                 (AddObjects, "add_objects"),
                 (RemoveObjects, "remove_objects"),
                 (PauseObjects, "pause_objects"),
+                (RetractCorrection, "retract_correction"),
             )
         }
         self._answers = node.create_publisher(Correction, f"{name}/operator_correction", RELIABLE)
@@ -241,6 +243,7 @@ class TrackerLink:
             listening,
             bool(topic) and self._node.count_publishers(topic) > 0,
             self._corrector is not None and self._corrector.is_available(),
+            self._services[RetractCorrection].service_is_ready(),
         )
         self._hears.on_presence(self._presence)
 

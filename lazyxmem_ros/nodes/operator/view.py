@@ -22,6 +22,7 @@ from lazyxmem_ros.basics import BoolMask, StampRangeError, stamp_of
 from lazyxmem_ros.correction.base import Prompt, PromptError, validate_prompt
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import object_colour
+from lazyxmem_ros.nodes.conversions import time_message
 from lazyxmem_ros.nodes.diagnostics import Counts, Rate
 from lazyxmem_ros.nodes.operator import messages
 from lazyxmem_ros.nodes.operator.curves import Curves
@@ -50,7 +51,7 @@ from lazyxmem_ros.nodes.operator.tracker_link import (
 )
 from lazyxmem_ros.nodes.prompts import prompt_message
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer
-from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects
+from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects, RetractCorrection
 
 SERVICE_TIMEOUT_S = 10.0
 FRESH_S = 3.0
@@ -255,6 +256,7 @@ class TrackerView:
             node=node,
             picture=picture,
             corrector="present" if presence.corrector else "absent",
+            takes_back=presence.takes_back,
             detail=self._complaint if presence.tracker else "",
             newest=str(newest.stamp) if newest is not None else "",
             oldest=str(oldest.stamp) if oldest is not None else "",
@@ -554,6 +556,19 @@ class TrackerView:
             self.desk.withdraw(given.ids)
         return messages.Done(given.seq, True, "paused" if given.pause else "resumed")
 
+    async def take_back(self, given: messages.TakeBack) -> messages.Done:
+        """Undo a correction, exactly; raises RefusedError."""
+        done = next((each for each in self.desk.finished if each.key == given.answer), None)
+        if done is None or done.outcome is not Outcome.APPLIED:
+            raise RefusedError("not_applied")
+        request = RetractCorrection.Request(stamp=time_message(done.stamp), id=done.object_id)
+        response = await self._response(RetractCorrection, request)
+        if not response.accepted:
+            raise RefusedError("refused", response.reason)
+        done.outcome, done.at = Outcome.TAKEN_BACK, time.monotonic()
+        self._changed()
+        return messages.Done(given.seq, True, "taken_back", response.reason)
+
     def quiet(self, given: messages.Quiet, operator: Operator) -> messages.Done:
         """Decline everything for a while; 0 ends that."""
         self._quiet_until = time.monotonic() + given.seconds
@@ -589,16 +604,20 @@ class TrackerView:
 
     async def _call(self, kind: Any, request: Any) -> Any:
         """Calls a service of the tracker's; raises RefusedError where it gives no success."""
+        response = await self._response(kind, request)
+        if not response.success:
+            raise RefusedError("refused", response.message)
+        return response
+
+    async def _response(self, kind: Any, request: Any) -> Any:
+        """The response of a service of the tracker's; raises RefusedError where none comes."""
         called = asyncio.wrap_future(self.link.call(kind, request))
         try:
-            response = await asyncio.wait_for(called, SERVICE_TIMEOUT_S)
+            return await asyncio.wait_for(called, SERVICE_TIMEOUT_S)
         except NotThereError as error:
             raise RefusedError("no_tracker", str(error)) from error
         except asyncio.TimeoutError as error:
             raise RefusedError("no_answer") from error
-        if not response.success:
-            raise RefusedError("refused", response.message)
-        return response
 
 
 def title_of(name: str) -> str:

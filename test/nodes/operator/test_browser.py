@@ -30,6 +30,7 @@ from playwright.sync_api import expect
 from tracker_harness import Tracker
 
 from lazyxmem_ros.basics import stamp_of
+from lazyxmem_ros.srv import RetractCorrection
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -361,6 +362,35 @@ def test_an_object_is_shown_on_a_frame_of_the_past(
     assert asked < FIRST_STAMP + last * STEP
     wait_for(lambda: answering.objects() == [1], "the object")
     expect(page.locator("#objects .object strong")).to_have_text("Object 1")
+
+
+def test_an_answer_is_taken_back(answering: Tracker, camera: Camera, open_page: OpenPage) -> None:
+    """By a stand-in for the service where the tracker has none."""
+    node, name = answering.probe.node, f"{answering.name}/retract_correction"
+    asked: list[RetractCorrection.Request] = []
+
+    def accept(
+        request: RetractCorrection.Request, response: RetractCorrection.Response
+    ) -> RetractCorrection.Response:
+        asked.append(request)
+        response.accepted = True
+        return response
+
+    has_it = node.create_client(RetractCorrection, name).wait_for_service(1.0)
+    service = None if has_it else node.create_service(RetractCorrection, name, accept)
+    try:
+        page = open_page()
+        camera.show_object()
+        request = camera.ask()
+        expect(headline(page)).to_have_text(WHERE)
+        page.keyboard.press("Enter")
+        assert camera.wait_corrected().applied
+        page.get_by_role("button", name="Take back: Object 1").first.click()
+        expect(page.locator("#recent .done-outcome").first).to_contain_text("taken back")
+    finally:
+        if service is not None:
+            node.destroy_service(service)
+    assert has_it or (asked[0].stamp, asked[0].id) == (request.header.stamp, 1)
 
 
 # ---- many, and slow ones

@@ -443,6 +443,10 @@ function quiet() {
   command({ type: "quiet", tracker: page.tracker, seconds: state.quiet_s > 0 ? 0 : QUIET_S });
 }
 
+function takeBack(done) {
+  command({ type: "take_back", tracker: page.tracker, answer: done.key });
+}
+
 // ---- objects
 
 function addObject() {
@@ -589,7 +593,9 @@ function renderNow() {
   if (document.title !== title) document.title = title;
   showRequests($("requests"), requests, page.draft ? page.draft.key : "", { open: openRequest });
   showObjects($("objects"), state ? state.objects : [], curvesOf(page.tracker), objects);
-  showRecent($("recent"), state ? state.finished : []);
+  showRecent($("recent"), state ? state.finished : [], {
+    takeBack: state && state.takes_back ? takeBack : null,
+  });
 }
 
 function headline(state) {

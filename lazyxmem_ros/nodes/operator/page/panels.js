@@ -14,7 +14,8 @@ export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (name === "class") made.className = value;
-    else if (name.startsWith("aria") || name === "role") made.setAttribute(name, value);
+    else if (name === "role") made.setAttribute(name, value);
+    else if (name.startsWith("aria")) made.setAttribute(`aria-${name.slice(4).toLowerCase()}`, value);
     else made[name] = value;
   }
   made.append(...children);
@@ -230,25 +231,33 @@ export class Curves {
 
 // ---- answers
 
-export function showRecent(list, finished) {
+/** on.takeBack(done), or null where the tracker cannot. */
+export function showRecent(list, finished, on) {
   keyed(
     list,
     finished.length ? finished.slice(0, 6) : [{ key: "none" }],
     (done) => done.key,
     (done) => {
       if (done.key === "none") return element("li", { class: "empty" }, text.noRecent);
-      return element(
+      const button = element("button", { class: "small" }, text.actions.takeBack);
+      const item = element(
         "li",
         { class: "done" },
         element("span", { class: "mark", ariaHidden: "true" }),
         element("strong"),
         element("span", { class: "done-outcome" }),
         element("span", { class: "done-time" }),
+        button,
       );
+      button.onclick = () => item.takeBack();
+      return item;
     },
     (item, done) => {
       if (done.key === "none") return;
-      const [mark, name, outcome, time] = item.children;
+      const [mark, name, outcome, time, button] = item.children;
+      button.hidden = !on.takeBack || done.outcome !== "applied";
+      button.setAttribute("aria-label", text.actions.ofObject(text.actions.takeBack, nameOf(done)));
+      item.takeBack = () => on.takeBack(done);
       item.dataset.outcome = done.outcome;
       write(mark, { applied: "✓", sent: "…", refused: "!", expired: "!" }[done.outcome] || "–");
       write(name, nameOf(done));

@@ -133,6 +133,7 @@ export const text = {
     expired: "nobody answered in time",
     withdrawn: "not asked any more",
     elsewhere: "answered by another program",
+    taken_back: "taken back",
     quiet: "declined: quiet",
   },
 
@@ -147,6 +148,7 @@ export const text = {
     removed: "Removed.",
     paused: "Paused.",
     resumed: "Goes on.",
+    taken_back: "Taken back, as if it had never been given.",
     quiet: "The tracker asks nothing for a minute.",
     quiet_ended: "The tracker may ask again.",
     expired: (name) => `${name}: nobody answered in time. The tracker goes on without.`,
@@ -162,6 +164,7 @@ export const text = {
     first_quiet: "Somebody asked for quiet: the request was declined.",
     first_dismissed: (detail) => `${detail || "Somebody"} dismissed it first.`,
     first_unknown: "The request is not known any more.",
+    not_applied: "There is nothing to take back any more.",
     not_open: "The request is not open any more.",
     no_mask: (detail) => `No outline was found. ${detail}`,
     bad_prompt: "Click on the object first.",
