@@ -68,9 +68,13 @@ def camera(rate: float) -> None:
         time.sleep(max(0.0, due - time.monotonic()))
         header = Header(stamp=node.get_clock().now().to_msg(), frame_id="camera")
         image, truth = order[index % len(order)]
-        publisher.publish(image_message(image, "rgb8", header))
-        if index == 0 or (index < 10 * len(order) and index % len(order) == 0):
-            masks.publish(labels_message(truth, header))
+        try:
+            publisher.publish(image_message(image, "rgb8", header))
+            if index < 10 * len(order) and index % len(order) == 0:
+                masks.publish(labels_message(truth, header))
+        except RuntimeError:  # rclpy's, where the process was ended meanwhile
+            if rclpy.ok():
+                raise
         index += 1
 
 
