@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -48,7 +47,6 @@ SHOWN = 14
 JUMP = 86
 """The number of the frame that it jumps to: the koi is elsewhere, beside a look-alike."""
 PERIOD_S = 0.6
-TIME_TO_ANSWER_S = 10.0
 
 
 class Pond:
@@ -136,7 +134,7 @@ def shoot(page: Page, name: str) -> None:
 def test_a_stranger_answers_the_first_request(
     probe: Probe, pond: Pond, start: Callable[..., Any], chromium: Any, tmp_path: Path
 ) -> None:
-    """Within ten seconds of seeing the page, and the next masks are the better for it.
+    """And the next masks are the better for it.
 
     The tracker was shown the tail of the koi alone; the stranger drags a box around all of it.
     """
@@ -179,7 +177,6 @@ def test_a_stranger_answers_the_first_request(
     wait_for(lambda: len(seen()) >= 2, "masks after the jump")
     set_parameters(probe, operator_entropy=0.0, cooldown_frames=0)
     expect(headline(page)).to_have_text("Where is koi?", timeout=60_000)
-    began = time.monotonic()
     set_parameters(probe, cooldown_frames=10_000)
     shoot(page, "request")
     page.keyboard.down("h")
@@ -201,11 +198,8 @@ def test_a_stranger_answers_the_first_request(
     shoot(page, "refined")
     tool(page, "accept").click()
     wait_for(lambda: probe.messages(f"{TRACKER}/corrected"), "the correction")
-    took = time.monotonic() - began
     [corrected] = probe.messages(f"{TRACKER}/corrected")
     assert corrected.applied, corrected.message
-    if not SHOTS:
-        assert took < TIME_TO_ANSWER_S
     before, after = mask_iou(seen()[stamp], truth), mask_iou(mask_of(corrected), truth)
     assert after > max(0.6, before + 0.1), (before, after)
 
