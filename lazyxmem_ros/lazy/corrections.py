@@ -106,13 +106,13 @@ class CorrectionDesk:
         standing = _left_over(masks, newest.corrections[Source.OPERATOR].values(), source)
         for object_id, mask in standing.items():
             newest.correct(object_id, mask, source)
+        if source is Source.OPERATOR:
+            for record in {newest, *self._state.replayable(newest.stamp)}:
+                record.told |= masks.keys()
         if not newest.open and (learnt := self._state.to_learn()) and set(masks) & set(learnt):
             self._learn_after_closing({i: learnt[i] for i in masks})
         stamp = newest.stamp
         self._note(correction, standing)
-        if source is Source.OPERATOR:
-            for record in {newest, *self._state.replayable(stamp)}:
-                record.told |= masks.keys()
         return Outcome(
             applied=True,
             reason=note,
@@ -126,7 +126,7 @@ class CorrectionDesk:
         """Memory takes in masks of the newest frame although that is closed."""
         newest = self._state.newest
         assert newest is not None
-        self._state.tracker.correct(newest.frame, masks)
+        self._state.tracker.correct(newest.frame, masks, told=newest.told & masks.keys())
         records = self._state.replayable(newest.stamp)
         for record in records:
             record.learn(masks)

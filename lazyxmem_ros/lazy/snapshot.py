@@ -37,7 +37,7 @@ from lazyxmem_ros.xmem import (
     check_state,
 )
 
-MAGIC = b"lazyxmem\x00\x00\x00\x02"
+MAGIC = b"lazyxmem\x00\x00\x00\x03"
 """Names the format; the last byte is its version."""
 DIGEST_BYTES = 32
 JSON = "json"
@@ -214,6 +214,7 @@ def _scalars(snapshot: Snapshot) -> dict[str, Any]:
             "anchored": sorted(memory.anchored),
             "working": memory.working,
             "long_term": memory.long_term,
+            "told": [{"frame": frame, "ids": sorted(ids)} for frame, ids in memory.told.items()],
         },
         "objects": [
             {
@@ -271,6 +272,7 @@ def _assemble(tensors: dict[str, Tensor], content: Fields, made_by: dict[str, An
             anchored=frozenset(memory.ids("anchored")),
             working=tuple(memory.integers("working")),
             long_term=memory.integer("long_term"),
+            told=dict(map(_told, memory.list_of_fields("told"))),
         )
         memory.end()
     restored = TrackerState(
@@ -299,6 +301,13 @@ def _assemble(tensors: dict[str, Tensor], content: Fields, made_by: dict[str, An
         removed=frozenset(removed),
         made_by=made_by,
     )
+
+
+def _told(item: Fields) -> tuple[int, frozenset[int]]:
+    """A frame's number and the objects that a person told of on it."""
+    told = item.integer("frame"), frozenset(item.ids("ids"))
+    item.end()
+    return told
 
 
 def _take_group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

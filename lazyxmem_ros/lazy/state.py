@@ -513,7 +513,7 @@ class Replay:
     def _close(self, fork: XMemTracker, frame: Frame, record: FrameRecord, *, held: bool) -> None:
         learnt = {i: m for i, m in record.learnt.items() if i in fork.object_ids}
         if learnt:
-            fork.correct(frame, learnt)
+            fork.correct(frame, learnt, told=record.told & learnt.keys())
             for object_id, mask in learnt.items():
                 in_view = int(np.count_nonzero(mask)) > self._config().lost_area
                 history = self.histories.get(object_id, ObjectHistory())

@@ -245,7 +245,8 @@ class LazyTracker:
             return
         learnt, corrected = self._state.to_learn(), bool(newest.all_corrections())
         if learnt:
-            self._state.tracker.correct(newest.frame, learnt)
+            told = newest.told & learnt.keys()
+            self._state.tracker.correct(newest.frame, learnt, told=told)
         elif not newest.given and (newest.held or corrected):
             self._state.tracker.hold(newest.frame)
         else:

@@ -14,12 +14,18 @@ An object's first frame is its best reference and is never consolidated. The fir
 `keep_first_frames` oldest objects stay in working memory as they are; of an object that comes
 on top of these, the first value moves into the memory's first frame when its own frame goes, as
 the published code does with every object that appears later (`keep_first_frames=1`).
+
+What a person said later stays, too (XMem++, Bekuzarov et al., ICCV 2023): a frame on which somebody
+corrected or set an object's mask is *told*, and told frames lie in working memory on top of the
+others, are neither consolidated nor dropped, and go when nobody who was told of on them is followed
+any more. Their number is bounded: of each object the most distinct ones stay, by its mean key, and
+not those that show a sliver of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +35,9 @@ from torch import Tensor
 from lazyxmem_ros.settings import Changes, ConfigError, Unit, check, setting
 from lazyxmem_ros.xmem.storage import lasting_copies, lasting_zeros
 
+SLIVER = 0.25
+"""A told frame that shows less of an object than this share of what the largest one shows of it
+does not stay: it would speak for the object with the voice of a good view."""
 LIFE_AT_BIRTH = 1e-7
 """Frames; usage is divided by the life, which must not be zero."""
 
@@ -89,6 +98,21 @@ class MemoryConfig:
         "Frames that stay in working memory because they are an object's first; at most "
         "max_working_frames less min_working_frames; 0 = 4, or as many as may be; 1 = as XMem's "
         "published code does.",
+        bounds=(0, 1000),
+        unit=Unit.FRAMES,
+        changes=Changes.UNCONFIGURED,
+    )
+    told_frames: int = setting(
+        3,
+        "Frames on which a person corrected or set an object's mask that stay in memory for good, "
+        "per object: the most distinct ones. 0 = none, as in XMem's published code.",
+        bounds=(0, 100),
+        unit=Unit.FRAMES,
+        changes=Changes.UNCONFIGURED,
+    )
+    max_told_frames: int = setting(
+        6,
+        "Such frames of all objects together; where there are more, the least distinct go.",
         bounds=(0, 1000),
         unit=Unit.FRAMES,
         changes=Changes.UNCONFIGURED,
@@ -173,6 +197,8 @@ class MemoryState:
     anchored: frozenset[int]
     working: tuple[int, ...]
     long_term: int
+    told: dict[int, frozenset[int]]
+    """Index of a frame in working memory -> the objects that a person told of on it."""
 
     @property
     def nbytes(self) -> int:
@@ -196,7 +222,8 @@ class Memory:
         self.tokens_per_frame = tokens_per_frame
         self._value_dim = value_dim
         self._base = config.max_long_term_tokens if config.long_term else 0
-        rows = self._base + config.max_working_frames * tokens_per_frame
+        frames = config.max_working_frames + config.max_told_frames
+        rows = self._base + frames * tokens_per_frame
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return lasting_zeros(*shape, dtype=dtype, device=device)
@@ -214,6 +241,7 @@ class Memory:
         self._row_numbers = torch.arange(rows, device=device)
         self._owners: dict[int, _Owner] = {}
         self._working: list[int] = []  # the frame index of each block of working memory
+        self._told: dict[int, frozenset[int]] = {}  # of frames in working memory: told of whom
         self._long_term = 0  # tokens in long-term memory
 
     # ---- what is in it
@@ -227,6 +255,11 @@ class Memory:
     def working_frames(self) -> tuple[int, ...]:
         """Indices of the frames in working memory."""
         return tuple(self._working)
+
+    @property
+    def told_frames(self) -> dict[int, frozenset[int]]:
+        """Indices of the frames that stay, and the objects that a person told of on each."""
+        return dict(self._told)
 
     @property
     def working_tokens(self) -> int:
@@ -279,12 +312,14 @@ class Memory:
             anchored=frozenset(i for i, owner in self._owners.items() if owner.anchored),
             working=tuple(self._working),
             long_term=self._long_term,
+            told=dict(self._told),
         )
 
     def restore(self, state: MemoryState) -> None:
         """Hold what the state holds, and nothing else."""
         self._owners.clear()
         self._working, self._long_term = list(state.working), state.long_term
+        self._told = dict(state.told)
         rows = self._used_rows()
         for name, array in self._columns().items():
             array[rows] = state.shared[name]
@@ -303,9 +338,11 @@ class Memory:
     def remove_object(self, object_id: int) -> None:
         """Free the object's values, and the tokens that nobody else owns."""
         del self._owners[object_id]
+        self._drop_told_of(object_id)
         self._shows[self._shows == object_id] = 0  # its id may be another object's some day
         if not self._owners:
             self._working.clear()
+            self._told.clear()
             self._long_term = 0
             return
         oldest = min(owner.birth for owner in self._owners.values())
@@ -380,24 +417,98 @@ class Memory:
         selection: Tensor,
         values: Mapping[int, Tensor],
         shows: Tensor,
+        told: Collection[int] = (),
     ) -> None:
         """Enter a frame: key and selection [hw, C_k], shrinkage [hw], values {id: [hw, C_v]}.
 
-        `shows` [hw]: the id of the object that a token shows, 0 for background.
+        `shows` [hw]: the id of the object that a token shows, 0 for background. `told`: the objects
+        that a person told of on this frame, for whose sake it stays.
         A frame that is in working memory already is overwritten. Frames stay in the order of
         their indices, whenever they are written.
         """
-        full = self.config.max_working_frames
         if frame_index not in self._working:
-            if len(self._working) == full:
+            while self._full():
                 self._keep_working(self._without(self._leaving()[:1]))
             self._open_block(frame_index)
         rows = self._block(self._working.index(frame_index))
         self._set_tokens(rows, key, shrinkage, selection, born=frame_index, shows=shows)
         for object_id, value in values.items():
             self._owners[object_id].values[rows] = value
-        if self.config.long_term and len(self._working) == full:
+        if told and self.config.told_frames:
+            ids = self._told.get(frame_index, frozenset()) | set(told)
+            self._told[frame_index] = frozenset(ids & self._owners.keys())
+            self._settle_told()
+        if self.config.long_term and self._full():
             self._consolidate()
+
+    def _full(self) -> bool:
+        """Whether there are as many frames in working memory as may be, told ones left out."""
+        return len(self._working) - len(self._told) >= self.config.max_working_frames
+
+    # ---- what stays because a person said it
+
+    def _settle_told(self) -> None:
+        """Holds told frames within their bounds; a frame that nobody needs is like any other."""
+        for object_id in self._owners:
+            self._drop_slivers(object_id)
+            while len(frames := self._told_of(object_id)) > self.config.told_frames:
+                distinct = self._distinctness(object_id)
+                self._untell(min(frames, key=lambda f: (distinct[f], f)), object_id)
+        while len(self._told) > self.config.max_told_frames:
+            worth = {frame: 0.0 for frame in self._told}
+            for object_id in self._owners:
+                for frame, distance in self._distinctness(object_id).items():
+                    worth[frame] = max(worth[frame], distance)
+            del self._told[min(worth, key=lambda f: (worth[f], f))]
+
+    def _drop_told_of(self, object_id: int) -> None:
+        """Frames that stay for this object's sake alone go, unless they are another's first."""
+        alone = {frame for frame, ids in self._told.items() if ids == {object_id}}
+        self._told = {f: ids - {object_id} for f, ids in self._told.items() if f not in alone}
+        stay = {self._working[0]} | {owner.birth for owner in self._owners.values()}
+        gone = alone - stay
+        self._keep_working([p for p, index in enumerate(self._working) if index not in gone])
+
+    def _told_of(self, object_id: int) -> list[int]:
+        """The told frames that stay for an object's sake, the oldest first."""
+        return sorted(frame for frame, ids in self._told.items() if object_id in ids)
+
+    def _untell(self, frame_index: int, object_id: int) -> None:
+        self._told[frame_index] -= {object_id}
+        if not self._told[frame_index]:
+            del self._told[frame_index]
+
+    def _shown(self, frame_index: int, object_id: int) -> Tensor:
+        """Which of a frame's tokens [hw] show an object."""
+        return self._shows[self._block(self._working.index(frame_index))] == object_id
+
+    def _drop_slivers(self, object_id: int) -> None:
+        """Frames that show little of an object do not stay for its sake. One that says that it is
+        not to be seen does: that is no view of it.
+        """
+        sizes = {
+            frame: int(self._shown(frame, object_id).sum()) for frame in self._told_of(object_id)
+        }
+        largest = max(sizes.values(), default=0)
+        for frame, size in sizes.items():
+            if 0 < size < SLIVER * largest:
+                self._untell(frame, object_id)
+
+    def _distinctness(self, object_id: int) -> dict[int, float]:
+        """Told frame of an object -> distance of the object's mean key there from the nearest of
+        the others; infinity where there is no other, 0 where the frame does not show it.
+        """
+        means: dict[int, Tensor] = {}
+        for frame in self._told_of(object_id):
+            shown = self._shown(frame, object_id)
+            if shown.any():
+                block = self._block(self._working.index(frame))
+                means[frame] = self._key[block][shown].mean(0)
+        found = dict.fromkeys(self._told_of(object_id), 0.0)
+        for frame, mean in means.items():
+            others = [float((mean - other).norm()) for f, other in means.items() if f != frame]
+            found[frame] = min(others, default=math.inf)
+        return found
 
     def _open_block(self, frame_index: int) -> None:
         """Make room for a frame at its place in time."""
@@ -439,10 +550,11 @@ class Memory:
 
     def _leaving(self) -> list[int]:
         """Positions in working memory that consolidation takes, the oldest first."""
-        births = {owner.birth for owner in self._owners.values()} & set(self._working)
-        stay = sorted({self._working[0], *births})[: self.config.keep_first_frames]
-        last = len(self._working) - (self.config.min_working_frames - 1)
-        return [p for p in range(last) if self._working[p] not in stay]
+        frames = [index for index in self._working if index not in self._told]
+        births = {owner.birth for owner in self._owners.values()} & set(frames)
+        stay = sorted({frames[0], *births})[: self.config.keep_first_frames]
+        last = len(frames) - (self.config.min_working_frames - 1)
+        return [self._working.index(index) for index in frames[:last] if index not in stay]
 
     def _without(self, leaving: Sequence[int]) -> list[int]:
         """The other positions; first values in the leaving frames move to the first frame."""
@@ -522,6 +634,7 @@ class Memory:
                 for array in self._arrays():
                     array[self._block(target)] = array[self._block(position)]
         self._working = [self._working[p] for p in positions]
+        self._told = {f: ids for f, ids in self._told.items() if f in self._working}
 
 
 def _mask(similarity: Tensor, foreign: Tensor) -> Tensor:

@@ -81,8 +81,14 @@ def _check_memory(
         "an object's memory begins at no frame",
     )
     _require(
-        1 <= len(memory.working) <= config.max_working_frames,
-        f"working memory holds {len(memory.working)} frames",
+        1 <= len(memory.working) <= config.max_working_frames + config.max_told_frames
+        and len(memory.told) <= config.max_told_frames,
+        f"working memory holds {len(memory.working)} frames, {len(memory.told)} of them told",
+    )
+    _require(
+        memory.told.keys() <= set(memory.working)
+        and all(told and told <= ids for told in memory.told.values()),
+        "memory was told of frames or objects that it does not hold",
     )
     _require(
         all(0 <= index <= state.frames for index in memory.working),

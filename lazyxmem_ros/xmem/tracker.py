@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -318,12 +318,15 @@ class XMemTracker:
         frame.closing = Closing.HELD
 
     @torch.inference_mode()
-    def correct(self, frame: Frame, masks: Mapping[int, BoolMask]) -> None:
+    def correct(
+        self, frame: Frame, masks: Mapping[int, BoolMask], *, told: Collection[int] = ()
+    ) -> None:
         """Close the newest frame with corrected masks {id: bool [H, W]} of known objects.
 
         It enters working memory with a deep update on top of the decoder's renewal, and the
         memory clock restarts there (Lazy-XMem's interaction-driven update). The other objects
         keep their prediction where the corrected ones are not. `frame.probabilities` follow.
+        `told`: those whose correction is a person's; the frame stays in memory for their sake.
         """
         if frame is not self._frame:
             raise FrameError(f"frame {frame.index} is not the newest one")
@@ -334,7 +337,7 @@ class XMemTracker:
         if frame.open:
             self._hidden.update(frame.hidden)
             self._clock = frame.clock
-        self._enter(frame, deep_update=True)
+        self._enter(frame, deep_update=True, told=told)
         frame.closing = Closing.CORRECTED
 
     @torch.inference_mode()
@@ -530,8 +533,12 @@ class XMemTracker:
             device=self.device,
         )
 
-    def _enter(self, frame: Frame, *, deep_update: bool) -> None:
-        """The frame's values enter working memory; the memory clock restarts there."""
+    def _enter(self, frame: Frame, *, deep_update: bool, told: Collection[int] = ()) -> None:
+        """The frame's values enter working memory; the memory clock restarts there.
+
+        It stays for the sake of the objects that a person `told` of, or gave a mask of after their
+        first frame.
+        """
         assert frame.features is not None
         assert self._memory is not None
         with autocast(self.device, self.precision):
@@ -549,6 +556,7 @@ class XMemTracker:
             selection=_tokens(frame.features.selection[0]),
             values={i: _tokens(v) for i, v in zip(frame.object_ids, value[0].float(), strict=True)},
             shows=self._shown(frame),
+            told={*told, *(i for i in frame.given if self._births[i] != frame.index)},
         )
         self._last_memory = self._clock
         if deep_update:

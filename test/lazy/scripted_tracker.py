@@ -112,7 +112,7 @@ class ScriptedTracker:
     def hold(self, frame):
         self._close(frame, "hold")
 
-    def correct(self, frame, masks):
+    def correct(self, frame, masks, *, told=()):
         assert frame is self.newest
         frame.open = False
         frame.probabilities = self.preview(frame, masks)

@@ -62,6 +62,7 @@ def memory_config(text) -> MemoryConfig:
         max_working_frames=published["max_mid_term_frames"],
         min_working_frames=published["min_mid_term_frames"],
         keep_first_frames=1,
+        told_frames=0,
         object_quota=0,
         prototypes=published["num_prototypes"],
         max_long_term_tokens=published["max_long_term_elements"],

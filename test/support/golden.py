@@ -27,6 +27,7 @@ def memory_config(published: Any) -> MemoryConfig:
         prototypes=settings.get("num_prototypes", 128),
         max_long_term_tokens=settings.get("max_long_term_elements", 10_000),
         keep_first_frames=1,
+        told_frames=0,
         object_quota=0,
     )
 
