@@ -12,7 +12,7 @@ import numpy as np
 from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.correction.base import mask_iou
 from lazyxmem_ros.lazy.history import FrameRecord
-from lazyxmem_ros.lazy.policy import ObjectHistory, Source
+from lazyxmem_ros.lazy.policy import ObjectHistory, Source, doubted_since
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState, label_map
 from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import MaskError, TrackerError
@@ -126,7 +126,9 @@ class CorrectionDesk:
         """Memory takes in masks of the newest frame although that is closed."""
         newest = self._state.newest
         assert newest is not None
-        self._state.tracker.correct(newest.frame, masks, told=newest.told & masks.keys())
+        told = newest.told & masks.keys()
+        doubted = doubted_since(self._state.config, newest.histories, told)
+        self._state.tracker.correct(newest.frame, masks, told=told, doubted_since=doubted)
         records = self._state.replayable(newest.stamp)
         for record in records:
             record.learn(masks)
@@ -161,6 +163,8 @@ class CorrectionDesk:
             for record in records:
                 record.learn(masks)
             frames = state.schedule_replay(past.stamp)
+            if correction.source is Source.OPERATOR and state.config.show_at_once:
+                self._show_at_once(records[-1], masks)
             note += f"; {frames} frames are gone through again"
         self._note(correction, masks)
         return Outcome(
@@ -171,6 +175,20 @@ class CorrectionDesk:
             applied_stamp=past.stamp,
             labels=label_map(winning_class(probabilities), frame.object_ids),
         )
+
+    def _show_at_once(self, past: FrameRecord, masks: Mapping[int, BoolMask]) -> None:
+        """Memory learns a past frame's masks as it is now, until the replay arrives.
+
+        The newest frame, which was segmented without them, is not learnt.
+        """
+        newest, state = self._state.newest, self._state
+        assert newest is not None
+        tracked = {i: mask for i, mask in masks.items() if i in state.tracker.object_ids}
+        if not tracked:
+            return
+        doubted = doubted_since(state.config, past.histories, tracked)
+        state.tracker.remember(past.frame, tracked, doubted)
+        newest.held = newest.held or newest.open
 
     def _apply_to_newest(
         self, correction: Correction, past: FrameRecord, masks: dict[int, BoolMask]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from lazyxmem_ros.basics import SECOND
@@ -159,6 +159,12 @@ class LazyConfig:
     update_from_operator: bool = setting(
         True, "Whether memory learns from a person's corrections (interaction-driven update)."
     )
+    trusted_iou: float = setting(
+        0.7,
+        "With a person's correction memory drops what it learnt since the object's predicted IoU "
+        "was last as high as this; 0 = it drops nothing.",
+        bounds=SHARE,
+    )
     update_from_pseudo: bool = setting(
         False, "Whether memory learns from the tracker's own corrections; in the paper this hurt."
     )
@@ -215,6 +221,11 @@ class LazyConfig:
         bounds=(0.0, 3600.0),
         unit=Unit.SECONDS,
     )
+    show_at_once: bool = setting(
+        True,
+        "Whether a person's late correction shows on the next frame already: memory learns it at "
+        "once as it is now, until the frames since have been gone through again.",
+    )
     late_overlap: float = setting(
         0.7,
         "A correction of a frame whose features are gone is used on the newest frame if the "
@@ -259,6 +270,7 @@ class LazyConfig:
             hold_unseen=False,
             hold_iou=0.0,
             operator_iou=0.0,
+            trusted_iou=0.0,
         )
         return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -296,6 +308,8 @@ class ObjectHistory:
         found_streak: frames in a row that a lost object has looked like itself again.
         operator_index: the last frame on which a person was asked or corrected it; None: never.
         pseudo_index: the same for the tracker's own corrections.
+        trusted_index: the last frame on which its predicted IoU was at least `trusted_iou`, or on
+            which a person showed it; None: not known.
         open: its requests that are not answered yet: source -> stamp of the frame, nanoseconds.
     """
 
@@ -305,6 +319,7 @@ class ObjectHistory:
     found_streak: int = 0
     operator_index: int | None = None
     pseudo_index: int | None = None
+    trusted_index: int | None = None
     open: tuple[tuple[Source, int], ...] = ()
 
     def is_open(self, source: Source) -> bool:
@@ -322,7 +337,9 @@ class ObjectHistory:
         A person's correction answers every open request, the tracker's own only its own. One
         that shows the object (`in_view`) ends its being LOST; none ends its being PAUSED.
         """
-        answered = replace(self, open=()) if source is Source.OPERATOR else self.closed(source)
+        answered = self.closed(source)
+        if source is Source.OPERATOR:
+            answered = replace(self, open=(), trusted_index=index)
         helped = answered._helped(source, index)
         if not in_view or self.state is TrackState.PAUSED:
             return helped
@@ -438,6 +455,7 @@ def decide(
         entropy=seen.entropy,
         seen_stamp=seen_stamp,
         found_streak=streak,
+        trusted_index=seen.index if _trusted(config, seen) else history.trusted_index,
     )
     if seen.given:
         # A given mask is a person's word as much as a correction is: its entropy says nothing of
@@ -445,6 +463,18 @@ def decide(
         for source in Source:
             after = after._helped(source, seen.index)
     return decision, after
+
+
+def doubted_since(
+    config: LazyConfig, histories: Mapping[int, ObjectHistory], told: Iterable[int]
+) -> dict[int, int]:
+    """Object id -> the last frame on which it was right, as far as is known, for those of the
+    objects that a person has `told` of; empty where memory is to drop nothing.
+    """
+    if not config.trusted_iou:
+        return {}
+    trusted = {i: histories[i].trusted_index for i in told if i in histories}
+    return {i: index for i, index in trusted.items() if index is not None}
 
 
 def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:
@@ -507,6 +537,10 @@ def _condition(
         if reason:
             return Source.PSEUDO, reason
     return None, ""
+
+
+def _trusted(config: LazyConfig, seen: Observation) -> bool:
+    return seen.given or seen.predicted_iou is None or seen.predicted_iou >= config.trusted_iou
 
 
 def _poor(seen: Observation, limit: float) -> str:

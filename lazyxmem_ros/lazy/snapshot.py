@@ -243,6 +243,7 @@ def _history(history: ObjectHistory) -> dict[str, Any]:
         "seen_stamp": history.seen_stamp,
         "operator_index": history.operator_index,
         "pseudo_index": history.pseudo_index,
+        "trusted_index": history.trusted_index,
     }
 
 
@@ -338,6 +339,7 @@ def _object(item: Fields, portraits: dict[int, Tensor]) -> FollowedObject:
             seen_stamp=history.optional_integer("seen_stamp"),
             operator_index=history.optional_integer("operator_index"),
             pseudo_index=history.optional_integer("pseudo_index"),
+            trusted_index=history.optional_integer("trusted_index"),
         ),
         looks=Looks(
             portraits.pop(object_id, None),

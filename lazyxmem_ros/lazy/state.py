@@ -40,6 +40,7 @@ from lazyxmem_ros.lazy.policy import (
     Source,
     TrackState,
     decide,
+    doubted_since,
     expire,
     hold_frame,
 )
@@ -513,7 +514,9 @@ class Replay:
     def _close(self, fork: XMemTracker, frame: Frame, record: FrameRecord, *, held: bool) -> None:
         learnt = {i: m for i, m in record.learnt.items() if i in fork.object_ids}
         if learnt:
-            fork.correct(frame, learnt, told=record.told & learnt.keys())
+            told = record.told & learnt.keys()
+            doubted = doubted_since(self._config(), self.histories, told)
+            fork.correct(frame, learnt, told=told, doubted_since=doubted)
             for object_id, mask in learnt.items():
                 in_view = int(np.count_nonzero(mask)) > self._config().lost_area
                 history = self.histories.get(object_id, ObjectHistory())
@@ -576,6 +579,7 @@ def adopted(now: ObjectHistory, past: ObjectHistory, *, arriving: bool) -> Objec
         entropy=past.entropy,
         seen_stamp=past.seen_stamp,
         found_streak=past.found_streak,
+        trusted_index=past.trusted_index,
     )
 
 

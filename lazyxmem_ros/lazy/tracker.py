@@ -22,6 +22,7 @@ from lazyxmem_ros.lazy.policy import (
     Source,
     TrackState,
     decide,
+    doubted_since,
     hold_frame,
 )
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor
@@ -246,7 +247,8 @@ class LazyTracker:
         learnt, corrected = self._state.to_learn(), bool(newest.all_corrections())
         if learnt:
             told = newest.told & learnt.keys()
-            self._state.tracker.correct(newest.frame, learnt, told=told)
+            doubted = doubted_since(self._state.config, newest.histories, told)
+            self._state.tracker.correct(newest.frame, learnt, told=told, doubted_since=doubted)
         elif not newest.given and (newest.held or corrected):
             self._state.tracker.hold(newest.frame)
         else:

@@ -546,6 +546,29 @@ class Memory:
         for owner in self._owners.values():
             yield owner.values
 
+    # ---- what turned out to be wrong
+
+    def unlearn(self, object_id: int, since: int, until: int) -> None:
+        """Drops what was learnt between two frames (both left out) on which an object was in doubt.
+
+        Of long-term memory go the tokens that show the object or background; those that show other
+        objects stay. Of working memory: see `unlearn_working`.
+        """
+        self.unlearn_working(until, since=since)
+        rows = slice(self._base - self._long_term, self._base)
+        born, shows = self._born[rows], self._shows[rows]
+        wrong = (born > since) & (born < until) & ((shows == 0) | (shows == object_id))
+        self._keep_long_term(~wrong)
+
+    def unlearn_working(self, until: int, *, since: int = -1) -> None:
+        """Drops the frames of working memory between two frames (both left out), but not those that
+        a person told of, any object's first one, and the oldest.
+        """
+        stay = {self._working[0], *(owner.birth for owner in self._owners.values())}
+        stay |= {index for index in self._working if not since < index < until}
+        stay |= self._told.keys()
+        self._keep_working([p for p, index in enumerate(self._working) if index in stay])
+
     # ---- consolidation and forgetting
 
     def _leaving(self) -> list[int]:

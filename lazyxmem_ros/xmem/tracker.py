@@ -7,6 +7,7 @@ import enum
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -131,6 +132,10 @@ class Frame:
         """Replace the probabilities [K + 1, H', W']."""
         self.distribution = distribution
         self._probabilities = None
+
+
+WRONG_IOU = 0.5
+"""IoU with a person's mask below which a prediction was of something else."""
 
 
 @dataclass(frozen=True)
@@ -319,7 +324,12 @@ class XMemTracker:
 
     @torch.inference_mode()
     def correct(
-        self, frame: Frame, masks: Mapping[int, BoolMask], *, told: Collection[int] = ()
+        self,
+        frame: Frame,
+        masks: Mapping[int, BoolMask],
+        *,
+        told: Collection[int] = (),
+        doubted_since: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         """Close the newest frame with corrected masks {id: bool [H, W]} of known objects.
 
@@ -327,18 +337,23 @@ class XMemTracker:
         memory clock restarts there (Lazy-XMem's interaction-driven update). The other objects
         keep their prediction where the corrected ones are not. `frame.probabilities` follow.
         `told`: those whose correction is a person's; the frame stays in memory for their sake.
+        `doubted_since`: object id -> index of the last frame that was right, as far as is known:
+        what memory learnt between the two is dropped, and where the mask turns out to have been of
+        something else, all that working memory learnt but from a person.
         """
         if frame is not self._frame:
             raise FrameError(f"frame {frame.index} is not the newest one")
         corrected = self._take_masks(masks, frame.size, known_only=True)
         if not corrected:
             raise MaskError("a correction needs the mask of at least one object")
+        wrong = any(self._wrong(frame, i, corrected[i]) for i in doubted_since)
         self._overlay(frame, corrected)
         if frame.open:
             self._hidden.update(frame.hidden)
             self._clock = frame.clock
         self._enter(frame, deep_update=True, told=told)
         frame.closing = Closing.CORRECTED
+        self._unlearn(doubted_since, frame.index, wrong=wrong)
 
     @torch.inference_mode()
     def preview(self, frame: Frame, masks: Mapping[int, BoolMask]) -> Tensor:
@@ -352,16 +367,8 @@ class XMemTracker:
         ids = list(dict.fromkeys(object_ids))
         self._check_known(ids)
         self._forget(ids)
-        frame = self._frame
-        if frame is not None and ids:
-            keep = [n for n, i in enumerate(frame.object_ids) if i not in ids]
-            objects = frame.distribution[1:][keep]
-            frame.object_ids = tuple(i for i in frame.object_ids if i not in ids)
-            # What the removed objects had of a pixel goes to the background.
-            frame.set_distribution(torch.cat([1 - objects.sum(0, keepdim=True), objects]))
-            for object_id in ids:
-                frame.hidden.pop(object_id, None)
-                frame.given.pop(object_id, None)
+        if self._frame is not None:
+            self._frame_without(self._frame, ids)
 
     # ---- going back in time
 
@@ -416,6 +423,30 @@ class XMemTracker:
             setattr(self, name, getattr(other, name))
 
     @torch.inference_mode()
+    def remember(
+        self, past: Frame, masks: Mapping[int, BoolMask], doubted_since: Mapping[int, int]
+    ) -> None:
+        """Enters a past frame with a person's masks {id: bool [H, W]} into the memory of now.
+
+        What memory learnt in doubt is dropped as in `correct`, up to now. This is the short way of
+        a late correction, not the same as going through the frames since. `past` stays as it is.
+        """
+        assert self._memory is not None
+        known = {i: mask for i, mask in masks.items() if i in past.object_ids}
+        frame = past.copy()
+        self._frame_without(frame, set(past.object_ids) - set(self.object_ids))
+        corrected = self._take_masks(known, frame.size)
+        wrong = any(self._wrong(frame, i, corrected[i]) for i in known.keys() & doubted_since)
+        frame.set_distribution(self._with_masks(frame, corrected))
+        value, hidden = self._values(frame, deep_update=True)
+        self._write(frame, value, told=known)
+        renewed = {i: h for i, h in self._unstack_hidden(frame, hidden).items() if i in known}
+        self._hidden |= renewed
+        if self._frame is not None and self._frame.open:
+            self._frame.hidden |= renewed
+        self._unlearn(doubted_since, self._frames, wrong=wrong)
+
+    @torch.inference_mode()
     def resegment(self, past: Frame) -> Frame:
         """Open a past frame anew: its cached features, this tracker's memory and objects.
 
@@ -437,6 +468,34 @@ class XMemTracker:
         self._frame = frame
         self._open(frame, given)
         return frame
+
+    def _unlearn(self, doubted_since: Mapping[int, int], until: int, *, wrong: bool) -> None:
+        """Drops what memory learnt in doubt up to a frame (see `correct`)."""
+        assert self._memory is not None
+        for object_id, since in doubted_since.items():
+            self._memory.unlearn(object_id, since, until)
+        if wrong:
+            self._memory.unlearn_working(until)
+
+    def _wrong(self, frame: Frame, object_id: int, mask: Tensor) -> bool:
+        """Whether a frame's prediction of an object is another than the mask [H', W']."""
+        position = frame.object_ids.index(object_id) + 1
+        predicted, truth = frame.distribution.argmax(0) == position, mask > 0.5
+        both, either = (predicted & truth).sum(), (predicted | truth).sum()
+        return bool(both < WRONG_IOU * either)
+
+    def _frame_without(self, frame: Frame, ids: Collection[int]) -> None:
+        """Takes objects out of a frame."""
+        if not set(ids) & set(frame.object_ids):
+            return
+        keep = [n for n, i in enumerate(frame.object_ids) if i not in ids]
+        objects = frame.distribution[1:][keep]
+        frame.object_ids = tuple(i for i in frame.object_ids if i not in ids)
+        # What the removed objects had of a pixel goes to the background.
+        frame.set_distribution(torch.cat([1 - objects.sum(0, keepdim=True), objects]))
+        for object_id in ids:
+            frame.hidden.pop(object_id, None)
+            frame.given.pop(object_id, None)
 
     def _forget(self, object_ids: Iterable[int]) -> None:
         """All of known objects but what the newest frame shows of them."""
@@ -539,8 +598,21 @@ class XMemTracker:
         It stays for the sake of the objects that a person `told` of, or gave a mask of after their
         first frame.
         """
+        value, hidden = self._values(frame, deep_update=deep_update)
+        self._write(frame, value, told=told)
+        self._last_memory = self._clock
+        if deep_update:
+            # The frame keeps the decoder's: entering once more starts from there.
+            self._hidden |= frame.hidden | self._unstack_hidden(frame, hidden)
+            self._last_deep_update = self._clock
+
+    def _values(
+        self, frame: Frame, *, deep_update: bool
+    ) -> tuple[dict[int, Tensor], Tensor | None]:
+        """The value [hw, C_v] of each of the frame's objects, and the hidden states of the value
+        encoder [1, K, C_h, h, w].
+        """
         assert frame.features is not None
-        assert self._memory is not None
         with autocast(self.device, self.precision):
             value, hidden = self.network.encode_value(
                 frame.image,
@@ -549,20 +621,22 @@ class XMemTracker:
                 self._stack_hidden(frame),
                 deep_update=deep_update,
             )
+        tokens = map(_tokens, value[0].float())
+        return dict(zip(frame.object_ids, tokens, strict=True)), hidden
+
+    def _write(self, frame: Frame, values: Mapping[int, Tensor], *, told: Collection[int]) -> None:
+        """A frame's tokens enter working memory."""
+        assert frame.features is not None
+        assert self._memory is not None
         self._memory.write(
             frame.index,
             key=_tokens(frame.features.key[0]),
             shrinkage=frame.features.shrinkage.flatten(),
             selection=_tokens(frame.features.selection[0]),
-            values={i: _tokens(v) for i, v in zip(frame.object_ids, value[0].float(), strict=True)},
+            values=values,
             shows=self._shown(frame),
             told={*told, *(i for i in frame.given if self._births[i] != frame.index)},
         )
-        self._last_memory = self._clock
-        if deep_update:
-            # The frame keeps the decoder's: entering once more starts from there.
-            self._hidden |= frame.hidden | self._unstack_hidden(frame, hidden)
-            self._last_deep_update = self._clock
 
     def _shown(self, frame: Frame) -> Tensor:
         """The id of the object that each memory token [hw] shows, 0 for background."""

@@ -112,7 +112,7 @@ class ScriptedTracker:
     def hold(self, frame):
         self._close(frame, "hold")
 
-    def correct(self, frame, masks, *, told=()):
+    def correct(self, frame, masks, *, told=(), doubted_since=None):
         assert frame is self.newest
         frame.open = False
         frame.probabilities = self.preview(frame, masks)

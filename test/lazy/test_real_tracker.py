@@ -134,7 +134,7 @@ def test_an_instant_correction_is_what_correct_does(small_network):
         labels = result.labels
         if index in (4, 5, 9):
             answer = {5: masks[5]}
-            plain.correct(frame, answer)
+            plain.correct(frame, answer, told=answer)
             labels = lazy.apply(Correction(stamp_of(index), answer)).labels
         else:
             plain.memorize(frame)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What memory learnt wrongly before a person's correction is dropped, the same late or not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from late_runs import CALIBRATION, CONFIG, FIRST, SECOND_ONE, correction, run, same, start, step
+from random_clip import TINY, image, mask
+
+from lazyxmem_ros.lazy import LazyTracker, Source
+from lazyxmem_ros.lazy.policy import ObjectHistory, Observation, decide, doubted_since
+from lazyxmem_ros.lazy.snapshot import read_snapshot, write_snapshot
+from lazyxmem_ros.xmem import MemoryState, XMem, XMemTracker
+
+DOUBTING = replace(CONFIG, trusted_iou=0.6)
+SUSPICIOUS = replace(CONFIG, trusted_iou=1.0, hold_iou=0.0)
+"""No prediction is ever trusted."""
+
+
+def memory_of(lazy: LazyTracker) -> dict[str, torch.Tensor]:
+    lazy.close()
+    memory = lazy.tracker.state().memory
+    assert memory is not None
+    values = {f"values.{i}": v for i, v in memory.values.items()}
+    return memory.shared | values | {"working": torch.tensor(memory.working)}
+
+
+def equal(a: LazyTracker, b: LazyTracker) -> bool:
+    mine, theirs = memory_of(a), memory_of(b)
+    return same(a, b) and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("delay", [1, 12, 25])
+def test_a_late_correction_drops_what_an_instant_one_would_have(
+    delay: int, small_network: XMem
+) -> None:
+    never = replace(SUSPICIOUS, trusted_iou=0.0)
+    instant, late, trusting = (
+        start(small_network, config, CALIBRATION) for config in (SUSPICIOUS, SUSPICIOUS, never)
+    )
+    first, second = correction(15, FIRST), correction(19, SECOND_ONE)
+    run(instant, {15: [first], 19: [second]}, 20)
+    for index in range(21, 90):
+        step(instant, index)
+    run(trusting, {15: [first], 19: [second]}, 89)
+    run(late, {15 + delay: [first], 19 + delay: [second]}, 89)
+    assert late.frames_behind == 0
+    assert equal(instant, late)
+    assert not same(instant, trusting)
+
+
+def test_it_is_the_same_after_a_restart(small_network: XMem, tmp_path) -> None:
+    lazy = start(small_network, DOUBTING, CALIBRATION)
+    run(lazy, {15: [correction(15, FIRST)]}, 30)
+    lazy.close()
+    write_snapshot(lazy.snapshot(), tmp_path / "snapshot")
+    other = LazyTracker(XMemTracker(small_network, TINY), DOUBTING, iou_predictor=CALIBRATION)
+    other.resume(read_snapshot(tmp_path / "snapshot", other.tracker))
+    told = lazy.tracker.state().memory.told
+    assert told == {15: {1}}
+    assert other.tracker.state().memory.told == told
+    run_on = [step(each, 31) for each in (lazy, other)]
+    assert same(lazy, other)
+    assert run_on[0].tracks == run_on[1].tracks
+    assert other.apply(correction(31, FIRST)).applied
+    for index in range(32, 60):
+        step(other, index)
+
+
+def learning(network: XMem, frames: int) -> XMemTracker:
+    """A tracker that has learnt every second frame."""
+    tracker = XMemTracker(network, TINY)
+    for index in range(frames):
+        given = None if index else {1: mask(0, 0), 2: mask(20, 30)}
+        tracker.memorize(tracker.segment(image(index), given))
+    return tracker
+
+
+def memory_after(tracker: XMemTracker, *, wrong: bool, since: int) -> MemoryState:
+    """Its memory once a person has corrected the next frame: a little, or altogether."""
+    frame = tracker.segment(image(41))
+    predicted = frame.labels() == 1
+    answer = ~predicted if wrong else predicted
+    assert answer.any()
+    tracker.correct(frame, {1: answer}, told={1}, doubted_since={1: since})
+    memory = tracker.state().memory
+    assert memory is not None
+    return memory
+
+
+def test_what_was_learnt_in_doubt_is_dropped_and_nothing_else(small_network: XMem) -> None:
+    trusted, doubted = (
+        memory_after(learning(small_network, 41), wrong=False, since=since) for since in (40, 35)
+    )
+    assert doubted.working == tuple(f for f in trusted.working if not 35 < f < 41)
+    assert doubted.working != trusted.working
+    assert doubted.told == {41: {1}}
+    place = doubted.long_term
+    for index in doubted.working:
+        mine, theirs = (
+            m.values[2][m.long_term :][m.shared["born"][m.long_term :] == index]
+            for m in (doubted, trusted)
+        )
+        assert torch.equal(mine, theirs)
+    kept = doubted.shared["born"][:place]
+    assert not ((kept > 35) & (doubted.shared["shows"][:place] != 2)).any()
+
+
+def test_an_answer_that_shows_something_else_drops_what_was_learnt_lately(
+    small_network: XMem,
+) -> None:
+    """However sure the tracker was; long-term memory stays."""
+    right, wrong = (
+        memory_after(learning(small_network, 41), wrong=each, since=40) for each in (False, True)
+    )
+    assert len(right.working) > 2
+    assert wrong.working == (0, 41)
+    assert wrong.long_term == right.long_term
+
+
+def seen(index: int, predicted: float | None, *, given: bool = False) -> Observation:
+    return Observation(index, index, 100, 0.1, given, predicted)
+
+
+def test_an_object_is_doubted_since_its_predicted_iou_was_last_high() -> None:
+    history = ObjectHistory()
+    for index, predicted in enumerate([0.9, 0.65, 0.5, 0.55], start=1):
+        _, history = decide(DOUBTING, history, seen(index, predicted), waiting=0)
+    assert doubted_since(DOUBTING, {1: history}, [1]) == {1: 2}
+    assert doubted_since(DOUBTING, {1: history}, []) == {}
+    assert doubted_since(replace(DOUBTING, trusted_iou=0.0), {1: history}, [1]) == {}
+    answered = history.corrected(Source.OPERATOR, index=4, stamp=4, in_view=True)
+    assert doubted_since(DOUBTING, {1: answered}, [1]) == {1: 4}
+    guessed = history.corrected(Source.PSEUDO, index=4, stamp=4, in_view=True)
+    assert doubted_since(DOUBTING, {1: guessed}, [1]) == {1: 2}
+    _, given = decide(DOUBTING, history, seen(5, 0.1, given=True), waiting=0)
+    assert doubted_since(DOUBTING, {1: given}, [1]) == {1: 5}
+    _, unknown = decide(DOUBTING, history, seen(5, None), waiting=0)
+    assert doubted_since(DOUBTING, {1: unknown}, [1]) == {1: 5}
+
+
+def test_a_late_correction_shows_on_the_next_frame(small_network: XMem) -> None:
+    """Memory has the corrected frame at once; what comes out in the end is the same to the bit."""
+    at_once = replace(SUSPICIOUS, show_at_once=True)
+    instant, late, waiting = (
+        start(small_network, config, CALIBRATION) for config in (at_once, at_once, SUSPICIOUS)
+    )
+    answers = [correction(15, FIRST), correction(19, SECOND_ONE)]
+    run(instant, {15: answers[:1], 19: answers[1:]}, 89)
+    run(late, {30: answers[:1], 33: answers[1:]}, 34)
+    run(waiting, {30: answers[:1], 33: answers[1:]}, 34)
+    assert late.frames_behind
+    told = late.tracker.state().memory.told
+    assert told == {15: {1}, 19: {2}}
+    assert not waiting.tracker.state().memory.told
+    assert not same(late, waiting)
+    for index in range(35, 90):
+        step(late, index)
+    assert late.frames_behind == 0
+    assert equal(instant, late)
+
+
+def test_the_frame_that_was_newest_when_it_came_is_not_learnt(small_network: XMem) -> None:
+    lazy = start(small_network, replace(SUSPICIOUS, show_at_once=True), CALIBRATION)
+    run(lazy, {}, 20)  # every second frame is learnt
+    assert lazy.apply(correction(15, FIRST)).applied
+    lazy.close()
+    memory = lazy.tracker.state().memory
+    assert memory is not None
+    assert memory.working == (0, 15)
+
+
+def test_at_once_with_objects_that_came_and_went_since(small_network: XMem) -> None:
+    instant, late = (
+        start(small_network, replace(SUSPICIOUS, show_at_once=True), CALIBRATION) for _ in range(2)
+    )
+    for lazy, answered in ((instant, 15), (late, 24)):
+        for index in range(1, 70):
+            step(lazy, index, masks={3: mask(30, 40)} if index == 18 else None)
+            if index == answered:
+                assert lazy.apply(correction(15, FIRST)).applied
+            if index == 21:
+                lazy.remove_objects([2])
+    assert late.object_ids == (1, 3)
+    torch.testing.assert_close(
+        late.tracker.frame.probabilities, instant.tracker.frame.probabilities, atol=1e-3, rtol=0
+    )
