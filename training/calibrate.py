@@ -5,9 +5,9 @@
     tools/run python -m training.calibrate xmem-s012 --max-internal-size 480
 
 The tracker follows the sequences of DAVIS 2016's training set that are kept for this, in several
-views - as they are; every third frame; dark and noisy; blurred and mirrored; with a person's help
-now and then - and generated clips in which the target hides or meets a look-alike. From these
-frames come
+views - as they are; every third frame; dark and noisy; blurred and mirrored; small, in a wide
+frame; of 240 rows; the same strongly compressed; with a person's help now and then - and generated
+clips in which the target hides or meets a look-alike. From these frames come
 
 - the weights of the predicted IoU (`lazyxmem_ros.lazy.predicted_iou`): a logistic regression on the
   true IoU, every sequence counting the same;
@@ -40,6 +40,7 @@ from rich.table import Table
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
+from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.data.location import add_data_argument
 from lazyxmem_ros.evaluation.figures import reliability_figure, save_figure
 from lazyxmem_ros.evaluation.metrics import region_similarity
@@ -68,6 +69,8 @@ RIDGE = 1e-2
 """Penalty on the squared weights of the standardised evidence."""
 CLIP_SEED = 3 * 10**6
 CLIPS = 6
+LOW_ROWS, LOW_QUALITY = 240, 30
+"""Rows, and JPEG quality, of a cheap camera's view."""
 OUT = Path("out") / "calibration"
 EXIT_FAULT = 1
 NAMES = [field.name for field in fields(Evidence)]
@@ -101,6 +104,9 @@ class _Recorder(IouPredictor):
 class View:
     """A way to look at a sequence: every n-th frame, changed pictures, changed labels; and the true
     mask given as a correction on every so many-th of these frames (0: never).
+
+    margin: added on each side, in heights and widths of the image. rows: the image is scaled to so
+    many, 0: not at all.
     """
 
     name: str
@@ -108,6 +114,32 @@ class View:
     picture: Callable[[Image], Image] = lambda image: image
     mirrored: bool = False
     help_every: int = 0
+    margin: float = 0.0
+    rows: int = 0
+
+    def of(self, image: Image, truth: BoolMask | None) -> tuple[Image, BoolMask | None]:
+        """Image [H, W, 3] and mask [H, W] as they are in this view."""
+        shown = self._placed(image)
+        if truth is not None:
+            truth = self._placed(truth.astype(np.uint8)) > 0
+        shown = self.picture(shown)
+        if self.mirrored:
+            shown = np.ascontiguousarray(shown[:, ::-1])
+            truth = None if truth is None else np.ascontiguousarray(truth[:, ::-1])
+        return shown, truth
+
+    def _placed(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """An image or a mask (of two dimensions) within the margin and in the rows of this view."""
+        is_mask = pixels.ndim == 2
+        if self.margin:
+            y, x = (round(self.margin * side) for side in pixels.shape[:2])
+            edge = cv2.BORDER_CONSTANT if is_mask else cv2.BORDER_REPLICATE
+            pixels = np.asarray(cv2.copyMakeBorder(pixels, y, y, x, x, edge), np.uint8)
+        if self.rows:
+            width = round(self.rows * pixels.shape[1] / pixels.shape[0])
+            how = cv2.INTER_NEAREST if is_mask else cv2.INTER_AREA
+            pixels = np.asarray(cv2.resize(pixels, (width, self.rows), interpolation=how), np.uint8)
+        return pixels
 
 
 def _dark(image: Image) -> Image:
@@ -119,11 +151,19 @@ def _blurred(image: Image) -> Image:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), 4), np.uint8)
 
 
+def _compressed(image: Image) -> Image:
+    _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, LOW_QUALITY))
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+
+
 VIEWS = (
     View("as it is"),
     View("every third", every=3),
     View("dark", every=2, picture=_dark),
     View("blurred", every=2, picture=_blurred, mirrored=True),
+    View("small", every=3, margin=0.4),
+    View("240 rows", every=3, rows=LOW_ROWS),
+    View("240 rows, compressed", every=3, picture=_compressed, rows=LOW_ROWS, mirrored=True),
     # What has just been corrected resembles its newest portrait, however it is tracked since.
     View("helped", every=2, mirrored=True, help_every=12),
 )
@@ -138,10 +178,7 @@ def follow(tracker: XMemTracker, frames: Iterator[Frame], view: View) -> pd.Data
         if index % view.every:
             continue
         truth = None if labels is None else labels == 1
-        image = view.picture(image)
-        if view.mirrored:
-            image = np.ascontiguousarray(image[:, ::-1])
-            truth = None if truth is None else np.ascontiguousarray(truth[:, ::-1])
+        image, truth = view.of(image, truth)
         given = {1: truth} if index == 0 and truth is not None else None
         result = lazy.step(image, index + 1, masks=given)
         (track,) = result.tracks
@@ -308,6 +345,8 @@ def calibrate(arguments: argparse.Namespace, console: Console) -> None:
     )
     for name, part in frames.groupby("sequence"):
         _honesty_row(table, str(name), part)
+    for name, part in frames.groupby("view", sort=False):
+        _honesty_row(table, f"view: {name}", part)
     _honesty_row(table, "all of these, each left out", frames)
     console.print(table)
     console.print("ROC: area under the curve for IoU < 0.5. Thresholds that these frames suggest:")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.calibrate import NAMES, VIEWS, WELL, fit, predicted, thresholds
+from training.calibrate import LOW_ROWS, NAMES, VIEWS, WELL, View, fit, predicted, thresholds
 
 
 def frames_of(sequence: str, count: int, seed: int) -> pd.DataFrame:
@@ -50,3 +50,18 @@ def test_thresholds_leave_alone_most_of_the_frames_on_which_all_is_well() -> Non
             "hold_iou": 0.5,
         }
     )
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_image_and_mask_are_changed_alike(view: View) -> None:
+    image = np.zeros((360, 640, 3), np.uint8)
+    image[100:200, 50:250] = 200
+    shown, mask = view.of(image, image[..., 0] > 0)
+    assert mask is not None
+    assert mask.shape == shown.shape[:2]
+    assert shown.shape[0] in (360, LOW_ROWS, 648)
+    assert shown.dtype == np.uint8
+    threshold = 0.25 * int(shown.max())
+    assert ((shown[..., 0] > threshold) != mask).mean() < 0.02
+    share = mask.mean() / (image[..., 0] > 0).mean()
+    assert share == pytest.approx(1 / 1.8**2 if view.margin else 1, rel=0.02)
