@@ -50,6 +50,8 @@ class HoldRule(enum.Enum):
     """All in view: one difficult object does not keep the others from being learnt."""
 
 
+UNCLEAR = 0.5
+"""Share of `uncertain_entropy` from which an object's outline looks unsure."""
 PAPER_HOLD_ENTROPY = 0.8
 """tau_m of the paper's best run."""
 
@@ -82,6 +84,12 @@ class LazyConfig:
         0.5,
         "A person is asked below this predicted IoU of an object; 0 = never. Weights without a "
         "calibration predict none.",
+        bounds=SHARE,
+    )
+    least_view: float = setting(
+        0.25,
+        "A person is not asked about an object of which less is to be seen than this share of its "
+        "usual area: it is nearly hidden, and little can be said. 0 = asked all the same.",
         bounds=SHARE,
     )
     cooldown_frames: int = setting(
@@ -270,6 +278,7 @@ class LazyConfig:
             hold_unseen=False,
             hold_iou=0.0,
             operator_iou=0.0,
+            least_view=0.0,
             trusted_iou=0.0,
         )
         return replace(plain, **changes)  # type: ignore[arg-type]
@@ -286,6 +295,7 @@ class Observation:
         entropy: its masked entropy, >= 0.
         given: whether the object's mask was given on this frame (it was introduced or set).
         predicted_iou: its predicted IoU, 0..1; None: not known.
+        share: its area relative to its usual one; None: not known.
     """
 
     index: int
@@ -294,6 +304,7 @@ class Observation:
     entropy: float
     given: bool = False
     predicted_iou: float | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -530,7 +541,7 @@ def _condition(
         reason = _exceeded(seen.entropy, config.operator_entropy, rate, config.operator_rate)
         reason = reason or _poor(seen, config.operator_iou)
         if reason:
-            return Source.OPERATOR, reason
+            return Source.OPERATOR, f"{_impression(config, seen)}: {reason}"
     if config.pseudo_corrections:
         reason = _exceeded(seen.entropy, config.pseudo_entropy, rate, config.pseudo_rate)
         reason = reason or _poor(seen, config.pseudo_iou)
@@ -541,6 +552,21 @@ def _condition(
 
 def _trusted(config: LazyConfig, seen: Observation) -> bool:
     return seen.given or seen.predicted_iou is None or seen.predicted_iou >= config.trusted_iou
+
+
+def _impression(config: LazyConfig, seen: Observation) -> str:
+    """What a person would see of the trouble, in words."""
+    if seen.area <= config.lost_area:
+        return "out of view?"
+    if _nearly_hidden(config, seen):
+        return "nearly hidden?"
+    if seen.entropy > UNCLEAR * config.uncertain_entropy:
+        return "its edge is unclear"
+    return "may have jumped to something alike"
+
+
+def _nearly_hidden(config: LazyConfig, seen: Observation) -> bool:
+    return seen.share is not None and seen.share < config.least_view
 
 
 def _poor(seen: Observation, limit: float) -> str:
@@ -569,6 +595,8 @@ def _refusal(
 ) -> str:
     """Why a correction that the thresholds call for is not asked for; "" if it is."""
     user = source is Source.OPERATOR
+    if user and _nearly_hidden(config, seen):
+        return "it is nearly hidden: little can be said of it now"
     if history.is_open(source):
         return "an earlier request is still open"
     cooldown = config.cooldown_frames if user else config.pseudo_cooldown_frames

@@ -87,10 +87,14 @@ class Looks:
         self.usual_area = usual_area
         self.portrayed = portrayed
         self.told = told
+        self.share: float | None = None
+        """Its area on the newest frame relative to the usual one; None before the first."""
 
     def copy(self) -> Looks:
         """Another one; tensors are replaced, never written into."""
-        return Looks(self.portraits, self.usual_area, self.portrayed, self.told)
+        other = Looks(self.portraits, self.usual_area, self.portrayed, self.told)
+        other.share = self.share
+        return other
 
     def see(
         self, area: int, portrait: Tensor | None, stamp: int, *, all_known: bool = True
@@ -102,6 +106,7 @@ class Looks:
         the object looks like. all_known: whether every correction has taken effect by now.
         """
         growth = self.grow(area)
+        self.share = math.exp(growth)
         first = self.portrayed is None
         if portrait is not None and (first or (all_known and self._told_since())):
             self.remember(portrait.clone())
@@ -232,7 +237,7 @@ class IouPredictor:
             if object_id not in looks:
                 continue
             if seen.area == 0:
-                out[object_id] = 0.0
+                out[object_id] = looks[object_id].share = 0.0
                 continue
             portrait = None if portraits is None else portraits[position]
             mine = looks[object_id]

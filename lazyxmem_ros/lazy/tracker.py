@@ -584,6 +584,7 @@ class FrameJudge:
                 entropy=seen[object_id].entropy,
                 given=object_id in given,
                 predicted_iou=item.predicted_iou,
+                share=item.looks.share,
             )
             decision, item.history = decide(
                 state.config, item.history, observation, waiting=waiting

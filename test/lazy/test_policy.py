@@ -445,3 +445,37 @@ def test_the_papers_best_run():
     assert config.update_from_operator
     assert not config.update_from_pseudo
     assert LazyConfig.paper(operator_rate=OFF).operator_rate == OFF
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (Observation(5, 5, 10, 0.1, predicted_iou=0.3, share=1.0), "out of view?"),
+        (Observation(5, 5, 900, 0.7, predicted_iou=0.3, share=1.0), "its edge is unclear"),
+        (Observation(5, 5, 900, 0.1, predicted_iou=0.3, share=1.0), "may have jumped"),
+        (Observation(5, 5, 900, 0.1, predicted_iou=0.3), "may have jumped"),
+    ],
+)
+def test_a_question_says_what_is_seen(seen: Observation, words: str) -> None:
+    before = ObjectHistory(entropy=0.1, seen_stamp=0)
+    decision, _ = decide(LazyConfig(), before, seen, waiting=0)
+    assert decision.request is USER
+    assert decision.reason.startswith(words)
+    assert "0.30" in decision.reason
+
+
+def test_nobody_is_asked_about_what_is_nearly_hidden_until_it_is_well_in_view_again() -> None:
+    config, history = LazyConfig(), ObjectHistory(entropy=0.1, seen_stamp=0)
+    asked = []
+    for index, share in enumerate([0.2, 0.1, 0.24, 0.6, 0.9], start=1):
+        seen = Observation(index, index, 100, 0.1, predicted_iou=0.3, share=share)
+        decision, history = decide(config, history, seen, waiting=0)
+        asked.append(decision.request is USER)
+        if share < config.least_view:
+            assert decision.suppressed
+            assert "nearly hidden" in decision.reason
+    assert asked == [False, False, False, True, False]
+    seen = Observation(1, 1, 100, 0.1, predicted_iou=0.3, share=0.1)
+    before = ObjectHistory(entropy=0.1, seen_stamp=0)
+    decision, _ = decide(replace(config, least_view=0.0), before, seen, waiting=0)
+    assert decision.request is USER
