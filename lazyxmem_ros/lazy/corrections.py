@@ -163,8 +163,6 @@ class CorrectionDesk:
             for record in records:
                 record.learn(masks)
             frames = state.schedule_replay(past.stamp)
-            if correction.source is Source.OPERATOR and state.config.show_at_once:
-                self._show_at_once(records[-1], masks)
             note += f"; {frames} frames are gone through again"
         self._note(correction, masks)
         return Outcome(
@@ -175,20 +173,6 @@ class CorrectionDesk:
             applied_stamp=past.stamp,
             labels=label_map(winning_class(probabilities), frame.object_ids),
         )
-
-    def _show_at_once(self, past: FrameRecord, masks: Mapping[int, BoolMask]) -> None:
-        """Memory learns a past frame's masks as it is now, until the replay arrives.
-
-        The newest frame, which was segmented without them, is not learnt.
-        """
-        newest, state = self._state.newest, self._state
-        assert newest is not None
-        tracked = {i: mask for i, mask in masks.items() if i in state.tracker.object_ids}
-        if not tracked:
-            return
-        doubted = doubted_since(state.config, past.histories, tracked)
-        state.tracker.remember(past.frame, tracked, doubted)
-        newest.held = newest.held or newest.open
 
     def _apply_to_newest(
         self, correction: Correction, past: FrameRecord, masks: dict[int, BoolMask]

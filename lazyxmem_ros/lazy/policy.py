@@ -229,11 +229,6 @@ class LazyConfig:
         bounds=(0.0, 3600.0),
         unit=Unit.SECONDS,
     )
-    show_at_once: bool = setting(
-        True,
-        "Whether a person's late correction shows on the next frame already: memory learns it at "
-        "once as it is now, until the frames since have been gone through again.",
-    )
     late_overlap: float = setting(
         0.7,
         "A correction of a frame whose features are gone is used on the newest frame if the "

@@ -353,7 +353,11 @@ class XMemTracker:
             self._clock = frame.clock
         self._enter(frame, deep_update=True, told=told)
         frame.closing = Closing.CORRECTED
-        self._unlearn(doubted_since, frame.index, wrong=wrong)
+        assert self._memory is not None
+        for object_id, since in doubted_since.items():
+            self._memory.unlearn(object_id, since, frame.index)
+        if wrong:
+            self._memory.unlearn_working(frame.index)
 
     @torch.inference_mode()
     def preview(self, frame: Frame, masks: Mapping[int, BoolMask]) -> Tensor:
@@ -367,8 +371,16 @@ class XMemTracker:
         ids = list(dict.fromkeys(object_ids))
         self._check_known(ids)
         self._forget(ids)
-        if self._frame is not None:
-            self._frame_without(self._frame, ids)
+        frame = self._frame
+        if frame is not None and ids:
+            keep = [n for n, i in enumerate(frame.object_ids) if i not in ids]
+            objects = frame.distribution[1:][keep]
+            frame.object_ids = tuple(i for i in frame.object_ids if i not in ids)
+            # What the removed objects had of a pixel goes to the background.
+            frame.set_distribution(torch.cat([1 - objects.sum(0, keepdim=True), objects]))
+            for object_id in ids:
+                frame.hidden.pop(object_id, None)
+                frame.given.pop(object_id, None)
 
     # ---- going back in time
 
@@ -421,81 +433,6 @@ class XMemTracker:
             *("_clock", "_last_memory", "_last_deep_update"),
         ):
             setattr(self, name, getattr(other, name))
-
-    @torch.inference_mode()
-    def remember(
-        self, past: Frame, masks: Mapping[int, BoolMask], doubted_since: Mapping[int, int]
-    ) -> None:
-        """Enters a past frame with a person's masks {id: bool [H, W]} into the memory of now.
-
-        What memory learnt in doubt is dropped as in `correct`, up to now. This is the short way of
-        a late correction, not the same as going through the frames since. `past` stays as it is.
-        """
-        assert self._memory is not None
-        known = {i: mask for i, mask in masks.items() if i in past.object_ids}
-        frame = past.copy()
-        self._frame_without(frame, set(past.object_ids) - set(self.object_ids))
-        corrected = self._take_masks(known, frame.size)
-        wrong = any(self._wrong(frame, i, corrected[i]) for i in known.keys() & doubted_since)
-        frame.set_distribution(self._with_masks(frame, corrected))
-        value, hidden = self._values(frame, deep_update=True)
-        self._write(frame, value, told=known)
-        renewed = {i: h for i, h in self._unstack_hidden(frame, hidden).items() if i in known}
-        self._hidden |= renewed
-        if self._frame is not None and self._frame.open:
-            self._frame.hidden |= renewed
-        self._unlearn(doubted_since, self._frames, wrong=wrong)
-
-    @torch.inference_mode()
-    def resegment(self, past: Frame) -> Frame:
-        """Open a past frame anew: its cached features, this tracker's memory and objects.
-
-        Masks that were given on it are given again. `past` itself stays as it is.
-        """
-        given = dict(past.given)
-        frame = replace(
-            past,
-            object_ids=self.object_ids,
-            distribution=past.image.new_ones(1, *past.image.shape[-2:]),
-            hidden=dict(self._hidden),
-            clock=self._clock + 1,
-            deep_update=self._deep_update_due(self._clock + 1, given=bool(given)),
-            given={},
-            closing=None,
-            _probabilities=None,
-        )
-        self._frames = frame.index + 1
-        self._frame = frame
-        self._open(frame, given)
-        return frame
-
-    def _unlearn(self, doubted_since: Mapping[int, int], until: int, *, wrong: bool) -> None:
-        """Drops what memory learnt in doubt up to a frame (see `correct`)."""
-        assert self._memory is not None
-        for object_id, since in doubted_since.items():
-            self._memory.unlearn(object_id, since, until)
-        if wrong:
-            self._memory.unlearn_working(until)
-
-    def _wrong(self, frame: Frame, object_id: int, mask: Tensor) -> bool:
-        """Whether a frame's prediction of an object is another than the mask [H', W']."""
-        position = frame.object_ids.index(object_id) + 1
-        predicted, truth = frame.distribution.argmax(0) == position, mask > 0.5
-        both, either = (predicted & truth).sum(), (predicted | truth).sum()
-        return bool(both < WRONG_IOU * either)
-
-    def _frame_without(self, frame: Frame, ids: Collection[int]) -> None:
-        """Takes objects out of a frame."""
-        if not set(ids) & set(frame.object_ids):
-            return
-        keep = [n for n, i in enumerate(frame.object_ids) if i not in ids]
-        objects = frame.distribution[1:][keep]
-        frame.object_ids = tuple(i for i in frame.object_ids if i not in ids)
-        # What the removed objects had of a pixel goes to the background.
-        frame.set_distribution(torch.cat([1 - objects.sum(0, keepdim=True), objects]))
-        for object_id in ids:
-            frame.hidden.pop(object_id, None)
-            frame.given.pop(object_id, None)
 
     def _forget(self, object_ids: Iterable[int]) -> None:
         """All of known objects but what the newest frame shows of them."""
@@ -598,21 +535,8 @@ class XMemTracker:
         It stays for the sake of the objects that a person `told` of, or gave a mask of after their
         first frame.
         """
-        value, hidden = self._values(frame, deep_update=deep_update)
-        self._write(frame, value, told=told)
-        self._last_memory = self._clock
-        if deep_update:
-            # The frame keeps the decoder's: entering once more starts from there.
-            self._hidden |= frame.hidden | self._unstack_hidden(frame, hidden)
-            self._last_deep_update = self._clock
-
-    def _values(
-        self, frame: Frame, *, deep_update: bool
-    ) -> tuple[dict[int, Tensor], Tensor | None]:
-        """The value [hw, C_v] of each of the frame's objects, and the hidden states of the value
-        encoder [1, K, C_h, h, w].
-        """
         assert frame.features is not None
+        assert self._memory is not None
         with autocast(self.device, self.precision):
             value, hidden = self.network.encode_value(
                 frame.image,
@@ -621,22 +545,27 @@ class XMemTracker:
                 self._stack_hidden(frame),
                 deep_update=deep_update,
             )
-        tokens = map(_tokens, value[0].float())
-        return dict(zip(frame.object_ids, tokens, strict=True)), hidden
-
-    def _write(self, frame: Frame, values: Mapping[int, Tensor], *, told: Collection[int]) -> None:
-        """A frame's tokens enter working memory."""
-        assert frame.features is not None
-        assert self._memory is not None
         self._memory.write(
             frame.index,
             key=_tokens(frame.features.key[0]),
             shrinkage=frame.features.shrinkage.flatten(),
             selection=_tokens(frame.features.selection[0]),
-            values=values,
+            values={i: _tokens(v) for i, v in zip(frame.object_ids, value[0].float(), strict=True)},
             shows=self._shown(frame),
             told={*told, *(i for i in frame.given if self._births[i] != frame.index)},
         )
+        self._last_memory = self._clock
+        if deep_update:
+            # The frame keeps the decoder's: entering once more starts from there.
+            self._hidden |= frame.hidden | self._unstack_hidden(frame, hidden)
+            self._last_deep_update = self._clock
+
+    def _wrong(self, frame: Frame, object_id: int, mask: Tensor) -> bool:
+        """Whether a frame's prediction of an object is another than the mask [H', W']."""
+        position = frame.object_ids.index(object_id) + 1
+        predicted, truth = frame.distribution.argmax(0) == position, mask > 0.5
+        both, either = (predicted & truth).sum(), (predicted | truth).sum()
+        return bool(both < WRONG_IOU * either)
 
     def _shown(self, frame: Frame) -> Tensor:
         """The id of the object that each memory token [hw] shows, 0 for background."""

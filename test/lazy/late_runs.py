@@ -28,7 +28,6 @@ CONFIG = LazyConfig(
     lost_after=0,
     state_period=SECOND // 2,
     catch_up_budget=0.0,
-    show_at_once=False,
 )
 
 
