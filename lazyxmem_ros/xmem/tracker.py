@@ -434,6 +434,29 @@ class XMemTracker:
         ):
             setattr(self, name, getattr(other, name))
 
+    @torch.inference_mode()
+    def resegment(self, past: Frame) -> Frame:
+        """Open a past frame anew: its cached features, this tracker's memory and objects.
+
+        Masks that were given on it are given again. `past` itself stays as it is.
+        """
+        given = dict(past.given)
+        frame = replace(
+            past,
+            object_ids=self.object_ids,
+            distribution=past.image.new_ones(1, *past.image.shape[-2:]),
+            hidden=dict(self._hidden),
+            clock=self._clock + 1,
+            deep_update=self._deep_update_due(self._clock + 1, given=bool(given)),
+            given={},
+            closing=None,
+            _probabilities=None,
+        )
+        self._frames = frame.index + 1
+        self._frame = frame
+        self._open(frame, given)
+        return frame
+
     def _forget(self, object_ids: Iterable[int]) -> None:
         """All of known objects but what the newest frame shows of them."""
         for object_id in object_ids:
