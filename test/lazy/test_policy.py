@@ -457,7 +457,7 @@ def test_the_papers_best_run():
     ],
 )
 def test_a_question_says_what_is_seen(seen: Observation, words: str) -> None:
-    before = ObjectHistory(entropy=0.1, seen_stamp=0)
+    before = ObjectHistory(entropy=0.4, seen_stamp=0)
     decision, _ = decide(LazyConfig(), before, seen, waiting=0)
     assert decision.request is USER
     assert decision.reason.startswith(words)
