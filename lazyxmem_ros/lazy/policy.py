@@ -87,7 +87,7 @@ class LazyConfig:
         bounds=SHARE,
     )
     least_view: float = setting(
-        0.25,
+        0.0,
         "A person is not asked about an object of which less is to be seen than this share of its "
         "usual area: it is nearly hidden, and little can be said. 0 = asked all the same.",
         bounds=SHARE,
@@ -273,7 +273,6 @@ class LazyConfig:
             hold_unseen=False,
             hold_iou=0.0,
             operator_iou=0.0,
-            least_view=0.0,
             trusted_iou=0.0,
         )
         return replace(plain, **changes)  # type: ignore[arg-type]

@@ -465,7 +465,7 @@ def test_a_question_says_what_is_seen(seen: Observation, words: str) -> None:
 
 
 def test_nobody_is_asked_about_what_is_nearly_hidden_until_it_is_well_in_view_again() -> None:
-    config, history = LazyConfig(), ObjectHistory(entropy=0.1, seen_stamp=0)
+    config, history = LazyConfig(least_view=0.25), ObjectHistory(entropy=0.1, seen_stamp=0)
     asked = []
     for index, share in enumerate([0.2, 0.1, 0.24, 0.6, 0.9], start=1):
         seen = Observation(index, index, 100, 0.1, predicted_iou=0.3, share=share)
