@@ -112,7 +112,7 @@ class MemoryConfig:
     )
     max_told_frames: int = setting(
         6,
-        "Such frames of all objects together; where there are more, the least distinct go.",
+        "Frames of all objects together that stay so; of more the least distinct go.",
         bounds=(0, 1000),
         unit=Unit.FRAMES,
         changes=Changes.UNCONFIGURED,
