@@ -46,7 +46,7 @@ from lazyxmem_ros.lazy import (
 )
 from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
-from lazyxmem_ros.xmem import TrackerError
+from lazyxmem_ros.xmem import BACKENDS, TrackerError
 
 Image = NDArray[np.uint8]
 
@@ -226,6 +226,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the convolutions; auto: bfloat16 where the processor is quick with it",
     )
     parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        help="what computes the convolutions; auto: OpenVINO on a processor, where it is installed",
+    )
+    parser.add_argument(
         "--max-internal-size",
         type=int,
         default=EMBEDDED_INTERNAL_SIZE,
@@ -265,6 +271,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         device=arguments.device,
         max_internal_size=arguments.max_internal_size,
         precision=arguments.precision,
+        backend=arguments.backend,
     )
     faults: list[str] = []
     faulty = stop if arguments.strict else faults.append

@@ -47,6 +47,7 @@ from lazyxmem_ros.evaluation.run import Executor, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
 from lazyxmem_ros.settings import Setting, held, settings_of
+from lazyxmem_ros.xmem import BACKENDS
 
 DEFAULT_OUT = Path("out") / "evaluation"
 SHOWN_FAULTS = 5
@@ -220,6 +221,12 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weights", default="", help="a known name or a path; default: embedded")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        help="of the convolutions; auto: OpenVINO on a processor, where it is installed",
+    )
+    group.add_argument(
         "--max-internal-size",
         type=int,
         default=weights.EMBEDDED_INTERNAL_SIZE,
@@ -313,6 +320,7 @@ def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:
         corrector_checkpoint=arguments.corrector_checkpoint,
         corrector_model=arguments.corrector_model,
         threads=1 if arguments.ray else max(1, (os.cpu_count() or 1) // arguments.workers),
+        backend=arguments.backend,
     )
 
 

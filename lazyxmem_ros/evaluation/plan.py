@@ -25,7 +25,8 @@ class TrackerSettings:
 
     weights: path of a checkpoint. device: "auto", "cpu", "cuda", "cuda:N". max_internal_size:
     short side in pixels, 0 = off. corrector: a name of `make_corrector`, with its checkpoint.
-    threads: of the processor, for one job.
+    threads: of the processor, for one job. backend: what computes the convolutions, a name of
+    `with_backend`.
     """
 
     weights: Path
@@ -37,6 +38,7 @@ class TrackerSettings:
     corrector_checkpoint: Path | None = None
     corrector_model: str = "vit_tiny"
     threads: int = 1
+    backend: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from lazyxmem_ros.correction import Corrector, make_corrector
 from lazyxmem_ros.evaluation.plan import TrackerSettings
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker, open_tracker
-from lazyxmem_ros.xmem import XMem, load_network
+from lazyxmem_ros.xmem import XMem, load_network, with_backend
 
 
 def make_lazy_tracker(settings: TrackerSettings, lazy: LazyConfig) -> LazyTracker:
@@ -17,7 +17,7 @@ def make_lazy_tracker(settings: TrackerSettings, lazy: LazyConfig) -> LazyTracke
     return open_tracker(
         settings.weights,
         lazy,
-        network=_network(settings.weights),
+        network=_network(settings.weights, settings.backend, settings.device, settings.precision),
         memory=settings.memory,
         device=settings.device,
         max_internal_size=settings.max_internal_size,
@@ -37,5 +37,5 @@ def shared_corrector(settings: TrackerSettings) -> Corrector:
 
 
 @lru_cache(maxsize=1)
-def _network(weights: Path) -> XMem:
-    return load_network(weights)
+def _network(weights: Path, backend: str, device: str, precision: str) -> XMem:
+    return with_backend(load_network(weights), backend, device=device, precision=precision)

@@ -17,7 +17,6 @@ import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import safetensors.torch
 import torch
@@ -32,9 +31,9 @@ from lazyxmem_ros.xmem import (
     MemoryState,
     StateError,
     TrackerState,
-    XMem,
     XMemTracker,
     check_state,
+    weights_digest,
 )
 
 MAGIC = b"lazyxmem\x00\x00\x00\x03"
@@ -73,20 +72,6 @@ def describe(tracker: XMemTracker) -> dict[str, Any]:
         "memory": asdict(tracker.config),
         "max_internal_size": tracker.max_internal_size,
     }
-
-
-_digests: WeakKeyDictionary[XMem, str] = WeakKeyDictionary()
-
-
-def weights_digest(network: XMem) -> str:
-    """SHA-256 of all of a network's weights, hexadecimal. Computed once for each network."""
-    if network not in _digests:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(network.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        _digests[network] = digest.hexdigest()
-    return _digests[network]
 
 
 def write_snapshot(snapshot: Snapshot, path: Path) -> int:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """XMem in plain PyTorch: frames in, probabilities out."""
 
-from lazyxmem_ros.xmem.checkpoint import load_network, save_network
+from lazyxmem_ros.xmem.backends import BACKENDS, with_backend
+from lazyxmem_ros.xmem.checkpoint import load_network, save_network, weights_digest
 from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import (
+    BackendError,
     CheckpointError,
     FrameError,
     MaskError,
@@ -16,6 +18,8 @@ from lazyxmem_ros.xmem.state_check import StateError, check_state
 from lazyxmem_ros.xmem.tracker import Closing, Frame, TrackerState, XMemTracker
 
 __all__ = [
+    "BACKENDS",
+    "BackendError",
     "CheckpointError",
     "Closing",
     "EncoderConfig",
@@ -37,4 +41,6 @@ __all__ = [
     "resolve_device",
     "resolve_precision",
     "save_network",
+    "weights_digest",
+    "with_backend",
 ]

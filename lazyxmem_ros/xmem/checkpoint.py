@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import pickle
 import re
@@ -10,6 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import safetensors
 import safetensors.torch
@@ -101,6 +103,20 @@ def save_network(
         for name, tensor in network.state_dict().items()
     }
     safetensors.torch.save_file(state, path, metadata=dict(metadata or {}))
+
+
+_digests: WeakKeyDictionary[XMem, str] = WeakKeyDictionary()
+
+
+def weights_digest(network: XMem) -> str:
+    """SHA-256 of all of a network's weights, hexadecimal. Computed once for each network."""
+    if network not in _digests:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        _digests[network] = digest.hexdigest()
+    return _digests[network]
 
 
 def infer_config(state: Mapping[str, Tensor]) -> NetworkConfig:

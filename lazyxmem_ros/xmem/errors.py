@@ -20,3 +20,7 @@ class UnknownObjectError(TrackerError):
 
 class CheckpointError(TrackerError):
     """A weights file cannot be read, or does not hold an XMem network."""
+
+
+class BackendError(TrackerError):
+    """The network cannot be computed by the backend that was asked for."""

@@ -174,6 +174,7 @@ def tracker_parameters(settings: TrackerSettings, lazy: LazyConfig) -> dict[str,
         "device": settings.device,
         "max_internal_size": settings.max_internal_size,
         "precision": settings.precision,
+        "backend": settings.backend,
         **shown(settings.memory),
         **shown(lazy),
     }

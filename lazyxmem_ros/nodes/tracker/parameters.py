@@ -19,6 +19,7 @@ from lazyxmem_ros.images import MAX_PIXELS
 from lazyxmem_ros.nodes.parameters import Changes, ParameterSpec, parameters_of
 from lazyxmem_ros.nodes.tracker.images import TRANSPORTS
 from lazyxmem_ros.settings import ConfigError, held
+from lazyxmem_ros.xmem import BACKENDS
 
 if TYPE_CHECKING:
     from lazyxmem_ros.lazy import LazyConfig
@@ -58,6 +59,14 @@ _NETWORK_AND_IMAGES = (
         "auto",
         "Number format of the convolutions; auto = bfloat16 where the processor is quick with it.",
         choices=("auto", "float32", "bfloat16", "float16"),
+        changes=Changes.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "backend",
+        "auto",
+        "What computes the convolutions: torch, openvino (on a processor), or auto, openvino where "
+        "it is installed.",
+        choices=BACKENDS,
         changes=Changes.UNCONFIGURED,
     ),
     ParameterSpec(

@@ -32,7 +32,13 @@ from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.session import TrackingSession
 from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper, SnapshotService, usable_path
 from lazyxmem_ros.nodes.tracker.worker import Worker
-from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network, resolve_device
+from lazyxmem_ros.xmem import (
+    MemoryConfig,
+    XMemTracker,
+    load_network,
+    resolve_device,
+    with_backend,
+)
 
 if TYPE_CHECKING:
     from lazyxmem_ros.nodes.tracker.records import Records
@@ -73,7 +79,13 @@ def build_parts(
     values = settings.values()
     device = resolve_device(values["device"])
     path = tracker_parameters.weights_path(values)
-    network = load_network(path)
+    network = with_backend(
+        load_network(path),
+        values["backend"],
+        device=device,
+        precision=values["precision"],
+        say=node.get_logger().info,
+    )
 
     def make_tracker(memory: MemoryConfig) -> XMemTracker:
         return XMemTracker(

@@ -19,10 +19,11 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from lazyxmem_ros.lazy import LazyTracker, Snapshot, SnapshotError, read_snapshot, write_snapshot
-from lazyxmem_ros.lazy.snapshot import check_path, weights_digest
+from lazyxmem_ros.lazy.snapshot import check_path
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.tracker.worker import FrameT, Worker
+from lazyxmem_ros.xmem import weights_digest
 
 WRITING_TIMEOUT = 30.0
 """Seconds that the end of the node waits for the last file to be written."""
