@@ -264,16 +264,17 @@ def _translated(network: XMem, say: Callable[[str], None]) -> Iterator[Path]:
         place = tempfile.TemporaryDirectory(prefix=".partial-", dir=kept.parent)
     except OSError as error:
         say(f"the network is translated at every start, for {kept.parent} cannot be used: {error}")
-        kept, place = None, tempfile.TemporaryDirectory()
+        place = tempfile.TemporaryDirectory()
     with place as name:
-        say("translating the network for OpenVINO, once for these weights; it takes some seconds")
+        made = Path(name)
+        say("translating the network for OpenVINO, once for these weights: a few seconds")
         for part in _parts(network):
             openvino.save_model(
-                _translate(network, part), Path(name) / f"{part.name}.xml", compress_to_fp16=False
+                _translate(network, part), made / f"{part.name}.xml", compress_to_fp16=False
             )
-        yield Path(name)
-        if kept is not None:
-            _keep(Path(name), kept)
+        yield made
+        if made.parent == kept.parent:
+            _keep(made, kept)
 
 
 def _keep(made: Path, kept: Path) -> None:
