@@ -23,6 +23,9 @@ PixelBox = tuple[int, int, int, int]
 MAX_OBJECT_ID = 65_535
 """Object ids are 1..MAX_OBJECT_ID: label maps are 16 bits deep."""
 
+TAKEN_BACK = "taken back"
+"""So the message on `~/corrected` begins that says that a person's correction does not hold."""
+
 SECOND = 1_000_000_000
 """One second in nanoseconds, the unit of stamps."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyxmem_ros.basics import BoolMask, StampRangeError, stamp_of
+from lazyxmem_ros.basics import TAKEN_BACK, BoolMask, StampRangeError, stamp_of
 from lazyxmem_ros.data.bags import BagMessage, BagReader, decode_image, pack_labels, unpack_labels
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.files import natural_order
@@ -24,8 +24,6 @@ from lazyxmem_ros.images import ImageError, label_values
 from lazyxmem_ros.images.files import save_image
 
 FRAMES, TRACKS, CORRECTED = "correction_frame/compressed", "tracks", "corrected"
-TAKEN_BACK = "taken back"
-"""So the message on `~/corrected` begins that says that a person's correction does not hold."""
 OPERATOR = "operator"
 RESOLUTION = "Full-Resolution"
 """DAVIS' name of pictures that are as large as they came."""

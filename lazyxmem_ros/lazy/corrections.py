@@ -11,7 +11,7 @@ import numpy as np
 
 from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.correction.base import mask_iou
-from lazyxmem_ros.lazy.history import FrameRecord
+from lazyxmem_ros.lazy.history import FrameRecord, PackedMask, Said
 from lazyxmem_ros.lazy.policy import ObjectHistory, Source, doubted_since
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState, label_map
 from lazyxmem_ros.lazy.uncertainty import winning_class
@@ -81,6 +81,7 @@ class CorrectionDesk:
         }
         if not masks:
             raise CorrectionRefusedError("the correction has no mask")
+        given = masks
         masks = _without_overlap(masks)
         digests = {i: _digest(mask) for i, mask in masks.items()}
         source = correction.source
@@ -95,7 +96,65 @@ class CorrectionDesk:
         else:
             outcome = self._apply_late(correction, past, masks)
         past.applied.update({(i, source): digest for i, digest in digests.items()})
+        assert outcome.applied_stamp is not None
+        for record in self._records(outcome.applied_stamp):
+            for object_id, mask in given.items():
+                said = Said(object_id, source, PackedMask.pack(mask), correction.stamp)
+                record.said.append(said)
         return outcome
+
+    def _records(self, stamp: int) -> set[FrameRecord]:
+        """What is known of a frame: of the newest one, and for replay."""
+        newest = self._state.newest
+        records = set(self._state.replayable(stamp))
+        return records | {newest} if newest is not None and newest.stamp == stamp else records
+
+    def retract(self, stamp: int, object_id: int) -> Outcome:
+        """See `LazyTracker.retract`."""
+        try:
+            return self._retract(stamp, object_id)
+        except CorrectionRefusedError as refusal:
+            return Outcome(False, str(refusal), stamp)
+
+    def _retract(self, stamp: int, object_id: int) -> Outcome:
+        state, newest = self._state, self._state.newest
+        answers = [one for one in state.answers.get(object_id, []) if one.stamp == stamp]
+        if not answers:
+            raise CorrectionRefusedError(
+                f"there is no correction of object {object_id} on the frame of stamp {stamp} ns by "
+                "a person that could be taken back"
+            )
+        answer = answers[-1]
+        applied = answer.applied_stamp
+        assert newest is not None
+        now = applied == newest.stamp and newest.open
+        if not now and not state.replayable(applied):
+            raise CorrectionRefusedError(
+                f"the frame of stamp {applied} ns is not kept any more: corrections are taken back "
+                "within correction_horizon and correction_bytes"
+            )
+        records = self._records(applied)
+        for record in records:
+            record.take_back(object_id, stamp, learns=state.config.learns_from)
+        if now and answer is state.answers[object_id][-1]:
+            state.objects[object_id].history = answer.before
+        state.take_back(object_id, answer)
+        reason = ""
+        if not now:
+            reason = f"{state.schedule_replay(applied)} frames are gone through again without it"
+        record = newest if now else next(iter(records))
+        masks = newest.all_corrections() if now else record.learnt
+        probabilities = record.frame.probabilities
+        if masks:
+            probabilities = state.tracker.preview(record.frame, masks)
+        return Outcome(
+            applied=True,
+            reason=reason,
+            stamp=stamp,
+            object_ids=(object_id,),
+            applied_stamp=applied,
+            labels=label_map(winning_class(probabilities), record.frame.object_ids),
+        )
 
     def _apply_now(
         self, correction: Correction, masks: Mapping[int, BoolMask], note: str = ""
@@ -112,7 +171,7 @@ class CorrectionDesk:
         if not newest.open and (learnt := self._state.to_learn()) and set(masks) & set(learnt):
             self._learn_after_closing({i: learnt[i] for i in masks})
         stamp = newest.stamp
-        self._note(correction, standing)
+        self._note(correction, standing, stamp=stamp)
         return Outcome(
             applied=True,
             reason=note,
@@ -135,9 +194,11 @@ class CorrectionDesk:
         if records and self._state.replay is not None:  # its fork may be past the frame
             self._state.schedule_replay(newest.stamp)
 
-    def _note(self, correction: Correction, masks: Mapping[int, BoolMask]) -> None:
-        """The objects have been corrected, now."""
+    def _note(self, correction: Correction, masks: Mapping[int, BoolMask], *, stamp: int) -> None:
+        """The objects have been corrected, now, on the frame of a stamp."""
         for object_id, mask in masks.items():
+            if correction.source is Source.OPERATOR:
+                self._state.note_answer(object_id, correction.stamp, stamp, _digest(mask))
             in_view = int(np.count_nonzero(mask)) > self._state.config.lost_area
             self._state.note_corrected(
                 object_id, correction.source, stamp=correction.stamp, in_view=in_view
@@ -164,7 +225,7 @@ class CorrectionDesk:
                 record.learn(masks)
             frames = state.schedule_replay(past.stamp)
             note += f"; {frames} frames are gone through again"
-        self._note(correction, masks)
+        self._note(correction, masks, stamp=past.stamp)
         return Outcome(
             applied=True,
             reason=note,

@@ -10,7 +10,7 @@ At last the whole record goes, and the frame is forgotten.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -91,6 +91,21 @@ class Request:
     prompt: Prompt
 
 
+@dataclass(frozen=True, eq=False)
+class Said:
+    """A corrected mask as it was given, whatever other objects have taken of it.
+
+    Attributes:
+        object_id: whose it is. source: who gave it. mask: of the frame's size.
+        named: the stamp (ns) that the correction named; it may have been applied to a later frame.
+    """
+
+    object_id: int
+    source: Source
+    mask: PackedMask
+    named: int
+
+
 @dataclass(eq=False)
 class FrameRecord:
     """All that is known of one tracked frame.
@@ -114,8 +129,9 @@ class FrameRecord:
         histories: its objects', as of its prediction: before masks were added or corrected.
         looks: what its objects had looked like, as of then.
         held: whether the policy keeps its prediction out of memory.
-        never_learnt: never learnt on replay: a self-correction was pending, or its correction must
-            not be learnt.
+        asked_itself: a self-correction that must not be learnt was pending.
+        never_learnt: never learnt on replay: for that, or since its correction must not be learnt.
+        said: the corrections, in the order in which they came.
         additions: masks given after it was opened, in that order, object id -> bool [H, W].
         removed: ids of the objects that were removed while it was the newest frame.
         learnt: corrected masks that memory took in on it, object id -> bool [H, W].
@@ -142,7 +158,9 @@ class FrameRecord:
     histories: Histories = field(default_factory=dict)
     looks: AllLooks = field(default_factory=dict)
     held: bool = False
+    asked_itself: bool = False
     never_learnt: bool = False
+    said: list[Said] = field(default_factory=list)
     additions: list[dict[int, BoolMask]] = field(default_factory=list)
     removed: set[int] = field(default_factory=set)
     learnt: dict[int, BoolMask] = field(default_factory=dict)
@@ -177,7 +195,8 @@ class FrameRecord:
         """Bytes that only replay needs."""
         masks = [*self.learnt.values(), *(m for added in self.additions for m in added.values())]
         state = self.state.nbytes if self.state else 0
-        return self.frame.nbytes + state + sum(mask.nbytes for mask in masks)
+        said = sum(entry.mask.bits.nbytes for entry in self.said)
+        return self.frame.nbytes + state + said + sum(mask.nbytes for mask in masks)
 
     def mask(self, object_id: int) -> BoolMask:
         """An object's published mask, bool [H, W]. Raises KeyError if it was not followed then."""
@@ -195,6 +214,7 @@ class FrameRecord:
             looks=copy_looks(self.looks),
             additions=[dict(added) for added in self.additions],
             removed=set(self.removed),
+            said=list(self.said),
             learnt=dict(self.learnt),
             told=set(self.told),
         )
@@ -230,6 +250,35 @@ class FrameRecord:
         """What memory learnt on it from a person."""
         return [self.learnt[i] for i in self.told & self.learnt.keys()]
 
+    def take_back(self, object_id: int, named: int, *, learns: Callable[[Source], bool]) -> None:
+        """Makes it as if the last correction of an object by a person, of those that named the
+        stamp `named`, had not come. learns(source): whether memory learns such corrections.
+        """
+        last = max(
+            place
+            for place, entry in enumerate(self.said)
+            if (entry.object_id, entry.source, entry.named) == (object_id, Source.OPERATOR, named)
+        )
+        del self.said[last]
+        again = FrameRecord(self.stamp, self.index, self.size)
+        for entry in self.said:
+            mask = entry.mask.unpack(self.size)
+            if entry.source is Source.PSEUDO:
+                for told in again.corrections[Source.OPERATOR].values():
+                    mask = mask & ~told
+                if entry.mask.box is not None and not mask.any():
+                    continue  # so it is refused where it comes
+            again.correct(entry.object_id, mask, entry.source)
+        given = again.corrections
+        self.told = set(given[Source.OPERATOR])
+        if self.learnt:
+            self.learnt = {
+                i: m for source in Source if learns(source) for i, m in given[source].items()
+            }
+        self.never_learnt = self.asked_itself or (self.never_learnt and bool(self.said))
+        if self.image is not None:
+            self.corrections = given
+
     def shows(self, object_id: int) -> bool:
         """Whether masks of the object were added after the frame was opened."""
         return any(object_id in added for added in self.additions)
@@ -241,6 +290,7 @@ class FrameRecord:
         for added in self.additions:
             added.pop(object_id, None)
         self.additions = [added for added in self.additions if added]
+        self.said = [entry for entry in self.said if entry.object_id != object_id]
         self.learnt.pop(object_id, None)
         self.told.discard(object_id)
 

@@ -90,6 +90,32 @@ class FollowedObject:
         return replace(self, looks=self.looks.copy(), corrected=dict(self.corrected))
 
 
+@dataclass(eq=False)
+class GivenAnswer:
+    """A person's correction of an object that may be taken back, and what it has changed.
+
+    Attributes:
+        stamp: of the frame that it named. applied_stamp: of the frame that it was applied to.
+        index: of the newest frame when it came.
+        digest: of its mask.
+        before: the object's history before it.
+        corrected: `FollowedObject.corrected` of persons before it, 0 for none.
+        told: `Looks.told` before it.
+        requests: those that it has answered.
+        open: of these, the stamps of those that were open.
+    """
+
+    stamp: int
+    applied_stamp: int
+    index: int
+    digest: bytes
+    before: ObjectHistory
+    corrected: int
+    told: int | None
+    requests: list[Request]
+    open: frozenset[int]
+
+
 @dataclass
 class LazyState:
     """Everything.
@@ -103,6 +129,7 @@ class LazyState:
         removed: ids of objects that were removed and are not followed now.
         newest: the newest frame; None before the first.
         replay: the replay of past frames that is under way.
+        answers: object id -> its corrections by persons that may be taken back, as they came.
     """
 
     tracker: XMemTracker
@@ -113,6 +140,7 @@ class LazyState:
     removed: set[int] = field(default_factory=set)
     newest: FrameRecord | None = None
     replay: Replay | None = None
+    answers: dict[int, list[GivenAnswer]] = field(default_factory=dict)
 
     # ---- requests
 
@@ -163,6 +191,71 @@ class LazyState:
         if source is Source.OPERATOR:
             item.looks.told = item.corrected[source]
 
+    def note_answer(self, object_id: int, stamp: int, applied_stamp: int, digest: bytes) -> None:
+        """Notes what a person's correction is about to change of an object (`note_corrected`)."""
+        assert self.newest is not None
+        item = self.objects[object_id]
+        open_ones = frozenset(s for source, s in item.history.open if source is Source.OPERATOR)
+        asked = (self.request(named, object_id) for named in {stamp, *open_ones})
+        answers = self.answers.setdefault(object_id, [])
+        answers[:] = [one for one in answers if self.history.find(one.applied_stamp) is not None]
+        answers.append(
+            GivenAnswer(
+                stamp=stamp,
+                applied_stamp=applied_stamp,
+                index=self.newest.index,
+                digest=digest,
+                before=item.history,
+                corrected=item.corrected.get(Source.OPERATOR, 0),
+                told=item.looks.told,
+                requests=[request for request in asked if request is not None],
+                open=open_ones,
+            )
+        )
+
+    def take_back(self, object_id: int, answer: GivenAnswer) -> None:
+        """Undoes what an answer has changed besides its frame: cool-down, requests, looks."""
+        answers, item = self.answers[object_id], self.objects[object_id]
+        place = answers.index(answer)
+        later = answers[place + 1 :]
+        for one in later:  # each leads back to what was before it
+            if one.before.operator_index == answer.index:
+                one.before = replace(one.before, operator_index=answer.before.operator_index)
+        del answers[place]
+        if later:
+            later[0].corrected = answer.corrected
+        if item.history.operator_index == answer.index and not any(
+            one.index == answer.index for one in answers
+        ):
+            item.history = replace(item.history, operator_index=answer.before.operator_index)
+        first = answers[0].corrected if answers else answer.corrected
+        item.corrected[Source.OPERATOR] = max([first, *(one.stamp for one in answers)])
+        if not item.corrected[Source.OPERATOR]:
+            del item.corrected[Source.OPERATOR]
+        if not later:
+            item.looks.told = answer.told
+            self._ask_again(object_id, answer)
+        named = self.history.find(answer.stamp)
+        if named is not None:
+            named.applied.pop((object_id, Source.OPERATOR), None)
+            for one in answers:
+                if one.stamp == answer.stamp:
+                    named.applied[object_id, Source.OPERATOR] = one.digest
+
+    def _ask_again(self, object_id: int, answer: GivenAnswer) -> None:
+        """What the answer has answered is not answered any more."""
+        assert self.newest is not None
+        item = self.objects[object_id]
+        for request in answer.requests:
+            record = self.history.find(request.stamp)
+            if record is None or item.history.state is TrackState.PAUSED:
+                continue
+            record.requests[object_id] = request
+            in_time = request.deadline is None or self.newest.stamp <= request.deadline
+            if request.stamp in answer.open and in_time:
+                asked = (*item.history.open, (Source.OPERATOR, request.stamp))
+                item.history = replace(item.history, open=asked)
+
     def _unregister(self, object_id: int, source: Source) -> None:
         """Nobody is asked any more what the object's open requests to a person asked."""
         for other, stamp in self.objects[object_id].history.open:
@@ -191,6 +284,7 @@ class LazyState:
         """Forgets an object that was removed while the newest frame was the newest."""
         self._unregister(object_id, Source.OPERATOR)
         item = self.objects.pop(object_id)
+        self.answers.pop(object_id, None)
         self.removed.add(object_id)
         if self.newest is not None:
             self.newest.forget(object_id)

@@ -277,6 +277,17 @@ class LazyTracker:
         """
         return self._desk.apply(correction)
 
+    def retract(self, stamp: int, object_id: int) -> Outcome:
+        """Takes back a person's correction of an object on the frame of a stamp (ns), the last one
+        if there are several; or says why not.
+
+        Once the frames since have been gone through again, memory, masks and predicted IoUs are
+        what they would be had it never been given, and what it answered is open again unless its
+        time is up. What was not asked because of it is not asked afterwards, and a self-correction
+        that was refused for it stays so.
+        """
+        return self._desk.retract(stamp, object_id)
+
     def dismiss(self, object_id: int, source: Source) -> None:
         """Notes that an open request will not be answered (a service failed, a person waved it
         off), so that it stops counting as open. Unknown objects and sources are ignored.
@@ -415,6 +426,7 @@ class LazyTracker:
         self._state.tracker.reset()
         self._state.history.clear()
         self._state.replay = None
+        self._state.answers.clear()
         self._state.objects.clear()
         self._state.removed.clear()
         self._state.newest = None
@@ -548,7 +560,8 @@ class FrameJudge:
         newest.paused = state.paused_ids()
         newest.histories = {i: item.history for i, item in state.objects.items()}
         newest.looks = {i: item.looks.copy() for i, item in state.objects.items()}
-        newest.never_learnt = Source.PSEUDO in asked and not state.config.update_from_pseudo
+        newest.asked_itself = Source.PSEUDO in asked and not state.config.update_from_pseudo
+        newest.never_learnt = newest.asked_itself
         if state.config.correction_horizon:
             newest.frame.settle()
             if Source.OPERATOR in asked or state.history.copy_due(newest.stamp):

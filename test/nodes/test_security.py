@@ -35,6 +35,7 @@ ORDERS = {
             "remove_objects",
             "pause_objects",
             "reset",
+            "retract_correction",
             "save_snapshot",
             "change_state",
             "set_parameters",
@@ -51,6 +52,7 @@ GIVEN_BY = {
             "remove_objects",
             "pause_objects",
             "reset",
+            "retract_correction",
             "save_snapshot",
         )
     },
@@ -58,8 +60,8 @@ GIVEN_BY = {
 }
 SOMETIMES = {
     "*": {"/clock", "/image", "/image/compressed"},  # by use_sim_time and image_transport
-    # Published where vision_msgs is installed.
-    "lazyxmem_tracker": {f"{TRACKER}/detections", f"{TRACKER}/label_info"},
+    # Published where vision_msgs and visualization_msgs are installed.
+    "lazyxmem_tracker": {f"{TRACKER}/{name}" for name in ("detections", "label_info", "markers")},
     "lazyxmem_recorder": {"/diagnostics", f"{TRACKER}/*"},
     # What is looked at, and what its page does not have a button for.
     "lazyxmem_operator": {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import CancelledError
 from functools import partial
 
 from rclpy.node import Node
@@ -18,7 +19,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import SECOND, BoolMask, StampRangeError, stamp_of
+from lazyxmem_ros.basics import SECOND, TAKEN_BACK, BoolMask, StampRangeError, stamp_of
 from lazyxmem_ros.correction.base import Prompt, PromptError, objection
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import Correction, LazyTracker, Outcome, Request, Source, StepResult
@@ -26,13 +27,16 @@ from lazyxmem_ros.nodes.conversions import image_message, time_message
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
 from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.running import surviving
+from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
 from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer
 from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.worker import Worker
+from lazyxmem_ros.srv import RetractCorrection
 
 QUEUE_DEPTH = 10
 TOPIC = "~/operator_correction"
+RETRACTION = "~/retract_correction"
 
 
 class Corrections:
@@ -198,6 +202,28 @@ class Corrections:
         self.see_open()
         return outcome
 
+    def retract(self, stamp: int, object_id: int) -> Outcome:
+        """Takes back a person's correction of the frame of a stamp (ns), and says so."""
+        outcome = self._lazy.retract(stamp, object_id)
+        if not outcome.applied:
+            self._outputs.refuse(self._outputs.retraction_service, "not taken back", outcome.reason)
+            return outcome
+        assert outcome.applied_stamp is not None
+        corrected = self._received.find(outcome.applied_stamp)
+        if corrected is not None:
+            corrected.labels = outcome.labels
+        self._outputs.count("operator taken back")
+        self._outputs.publish_corrected(
+            self._header(stamp),
+            object_id,
+            None,
+            source=Source.OPERATOR,
+            applied=False,
+            reason="; ".join(filter(None, (TAKEN_BACK, outcome.reason))),
+        )
+        self.see_open()
+        return outcome
+
     def give_up(self, header: Header, object_id: int, source: Source, reason: str) -> None:
         """There will be no mask: the frame waits no longer, and whoever listens is told why.
 
@@ -233,7 +259,7 @@ class Corrections:
 
 
 class CorrectionInput:
-    """Subscribes to `~/operator_correction`; the answers go to the worker."""
+    """Subscribes to `~/operator_correction` and serves `~/retract_correction`, by the worker."""
 
     def __init__(
         self,
@@ -253,10 +279,31 @@ class CorrectionInput:
             surviving(self._on_answer, on_failure),
             QoSProfile(depth=QUEUE_DEPTH),
         )
+        self._on_failure = on_failure
+        self._services = Services(node, lambda service, error: str(error))
+        self._services.serve(RetractCorrection, RETRACTION, self._on_retraction)
 
     def close(self) -> None:
-        """Stops listening."""
+        """Stops listening and serving; what is being served is answered."""
         self._node.destroy_subscription(self._subscription)
+        self._services.close()
+
+    async def _on_retraction(
+        self, request: RetractCorrection.Request, response: RetractCorrection.Response
+    ) -> None:
+        try:
+            stamp, object_id = stamp_of(request.stamp), int(request.id)
+            work = self._worker.submit(lambda: self._corrections.retract(stamp, object_id))
+            outcome = await result_of(self._node, work)
+        except CancelledError:
+            response.reason = SHUTTING_DOWN
+        except StampRangeError as error:
+            response.reason = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the node outlives it
+            self._on_failure(error)
+            response.reason = f"{type(error).__name__}: {error}"
+        else:
+            response.accepted, response.reason = outcome.applied, outcome.reason
 
     def _on_answer(self, message: msg.Correction) -> None:
         self._corrections.record(message)

@@ -82,6 +82,7 @@ class TrackerOutputs:
         self._refusals = refusals
         self._records = records
         self.correction_topic = node.resolve_topic_name("~/operator_correction")
+        self.retraction_service = node.resolve_service_name("~/retract_correction")
         self.service_name = client.service_name
 
         def publisher(message_type: Any, name: str, quality: QoSProfile | None = None) -> Any:

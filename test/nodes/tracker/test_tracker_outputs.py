@@ -48,6 +48,8 @@ class LifecycleNode:
     def resolve_topic_name(self, name: str) -> str:
         return name
 
+    resolve_service_name = resolve_topic_name
+
     def get_logger(self) -> Any:
         return get_logger("stand_in")
 
