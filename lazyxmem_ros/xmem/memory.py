@@ -465,7 +465,7 @@ class Memory:
         """Frames that stay for this object's sake alone go, unless they are another's first."""
         alone = {frame for frame, ids in self._told.items() if ids == {object_id}}
         self._told = {f: ids - {object_id} for f, ids in self._told.items() if f not in alone}
-        stay = {self._working[0]} | {owner.birth for owner in self._owners.values()}
+        stay = set(self._working[:1]) | {owner.birth for owner in self._owners.values()}
         gone = alone - stay
         self._keep_working([p for p, index in enumerate(self._working) if index not in gone])
 

@@ -141,3 +141,11 @@ def test_the_tracker_tells_memory_of_corrections_and_of_later_given_masks(
     state = tracker.state().memory
     assert state is not None
     assert state.told == {4: {1}, 8: {2}}
+
+
+def test_an_object_goes_before_any_frame_has_entered_memory() -> None:
+    memory = memory_of(ids=(1, 2))
+    memory.remove_object(1)
+    assert memory.object_ids == (2,)
+    memory.remove_object(2)
+    assert not memory.working_frames
