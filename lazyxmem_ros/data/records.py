@@ -126,12 +126,14 @@ def export(files: list[Path], answers: Answers, out: Path) -> list[ExportedSeque
         for stamp in writer.places:
             wanted[key.tracker, stamp].append(writer)
     for tracker, _, message in _messages(files, (FRAMES,), []):
-        stamp = _stamp(message)
-        for writer in wanted.pop((tracker, stamp), ()) if stamp is not None else ():
+        named = _stamp(message)
+        if named is None:
+            continue
+        for writer in wanted.pop((tracker, named), ()):
             try:
-                writer.write(stamp, message)
+                writer.write(named, message)
             except (BagError, DatasetError) as error:
-                answers.faults.append(f"left out: {writer.name}, frame of {stamp} ns: {error}")
+                answers.faults.append(f"left out: {writer.name}, frame of {named} ns: {error}")
     written = [writer.finished() for writer in writers.values()]
     made = [sequence for sequence in written if sequence.frames]
     listing = out / "ImageSets" / "2017" / "train.txt"
