@@ -18,15 +18,17 @@ from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker
 from lazyxmem_ros.nodes.conversions import image_message
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
-from lazyxmem_ros.nodes.tracker.frames import GivenMasks, ReceivedFrame, ReceivedFrames
-from lazyxmem_ros.nodes.tracker.session import TrackingSession
+from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
+from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.objects import Objects
+from lazyxmem_ros.nodes.tracker.session import GivenMasks, TrackingSession
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 
 HEIGHT, WIDTH, RADIUS = 192, 320, 36
 
 
 class Outputs:
-    """Keeps what a session gives out."""
+    """Keeps what a session gives out: what is published, asked of the service, and refused."""
 
     def __init__(self) -> None:
         self.labels: dict[int, NDArray[np.uint16]] = {}
@@ -36,7 +38,6 @@ class Outputs:
         self.asked: list[int] = []  # the frames' stamps
         self.refused: list[str] = []
 
-    correction_topic = "operator_correction"
     service_name = "correct_mask"
 
     def publish_frame(self, frame: Any, result: Any) -> None:
@@ -44,7 +45,7 @@ class Outputs:
         self.order.append(frame.stamp)
         self.tracks[frame.stamp] = [] if result is None else result.tracks
 
-    def ask_corrector(self, image: Any, prompts: Any, on_answers: Any) -> None:
+    def ask(self, image: Any, prompts: Any, on_answers: Any) -> None:
         self.asked.extend(stamp_of(image.header.stamp) for _ in prompts)
 
     def publish_request(self, header: Any, request: Any, uncertainty: Any) -> None:
@@ -56,12 +57,6 @@ class Outputs:
         self.corrected.append((applied, reason))
 
     def record_objects(self, stamp: int, objects: Any) -> None:
-        pass
-
-    def count(self, name: str, amount: int = 1) -> None:
-        pass
-
-    def time_tracking(self, seconds: float) -> None:
         pass
 
     def refuse(self, topic: str, kind: str, fault: str) -> None:
@@ -109,15 +104,32 @@ class Rig:
         self.lazy = LazyTracker(XMemTracker(network, MemoryConfig()), config)
         self.received = ReceivedFrames(1 << 30, 60 * SECOND)
         self.outputs = Outputs()
-        self.corrections = Corrections(self.lazy, self.received, self.outputs)
+        measures = TrackerMeasures(self.outputs)  # type: ignore[arg-type]
+        self.corrections = Corrections(
+            self.lazy,
+            self.received,
+            self.outputs,
+            self.outputs,
+            measures,
+            topic="operator_correction",
+            retraction_service="retract_correction",
+        )
         self.scene = Scene()
         self.session = TrackingSession(
             self.lazy,
             self.received,
             self.outputs,
             self.corrections,
-            make_tracker=lambda: XMemTracker(network, MemoryConfig(long_term=False)),
+            measures,
             serve_commands=self._serve,
+        )
+        self.objects = Objects(
+            self.lazy,
+            self.received,
+            self.session,
+            self.corrections,
+            measures,
+            make_tracker=lambda: XMemTracker(network, MemoryConfig(long_term=False)),
         )
         self.meanwhile: list[Callable[[], object]] = []
 
@@ -149,11 +161,11 @@ class Rig:
 
     def track(self, *indices: int) -> bool:
         """Whether all of them were tracked."""
-        return all([self.session.process(self.receive(index)) for index in indices])
+        return all([self.objects.process(self.receive(index)) for index in indices])
 
     def give(self, index: int, *object_ids: int) -> str:
         masks = {i: self.scene.masks(index)[i] for i in object_ids}
-        return self.session.give_masks(GivenMasks(FIRST_STAMP + index * STEP, masks, topic="init"))
+        return self.objects.give_masks(GivenMasks(FIRST_STAMP + index * STEP, masks, topic="init"))
 
     def overlap(self, index: int, object_id: int) -> float:
         labels = self.outputs.labels[FIRST_STAMP + index * STEP] == object_id

@@ -210,7 +210,7 @@ class Tracker:
         return [track.id for track in tracks[-1].tracks] if tracks else []
 
     def refusals(self) -> dict[str, int]:
-        return self.node._refusals.snapshot()
+        return self.node._measures.refusals.snapshot()
 
     def count(self, name: str) -> int:
         return self.node._measures.counts[name]

@@ -25,10 +25,10 @@ from std_msgs.msg import Header
 from lazyxmem_ros.basics import StampRangeError, stamp_of
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.msg import Correction, CorrectionRequest, TrackArray
+from lazyxmem_ros.nodes.correction_client import AnswersCallback, CorrectionClient
 from lazyxmem_ros.nodes.diagnostics import OK
 from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.timers import create_steady_timer
-from lazyxmem_ros.nodes.tracker.corrector_client import AnswersCallback, CorrectionClient
 from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects, RetractCorrection
 
 PRESENCE_PERIOD_S = 0.5

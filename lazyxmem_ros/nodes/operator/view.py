@@ -23,6 +23,7 @@ from lazyxmem_ros.correction.base import Prompt, PromptError, validate_prompt
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import object_colour
 from lazyxmem_ros.nodes.conversions import time_message
+from lazyxmem_ros.nodes.correction_client import CorrectionAnswer
 from lazyxmem_ros.nodes.diagnostics import Counts, Rate
 from lazyxmem_ros.nodes.operator import messages
 from lazyxmem_ros.nodes.operator.curves import Curves
@@ -50,7 +51,6 @@ from lazyxmem_ros.nodes.operator.tracker_link import (
     TrackerLink,
 )
 from lazyxmem_ros.nodes.prompts import prompt_message
-from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer
 from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects, RetractCorrection
 
 SERVICE_TIMEOUT_S = 10.0

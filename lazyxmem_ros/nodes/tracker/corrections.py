@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Corrections: asked of the correction service and of people, answered, and handed to the tracker.
 
-`Corrections` runs in the worker's thread like everything that touches the LazyTracker, which also
-registers what is open. Requests and results leave through `TrackerOutputs`; answers come back as
-commands of the worker.
+`CorrectionClient` asks the service: asynchronously, with a deadline, and survives it. `Corrections`
+runs in the worker's thread like everything that touches the LazyTracker, which also registers what
+is open. Answers come back as work of the worker.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from lazyxmem_ros.correction.base import Prompt, PromptError, objection
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import Correction, LazyTracker, Outcome, Request, Source, StepResult
 from lazyxmem_ros.nodes.conversions import image_message, time_message
+from lazyxmem_ros.nodes.correction_client import (
+    AnswersCallback,
+    CorrectionAnswer,
+    CorrectionClient,
+)
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
 from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
-from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionAnswer
-from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
+from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
-from lazyxmem_ros.nodes.tracker.worker import Worker
+from lazyxmem_ros.nodes.tracker.worker import NotDoneError, Worker
 from lazyxmem_ros.srv import RetractCorrection
 
 QUEUE_DEPTH = 10
@@ -39,12 +44,57 @@ TOPIC = "~/operator_correction"
 RETRACTION = "~/retract_correction"
 
 
+class WorkerCorrectionClient(CorrectionClient):
+    """The tracker's own client: the worker asks, and answers are work of the worker."""
+
+    def __init__(
+        self, node: Node, worker: Worker[ReceivedFrame], *, timeout: Callable[[], float]
+    ) -> None:
+        """timeout(): seconds of steady time until the answers of a request count as missing."""
+        super().__init__(node)
+        self._worker = worker
+        self.timeout = timeout
+
+    def ask(self, image: Image, prompts: Sequence[Prompt], on_answers: AnswersCallback) -> None:
+        """Asks for one mask per prompt, in one request, from the worker's thread, in which
+        on_answers is called once: also where the worker has no time for masks, with faults.
+        """
+
+        def pass_on(answers: Sequence[CorrectionAnswer]) -> None:
+            def leave_out(reason: NotDoneError) -> None:
+                on_answers([CorrectionAnswer(None, 0.0, "", str(reason)) for _ in answers])
+
+            self._worker.post_work(lambda: on_answers(answers), on_left_out=leave_out)
+
+        self._in_executor(
+            lambda: self.request(image, prompts, timeout=self.timeout(), on_answers=pass_on)
+        )
+
+    def _in_executor(self, function: Callable[[], None]) -> None:
+        executor = self._node.executor
+        if executor is not None:
+            executor.create_task(function)
+
+
 class Corrections:
     """Everything between a request for help and the mask that answers it."""
 
     def __init__(
-        self, lazy: LazyTracker, received: ReceivedFrames, outputs: TrackerOutputs
+        self,
+        lazy: LazyTracker,
+        received: ReceivedFrames,
+        outputs: TrackerOutputs,
+        client: WorkerCorrectionClient,
+        measures: TrackerMeasures,
+        *,
+        topic: str,
+        retraction_service: str,
     ) -> None:
+        """topic: of people's answers; retraction_service: takes them back; both for messages."""
+        self._client = client
+        self._measures = measures
+        self._topic = topic
+        self._retraction_service = retraction_service
         self._lazy = lazy
         self._received = received
         self._outputs = outputs
@@ -61,7 +111,7 @@ class Corrections:
         self.awaited = {(frame.stamp, request.object_id) for request in requests}
         pseudo = [request for request in requests if request.source is Source.PSEUDO]
         if pseudo:
-            self._outputs.count("pseudo requested", len(pseudo))
+            self._measures.count("pseudo requested", len(pseudo))
             prompts = {request.object_id: request.prompt for request in pseudo}
             image = frame.image_message(pseudo[0].image)
             self._ask_corrector(image, prompts, Source.PSEUDO)
@@ -69,13 +119,13 @@ class Corrections:
         uncertainty = result.uncertainty_map() if to_people else None
         for request in to_people:
             assert uncertainty is not None
-            self._outputs.count("operator requested")
+            self._measures.count("operator requested")
             self._outputs.publish_request(frame.header, request, uncertainty)
 
     def _ask_corrector(self, image: Image, prompts: Mapping[int, Prompt], source: Source) -> None:
         """Has the service refine objects {id: prompt}; each answer is taken on its own."""
         on_answers = partial(self._take_answers, image.header, prompts, source)
-        self._outputs.ask_corrector(image, list(prompts.values()), on_answers)
+        self._client.ask(image, list(prompts.values()), on_answers)
 
     # ---- answers
 
@@ -88,11 +138,11 @@ class Corrections:
     ) -> None:
         for (object_id, prompt), answer in zip(prompts.items(), answers, strict=True):
             if answer.mask is None:  # the correction is lost, nothing else
-                self._outputs.count(f"{source.value} failed")
-                self._outputs.refuse(self._outputs.service_name, "no mask", answer.fault)
+                self._measures.count(f"{source.value} failed")
+                self._measures.refuse(self._client.service_name, "no mask", answer.fault)
                 self.give_up(header, object_id, source, answer.fault)
             elif source is Source.PSEUDO and (why := objection(answer.score, prompt.prior_iou)):
-                self._outputs.count("pseudo declined")
+                self._measures.count("pseudo declined")
                 self.give_up(header, object_id, source, why)
             else:
                 stamp = stamp_of(header.stamp)
@@ -107,7 +157,7 @@ class Corrections:
 
     def answer(self, message: msg.Correction) -> None:
         """Takes a person's answer: a mask as it is, clicks and boxes by way of the service."""
-        self._outputs.count("operator received")
+        self._measures.count("operator received")
         header, object_id = message.header, message.id
         try:
             stamp = stamp_of(header.stamp)
@@ -121,7 +171,7 @@ class Corrections:
             self.refuse(message, "correction", str(error))
             return
         if prompt.is_empty:
-            self._outputs.count("operator declined")
+            self._measures.count("operator declined")
             if request is not None:
                 self.dismiss([object_id])
             self.give_up(header, object_id, Source.OPERATOR, message.message)
@@ -134,7 +184,7 @@ class Corrections:
 
     def refuse(self, message: msg.Correction, kind: str, reason: str) -> None:
         """A person's answer is of no use; another one may come."""
-        self._outputs.refuse(self._outputs.correction_topic, kind, reason)
+        self._measures.refuse(self._topic, kind, reason)
         self.give_up(message.header, message.id, Source.OPERATOR, reason)
 
     def _mask_seen(self, stamp: int, object_id: int, request: Request | None) -> BoolMask:
@@ -188,11 +238,11 @@ class Corrections:
             if corrected is not None:
                 corrected.labels = outcome.labels
         source, applied = correction.source, outcome.applied
-        self._outputs.count(f"{source.value} {'applied' if applied else 'not applied'}")
+        self._measures.count(f"{source.value} {'applied' if applied else 'not applied'}")
         if not applied:
             by_person = source is Source.OPERATOR
-            topic = self._outputs.correction_topic if by_person else self._outputs.service_name
-            self._outputs.refuse(topic, "not applied", outcome.reason)
+            topic = self._topic if by_person else self._client.service_name
+            self._measures.refuse(topic, "not applied", outcome.reason)
         header = self._header(correction.stamp)
         for object_id, mask in correction.masks.items():
             self.awaited.discard((correction.stamp, object_id))
@@ -206,13 +256,13 @@ class Corrections:
         """Takes back a person's correction of the frame of a stamp (ns), and says so."""
         outcome = self._lazy.retract(stamp, object_id)
         if not outcome.applied:
-            self._outputs.refuse(self._outputs.retraction_service, "not taken back", outcome.reason)
+            self._measures.refuse(self._retraction_service, "not taken back", outcome.reason)
             return outcome
         assert outcome.applied_stamp is not None
         corrected = self._received.find(outcome.applied_stamp)
         if corrected is not None:
             corrected.labels = outcome.labels
-        self._outputs.count("operator taken back")
+        self._measures.count("operator taken back")
         self._outputs.publish_corrected(
             self._header(stamp),
             object_id,

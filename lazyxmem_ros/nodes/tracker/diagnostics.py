@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from lazyxmem_ros.nodes.correction_client import ServiceMeasures
 from lazyxmem_ros.nodes.diagnostics import (
     ALARM_WINDOW_S,
     ERROR,
@@ -23,10 +24,8 @@ from lazyxmem_ros.nodes.diagnostics import (
     Refusals,
     status,
 )
-from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionClient
 
 if TYPE_CHECKING:
-    from lazyxmem_ros.nodes.tracker.records import Records
     from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper
 
 KIBIBYTE = 1024
@@ -39,17 +38,27 @@ DROPPED_SHARE = 0.5
 
 @dataclass
 class TrackerMeasures:
-    """Counters and times that the parts of the node raise.
+    """Counters and times that the parts of the node raise, from any thread.
 
-    latency: from the receipt of an image to its mask. tracking: the network's and the policy's
-    share of it. tracked: frames per second. last_failure: what failed last, in words.
+    refusals: what was refused of what came in. latency: from the receipt of an image to its mask.
+    tracking: the network's and the policy's share of it. tracked: frames per second. last_failure:
+    what failed last, in words.
     """
 
+    refusals: Refusals
     counts: Counts = field(default_factory=Counts)
     latency: Latencies = field(default_factory=Latencies)
     tracking: Latencies = field(default_factory=Latencies)
     tracked: Rate = field(default_factory=Rate)
     last_failure: str = ""
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Raises a counter of `/diagnostics`."""
+        self.counts.add(name, amount)
+
+    def refuse(self, topic: str, kind: str, fault: str) -> None:
+        """Counts and reports refused input."""
+        self.refusals.refuse(topic, kind, fault)
 
 
 @dataclass(frozen=True)
@@ -66,16 +75,14 @@ class Upkeep:
 class TrackerReport:
     """Makes the statuses; notices what is new since the last report."""
 
-    def __init__(
-        self, name: str, measures: TrackerMeasures, refusals: Refusals, client: CorrectionClient
-    ) -> None:
+    def __init__(self, name: str, measures: TrackerMeasures, service: ServiceMeasures) -> None:
         """name: the node's, with its namespace."""
         self._name = name.lstrip("/")
         self._host = socket.gethostname()
         self._measures = measures
         self._recent = Recent(measures.counts)
-        self._refusals = refusals
-        self._client = client
+        self._refusals = measures.refusals
+        self._service = service
         self._refused_before = 0
 
     def statuses(
@@ -85,27 +92,28 @@ class TrackerReport:
         received_rate: float,
         object_ids: tuple[int, ...],
         open_requests: int,
+        service_available: bool,
         images_kept: int,
         upkeep: Upkeep,
         silence: str,
         snapshots: SnapshotKeeper | None,
-        records: Records | None,
+        records: DiagnosticStatus | None,
     ) -> list[DiagnosticStatus]:
         """One status each for frames, corrections, memory and refusals, and for snapshots and
         records, if any.
 
-        silence: that no image comes, in words; "" while they do.
+        silence: that no image comes, in words; "" while they do. records: their own status.
         """
         made = [
             self._frames(device, received_rate, object_ids, silence),
-            self._corrections(open_requests),
+            self._corrections(open_requests, service_available),
             self._memory(device, images_kept, upkeep),
             self._refused(),
         ]
         if snapshots is not None:
             made.append(self._snapshots(snapshots))
         if records is not None:
-            made.append(self._records(records))
+            made.append(records)
         for each in made:
             each.hardware_id = f"{self._host}: {device}"
         return made
@@ -155,17 +163,8 @@ class TrackerReport:
         level, message = (ERROR, keeper.last_fault) if keeper.last_fault else (OK, "ok")
         return status(f"{self._name}: snapshots", values, level=level, message=message)
 
-    def _records(self, records: Records) -> DiagnosticStatus:
-        values: dict[str, object] = {
-            "folder": records.folder,
-            "written": records.written,
-            "lost": records.lost,
-        }
-        level, message = (ERROR, records.last_fault) if records.last_fault else (OK, "ok")
-        return status(f"{self._name}: records", values, level=level, message=message)
-
-    def _corrections(self, open_requests: int) -> DiagnosticStatus:
-        counts, client = self._measures.counts, self._client
+    def _corrections(self, open_requests: int, available: bool) -> DiagnosticStatus:
+        counts, service = self._measures.counts, self._service
         values: dict[str, object] = {
             f"{source} {what}": counts[f"{source} {what}"]
             for source in ("pseudo", "operator")
@@ -174,11 +173,11 @@ class TrackerReport:
         values["operator received"] = counts["operator received"]
         values["operator open"] = open_requests
         for what in ("requests", "answered", "failed", "unavailable", "timed_out"):
-            values[f"service {what}"] = client.counts[what]
-        values["service available"] = client.is_available()
-        values["service p50 (ms)"] = client.latencies.milliseconds(50)
-        values["service p99 (ms)"] = client.latencies.milliseconds(99)
-        level, message = (WARN, client.last_fault) if client.last_fault else (OK, "ok")
+            values[f"service {what}"] = service.counts[what]
+        values["service available"] = available
+        values["service p50 (ms)"] = service.latencies.milliseconds(50)
+        values["service p99 (ms)"] = service.latencies.milliseconds(99)
+        level, message = (WARN, service.last_fault) if service.last_fault else (OK, "ok")
         return status(f"{self._name}: corrections", values, level=level, message=message)
 
     def _memory(self, device: str, images_kept: int, upkeep: Upkeep) -> DiagnosticStatus:

@@ -1,34 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker's image topic: what comes in is checked, counted and left for the worker."""
+"""The tracker's image topic: what comes in is checked, counted, kept, and left for the worker.
+
+Images are kept so that masks, clicks and corrections may name them later, from their receipt on and
+whether or not they are ever tracked. What was tracked is in the history of `lazy`, which belongs to
+the worker.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
-from lazyxmem_ros.basics import StampRangeError, stamp_of
-from lazyxmem_ros.images import ImageError, check_image
+from lazyxmem_ros.basics import Labels, StampRangeError, stamp_of
+from lazyxmem_ros.images import MAX_PIXELS, ImageError, check_image, read_image
+from lazyxmem_ros.nodes.conversions import image_message
 from lazyxmem_ros.nodes.diagnostics import Rate
 from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.timers import create_steady_timer
-from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.image_sources import quality_text, why_no_image
-from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.stamp_order import Order, StampOrder
 from lazyxmem_ros.nodes.tracker.worker import Worker
-
-if TYPE_CHECKING:
-    from lazyxmem_ros.nodes.tracker.session import TrackingSession
 
 QUEUE_DEPTH = 5
 NO_IMAGE_AFTER_S = 5.0
@@ -36,6 +44,103 @@ NO_IMAGE_AFTER_S = 5.0
 SILENCE_CHECK_PERIOD_S = 1.0
 TRANSPORTS = {"raw": (Image, "image"), "compressed": (CompressedImage, "image/compressed")}
 """What images come as -> the message type and the topic."""
+
+
+@dataclass(eq=False)
+class ReceivedFrame:
+    """One image message on its way through the node.
+
+    stamp: nanoseconds since the epoch. topic: where it came from, for messages. received_at:
+    steady time in seconds. labels: the label map uint16 [H, W] published for it, None until
+    then. published: whether its mask went out. max_pixels: the limit that it has passed.
+    """
+
+    stamp: int
+    topic: str
+    message: Image | CompressedImage
+    received_at: float
+    labels: Labels | None = field(default=None, repr=False)
+    published: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def header(self) -> Header:
+        """The message's header: what is published about the frame carries it."""
+        return self.message.header
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that keeping the frame costs, in bytes."""
+        return len(self.message.data) + (0 if self.labels is None else self.labels.nbytes)
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """RGB uint8 [H, W, 3]; decoded anew at each call. Raises ImageError."""
+        return read_image(self.message, max_pixels=self.max_pixels).rgb()
+
+    def image_message(self, rgb: NDArray[np.uint8] | None = None) -> Image:
+        """The frame as an uncompressed message: the one received, where it is one.
+
+        rgb: the image, where it has been decoded. Raises ImageError where it cannot be.
+        """
+        if hasattr(self.message, "format"):
+            return image_message(self.rgb() if rgb is None else rgb, "rgb8", self.header)
+        return self.message
+
+
+class ReceivedFrames:
+    """The newest images by stamp, up to a limit in bytes and in age, and the newest tracked one.
+
+    The receiving thread and the worker both use it, so it locks.
+    """
+
+    def __init__(self, max_bytes: int, max_age: int) -> None:
+        """max_age: nanoseconds before the newest frame's stamp."""
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._lock = threading.Lock()
+        self._frames: OrderedDict[int, ReceivedFrame] = OrderedDict()
+        self.tracked: ReceivedFrame | None = None
+        """The newest frame that was tracked; only the worker sets it."""
+
+    def add(self, frame: ReceivedFrame) -> None:
+        """Keep a frame; the oldest go where a limit is passed, but never this one."""
+        with self._lock:
+            self._frames[frame.stamp] = frame
+            total = sum(kept.nbytes for kept in self._frames.values())
+            while len(self._frames) > 1:
+                oldest = next(iter(self._frames.values()))
+                young = frame.stamp - oldest.stamp <= self._max_age
+                if young and total <= self._max_bytes:
+                    return
+                del self._frames[oldest.stamp]
+                total -= oldest.nbytes
+
+    def set_max_age(self, max_age: int) -> None:
+        """Another limit, in nanoseconds, from the next frame on."""
+        with self._lock:
+            self._max_age = max_age
+
+    def find(self, stamp: int) -> ReceivedFrame | None:
+        """The frame of exactly this stamp, if it is still there."""
+        tracked = self.tracked
+        if tracked is not None and tracked.stamp == stamp:
+            return tracked
+        with self._lock:
+            return self._frames.get(stamp)
+
+    def newest(self) -> ReceivedFrame | None:
+        """The frame received last."""
+        with self._lock:
+            return next(reversed(self._frames.values()), None)
+
+    def clear(self) -> None:
+        """Forget every image but the newest tracked one."""
+        with self._lock:
+            self._frames.clear()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._frames)
 
 
 class QualityOverrides:
@@ -79,10 +184,11 @@ class ImageInput:
         self,
         node: Node,
         worker: Worker[ReceivedFrame],
-        session: TrackingSession,
         received: ReceivedFrames,
-        outputs: TrackerOutputs,
+        measures: TrackerMeasures,
         *,
+        is_tracking: Callable[[], bool],
+        on_new_clock: Callable[[bool], object],
         transport: str,
         reliable: bool,
         max_pixels: int,
@@ -91,14 +197,18 @@ class ImageInput:
     ) -> None:
         """Raises counts `received` and `dropped`; `rate` is that of what was received.
 
+        is_tracking: whether there are objects. on_new_clock: runs in the worker where stamps begin
+        again, and gets whether there were.
+
         transport: one of TRANSPORTS. reliable: unless `overrides` say otherwise. max_pixels: of an
         image, more are refused. on_failure: gets what goes wrong and is no refusal.
         """
         self._node = node
         self._worker = worker
-        self._session = session
         self._received = received
-        self._outputs = outputs
+        self._measures = measures
+        self._is_tracking = is_tracking
+        self._on_new_clock = on_new_clock
         self._max_pixels = max_pixels
         self._overrides = overrides
         self._on_failure = on_failure
@@ -187,32 +297,32 @@ class ImageInput:
 
     def _on_image(self, topic: str, message: Image | CompressedImage) -> None:
         received_at = self._last_received = time.monotonic()
-        self._outputs.count("received")
+        self._measures.count("received")
         self.rate.add()
         try:
             check_image(message, max_pixels=self._max_pixels)
             stamp = stamp_of(message.header.stamp)
         except ImageError as error:
-            self._outputs.refuse(topic, "image", str(error))
+            self._measures.refuse(topic, "image", str(error))
             return
         except StampRangeError as error:
-            self._outputs.refuse(topic, error.kind, str(error))
+            self._measures.refuse(topic, error.kind, str(error))
             return
         if not self._take_stamp(topic, stamp):
             return
         frame = ReceivedFrame(stamp, topic, message, received_at, max_pixels=self._max_pixels)
         self._received.add(frame)
         if self._worker.offer(frame):
-            self._outputs.count("dropped")
+            self._measures.count("dropped")
 
     def _take_stamp(self, topic: str, stamp: int) -> bool:
         if stamp == 0:
-            self._outputs.refuse(topic, "no stamp", "the image carries no stamp")
+            self._measures.refuse(topic, "no stamp", "the image carries no stamp")
             return False
-        tracking = bool(self._session.object_ids)
+        tracking = self._is_tracking()
         judged = self._order.judge(stamp, tracking=tracking)
         if judged.order is Order.REFUSED:
-            self._outputs.refuse(topic, judged.kind, judged.text)
+            self._measures.refuse(topic, judged.kind, judged.text)
             return False
         if judged.order is Order.GONE_BACK:
             self._begin_again(tracking=tracking)
@@ -228,11 +338,8 @@ class ImageInput:
         # A frame of the other clock that waits would make the next ones look old.
         self._drop_waiting()
         self._received.clear()
-        if tracking:
-            self._worker.post(self._session.change_clock)
-        else:
-            self._worker.post(partial(self._session.reset, images=False))
+        self._worker.post(partial(self._on_new_clock, tracking))
 
     def _drop_waiting(self) -> None:
         if self._worker.clear_frame():
-            self._outputs.count("dropped")
+            self._measures.count("dropped")

@@ -43,9 +43,8 @@ class TrackerNode(LifecycleNode):
         super().__init__(NODE_NAME, **options)
         self._parts: TrackerParts | None = None
         self._fault = ""
-        self._measures = TrackerMeasures()
+        self._measures = TrackerMeasures(diagnostics.Refusals(self.get_logger().warning))
         self._image_quality = QualityOverrides()
-        self._refusals = diagnostics.Refusals(self.get_logger().warning)
         self._settings = Parameters(
             self,
             tracker_parameters.table(),
@@ -129,9 +128,7 @@ class TrackerNode(LifecycleNode):
         # Imported late: whoever only looks at the parameters needs no PyTorch.
         from lazyxmem_ros.nodes.tracker.parts import build_parts
 
-        parts = build_parts(
-            self, doors, self._settings, self._measures, self._refusals, self._image_quality
-        )
+        parts = build_parts(self, doors, self._settings, self._measures, self._image_quality)
         timer = create_steady_timer(self, self._settings["diagnostics_period"], self._report)
         parts.doors.callback(self.destroy_timer, timer)
         return parts
@@ -157,11 +154,12 @@ class TrackerNode(LifecycleNode):
             received_rate=parts.images.rate.hertz() if parts.images.is_open else 0.0,
             object_ids=parts.session.object_ids,
             open_requests=parts.corrections.open_requests,
+            service_available=parts.client.is_available(),
             images_kept=len(parts.received),
             upkeep=parts.session.upkeep,
             silence=parts.images.silence(),
             snapshots=parts.snapshots,
-            records=parts.records,
+            records=parts.records.status() if parts.records is not None else None,
         )
         now = self.get_clock().now()
         self._diagnostics.publish(diagnostics.diagnostic_array(now, statuses))

@@ -2,8 +2,8 @@
 """The parts of the tracker's node, and how they hang together.
 
 Everything points one way. What comes in (`images`, `objects`, `corrections`) goes to the worker, in
-whose thread the session tracks; what comes out goes to the outputs. These know nothing of the rest
-but the worker, to which they pass the correction service's answers.
+whose thread the session tracks; what comes out goes to the outputs, which know nothing of the
+rest.
 """
 
 from __future__ import annotations
@@ -19,15 +19,24 @@ from rclpy.lifecycle import LifecycleNode
 
 from lazyxmem_ros.extras import missing_extras_explained
 from lazyxmem_ros.lazy import LazyTracker, SnapshotError, iou_predictor_of
-from lazyxmem_ros.nodes.diagnostics import LogLimiter, Refusals
+from lazyxmem_ros.nodes.diagnostics import LogLimiter
 from lazyxmem_ros.nodes.parameters import Parameters
 from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
-from lazyxmem_ros.nodes.tracker.corrections import CorrectionInput, Corrections
-from lazyxmem_ros.nodes.tracker.corrector_client import CorrectionClient
+from lazyxmem_ros.nodes.tracker.corrections import (
+    RETRACTION,
+    TOPIC,
+    CorrectionInput,
+    Corrections,
+    WorkerCorrectionClient,
+)
 from lazyxmem_ros.nodes.tracker.diagnostics import MEBIBYTE, TrackerMeasures, TrackerReport
-from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame, ReceivedFrames
-from lazyxmem_ros.nodes.tracker.images import ImageInput, QualityOverrides
-from lazyxmem_ros.nodes.tracker.objects import ObjectInput
+from lazyxmem_ros.nodes.tracker.images import (
+    ImageInput,
+    QualityOverrides,
+    ReceivedFrame,
+    ReceivedFrames,
+)
+from lazyxmem_ros.nodes.tracker.objects import ObjectInput, Objects
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.session import TrackingSession
 from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper, SnapshotService, usable_path
@@ -52,9 +61,10 @@ class TrackerParts:
     images: ImageInput
     worker: Worker[ReceivedFrame]
     session: TrackingSession
+    objects: Objects
     received: ReceivedFrames
     outputs: TrackerOutputs
-    client: CorrectionClient
+    client: WorkerCorrectionClient
     corrections: Corrections
     report: TrackerReport
     snapshots: SnapshotKeeper | None
@@ -68,7 +78,6 @@ def build_parts(
     doors: ExitStack,
     settings: Parameters,
     measures: TrackerMeasures,
-    refusals: Refusals,
     overrides: QualityOverrides,
 ) -> TrackerParts:
     """Loads the network and opens every door but the image topics.
@@ -105,39 +114,50 @@ def build_parts(
     on_failure = partial(_report_failure, node, measures, failures)
     received = ReceivedFrames(values["history_megabytes"] * MEBIBYTE, lazy.config.history_time)
     worker: Worker[ReceivedFrame] = Worker(on_failure=on_failure)
-    client = CorrectionClient(node)
+    client = WorkerCorrectionClient(
+        node, worker, timeout=lambda: float(settings["correction_timeout"])
+    )
     doors.callback(client.close)
     records = _open_records(node, values) if values["record_dir"] else None
     if records is not None:
         doors.callback(records.close)
-    outputs = TrackerOutputs(
-        node,
-        setting=settings.__getitem__,
-        client=client,
-        worker=worker,
-        measures=measures,
-        refusals=refusals,
-        records=records,
-    )
+    outputs = TrackerOutputs(node, setting=settings.__getitem__, measures=measures, records=records)
     doors.callback(outputs.close)
-    corrections = Corrections(lazy, received, outputs)
+    corrections = Corrections(
+        lazy,
+        received,
+        outputs,
+        client,
+        measures,
+        topic=node.resolve_topic_name(TOPIC),
+        retraction_service=node.resolve_service_name(RETRACTION),
+    )
     session = TrackingSession(
         lazy,
         received,
         outputs,
         corrections,
-        make_tracker=lambda: make_tracker(MemoryConfig(long_term=False)),
+        measures,
         serve_commands=worker.serve_commands_until,
         correction_wait=values["correction_wait"],
+    )
+    objects = Objects(
+        lazy,
+        received,
+        session,
+        corrections,
+        measures,
+        make_tracker=lambda: make_tracker(MemoryConfig(long_term=False)),
         max_objects=values["max_objects"],
         may_work=worker.claim,
     )
     images = ImageInput(
         node,
         worker,
-        session,
         received,
-        outputs,
+        measures,
+        is_tracking=lambda: bool(session.object_ids),
+        on_new_clock=objects.begin_again,
         transport=values["image_transport"],
         reliable=values["image_reliability"] == "reliable",
         max_pixels=values["max_pixels"],
@@ -146,24 +166,26 @@ def build_parts(
     )
     answers = CorrectionInput(node, worker, corrections, on_failure=on_failure)
     doors.callback(answers.close)
-    objects = ObjectInput(
+    object_input = ObjectInput(
         node,
         worker=worker,
+        objects=objects,
         session=session,
         images=images,
-        outputs=outputs,
+        client=client,
+        measures=measures,
         max_objects=values["max_objects"],
         max_pixels=values["max_pixels"],
         on_failure=on_failure,
     )
-    doors.callback(objects.close)
-    report = TrackerReport(node.get_fully_qualified_name(), measures, refusals, client)
+    doors.callback(object_input.close)
+    report = TrackerReport(node.get_fully_qualified_name(), measures, client.measures)
     snapshots = None
     if values["snapshot_path"]:
-        service = _open_snapshots(node, settings, lazy, session, worker, outputs)
+        service = _open_snapshots(node, settings, lazy, session, worker, measures)
         doors.callback(service.close)
         snapshots = service.keeper
-    worker.start(session.process, is_behind=lambda: session.upkeep.frames_behind > 0)
+    worker.start(objects.process, is_behind=lambda: session.upkeep.frames_behind > 0)
     doors.callback(_stop, node, worker)
     doors.callback(images.close)
     return TrackerParts(
@@ -171,6 +193,7 @@ def build_parts(
         images=images,
         worker=worker,
         session=session,
+        objects=objects,
         received=received,
         outputs=outputs,
         client=client,
@@ -188,7 +211,7 @@ def _report_failure(
 ) -> None:
     if not node.context.ok():
         return  # the middleware went away under a frame that was being published
-    measures.counts.add("failed")
+    measures.count("failed")
     measures.last_failure = f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     failures.say(type(error).__name__, f"left out, because it failed: {error}\n{trace}")
@@ -213,7 +236,7 @@ def _open_snapshots(
     lazy: LazyTracker,
     session: TrackingSession,
     worker: Worker[ReceivedFrame],
-    outputs: TrackerOutputs,
+    measures: TrackerMeasures,
 ) -> SnapshotService:
     """Goes on from the snapshot, if there is one that can be used, and keeps saving."""
     path = usable_path(settings["snapshot_path"])
@@ -222,7 +245,7 @@ def _open_snapshots(
     try:
         ids = keeper.resume()
     except SnapshotError as error:
-        outputs.refuse(str(path), "snapshot", f"{error}; tracking starts empty")
+        measures.refuse(str(path), "snapshot", f"{error}; tracking starts empty")
     else:
         session.see_objects()
         if ids:

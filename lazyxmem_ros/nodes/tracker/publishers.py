@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +27,12 @@ from lazyxmem_ros.nodes.conversions import (
     region_message,
     time_message,
 )
-from lazyxmem_ros.nodes.diagnostics import Refusals
 from lazyxmem_ros.nodes.prompts import prompt_message
-from lazyxmem_ros.nodes.tracker.corrector_client import (
-    AnswersCallback,
-    CorrectionAnswer,
-    CorrectionClient,
-)
 from lazyxmem_ros.nodes.tracker.detections import Detections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
-from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
+from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.markers import Markers
 from lazyxmem_ros.nodes.tracker.overlay import track_names
-from lazyxmem_ros.nodes.tracker.worker import NotDoneError, Worker
 
 if TYPE_CHECKING:
     from lazyxmem_ros.lazy import Request, Source, StateChange, StepResult, Track
@@ -54,9 +47,9 @@ MIN_REQUESTS_KEPT = 10
 
 
 class TrackerOutputs:
-    """All that leaves the tracker: topics, requests to the correction service, counts, the log.
+    """All that the tracker publishes.
 
-    It knows nothing of who uses it. The worker's thread calls it, unless a method says otherwise.
+    It knows nothing of who uses it. The worker's thread calls it.
     """
 
     def __init__(
@@ -64,26 +57,17 @@ class TrackerOutputs:
         node: LifecycleNode,
         *,
         setting: Callable[[str], Any],
-        client: CorrectionClient,
-        worker: Worker[ReceivedFrame],
         measures: TrackerMeasures,
-        refusals: Refusals,
         records: Records | None = None,
     ) -> None:
-        """setting(name): the present value of a parameter. worker: gets the service's answers.
+        """setting(name): the present value of a parameter.
 
         records: what is asked and said goes there, too.
         """
         self._node = node
         self._setting = setting
-        self._client = client
-        self._worker = worker
         self._measures = measures
-        self._refusals = refusals
         self._records = records
-        self.correction_topic = node.resolve_topic_name("~/operator_correction")
-        self.retraction_service = node.resolve_service_name("~/retract_correction")
-        self.service_name = client.service_name
 
         def publisher(message_type: Any, name: str, quality: QoSProfile | None = None) -> Any:
             return node.create_lifecycle_publisher(
@@ -139,7 +123,7 @@ class TrackerOutputs:
         """A frame that goes out again is no other frame."""
         if not frame.published:
             frame.published = True
-            self.count("tracked")
+            self._measures.count("tracked")
             self._measures.tracked.add()
             self._measures.latency.add(time.monotonic() - frame.received_at)
 
@@ -154,33 +138,6 @@ class TrackerOutputs:
                 self._node.get_logger().info(f"{name} {what}")
 
     # ---- corrections
-
-    def ask_corrector(
-        self, image: Image, prompts: Sequence[Prompt], on_answers: AnswersCallback
-    ) -> None:
-        """Asks the service for one mask per prompt; on_answers comes in the worker's thread.
-
-        It gets faults instead of masks, too, where the worker has no time for them.
-        """
-
-        def pass_on(answers: Sequence[CorrectionAnswer]) -> None:
-            def leave_out(reason: NotDoneError) -> None:
-                on_answers([CorrectionAnswer(None, 0.0, "", str(reason)) for _ in answers])
-
-            self._worker.post_work(lambda: on_answers(answers), on_left_out=leave_out)
-
-        self._post(lambda: self.refine(image, prompts, pass_on))
-
-    def refine(self, image: Image, prompts: Sequence[Prompt], on_answers: AnswersCallback) -> None:
-        """The same, called in the executor's thread, where on_answers comes too."""
-        timeout = self._setting("correction_timeout")
-        self._client.request(image, prompts, timeout=timeout, on_answers=on_answers)
-
-    def _post(self, function: Callable[[], None]) -> None:
-        """Runs a function in the executor's thread."""
-        executor = self._node.executor
-        if executor is not None:
-            executor.create_task(function)
 
     def publish_request(
         self, header: Header, request: Request, uncertainty: NDArray[np.float32]
@@ -237,20 +194,6 @@ class TrackerOutputs:
         """Keeps which objects are followed (id -> label) from the frame of a stamp (ns) on."""
         if self._records is not None:
             self._records.see_objects(stamp, objects)
-
-    # ---- counts
-
-    def count(self, name: str, amount: int = 1) -> None:
-        """Raises a counter of `/diagnostics`; any thread."""
-        self._measures.counts.add(name, amount)
-
-    def time_tracking(self, seconds: float) -> None:
-        """Notes the network's and the policy's share of a frame's latency."""
-        self._measures.tracking.add(seconds)
-
-    def refuse(self, topic: str, kind: str, fault: str) -> None:
-        """Counts and reports refused input; any thread."""
-        self._refusals.refuse(topic, kind, fault)
 
     def close(self) -> None:
         """Take the publishers off the graph."""

@@ -26,6 +26,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
@@ -37,7 +38,8 @@ from lazyxmem_ros.data.bags import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, BagWriter
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.images import ImageError, read_image
 from lazyxmem_ros.nodes.conversions import labels_message, time_message
-from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
+from lazyxmem_ros.nodes.diagnostics import ERROR, OK, status
+from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
 
 JPEG_QUALITY = 95
 MAX_WAITING = 64
@@ -88,6 +90,7 @@ class Records:
         """
         self.folder = _usable(folder)
         self._name = node.get_fully_qualified_name().strip("/").replace("/", ".")
+        self._status_name = f"{node.get_fully_qualified_name().lstrip('/')}: records"
         self._topic = node.resolve_topic_name
         self._max_bytes, self._max_bags = max_bytes, max_bags
         self._on_fault = on_fault
@@ -106,6 +109,16 @@ class Records:
         """Why the last message is not on the disk; "" where it is."""
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
         self._thread.start()
+
+    def status(self) -> DiagnosticStatus:
+        """How they fare, for `/diagnostics`."""
+        values: dict[str, object] = {
+            "folder": self.folder,
+            "written": self.written,
+            "lost": self.lost,
+        }
+        level, message = (ERROR, self.last_fault) if self.last_fault else (OK, "ok")
+        return status(self._status_name, values, level=level, message=message)
 
     # ---- what is kept; none of these waits for the disk, and any thread may call them
 

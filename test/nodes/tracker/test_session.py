@@ -10,7 +10,7 @@ from session_harness import Rig
 
 from lazyxmem_ros.lazy import Correction, LazyConfig, Source
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
-from lazyxmem_ros.nodes.tracker.frames import GivenMasks
+from lazyxmem_ros.nodes.tracker.session import GivenMasks
 
 GOOD = 0.55
 
@@ -36,7 +36,7 @@ def test_an_object_shown_late_begins_on_its_own_frame(rig: Rig) -> None:
     assert rig.outputs.order == published  # nothing that was out goes out again
     assert rig.session.object_ids == (1, 2)
     assert rig.session.upkeep.frames_behind > 0
-    assert rig.session.free_ids(1) == [3]
+    assert rig.objects.free_ids(1) == [3]
     shown = rig.received.find(FIRST_STAMP + STEP)
     assert shown is not None
     assert shown.labels is not None
@@ -57,11 +57,11 @@ def test_the_only_other_object_may_go_while_one_arrives(rig: Rig) -> None:
     rig.give(0, 1)
     rig.track(1, 2, 3)
     rig.give(1, 2)
-    rig.session.remove([1])
+    rig.objects.remove([1])
     assert rig.session.object_ids == (2,)
     rig.track(4, 5, 6)
     assert rig.overlap(6, 2) > GOOD
-    assert rig.session.remove([]) == (2,)
+    assert rig.objects.remove([]) == (2,)
     assert rig.session.object_ids == ()
 
 
@@ -69,10 +69,10 @@ def test_a_free_id_for_a_past_frame_was_nobodys_since(rig: Rig) -> None:
     rig.track(0)
     rig.give(0, 1, 2)
     rig.track(1, 2)
-    rig.session.remove([2])
+    rig.objects.remove([2])
     rig.track(3)
-    assert rig.session.free_ids(1) == [2]
-    assert rig.session.free_ids(1, stamp=FIRST_STAMP + STEP) == [3]
+    assert rig.objects.free_ids(1) == [2]
+    assert rig.objects.free_ids(1, stamp=FIRST_STAMP + STEP) == [3]
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_an_object_that_is_gone_by_now_is_refused(forgetful: Rig) -> None:
     rig.scene.textures[1] = rig.scene.background  # the second disc is nowhere to be seen
     ghost = rig.frame(2)
     rig.received.add(ghost)
-    rig.session.process(ghost)
+    rig.objects.process(ghost)
     with pytest.raises(InputRefusedError, match="object 2 was not found again"):
         rig.give(1, 2)
     assert rig.session.object_ids == (1,)
@@ -149,7 +149,7 @@ def test_masks_may_come_before_the_worker_reaches_their_frame(rig: Rig) -> None:
     slow = rig.receive(1)
     rig.give(1, 1)  # frame 1 was received, and waits
     assert rig.outputs.order[-1] == slow.stamp
-    rig.session.process(slow)  # it is not tracked twice
+    rig.objects.process(slow)  # it is not tracked twice
     assert rig.outputs.order == [FIRST_STAMP, slow.stamp]
 
 
@@ -168,7 +168,7 @@ def test_all_masks_that_were_held_for_a_frame_are_shown_on_it(rig: Rig) -> None:
     rig.give(1, 1)
     rig.give(1, 2)
     small = {3: np.ones((4, 4), bool)}  # does not fit, and keeps no other out
-    rig.session.give_masks(GivenMasks(FIRST_STAMP + STEP, small, topic="init"))
+    rig.objects.give_masks(GivenMasks(FIRST_STAMP + STEP, small, topic="init"))
     rig.track(1)
     assert rig.session.object_ids == (1, 2)
     assert [rig.overlap(1, i) for i in (1, 2)] == [1.0, 1.0]
@@ -190,8 +190,8 @@ def test_a_frame_that_a_newer_one_overtook_is_dropped(rig: Rig) -> None:
     waiting = rig.receive(1)
     rig.receive(2)
     rig.give(2, 1)
-    assert not rig.session.process(waiting)
-    assert rig.session.process(rig.frame(3))
+    assert not rig.objects.process(waiting)
+    assert rig.objects.process(rig.frame(3))
 
 
 @pytest.mark.parametrize("late", [0, 3])
@@ -199,7 +199,7 @@ def test_a_correction_is_its_own_frames(rig: Rig, late: int) -> None:
     """The wrong object was shown; a person corrects it, at once or frames later."""
     rig.track(0)
     wrong = {1: rig.scene.masks(0)[2]}
-    rig.session.give_masks(GivenMasks(FIRST_STAMP, wrong))
+    rig.objects.give_masks(GivenMasks(FIRST_STAMP, wrong))
     rig.track(1)
     rig.track(*range(2, 2 + late))
     stamp = FIRST_STAMP + STEP
@@ -272,4 +272,4 @@ def test_nobody_is_waited_for_while_no_frames_come(rig: Rig) -> None:
 def test_free_ids_are_the_lowest(rig: Rig) -> None:
     rig.track(0)
     rig.give(0, 2)
-    assert rig.session.free_ids(3, taken=[3]) == [1, 4, 5]
+    assert rig.objects.free_ids(3, taken=[3]) == [1, 4, 5]

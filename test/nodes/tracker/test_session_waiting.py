@@ -20,7 +20,7 @@ def rig() -> Rig:
 def test_a_reset_forgets_the_frame_that_waits(rig: Rig) -> None:
     rig.track(0)
     rig.give(0, 1)
-    rig.ask_always(rig.session.reset)
+    rig.ask_always(rig.objects.reset)
     published = list(rig.outputs.order)
     assert not rig.track(9)
     assert rig.outputs.order == published
@@ -59,7 +59,7 @@ def test_a_removed_object_is_not_waited_for_and_not_on_the_frame(rig: Rig) -> No
     rig.track(0)
     rig.give(0, 1, 2)
     later: list[int] = []
-    rig.ask_always(lambda: rig.session.remove([1, 2]), lambda: later.append(1))
+    rig.ask_always(lambda: rig.objects.remove([1, 2]), lambda: later.append(1))
     rig.track(1)
     assert later == []
     assert not rig.outputs.labels[FIRST_STAMP + STEP].any()

@@ -176,7 +176,7 @@ def test_what_fails_is_an_error_with_its_reason(
         raise RuntimeError("the card is on fire")
 
     with monkeypatch.context() as broken:
-        broken.setattr(tracker.node._parts.session, "_process_with", fail)
+        broken.setattr(tracker.node._parts.session, "track", fail)
         tracker.probe.publish(f"{tracker.ns}/image", scene_message(1))
         status = Report(tracker, "frames").wait(ERROR, "1 failed in the last 10 s")
     assert "RuntimeError: the card is on fire" in status.message

@@ -84,7 +84,7 @@ def test_a_correction_that_is_not_sent_yet_is_forgotten_at_a_shutdown(
     tracker = own_tracker()
     tracker.show_object(0)
     to_do: list[Callable[[], None]] = []
-    monkeypatch.setattr(tracker.node._parts.outputs, "_post", to_do.append)
+    monkeypatch.setattr(tracker.node._parts.client, "_in_executor", to_do.append)
     tracker.set(pseudo_corrections=True, pseudo_entropy=0.0)
     tracker.send(1)
     wait_for(lambda: to_do, "the request")
@@ -118,7 +118,7 @@ def test_a_device_without_memory_costs_the_request_alone(
         request.objects = [NewObject(prompt=Prompt(mask=mask_message(scene(0)[1], header(0))))]
     before = tracker.count("failed")
     with monkeypatch.context() as broken:
-        broken.setattr(tracker.node._parts.session, method, fail)
+        broken.setattr(tracker.node._parts.objects, method, fail)
         response = tracker.probe.call(kind, f"{tracker.name}/{name}", request)
     assert not response.success
     assert response.message == "RuntimeError: out of memory"

@@ -18,9 +18,8 @@ from lazyxmem_ros.lazy import Track, TrackState
 from lazyxmem_ros.msg import CorrectionRequest
 from lazyxmem_ros.nodes.diagnostics import Refusals
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
-from lazyxmem_ros.nodes.tracker.frames import ReceivedFrame
+from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.publishers import MIN_REQUESTS_KEPT, TrackerOutputs
-from lazyxmem_ros.nodes.tracker.worker import Worker
 
 LATCHED = QoSProfile(depth=MIN_REQUESTS_KEPT, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 WIDE_ID = 300
@@ -84,10 +83,7 @@ def test_the_masks_encoding_is_that_of_the_objects_followed() -> None:
     outputs = TrackerOutputs(
         node,
         setting={"max_open_requests": 3}.__getitem__,
-        client=SimpleNamespace(service_name="correct_mask"),  # type: ignore[arg-type]
-        worker=Worker(on_failure=pytest.fail),
-        measures=TrackerMeasures(),
-        refusals=Refusals(pytest.fail),
+        measures=TrackerMeasures(Refusals(pytest.fail)),
     )
     frame = ReceivedFrame(FIRST_STAMP, "image", scene_message(0), 0.0)
     labels = scene(0)[1].astype(np.uint16)

@@ -93,7 +93,7 @@ def test_malformed_images_change_nothing(
     tracker.show_object(0)
     tracker.send(1)
     said: list[str] = []
-    monkeypatch.setattr(tracker.node._refusals, "_limiter", LogLimiter(said.append))
+    monkeypatch.setattr(tracker.node._measures.refusals, "_limiter", LogLimiter(said.append))
     before = tracker.refusals()
     tracker.probe.publish(f"{NS}/image", message)
     wait_for(lambda: tracker.refusals() != before, "the refusal")

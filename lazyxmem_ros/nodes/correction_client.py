@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.node import Node
@@ -35,6 +35,20 @@ class CorrectionAnswer:
     fault: str = ""
 
 
+@dataclass
+class ServiceMeasures:
+    """How the correction service fares.
+
+    counts: prompts by what became of them (requests: all of them; answered, failed, unavailable,
+    timed_out). latencies: of the requests that were answered. last_fault: in words; "" where the
+    last request had none.
+    """
+
+    counts: Counts = field(default_factory=Counts)
+    latencies: Latencies = field(default_factory=Latencies)
+    last_fault: str = ""
+
+
 AnswersCallback = Callable[[Sequence[CorrectionAnswer]], None]
 """Gets one answer per prompt, in their order."""
 
@@ -56,16 +70,11 @@ class CorrectionClient:
     """
 
     def __init__(self, node: Node, *, service: str = "correct_mask") -> None:
-        """counts: prompts by what became of them (requests: all of them; answered, failed,
-        unavailable, timed_out); latencies: of the requests that were answered.
-        """
         self._node = node
         self._client = node.create_client(CorrectMask, service)
         self._pending: dict[Future[Any], _Pending] = {}
         self._closed = False
-        self.counts = Counts()
-        self.latencies = Latencies()
-        self.last_fault = ""
+        self.measures = ServiceMeasures()
         # Steady time: a service that hangs must be noticed even where the ROS clock stands still.
         self._timer = create_steady_timer(node, DEADLINE_CHECK_PERIOD_S, self._expire)
 
@@ -92,7 +101,7 @@ class CorrectionClient:
         timeout: seconds of steady time until the answers count as missing. To be called in the
         executor's thread.
         """
-        self.counts.add("requests", len(prompts))
+        self.measures.counts.add("requests", len(prompts))
         now = time.monotonic()
         pending = _Pending(
             now, now + timeout, (image.height, image.width), len(prompts), on_answers
@@ -142,11 +151,11 @@ class CorrectionClient:
             fault = f"sent {len(response.masks)} masks for {pending.prompts} prompts"
             self._fail(pending, "failed", f"{self.service_name} {fault}")
             return
-        self.latencies.add(time.monotonic() - pending.sent_at)
+        self.measures.latencies.add(time.monotonic() - pending.sent_at)
         answers = self._answers(response, pending.size)
-        self.last_fault = next((answer.fault for answer in answers if answer.fault), "")
+        self.measures.last_fault = next((answer.fault for answer in answers if answer.fault), "")
         for answer in answers:
-            self.counts.add("failed" if answer.mask is None else "answered")
+            self.measures.counts.add("failed" if answer.mask is None else "answered")
         pending.on_answers(answers)
 
     def _answers(
@@ -197,6 +206,6 @@ class CorrectionClient:
 
     def _fail(self, pending: _Pending, kind: str, fault: str) -> None:
         """There is an answer to none of the prompts."""
-        self.counts.add(kind, pending.prompts)
-        self.last_fault = fault
+        self.measures.counts.add(kind, pending.prompts)
+        self.measures.last_fault = fault
         pending.on_answers([CorrectionAnswer(None, 0.0, "", fault)] * pending.prompts)
