@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -171,6 +172,8 @@ class CorrectionClient:
                 fault = self._named(response, fault)
             else:
                 mask, fault = self._mask_of(message, size)
+            if mask is not None and not math.isfinite(score):
+                mask, fault = None, f"{self.service_name} sent a score of {score}: it is 0 to 1"
             answers.append(CorrectionAnswer(mask, float(score), response.corrector, fault))
         return answers
 

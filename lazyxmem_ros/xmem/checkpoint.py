@@ -38,7 +38,7 @@ def load_network(source: str | PathLike[str] | Mapping[str, Tensor]) -> XMem:
     """Read a published `.pth`, a `.safetensors` file or a state dict; the one door to a network.
 
     Widths are read from the shapes; the network is in evaluation mode. Raises `CheckpointError`,
-    naming the first entry that does not fit, before any parameter is touched.
+    naming the first entry that does not fit or is not finite, before any parameter is touched.
     """
     name = "the state dict" if isinstance(source, Mapping) else str(source)
     raw = source if isinstance(source, Mapping) else read_state_dict(source)
@@ -52,11 +52,21 @@ def load_network(source: str | PathLike[str] | Mapping[str, Tensor]) -> XMem:
     with torch.device("meta"):
         network = XMem(config)
     _check_shapes(network, state, name)
+    _check_values(state, name)
     network = network.to_empty(device="cpu")
     network.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     )
     return network.eval()
+
+
+def _check_values(state: Mapping[str, Tensor], name: str) -> None:
+    for key, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(
+                f"{name} holds NaN or infinite numbers in {key}: its training diverged, or the "
+                "file is damaged; take an earlier one"
+            )
 
 
 def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ no account there, what it does with it is.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,11 +102,11 @@ class Service:
         if self.mode == "fail":
             response.message = "no idea"
             return response
-        mask = self.truth if self.mode == "truth" else self.truth[:-1]
+        mask = self.truth[:-1] if self.mode == "small" else self.truth
         count = len(request.prompts)
         response.success = not self.refused
         response.faults = ["not this one" if i in self.refused else "" for i in range(count)]
-        response.scores = [1.0] * count
+        response.scores = [math.inf if self.mode == "boast" else 1.0] * count
         response.masks = [mask_message(mask, request.image.header)] * count
         return response
 

@@ -143,3 +143,12 @@ def test_foreign_entry_is_named(small_network: XMem) -> None:
     state = {**small_network.state_dict(), "head.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match=r"head\.weight"):
         load_network(state)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(small_network: XMem, value: float) -> None:
+    state = dict(small_network.state_dict())
+    entry = next(key for key, tensor in state.items() if tensor.is_floating_point())
+    state[entry] = torch.full_like(state[entry], value)
+    with pytest.raises(CheckpointError, match=f"infinite numbers in {entry}"):
+        load_network(state)

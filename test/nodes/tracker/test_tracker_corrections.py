@@ -82,6 +82,7 @@ def test_a_frame_may_wait_for_its_correction(tracker: Tracker) -> None:
         ("silent", "did not answer within 0.2 s"),
         ("fail", "truth: no idea"),
         ("small", f"sent a mask of {WIDTH}x{HEIGHT - 1}"),
+        ("boast", "sent a score of inf"),
         ("dead", "is not there"),
     ],
 )
