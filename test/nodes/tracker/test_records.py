@@ -216,7 +216,7 @@ def test_what_cannot_be_written_waits_is_said_and_tracking_goes_on(
     tracker.show_object(0)
     assert answer(tracker, 0, ~scene(0)[1]).applied
     wait_for(lambda: records.last_fault, "the fault")
-    report = tracker.node._parts.report._records(records)
+    report = records.status()
     assert report.level == report.ERROR
     assert "records are not kept" in report.message
     tracker.send(1)
