@@ -17,6 +17,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,17 +139,18 @@ class _Compiled:
         import openvino
 
         self._lock = threading.Lock()
-        self._model = openvino.Core().compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": _TYPES[precision],
-                # As many as PyTorch has; neither binds them to cores, which others need, too.
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _TYPES[precision],
+            # As many as PyTorch has; neither binds them to cores, which others need, too.
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "ENABLE_CPU_PINNING": False,
+        }
+        # OpenVINO gives the compiling thread a signal stack that goes with the model. In a thread
+        # that lives on, the next signal would end the process by a segmentation fault.
+        with ThreadPoolExecutor(max_workers=1) as passing:
+            compiling = passing.submit(openvino.Core().compile_model, model, "CPU", settings)
+            self._model = compiling.result()
 
     def __call__(self, *inputs: Tensor | None) -> list[Tensor]:
         arrays = [np.ascontiguousarray(each.numpy()) for each in inputs if each is not None]

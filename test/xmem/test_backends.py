@@ -2,6 +2,8 @@
 """OpenVINO computes what PyTorch does; where it cannot, it is said what to do."""
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,3 +146,23 @@ def test_what_cannot_be() -> None:
         with_backend(small_network(), "tensorrt", device="cpu")
     with pytest.raises(BackendError, match="use backend torch"):
         with_backend(small_network(), "openvino", device=torch.device("cuda"))
+
+
+SIGNALLED = """
+import gc, signal
+from lazyxmem_ros.lazy import open_tracker
+
+tracker = open_tracker(backend="openvino")
+del tracker
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("asked to end"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@needs_openvino
+def test_a_signal_after_a_tracker_is_gone_reaches_its_handler() -> None:
+    """OpenVINO changes the compiling thread's signal stack: without one of its own, a crash."""
+    program = [sys.executable, "-c", SIGNALLED]
+    ended = subprocess.run(program, timeout=120, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "asked to end\n"), ended.stderr
