@@ -465,9 +465,12 @@ class Memory:
         """Frames that stay for this object's sake alone go, unless they are another's first."""
         alone = {frame for frame, ids in self._told.items() if ids == {object_id}}
         self._told = {f: ids - {object_id} for f, ids in self._told.items() if f not in alone}
-        stay = set(self._working[:1]) | {owner.birth for owner in self._owners.values()}
-        gone = alone - stay
+        gone = alone - self._first_frames()
         self._keep_working([p for p, index in enumerate(self._working) if index not in gone])
+
+    def _first_frames(self) -> set[int]:
+        """Indices of every object's first frame, and of working memory's oldest, if any."""
+        return {*self._working[:1], *(owner.birth for owner in self._owners.values())}
 
     def _told_of(self, object_id: int) -> list[int]:
         """The told frames that stay for an object's sake, the oldest first."""
@@ -564,7 +567,7 @@ class Memory:
         """Drops the frames of working memory between two frames (both left out), but not those that
         a person told of, any object's first one, and the oldest.
         """
-        stay = {self._working[0], *(owner.birth for owner in self._owners.values())}
+        stay = self._first_frames()
         stay |= {index for index in self._working if not since < index < until}
         stay |= self._told.keys()
         self._keep_working([p for p, index in enumerate(self._working) if index in stay])

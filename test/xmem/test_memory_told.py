@@ -149,3 +149,9 @@ def test_an_object_goes_before_any_frame_has_entered_memory() -> None:
     assert memory.object_ids == (2,)
     memory.remove_object(2)
     assert not memory.working_frames
+
+
+def test_nothing_is_dropped_of_a_memory_without_frames() -> None:
+    memory = memory_of()
+    memory.unlearn(1, since=-1, until=5)
+    assert (memory.working_frames, memory.long_term_tokens) == ((), 0)
