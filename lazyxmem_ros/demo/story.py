@@ -17,6 +17,7 @@ from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.demo.summary import Demonstration
 from lazyxmem_ros.evaluation import pictures
 from lazyxmem_ros.evaluation.figures import save_figure, strip_figure, timeline_figure
+from lazyxmem_ros.evaluation.rows import asked_of_people
 from lazyxmem_ros.images.drawing import overlay
 from lazyxmem_ros.images.files import save_image, write_video
 
@@ -164,7 +165,7 @@ class Story:
         """Numbers of the frames for the contact sheet."""
         indices = self.frames["index"].to_numpy(int)
         wanted: list[int] = [int(indices[0])]
-        operator = self.events[self.events["source"] == "operator"]
+        operator = asked_of_people(self.events)
         stamps = self.frames["stamp"].to_numpy(np.int64)
         for event in operator.itertuples(index=False):
             delay = 0.0 if np.isnan(event.delay) else event.delay

@@ -13,7 +13,7 @@ from lazyxmem_ros.data.pond import FAILURE_SPAN
 from lazyxmem_ros.data.sequences import BagSequence
 from lazyxmem_ros.evaluation.graph.bag_export import FIRST_STAMP
 from lazyxmem_ros.evaluation.graph.record import GraphRecord
-from lazyxmem_ros.evaluation.tables import given_corrections
+from lazyxmem_ros.evaluation.rows import asked_of_people, given_corrections
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def summary_table(outcome: Demonstration) -> Table:
             outside = _mean_j(_outside_failure(rows))
             table.add_row(f"J outside the scripted failure, {which}", outside)
     table.add_section()
-    asked = events[events["source"] == "operator"]
+    asked = asked_of_people(events)
     itself = events[events["source"] == "pseudo"]
     table.add_row("corrections asked of the operator", str(len(asked)))
     table.add_row("corrections given and applied", str(len(given_corrections(events))))

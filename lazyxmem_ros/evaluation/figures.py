@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.evaluation.rows import asked_of_people
 from lazyxmem_ros.evaluation.tables import CALIBRATION_BINS, calibration_bins
 
 INK = "#1f2933"
@@ -302,7 +303,7 @@ def _mark_events(upper: Axes, lower: Axes, events: pd.DataFrame, frames: pd.Data
     """Draw requests as amber lines, corrections as triangles at the time they took effect."""
     if not len(events) or not len(frames):
         return
-    asked = events[events["source"] == "operator"]
+    asked = asked_of_people(events)
     for second in _seconds(asked, frames):
         for axes in {upper, lower}:
             axes.axvline(second, color=AMBER, linewidth=1, label="asked a person", zorder=1)

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.evaluation.rows import asked_of_people, given_corrections
 
 RUN = ["method", "repeat", "sequence", "object"]
 FAILED_IOU = 0.5
@@ -34,7 +35,7 @@ def quiet_failures(frames: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     scored = frames[frames["scored"].astype(bool)]
-    asked = events[events["source"] == "operator"]
+    asked = asked_of_people(events)
     for keys, rows in scored.groupby(RUN, sort=False):
         ordered = rows.sort_values("index")
         failed = ordered["j"] < FAILED_IOU
@@ -62,7 +63,7 @@ def after_answers(frames: pd.DataFrame, events: pd.DataFrame) -> float:
     """The mean J of an object over the AFTER_SECONDS after a person's answer, the answered frame
     left out, in the mean over all answers; NaN without one.
     """
-    answers = events[(events["source"] == "operator") & events["applied"].astype(bool)]
+    answers = given_corrections(events)
     answers = answers.assign(delay=answers["delay"].fillna(0.0))
     scored = frames[frames["scored"].astype(bool)]
     means = []

@@ -159,6 +159,17 @@ def event_row(
     }
 
 
+def asked_of_people(events: pd.DataFrame) -> pd.DataFrame:
+    """Those rows of `events` that are about the operator's help, given or not."""
+    return events[events["source"] == "operator"]
+
+
+def given_corrections(events: pd.DataFrame) -> pd.DataFrame:
+    """Those of them that are corrections and were applied."""
+    asked = asked_of_people(events)
+    return asked[asked["applied"].astype(bool)]
+
+
 def truth_of(sample: Sample, object_id: int) -> BoolMask | None:
     """An object's true mask bool [H, W]; None where the frame is not annotated."""
     return None if sample.truth is None else sample.truth == object_id

@@ -17,6 +17,7 @@ from lazyxmem_ros.evaluation.executors import Executor, ProcessExecutor
 from lazyxmem_ros.evaluation.job import FRAMES_FILE, JobReport, completed_report, load_tables
 from lazyxmem_ros.evaluation.methods import Schedule
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, Job
+from lazyxmem_ros.evaluation.rows import given_corrections
 
 JOBS_FOLDER = "jobs"
 LEVELS = ("frames", "events", "objects", "sequences", "dataset")
@@ -175,7 +176,7 @@ def random_schedule(reference: Path, *, seed: int) -> Schedule:
     frames, events = load_tables([reference])
     if frames.empty:
         return {}
-    given = tables.given_corrections(events)
+    given = given_corrections(events)
     schedule = {}
     for object_id, group in frames.groupby("object"):
         candidates = group.loc[group["scored"].astype(bool), "index"].to_numpy()

@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 
 from lazyxmem_ros.evaluation import merit, metrics
 from lazyxmem_ros.evaluation.intervals import intervals
+from lazyxmem_ros.evaluation.rows import asked_of_people, given_corrections
 
 RUN_COLUMNS = ["method", "repeat"]
 LOST_IOU = 0.5
@@ -118,11 +119,6 @@ def calibration_bins(predicted: pd.Series) -> NDArray[np.intp]:
     return np.minimum(bins, CALIBRATION_BINS - 1)
 
 
-def given_corrections(events: pd.DataFrame) -> pd.DataFrame:
-    """Those rows of `events` that are corrections by the operator and were applied."""
-    return events[(events["source"] == "operator") & events["applied"].astype(bool)]
-
-
 def _events_of(
     events: pd.DataFrame, method: object, repeat: object, sequence: object
 ) -> pd.DataFrame:
@@ -165,7 +161,7 @@ def _object_figures(frames: pd.DataFrame, events: pd.DataFrame) -> dict[str, Any
             f"r_{threshold:g}": metrics.robustness(scored["j"].to_numpy(float), threshold)
             for threshold in metrics.ROBUSTNESS_THRESHOLDS
         },
-        "asked": int((events["source"] == "operator").sum()),
+        "asked": len(asked_of_people(events)),
         "corrections": len(given),
         "pseudo_corrections": int(
             ((events["source"] == "pseudo") & events["applied"].astype(bool)).sum()
