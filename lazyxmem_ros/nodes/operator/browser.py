@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 from lazyxmem_ros.nodes.operator import messages
 from lazyxmem_ros.nodes.operator.console import Console, FloodError
+from lazyxmem_ros.nodes.operator.errors import RefusedError
+from lazyxmem_ros.nodes.operator.orders import Orders
 from lazyxmem_ros.nodes.operator.requests import Operator
-from lazyxmem_ros.nodes.operator.view import RefusedError, TrackerView
+from lazyxmem_ros.nodes.operator.view import TrackerView
 
 STATE_PERIOD_S = 0.15
 """Least time between two messages of state."""
@@ -155,14 +157,14 @@ class Browser:
         elif isinstance(message, messages.Shown):
             if message.number == self.shown and self._view is not None:
                 self.is_ready = True
-                self._view.look_again()
+                self._view.gallery.look_again()
         elif isinstance(message, messages.Watch):
             self._watch(message)
         elif isinstance(message, messages.Take):
             self._console.take(message, self.operator)
         elif isinstance(message, messages.OpenPast):
             view = self._console.view(message.tracker)
-            self.reply(view.past_picture(int(message.stamp), message.step))
+            self.reply(view.gallery.past_picture(int(message.stamp), message.step))
         elif isinstance(message, messages.OpenRequest):
             self._start(self._open_request(message))
         else:
@@ -183,17 +185,17 @@ class Browser:
         view = None if message.tracker is None else self._console.view(message.tracker)
         self.heat = message.heat
         if self._view is not None and self._view is not view:
-            self._view.remove_viewer(self)
+            self._view.gallery.remove_viewer(self)
         if self._view is not view:
             self.is_ready, self.shown = True, 0
         self._view = view
         if view is not None:
-            view.add_viewer(self)
+            view.gallery.add_viewer(self)
 
     async def _open_request(self, message: messages.OpenRequest) -> None:
         try:
             view = self._console.view_of_request(message.request)
-            self.reply(await view.request_picture(message.request))
+            self.reply(await view.gallery.request_picture(message.request))
         except RefusedError as error:
             self.reply(
                 messages.write_text(messages.Refused(error.code, error.detail, message.request))
@@ -212,7 +214,8 @@ class Browser:
         self._refining += 1
         started = time.monotonic()
         try:
-            answer, runs = await self._console.view(message.tracker).refine(message, payload)
+            view = self._console.view(message.tracker)
+            answer, runs = await Orders(view, self._console.counts).refine(message, payload)
         except RefusedError as error:
             failed = messages.Refined(message.seq, False, fault=error.detail or error.code)
             self.reply(messages.write_message(failed))
@@ -249,6 +252,6 @@ class Browser:
     def close(self) -> None:
         """The connection is over."""
         if self._view is not None:
-            self._view.remove_viewer(self)
+            self._view.gallery.remove_viewer(self)
         for task in self._tasks:
             task.cancel()

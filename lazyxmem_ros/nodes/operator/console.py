@@ -10,8 +10,10 @@ from typing import Protocol
 
 from lazyxmem_ros.nodes.diagnostics import Counts
 from lazyxmem_ros.nodes.operator import messages
+from lazyxmem_ros.nodes.operator.errors import RefusedError
+from lazyxmem_ros.nodes.operator.orders import Orders
 from lazyxmem_ros.nodes.operator.requests import NotOpenError, Operator
-from lazyxmem_ros.nodes.operator.view import RefusedError, TrackerView
+from lazyxmem_ros.nodes.operator.view import TrackerView
 
 MAX_SESSIONS = 64
 """Of which it is known what was commanded; those that were heard of last."""
@@ -185,30 +187,10 @@ class Console:
     ) -> messages.Done:
         if isinstance(command, messages.Answer):
             view = self.view_of_request(command.request)
-            return view.answer(command, payload, operator)
-        assert isinstance(
-            command,
-            (
-                messages.AddObject,
-                messages.CorrectObject,
-                messages.RemoveObjects,
-                messages.PauseObjects,
-                messages.Quiet,
-                messages.TakeBack,
-            ),
-        )
-        view = self.view(command.tracker)
-        if isinstance(command, messages.AddObject):
-            return await view.add(command, payload)
-        if isinstance(command, messages.CorrectObject):
-            return view.correct(command, payload, operator)
-        if isinstance(command, messages.RemoveObjects):
-            return await view.remove(command)
-        if isinstance(command, messages.PauseObjects):
-            return await view.pause(command)
-        if isinstance(command, messages.TakeBack):
-            return await view.take_back(command)
-        return view.quiet(command, operator)
+        else:
+            assert isinstance(command, messages.TrackerCommand)
+            view = self.view(command.tracker)
+        return await Orders(view, self.counts).obey(command, payload, operator)
 
 
 def _tell(session: Session, done: messages.Done) -> None:

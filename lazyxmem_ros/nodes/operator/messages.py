@@ -97,13 +97,18 @@ class Command(FromPage, frozen=True):
     seq: Number
 
 
-class Refine(Command, frozen=True, tag="refine"):
+class TrackerCommand(Command, frozen=True):
+    """A command to one tracker, by its full name."""
+
+    tracker: Key
+
+
+class Refine(TrackerCommand, frozen=True, tag="refine"):
     """Make a mask of clicks and a box; the bytes are the runs of the mask that they are about.
 
     Answered by Refined. request: of which it is, or "" for a frame of the past.
     """
 
-    tracker: Key
     stamp: Stamp
     request: Key = ""
     positive: Points = []
@@ -125,48 +130,42 @@ class Answer(Command, frozen=True, tag="answer"):
     box: Box | None = None
 
 
-class AddObject(Command, frozen=True, tag="add_object"):
+class AddObject(TrackerCommand, frozen=True, tag="add_object"):
     """Follow a new object, whose mask on a frame of the past is the bytes."""
 
-    tracker: Key
     stamp: Stamp
     label: Label = ""
 
 
-class CorrectObject(Command, frozen=True, tag="correct_object"):
+class CorrectObject(TrackerCommand, frozen=True, tag="correct_object"):
     """Show where an object is (the bytes are its mask) on a frame of the past, unasked."""
 
-    tracker: Key
     stamp: Stamp
     object_id: ObjectId
 
 
-class RemoveObjects(Command, frozen=True, tag="remove_objects"):
+class RemoveObjects(TrackerCommand, frozen=True, tag="remove_objects"):
     """Forget objects."""
 
-    tracker: Key
     ids: Ids
 
 
-class PauseObjects(Command, frozen=True, tag="pause_objects"):
+class PauseObjects(TrackerCommand, frozen=True, tag="pause_objects"):
     """Let objects rest, or end that."""
 
-    tracker: Key
     ids: Ids
     pause: bool
 
 
-class Quiet(Command, frozen=True, tag="quiet"):
+class Quiet(TrackerCommand, frozen=True, tag="quiet"):
     """Decline what a tracker asks for so many seconds; 0 ends that."""
 
-    tracker: Key
     seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
 
-class TakeBack(Command, frozen=True, tag="take_back"):
+class TakeBack(TrackerCommand, frozen=True, tag="take_back"):
     """Undo a correction that the tracker took. answer: the key of what was answered."""
 
-    tracker: Key
     answer: Key
 
 

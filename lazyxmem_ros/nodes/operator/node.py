@@ -27,10 +27,11 @@ from lazyxmem_ros.nodes.operator.access import (
     tls_context,
 )
 from lazyxmem_ros.nodes.operator.console import Console
+from lazyxmem_ros.nodes.operator.gallery import PictureSettings
 from lazyxmem_ros.nodes.operator.parameters import MEBIBYTE, PARAMETERS
 from lazyxmem_ros.nodes.operator.server import Server, ServerSettings
 from lazyxmem_ros.nodes.operator.tracker_link import Presence, SeenFrame, TrackerLink
-from lazyxmem_ros.nodes.operator.view import TrackerView, ViewSettings
+from lazyxmem_ros.nodes.operator.view import TrackerView
 from lazyxmem_ros.nodes.parameters import Parameters
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 from lazyxmem_ros.nodes.timers import create_steady_timer
@@ -132,7 +133,7 @@ class OperatorNode(Node):
         """Called in the server's thread."""
         settings = self._settings
         console = Console(counts=self._counts, refuse=self._refuse, fail=self._fail)
-        view_settings = ViewSettings(
+        picture_settings = PictureSettings(
             max_width=settings["max_width"],
             quality=settings["jpeg_quality"],
             max_rate=settings["max_rate"],
@@ -145,7 +146,7 @@ class OperatorNode(Node):
                 continue
             view = TrackerView(
                 name,
-                view_settings,
+                picture_settings,
                 pool=self._pool,
                 counts=self._counts,
                 changed=console.changed,
@@ -195,7 +196,7 @@ class InServerThread:
     def _take_frame(self) -> None:
         frame, self._frame = self._frame, None
         if frame is not None:
-            self._view.on_frame(frame)
+            self._view.gallery.on_frame(frame)
 
     def on_presence(self, presence: Presence) -> None:
         """Who is there."""

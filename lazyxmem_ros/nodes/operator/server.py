@@ -18,8 +18,8 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from lazyxmem_ros.nodes.operator.access import HEADERS, Access
 from lazyxmem_ros.nodes.operator.browser import Browser
 from lazyxmem_ros.nodes.operator.console import Console, FloodError
+from lazyxmem_ros.nodes.operator.errors import RefusedError
 from lazyxmem_ros.nodes.operator.messages import MessageError, Refused, write_text
-from lazyxmem_ros.nodes.operator.view import RefusedError
 
 PAGE = "lazyxmem_ros.nodes.operator.page"
 TYPES = {
@@ -126,7 +126,7 @@ class Server:
             await browser.hang_up(WSCloseCode.GOING_AWAY, "the console is ending")
         await runner.cleanup()
         for view in self._console.views.values():
-            await view.close()
+            await view.gallery.close()
 
     # ---- HTTP
 

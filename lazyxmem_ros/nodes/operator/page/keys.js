@@ -49,8 +49,8 @@ function rowOf(event) {
   return byKey.get(key) || null;
 }
 
-/** do.start(action, event) and do.end(action), the latter of keys that are held. */
-export function listen(act) {
+/** on.press(action, event); on.hold(action, whether it is held) for keys that count while held. */
+export function listen(on) {
   const held = new Map();
   const writes = (target) => target.closest("input[type=text], input:not([type]), textarea");
   document.addEventListener("keydown", (event) => {
@@ -65,21 +65,21 @@ export function listen(act) {
       event.preventDefault();
       if (!held.has(event.code)) {
         held.set(event.code, row.action);
-        act.start(row.action, event);
+        on.hold(row.action, true);
       }
       return;
     }
-    if (act.start(row.action, event) !== false) event.preventDefault();
+    if (on.press(row.action, event) !== false) event.preventDefault();
   });
   document.addEventListener("keyup", (event) => {
     const action = held.get(event.code);
     if (action) {
       held.delete(event.code);
-      act.end(action);
+      on.hold(action, false);
     }
   });
   window.addEventListener("blur", () => {
-    for (const action of held.values()) act.end(action);
+    for (const action of held.values()) on.hold(action, false);
     held.clear();
   });
 }

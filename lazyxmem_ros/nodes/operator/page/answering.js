@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+// What people do on the page: open a request, mark, answer, add and find objects, look back.
+
+import { Draft } from "./draft.js";
+import { nameOf, toast } from "./panels.js";
+import {
+  $,
+  newestStamp,
+  page,
+  render,
+  requestOf,
+  say,
+  trackerOfKey,
+  trackerState,
+} from "./page.js";
+import { pack } from "./runs.js";
+import { text } from "./text.js";
+
+const HOLD_PERIOD_MS = 8000; // the server forgets after 30 s who took a request
+const QUIET_S = 60;
+const VERDICT_MS = 2500;
+
+// ---- what is on the stage
+
+export function choose(tracker) {
+  if (tracker === page.tracker) return;
+  leaveDraft();
+  page.tracker = tracker;
+  page.live = null;
+  page.past = null;
+  watch();
+  render();
+}
+
+export function watch() {
+  if (!page.connection) return;
+  const tracker = document.hidden || !page.tracker ? null : page.tracker;
+  page.connection.send({ type: "watch", tracker, heat: page.heat && !page.draft });
+}
+
+/** Open the most urgent request that nobody answers, unless the operator is busy. */
+export function openNext() {
+  if (page.draft || page.asked || page.past || page.verdict || document.querySelector("dialog[open]"))
+    return;
+  if (document.activeElement === $("operator")) return;
+  const state = trackerState();
+  const free = (request) =>
+    (!request.taken_by || request.mine) && !page.skipped.has(request.key);
+  const next = state && state.requests.find(free);
+  if (next) openRequest(next);
+}
+
+export function openRequest(request) {
+  if (page.draft && page.draft.key === request.key) return;
+  page.skipped.delete(request.key);
+  const draft = page.drafts.get(request.key);
+  if (trackerOfKey(request.key) !== page.tracker) choose(trackerOfKey(request.key));
+  if (draft) show(draft);
+  else {
+    page.asked = request.key;
+    page.connection.send({ type: "open_request", request: request.key });
+  }
+}
+
+export function takeRequestPicture(picture) {
+  if (picture.request !== page.asked) return;
+  page.asked = "";
+  const request = requestOf(picture.request);
+  if (!request) return;
+  begin({
+    key: request.key,
+    kind: "request",
+    picture,
+    objectId: request.object_id,
+    label: nameOf(request),
+  });
+  say(text.announce.request(nameOf(request), text.secondsLeft(request.left_s)));
+}
+
+function begin(what) {
+  const draft = new Draft({ ...what, refine, changed: (changed) => changed === page.draft && render() });
+  page.drafts.set(draft.key, draft);
+  show(draft);
+}
+
+function show(draft) {
+  if (page.draft && page.draft !== draft) leaveDraft();
+  page.draft = draft;
+  page.past = null;
+  page.tool = "object";
+  page.lastStroke = null;
+  if (!document.activeElement || !document.activeElement.closest("input")) {
+    $("stage").focus({ preventScroll: true });
+  }
+  watch();
+  render();
+}
+
+/** Put the answer on the stage aside. */
+export function leaveDraft() {
+  const draft = page.draft;
+  page.draft = null;
+  page.asked = "";
+  if (!draft) return;
+  if (draft.kind === "request") {
+    page.connection.send({ type: "take", request: draft.key, hold: false });
+  } else page.drafts.delete(draft.key);
+  watch();
+}
+
+/** What became of the request that was on the stage; the operator shall see it before the next. */
+export function verdict(words) {
+  page.verdict = words;
+  say(words);
+  setTimeout(() => {
+    page.verdict = "";
+    render();
+  }, VERDICT_MS);
+}
+
+// ---- marking
+
+export function mark(change) {
+  const { draft } = page;
+  if (!draft || draft.sending) return;
+  change(draft);
+  hold(draft);
+}
+
+/** Tell the others that this request is being answered. */
+export function hold(draft) {
+  const now = performance.now();
+  if (draft.kind !== "request" || now - (draft.heldAt || -Infinity) < HOLD_PERIOD_MS) return;
+  draft.heldAt = now;
+  page.connection.send({ type: "take", request: draft.key });
+}
+
+export function paint(phase, x, y) {
+  const value = page.tool === "erase" ? 0 : 1;
+  mark((draft) => {
+    if (phase === "begin") {
+      draft.beginStroke();
+      page.lastStroke = { x, y };
+    }
+    const from = page.lastStroke || { x, y };
+    draft.stroke(from.x, from.y, x, y, page.brush, value);
+    page.lastStroke = phase === "end" ? null : { x, y };
+    if (phase === "end") draft.endStroke();
+  });
+}
+
+function refine(draft) {
+  if (!page.connection.open) return 0;
+  const seq = page.connection.number();
+  page.connection.send(
+    {
+      type: "refine",
+      seq,
+      tracker: draft.picture.tracker,
+      stamp: draft.picture.stamp,
+      request: draft.kind === "request" ? draft.key : "",
+      ...draft.prompts,
+    },
+    pack(draft.prior),
+  );
+  return seq;
+}
+
+// ---- answering
+
+export function accept() {
+  const { draft } = page;
+  if (!draft || draft.sending) return;
+  if (draft.isRefining) {
+    draft.accepting = true;
+    render();
+    return;
+  }
+  send(draft);
+}
+
+export function send(draft) {
+  const runs = pack(draft.mask);
+  const { tracker, stamp } = draft.picture;
+  if (draft.kind === "request") {
+    answer(draft, { type: "answer", request: draft.key, outcome: "mask", ...draft.prompts }, runs);
+    return;
+  }
+  if (draft.isEmpty) {
+    draft.accepting = false;
+    toast($("toasts"), text.faults.empty_mask, true);
+    return;
+  }
+  const command =
+    draft.kind === "add"
+      ? { type: "add_object", tracker, stamp, label: $("label").value.trim() }
+      : { type: "correct_object", tracker, stamp, object_id: draft.objectId };
+  answer(draft, command, runs);
+}
+
+/** Send an answer; it stays on the stage until the console has it. */
+function answer(draft, command, runs) {
+  draft.sending = true;
+  render();
+  page.connection.command(command, runs).then((done) => {
+    draft.sending = false;
+    draft.accepting = false;
+    tell(done);
+    const over = done.ok || done.code.startsWith("first_");
+    if (over) {
+      page.drafts.delete(draft.key);
+      if (page.draft === draft) {
+        if (!done.ok) verdict(text.fault(done.code, done.detail));
+        page.draft = null;
+        watch();
+      }
+    }
+    openNext();
+    render();
+  });
+}
+
+function tell(done) {
+  if (done.ok) toast($("toasts"), text.toasts[done.code] + (done.detail ? ` ${done.detail}` : ""));
+  else toast($("toasts"), text.fault(done.code, done.detail), true);
+}
+
+function command(message, payload) {
+  page.connection.command(message, payload).then(tell);
+}
+
+export const without = (outcome) => () => {
+  const { draft } = page;
+  if (!draft || draft.kind !== "request" || draft.sending) return;
+  answer(draft, { type: "answer", request: draft.key, outcome });
+};
+
+export function dismiss() {
+  const { draft } = page;
+  if (draft && draft.kind === "request") without("dismissed")();
+  else if (draft) {
+    page.drafts.delete(draft.key);
+    leaveDraft();
+    render();
+  } else if (page.past) goLive();
+}
+
+export function quiet() {
+  const state = trackerState();
+  if (!state) return;
+  command({ type: "quiet", tracker: page.tracker, seconds: state.quiet_s > 0 ? 0 : QUIET_S });
+}
+
+export function takeBack(done) {
+  command({ type: "take_back", tracker: page.tracker, answer: done.key });
+}
+
+// ---- objects
+
+export function addObject() {
+  const picture = page.past || page.live;
+  if (!picture || (page.draft && page.draft.kind === "add")) return;
+  $("label").value = "";
+  begin({
+    key: `add|${picture.tracker}|${picture.stamp}`,
+    kind: "add",
+    picture: { ...picture, ids: [] },
+    objectId: 0,
+    label: "",
+  });
+}
+
+function findObject(object) {
+  const picture = page.past || page.live;
+  if (!picture) return;
+  begin({
+    key: `correct|${picture.tracker}|${picture.stamp}|${object.id}`,
+    kind: "correct",
+    picture,
+    objectId: object.id,
+    label: nameOf(object),
+  });
+}
+
+export const objects = {
+  pause: (object, pause) =>
+    command({ type: "pause_objects", tracker: page.tracker, ids: [object.id], pause }),
+  find: findObject,
+  remove: (object) => command({ type: "remove_objects", tracker: page.tracker, ids: [object.id] }),
+};
+
+// ---- the recent past
+
+export function lookBack(stamp, step = 0) {
+  if (page.draft || !stamp) return;
+  const wanted = { stamp, step };
+  if (page.pastAsked) {
+    page.pastAsked.next = wanted;
+    return;
+  }
+  page.pastAsked = { next: null };
+  page.connection.send({ type: "open_past", tracker: page.tracker, ...wanted });
+}
+
+export function takePast(picture) {
+  const next = page.pastAsked && page.pastAsked.next;
+  page.pastAsked = null;
+  if (picture.tracker !== page.tracker || page.draft) return;
+  page.past = picture;
+  if (next) lookBack(next.stamp, next.step);
+}
+
+export function step(by) {
+  const at = page.past ? page.past.stamp : newestStamp();
+  if (page.past && by > 0 && page.past.stamp === (trackerState() || {}).newest) goLive();
+  else lookBack(at, by);
+}
+
+export function goLive() {
+  page.past = null;
+  openNext();
+  render();
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// What comes from the console, and what it means for the page.
+
+import {
+  choose,
+  leaveDraft,
+  openNext,
+  send,
+  takePast,
+  takeRequestPicture,
+  verdict,
+} from "./answering.js";
+import { decodePicture } from "./draft.js";
+import { $, curvesOf, page, render, requestOf, say, trackerOfKey, trackerState } from "./page.js";
+import { nameOf, toast } from "./panels.js";
+import { text } from "./text.js";
+
+export function onMessage(message, payload) {
+  if (message.type === "welcome") {
+    if (document.activeElement !== $("operator")) $("operator").value = message.name;
+    page.connection.name = message.name;
+  } else if (message.type === "state") takeState(message);
+  else if (message.type === "samples") curvesOf(message.tracker).add(message);
+  else if (message.type === "picture") takePicture(message, payload);
+  else if (message.type === "refined") takeRefined(message, payload);
+  else if (message.type === "refused") {
+    if (message.about === page.asked) page.asked = "";
+    if (message.code !== "not_open" && message.code !== "no_past") {
+      toast($("toasts"), text.fault(message.code, message.detail), true);
+    }
+    page.pastAsked = null;
+  }
+}
+
+function takeState(state) {
+  page.state = state;
+  if (!trackerState()) choose(state.trackers.length ? state.trackers[0].tracker : "");
+  tellOutcomes();
+  lookAfterDraft();
+  openNext();
+  render();
+}
+
+function takePicture(message, payload) {
+  decodePicture(message, payload)
+    .then((picture) => {
+      if (picture.kind === "live") {
+        page.connection.send({ type: "shown", number: picture.number });
+        if (picture.tracker !== page.tracker) return;
+        page.live = picture;
+        $("canvas").dataset.number = picture.number;
+      } else if (picture.kind === "past") {
+        takePast(picture);
+      } else if (picture.kind === "request") {
+        takeRequestPicture(picture);
+      }
+      render();
+    })
+    .catch((error) => {
+      // A broken picture must not stop those that follow.
+      if (message.kind === "live") page.connection.send({ type: "shown", number: message.number });
+      console.error(error);
+    });
+}
+
+function takeRefined(message, payload) {
+  for (const draft of page.drafts.values()) {
+    if (!draft.refined(message, payload)) continue;
+    if (draft !== page.draft) return;
+    if (message.ok) {
+      const share = draft.mask.reduce((sum, value) => sum + value, 0) / draft.mask.length;
+      say(text.announce.refined((100 * share).toFixed(1)));
+    }
+    if (draft.accepting && !draft.isRefining) send(draft);
+    return;
+  }
+}
+
+/** Say once what became of requests: of one's own, and of those that were open here. */
+function tellOutcomes() {
+  for (const tracker of page.state.trackers) {
+    for (const done of tracker.finished) {
+      const before = page.told.get(done.key);
+      page.told.set(done.key, done.outcome);
+      if (before === done.outcome || done.ago_s > 5) continue;
+      const name = nameOf(done);
+      if (done.mine && done.outcome === "applied") toast($("toasts"), text.toasts.applied(name));
+      else if (done.mine && done.outcome === "refused") {
+        toast($("toasts"), text.toasts.refusedByTracker(name, done.detail), true);
+      }
+    }
+  }
+  if (page.told.size > 500) page.told.clear();
+}
+
+/** The request on the stage may be over. */
+function lookAfterDraft() {
+  for (const [key, draft] of page.drafts) {
+    if (draft.kind !== "request" || requestOf(key)) continue;
+    const tracker = page.state.trackers.find((each) => each.tracker === trackerOfKey(key));
+    const done = tracker && tracker.finished.find((each) => each.key === key);
+    if (!done) {
+      // A console that has just begun may not have heard of it yet.
+      if (draft === page.draft && tracker && tracker.node === "present") leaveSoon(draft);
+      continue;
+    }
+    if (draft.sending) continue;
+    page.drafts.delete(key);
+    if (draft !== page.draft) continue;
+    const name = nameOf(done);
+    const words = {
+      expired: text.toasts.expired(name),
+      withdrawn: text.toasts.gone(name),
+      elsewhere: text.toasts.elsewhere(name),
+    };
+    verdict(words[done.outcome] || text.toasts.firstBy(name, done.by || "–"));
+    leaveDraft();
+  }
+}
+
+function leaveSoon(draft) {
+  draft.missing = draft.missing || performance.now();
+  if (performance.now() - draft.missing < 5000) return;
+  verdict(text.faults.first_unknown);
+  page.drafts.delete(draft.key);
+  leaveDraft();
+}

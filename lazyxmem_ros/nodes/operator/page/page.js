@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the page knows, and when it is drawn again. Everything else changes or shows this.
+
+import { Curves } from "./panels.js";
+
+export const $ = (id) => document.getElementById(id);
+export const stored = {
+  get: (name) => {
+    try {
+      return localStorage.getItem(name) || "";
+    } catch {
+      return "";
+    }
+  },
+  set: (name, value) => {
+    try {
+      localStorage.setItem(name, value);
+    } catch {
+      // a browser that keeps nothing
+    }
+  },
+};
+
+export const page = {
+  connection: null,
+  state: null,
+  tracker: "", // whose pictures are shown
+  live: null, // the newest picture
+  past: null, // a picture of the past that is looked at
+  draft: null, // the answer that is on the stage
+  drafts: new Map(), // all that were begun, by key
+  skipped: new Set(), // requests that this operator left
+  asked: "", // the request whose picture is awaited
+  pastAsked: null, // {stamp, step} that is awaited, and the next one
+  tool: "object",
+  brush: 12,
+  heat: false,
+  compare: false,
+  curves: new Map(),
+  closed: "connecting",
+  told: new Map(), // outcomes that were said, by key
+  verdict: "",
+  lastStroke: null,
+};
+
+export const trackerState = () =>
+  page.state ? page.state.trackers.find((each) => each.tracker === page.tracker) : undefined;
+export const requestOf = (key) =>
+  (page.state ? page.state.trackers : [])
+    .flatMap((tracker) => tracker.requests)
+    .find((request) => request.key === key);
+export const trackerOfKey = (key) => key.split("|")[0];
+export const seconds = (later, earlier) => Number(BigInt(later) - BigInt(earlier)) / 1e9;
+export const newestStamp = () => (page.live ? page.live.stamp : (trackerState() || {}).newest || "");
+
+export function say(words) {
+  $("speech").textContent = words;
+}
+
+export function curvesOf(tracker) {
+  if (!page.curves.has(tracker)) page.curves.set(tracker, new Curves());
+  return page.curves.get(tracker);
+}
+
+// ---- drawing again
+
+let draw = () => {};
+let drawDue = false;
+
+/** Say what draws the page. */
+export function drawWith(renderNow) {
+  draw = renderNow;
+}
+
+/** Draw the page before the browser's next picture, once for all that changed until then. */
+export function render() {
+  if (drawDue) return;
+  drawDue = true;
+  requestAnimationFrame(() => {
+    drawDue = false;
+    draw();
+  });
+}
