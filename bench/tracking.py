@@ -35,7 +35,7 @@ from bench.baseline import BaselineTracker, masked_entropy
 from lazyxmem_ros.data.pond import Scene
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker
-from lazyxmem_ros.lazy.policy import OFF
+from lazyxmem_ros.lazy.config import OFF
 from lazyxmem_ros.progress import track
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network, with_backend

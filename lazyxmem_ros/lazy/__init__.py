@@ -2,16 +2,10 @@
 """Lazy tracking: when to ask for a correction, what to ask, and what memory learns."""
 
 from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.lazy.config import OFF, HoldRule, LazyConfig, Source
 from lazyxmem_ros.lazy.corrections import Correction, Outcome
-from lazyxmem_ros.lazy.history import Request
 from lazyxmem_ros.lazy.opening import open_tracker
-from lazyxmem_ros.lazy.policy import (
-    OFF,
-    HoldRule,
-    LazyConfig,
-    Source,
-    TrackState,
-)
+from lazyxmem_ros.lazy.policy import TrackState
 from lazyxmem_ros.lazy.predicted_iou import (
     Calibration,
     CalibrationError,
@@ -22,13 +16,15 @@ from lazyxmem_ros.lazy.predicted_iou import (
     iou_predictor_of,
 )
 from lazyxmem_ros.lazy.prompts import operator_prompt, pseudo_click, pseudo_prompt
+from lazyxmem_ros.lazy.record import Request
+from lazyxmem_ros.lazy.results import StateChange, StepResult, Track
 from lazyxmem_ros.lazy.snapshot import (
     Snapshot,
     SnapshotError,
     read_snapshot,
     write_snapshot,
 )
-from lazyxmem_ros.lazy.tracker import LazyTracker, StampError, StateChange, StepResult, Track
+from lazyxmem_ros.lazy.tracker import LazyTracker, StampError
 from lazyxmem_ros.lazy.uncertainty import (
     ObjectUncertainty,
     Uncertainty,

@@ -11,8 +11,10 @@ import numpy as np
 
 from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.correction.base import mask_iou
-from lazyxmem_ros.lazy.history import FrameRecord, PackedMask, Said
-from lazyxmem_ros.lazy.policy import ObjectHistory, Source, doubted_since
+from lazyxmem_ros.lazy.config import Source
+from lazyxmem_ros.lazy.policy import ObjectHistory, doubted_since
+from lazyxmem_ros.lazy.record import FrameRecord, PackedMask, Said
+from lazyxmem_ros.lazy.replay import Past
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState, label_map
 from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import MaskError, TrackerError
@@ -62,8 +64,9 @@ class CorrectionRefusedError(Exception):
 class CorrectionDesk:
     """Applies corrections to a state, or says why not."""
 
-    def __init__(self, state: LazyState) -> None:
+    def __init__(self, state: LazyState, past: Past) -> None:
         self._state = state
+        self._past = past
 
     def apply(self, correction: Correction) -> Outcome:
         """See `LazyTracker.apply`."""
@@ -97,64 +100,11 @@ class CorrectionDesk:
             outcome = self._apply_late(correction, past, masks)
         past.applied.update({(i, source): digest for i, digest in digests.items()})
         assert outcome.applied_stamp is not None
-        for record in self._records(outcome.applied_stamp):
+        for record in self._past.records(outcome.applied_stamp):
             for object_id, mask in given.items():
                 said = Said(object_id, source, PackedMask.pack(mask), correction.stamp)
                 record.said.append(said)
         return outcome
-
-    def _records(self, stamp: int) -> set[FrameRecord]:
-        """What is known of a frame: of the newest one, and for replay."""
-        newest = self._state.newest
-        records = set(self._state.replayable(stamp))
-        return records | {newest} if newest is not None and newest.stamp == stamp else records
-
-    def retract(self, stamp: int, object_id: int) -> Outcome:
-        """See `LazyTracker.retract`."""
-        try:
-            return self._retract(stamp, object_id)
-        except CorrectionRefusedError as refusal:
-            return Outcome(False, str(refusal), stamp)
-
-    def _retract(self, stamp: int, object_id: int) -> Outcome:
-        state, newest = self._state, self._state.newest
-        answers = [one for one in state.answers.get(object_id, []) if one.stamp == stamp]
-        if not answers:
-            raise CorrectionRefusedError(
-                f"there is no correction of object {object_id} on the frame of stamp {stamp} ns by "
-                "a person that could be taken back"
-            )
-        answer = answers[-1]
-        applied = answer.applied_stamp
-        assert newest is not None
-        now = applied == newest.stamp and newest.open
-        if not now and not state.replayable(applied):
-            raise CorrectionRefusedError(
-                f"the frame of stamp {applied} ns is not kept any more: corrections are taken back "
-                "within correction_horizon and correction_bytes"
-            )
-        records = self._records(applied)
-        for record in records:
-            record.take_back(object_id, stamp, learns=state.config.learns_from)
-        if now and answer is state.answers[object_id][-1]:
-            state.objects[object_id].history = answer.before
-        state.take_back(object_id, answer)
-        reason = ""
-        if not now:
-            reason = f"{state.schedule_replay(applied)} frames are gone through again without it"
-        record = newest if now else next(iter(records))
-        masks = newest.all_corrections() if now else record.learnt
-        probabilities = record.frame.probabilities
-        if masks:
-            probabilities = state.tracker.preview(record.frame, masks)
-        return Outcome(
-            applied=True,
-            reason=reason,
-            stamp=stamp,
-            object_ids=(object_id,),
-            applied_stamp=applied,
-            labels=label_map(winning_class(probabilities), record.frame.object_ids),
-        )
 
     def _apply_now(
         self, correction: Correction, masks: Mapping[int, BoolMask], note: str = ""
@@ -166,7 +116,7 @@ class CorrectionDesk:
         for object_id, mask in standing.items():
             newest.correct(object_id, mask, source)
         if source is Source.OPERATOR:
-            for record in {newest, *self._state.replayable(newest.stamp)}:
+            for record in {newest, *self._past.replayable(newest.stamp)}:
                 record.told |= masks.keys()
         if not newest.open and (learnt := self._state.to_learn()) and set(masks) & set(learnt):
             self._learn_after_closing({i: learnt[i] for i in masks})
@@ -188,11 +138,11 @@ class CorrectionDesk:
         told = newest.told & masks.keys()
         doubted = doubted_since(self._state.config, newest.histories, told)
         self._state.tracker.correct(newest.frame, masks, told=told, doubted_since=doubted)
-        records = self._state.replayable(newest.stamp)
+        records = self._past.replayable(newest.stamp)
         for record in records:
             record.learn(masks)
-        if records and self._state.replay is not None:  # its fork may be past the frame
-            self._state.schedule_replay(newest.stamp)
+        if records and self._past.replay is not None:  # its fork may be past the frame
+            self._past.schedule(newest.stamp)
 
     def _note(self, correction: Correction, masks: Mapping[int, BoolMask], *, stamp: int) -> None:
         """The objects have been corrected, now, on the frame of a stamp."""
@@ -210,7 +160,7 @@ class CorrectionDesk:
         """Applies masks of an older frame to that frame where it is kept, else to the newest."""
         newest, state = self._state.newest, self._state
         assert newest is not None
-        records = state.replayable(past.stamp)
+        records = self._past.replayable(past.stamp)
         if not records:
             return self._apply_to_newest(correction, past, masks)
         frame = records[-1].frame
@@ -223,7 +173,7 @@ class CorrectionDesk:
         if state.config.learns_from(correction.source):
             for record in records:
                 record.learn(masks)
-            frames = state.schedule_replay(past.stamp)
+            frames = self._past.schedule(past.stamp)
             note += f"; {frames} frames are gone through again"
         self._note(correction, masks, stamp=past.stamp)
         return Outcome(
@@ -321,7 +271,7 @@ class CorrectionDesk:
 
     def _was_tracked(self, past: FrameRecord, object_id: int) -> bool:
         """On that frame as it was published, or as it was gone through again since."""
-        records = self._state.replayable(past.stamp)
+        records = self._past.replayable(past.stamp)
         return object_id in past.masks or any(object_id in r.frame.object_ids for r in records)
 
     def _check_superseded(self, object_id: int, correction: Correction) -> None:
@@ -346,11 +296,11 @@ class CorrectionDesk:
 
 
 def add_to_past(
-    state: LazyState, records: list[FrameRecord], masks: dict[int, BoolMask]
+    state: LazyState, past: Past, records: list[FrameRecord], masks: dict[int, BoolMask]
 ) -> Outcome:
     """Adds masks [H, W] of objects on a past frame; see `LazyTracker.add_to_past`.
 
-    records: those of that frame (`LazyState.replayable`). Raises MaskError, changing nothing.
+    records: those of that frame (`Past.replayable`). Raises MaskError, changing nothing.
     """
     frame, newest = records[-1].frame, state.newest
     assert newest is not None
@@ -361,7 +311,7 @@ def add_to_past(
         record.additions.append(dict(masks))
     for object_id in masks:
         _introduce(state, object_id, frame.index)
-    left = state.schedule_replay(frame.stamp, at_once=True)
+    left = past.schedule(frame.stamp, at_once=True)
     return Outcome(
         applied=True,
         reason=f"shown {newest.index - frame.index} frames late, on the frame itself; "

@@ -3,111 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from lazyxmem_ros.basics import Labels, by_width
+from lazyxmem_ros.basics import by_width
 from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.lazy.config import LazyConfig, Source
 from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk, Outcome, add_to_past
-from lazyxmem_ros.lazy.history import FrameRecord, History, PackedMask, Request
-from lazyxmem_ros.lazy.policy import (
-    Decision,
-    LazyConfig,
-    ObjectHistory,
-    Observation,
-    Source,
-    TrackState,
-    decide,
-    doubted_since,
-    hold_frame,
-)
+from lazyxmem_ros.lazy.history import History
+from lazyxmem_ros.lazy.judging import FrameJudge
+from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState, doubted_since
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor
-from lazyxmem_ros.lazy.prompts import operator_prompt, pseudo_prompt
+from lazyxmem_ros.lazy.record import FrameRecord, Request
+from lazyxmem_ros.lazy.replay import Past
+from lazyxmem_ros.lazy.results import StepResult
+from lazyxmem_ros.lazy.retraction import retract
 from lazyxmem_ros.lazy.snapshot import Snapshot, describe
-from lazyxmem_ros.lazy.state import FollowedObject, LazyState, label_map
-from lazyxmem_ros.lazy.uncertainty import Uncertainty, measure
+from lazyxmem_ros.lazy.state import FollowedObject, LazyState
 from lazyxmem_ros.xmem import FrameError, MaskError, TrackerError, UnknownObjectError, XMemTracker
 from lazyxmem_ros.xmem.inputs import check_masks, image_size
 
 
 class StampError(TrackerError):
     """A stamp is not later than that of the frame before, or names no frame that is wanted."""
-
-
-@dataclass(frozen=True)
-class Track:
-    """One object on one frame, as the tracker predicted it.
-
-    Attributes:
-        object_id: 1..65535.
-        label: its name, "" if it has none.
-        state: tracked, uncertain, lost or paused.
-        box: (x0, y0, x1, y1), half-open pixels; None where the mask is empty.
-        area: pixels of its mask.
-        uncertainty: masked entropy, >= 0, about 1 where nothing is known.
-        uncertainty_rate: its change since the frame before; None on the object's first frame.
-        predicted_iou: the IoU with the truth to be expected, 0..1 (0 where the mask is empty);
-            None without a calibration, and on the first frame of all.
-    """
-
-    object_id: int
-    label: str
-    state: TrackState
-    box: tuple[int, int, int, int] | None
-    area: int
-    uncertainty: float
-    uncertainty_rate: float | None
-    predicted_iou: float | None = None
-
-
-@dataclass(frozen=True)
-class StateChange:
-    """An object's state is another than on the frame before (lost and found are among these)."""
-
-    object_id: int
-    label: str
-    before: TrackState
-    after: TrackState
-
-
-@dataclass(frozen=True, eq=False)
-class StepResult:
-    """One frame's result.
-
-    Attributes:
-        stamp: nanoseconds. index: the frame's number.
-        labels: uint16 [H, W].
-        tracks: one per object, in the order of the tracker's object ids.
-        requests: corrections wanted, the most uncertain object's first.
-        changes: objects whose state changed.
-        suppressed: object id -> why a correction was called for and why it is not asked for.
-        expired: requests given up for want of an answer: (object id, source).
-        held: the frame will stay out of memory, unless a correction is applied to it.
-        caught_up: frames gone through again for late corrections that take effect with this
-            frame; 0: none do.
-        catching_up: past frames still to go through for them.
-    """
-
-    stamp: int
-    index: int
-    labels: Labels
-    tracks: list[Track]
-    requests: list[Request]
-    changes: list[StateChange]
-    suppressed: dict[int, str]
-    expired: list[tuple[int, Source]]
-    held: bool
-    _entropy: Tensor = field(repr=False)
-    caught_up: int = 0
-    catching_up: int = 0
-
-    def uncertainty_map(self) -> NDArray[np.float32]:
-        """Normalised entropy of each pixel, float32 [H, W], 0..1; fetched from the device."""
-        return self._entropy.float().cpu().numpy()
 
 
 class LazyTracker:
@@ -142,8 +63,9 @@ class LazyTracker:
         """iou_predictor: the calibration of the tracker's weights, for predicted IoUs."""
         config = config or LazyConfig()
         self._state = LazyState(tracker, config, History(config), iou_predictor)
-        self._judge = FrameJudge(self._state)
-        self._desk = CorrectionDesk(self._state)
+        self._past = Past(self._state)
+        self._judge = FrameJudge(self._state, self._past)
+        self._desk = CorrectionDesk(self._state, self._past)
 
     @property
     def config(self) -> LazyConfig:
@@ -188,7 +110,7 @@ class LazyTracker:
     @property
     def frames_behind(self) -> int:
         """Past frames still to go through after a late correction."""
-        return self._state.replay.frames_left if self._state.replay else 0
+        return self._past.replay.frames_left if self._past.replay else 0
 
     @property
     def frames_evicted(self) -> int:
@@ -198,7 +120,7 @@ class LazyTracker:
     @property
     def history_bytes(self) -> int:
         """Bytes kept for late corrections."""
-        return self._state.history.nbytes + (self._state.replay.nbytes if self._state.replay else 0)
+        return self._state.history.nbytes + (self._past.replay.nbytes if self._past.replay else 0)
 
     # ---- frames
 
@@ -230,13 +152,14 @@ class LazyTracker:
         self.close()
         newest = self._state.newest
         if newest is not None and newest.size != image.shape[:2]:
-            self._state.forget_features()  # there is no object, but nothing fits the new size
-        caught_up = self._state.advance_replay(self._state.config.catch_up_budget)
+            self._past.forget_features()  # there is no object, but nothing fits the new size
+        caught_up = self._past.advance(self._state.config.catch_up_budget)
         frame = self._state.tracker.segment(image, given or None, stamp=stamp)
         newest = FrameRecord.opened(frame, image, given=bool(given))
         self._state.newest = newest
         self._introduce(given, labels or {}, frame.index)
         result = self._judge.conclude(newest, set(given))
+        self._remember(newest, result.requests)
         return replace(result, caught_up=caught_up, catching_up=self.frames_behind)
 
     def close(self) -> None:
@@ -257,15 +180,15 @@ class LazyTracker:
             newest.learn(learnt)
         elif corrected:
             newest.never_learnt = True
-        if self._state.replay is not None:
-            self._state.replay.follow(newest)
+        if self._past.replay is not None:
+            self._past.replay.follow(newest)
 
     def catch_up(self, budget: float) -> int:
         """Closes the newest frame and goes on with the catching up for `budget` seconds, for when
         no more frames are coming; returns the past frames still to go through.
         """
         self.close()
-        self._state.advance_replay(budget)
+        self._past.advance(budget)
         return self.frames_behind
 
     # ---- corrections
@@ -286,7 +209,7 @@ class LazyTracker:
         time is up. What was not asked because of it is not asked afterwards, and a self-correction
         that was refused for it stays so.
         """
-        return self._desk.retract(stamp, object_id)
+        return retract(self._state, self._past, stamp, object_id)
 
     def dismiss(self, object_id: int, source: Source) -> None:
         """Notes that an open request will not be answered (a service failed, a person waved it
@@ -345,7 +268,7 @@ class LazyTracker:
 
     def keeps(self, stamp: int) -> bool:
         """Whether `add_to_past` and late corrections reach the frame of this stamp (ns)."""
-        return bool(self._state.replayable(stamp))
+        return bool(self._past.replayable(stamp))
 
     def add_to_past(
         self,
@@ -374,11 +297,11 @@ class LazyTracker:
         """
         if not masks:
             raise MaskError("no mask of an object to add was given")
-        records = self._state.replayable(stamp)
+        records = self._past.replayable(stamp)
         if not records:
             raise StampError(f"the frame of stamp {stamp} ns is not kept")
         check_masks(masks, records[0].size, known=self.object_ids)
-        outcome = add_to_past(self._state, records, dict(masks))
+        outcome = add_to_past(self._state, self._past, records, dict(masks))
         for object_id, label in (labels or {}).items():
             if object_id in self._state.objects:
                 self._state.objects[object_id].label = label
@@ -396,7 +319,8 @@ class LazyTracker:
         ids = self._known(object_ids)
         self._state.tracker.remove_objects([i for i in ids if i in self.object_ids])
         for object_id in ids:
-            self._state.forget(object_id)
+            if self._state.forget(object_id).arriving:
+                self._past.unsay(object_id)
 
     def pause_objects(self, object_ids: Iterable[int]) -> None:
         """Lets objects rest from the next frame on, until `resume_objects`; twice is fine.
@@ -425,7 +349,7 @@ class LazyTracker:
         """Forgets every object and frame; any stamp and image size may follow."""
         self._state.tracker.reset()
         self._state.history.clear()
-        self._state.replay = None
+        self._past.replay = None
         self._state.answers.clear()
         self._state.objects.clear()
         self._state.removed.clear()
@@ -454,7 +378,7 @@ class LazyTracker:
         """
         if self._state.newest is not None and self._state.newest.given:
             self.close()
-        tracker, objects = self._state.remembered()
+        tracker, objects = self._past.remembered()
         return Snapshot(
             tracker=replace(tracker, frame=None),
             objects=objects,
@@ -468,6 +392,22 @@ class LazyTracker:
         self._state.tracker.restore(snapshot.tracker)
         self._state.objects |= {i: item.copy() for i, item in snapshot.objects.items()}
         self._state.removed |= snapshot.removed
+
+    def _remember(self, newest: FrameRecord, requests: Iterable[Request]) -> None:
+        """Adds the newest frame to the history, with what replay needs."""
+        state = self._state
+        asked = {request.source for request in requests}
+        newest.requests = {r.object_id: r for r in requests if r.source is Source.OPERATOR}
+        newest.paused = state.paused_ids()
+        newest.histories = {i: item.history for i, item in state.objects.items()}
+        newest.looks = {i: item.looks.copy() for i, item in state.objects.items()}
+        newest.asked_itself = Source.PSEUDO in asked and not state.config.update_from_pseudo
+        newest.never_learnt = newest.asked_itself
+        if state.config.correction_horizon:
+            newest.frame.settle()
+            if Source.OPERATOR in asked or state.history.copy_due(newest.stamp):
+                newest.state = state.tracker.state()
+        state.history.add(newest)
 
     def _introduce(
         self, masks: Mapping[int, BoolMask], labels: Mapping[int, str], index: int
@@ -509,166 +449,3 @@ class LazyTracker:
                 f"the image is {by_width(size)} pixels, the frame before {by_width(before)}; "
                 "reset the tracker to change the size"
             )
-
-
-class FrameJudge:
-    """Makes the newest frame's result and notes in the state what was decided."""
-
-    def __init__(self, state: LazyState) -> None:
-        self._state = state
-
-    def conclude(self, newest: FrameRecord, given: set[int]) -> StepResult:
-        """Measures the frame, decides, remembers it and makes the result.
-
-        Where the frame has been decided upon before (objects were added to it), only the
-        objects of `given` masks are decided upon.
-        """
-        frame, state = newest.frame, self._state
-        uncertainty = measure(frame.probabilities)
-        again = state.history.find(frame.stamp) is not None
-        expired = [] if again else state.expire_requests(frame.stamp)
-        chosen = given if again else set(frame.object_ids)
-        self._weigh(newest, uncertainty, chosen)
-        decisions = self._decide(newest, uncertainty, chosen, given)
-        labels = label_map(uncertainty.winner, frame.object_ids)
-        requests = self._requests(newest, labels, uncertainty, decisions)
-        if newest.all_corrections():
-            labels = state.corrected_labels(newest)
-        newest.masks = {i: PackedMask.pack(labels == i) for i in frame.object_ids}
-        if not again:
-            newest.held = hold_frame(state.config, decisions.values())
-            self._remember(newest, requests)
-        tracks = self._tracks(newest, uncertainty)
-        return StepResult(
-            stamp=frame.stamp,
-            index=frame.index,
-            labels=labels,
-            tracks=tracks,
-            requests=requests,
-            changes=self._publish_states(tracks),
-            suppressed={i: d.reason for i, d in decisions.items() if d.suppressed},
-            expired=expired,
-            held=newest.held and not newest.given,
-            _entropy=uncertainty.entropy,
-        )
-
-    def _remember(self, newest: FrameRecord, requests: Sequence[Request]) -> None:
-        """Adds the open frame to the history, with what replay needs."""
-        state = self._state
-        asked = {request.source for request in requests}
-        newest.requests = {r.object_id: r for r in requests if r.source is Source.OPERATOR}
-        newest.paused = state.paused_ids()
-        newest.histories = {i: item.history for i, item in state.objects.items()}
-        newest.looks = {i: item.looks.copy() for i, item in state.objects.items()}
-        newest.asked_itself = Source.PSEUDO in asked and not state.config.update_from_pseudo
-        newest.never_learnt = newest.asked_itself
-        if state.config.correction_horizon:
-            newest.frame.settle()
-            if Source.OPERATOR in asked or state.history.copy_due(newest.stamp):
-                newest.state = state.tracker.state()
-        state.history.add(newest)
-
-    def _weigh(self, newest: FrameRecord, uncertainty: Uncertainty, chosen: set[int]) -> None:
-        """The predicted IoU of each of the chosen objects, and portraits where they are due."""
-        frame, state = newest.frame, self._state
-        if state.iou_predictor is None:
-            return
-        looks = {i: state.objects[i].looks for i in frame.object_ids if i in chosen}
-        predicted = state.iou_predictor.of_frame(
-            frame, uncertainty.objects, looks, all_known=state.replay is None
-        )
-        for object_id, expected in predicted.items():
-            state.objects[object_id].predicted_iou = expected
-
-    def _decide(
-        self, newest: FrameRecord, uncertainty: Uncertainty, chosen: set[int], given: set[int]
-    ) -> dict[int, Decision]:
-        """A decision for each of the chosen objects; the most uncertain one is first to ask."""
-        frame, state = newest.frame, self._state
-        seen = dict(zip(frame.object_ids, uncertainty.objects, strict=True))
-        waiting = sum(source is Source.OPERATOR for _, source in state.open_requests())
-        decisions: dict[int, Decision] = {}
-        for object_id in sorted(chosen, key=lambda i: (-seen[i].entropy, i)):
-            item = state.objects[object_id]
-            observation = Observation(
-                index=frame.index,
-                stamp=frame.stamp,
-                area=seen[object_id].area,
-                entropy=seen[object_id].entropy,
-                given=object_id in given,
-                predicted_iou=item.predicted_iou,
-                share=item.looks.share,
-            )
-            decision, item.history = decide(
-                state.config, item.history, observation, waiting=waiting
-            )
-            item.rate = decision.rate
-            waiting += decision.request is Source.OPERATOR
-            decisions[object_id] = decision
-        return decisions
-
-    def _tracks(self, newest: FrameRecord, uncertainty: Uncertainty) -> list[Track]:
-        tracks = []
-        for object_id, seen in zip(newest.frame.object_ids, uncertainty.objects, strict=True):
-            item = self._state.objects[object_id]
-            tracks.append(
-                Track(
-                    object_id=object_id,
-                    label=item.label,
-                    state=item.history.state,
-                    box=seen.box,
-                    area=seen.area,
-                    uncertainty=seen.entropy,
-                    uncertainty_rate=item.rate,
-                    predicted_iou=item.predicted_iou,
-                )
-            )
-        return tracks
-
-    def _publish_states(self, tracks: Iterable[Track]) -> list[StateChange]:
-        changes = []
-        for track in tracks:
-            item = self._state.objects[track.object_id]
-            before = item.published
-            if before is not None and before is not track.state:
-                changes.append(StateChange(track.object_id, track.label, before, track.state))
-            item.published = track.state
-        return changes
-
-    def _requests(
-        self,
-        newest: FrameRecord,
-        labels: Labels,
-        uncertainty: Uncertainty,
-        decisions: Mapping[int, Decision],
-    ) -> list[Request]:
-        frame, image, requests = newest.frame, newest.image, []
-        assert image is not None  # it is the newest frame
-        timeout = self._state.config.request_timeout
-        for object_id, decision in decisions.items():
-            if decision.request is None:
-                continue
-            mask = labels == object_id
-            position = frame.object_ids.index(object_id)
-            if decision.request is Source.PSEUDO:
-                # Within the mask the masked entropy map is the entropy map.
-                prompt = pseudo_prompt(mask, uncertainty.entropy.float().cpu().numpy())
-            else:
-                prompt = operator_prompt(mask)
-            requests.append(
-                Request(
-                    object_id=object_id,
-                    label=self._state.objects[object_id].label,
-                    source=decision.request,
-                    reason=decision.reason,
-                    uncertainty=uncertainty.objects[position].entropy,
-                    uncertainty_rate=decision.rate,
-                    stamp=frame.stamp,
-                    index=frame.index,
-                    deadline=frame.stamp + timeout if timeout else None,
-                    image=image,
-                    mask=mask,
-                    prompt=replace(prompt, prior_iou=self._state.objects[object_id].predicted_iou),
-                )
-            )
-        return requests

@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lazyxmem_ros.lazy.history import FrameRecord, History, PackedMask
-from lazyxmem_ros.lazy.policy import LazyConfig
+from lazyxmem_ros.lazy.config import LazyConfig
+from lazyxmem_ros.lazy.history import History
+from lazyxmem_ros.lazy.record import FrameRecord, PackedMask
 
 
 def bounds(max_time: int, max_frames: int) -> LazyConfig:

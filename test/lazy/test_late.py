@@ -25,7 +25,7 @@ from late_runs import (
 from random_clip import TINY, image, mask
 
 from lazyxmem_ros.lazy import SECOND, LazyTracker, Source, TrackState
-from lazyxmem_ros.lazy.state import ATTEMPTS
+from lazyxmem_ros.lazy.replay import ATTEMPTS
 from lazyxmem_ros.xmem import TrackerError, XMem, XMemTracker
 
 
@@ -373,7 +373,7 @@ def test_answers_without_end_take_effect_and_memory_stays_flat(small_network: XM
             took_effect.append(index)
         if index % 15 == 0 and index > 20:
             assert late.apply(correction(index - 20, {1: mask(index % 30, 10)})).applied
-        replay = late._state.replay
+        replay = late._past.replay
         held.append(len(replay.records) if replay else 0)
     assert all(b - a <= 60 for a, b in pairwise([30, *took_effect, 300]))
     assert max(held[150:]) <= max(held[:150])

@@ -8,16 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from lazyxmem_ros.lazy import OFF, SECOND, HoldRule, LazyConfig, Source, TrackState
 from lazyxmem_ros.lazy.policy import (
-    OFF,
-    SECOND,
     Decision,
-    HoldRule,
-    LazyConfig,
     ObjectHistory,
     Observation,
-    Source,
-    TrackState,
     decide,
     expire,
     hold_frame,

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of lazy tracking, each declared once (see `lazyxmem_ros.settings`)."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, replace
+
+from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.settings import DAY, NOT_NEGATIVE, SHARE, Unit, check, setting
+
+OFF = math.inf
+"""A threshold that nothing exceeds."""
+
+
+class Source(enum.Enum):
+    """Who is asked for a correction, and who made one."""
+
+    PSEUDO = "pseudo"
+    """The correction service, with a click that the tracker suggests itself."""
+    OPERATOR = "operator"
+    """A person."""
+
+
+class HoldRule(enum.Enum):
+    """Which objects must be too uncertain for a frame to stay out of memory.
+
+    Memory takes in whole frames, all objects at once, while the paper's rule is per object.
+    """
+
+    ANY = "any"
+    """One is enough: nothing doubtful is ever learnt."""
+    ALL = "all"
+    """All in view: one difficult object does not keep the others from being learnt."""
+
+
+PAPER_HOLD_ENTROPY = 0.8
+"""tau_m of the paper's best run."""
+
+
+@dataclass(frozen=True)
+class LazyConfig:
+    """The settings of lazy tracking. Raises ConfigError for a value outside its range.
+
+    Thresholds are exceeded strictly; `OFF` (infinity) turns one off. Entropies are normalised:
+    0 is certain, about 1 is uniform. Times are in nanoseconds, though the texts, which are for
+    people, speak of seconds (see `lazyxmem_ros.settings`). The defaults of `operator_iou` and
+    `hold_iou` are those that `training.calibrate` found for the embedded weights.
+    """
+
+    operator_corrections: bool = setting(
+        True, "Whether a person may be asked at all.", heading="Asking a person"
+    )
+    operator_entropy: float = setting(
+        OFF,
+        "A person is asked above this masked entropy of an object (tau_u); infinity = never.",
+        bounds=NOT_NEGATIVE,
+    )
+    operator_rate: float = setting(
+        0.5,
+        "A person is asked where an object's masked entropy rises by more than this from one frame "
+        "to the next (delta_u); infinity = never.",
+        bounds=NOT_NEGATIVE,
+    )
+    operator_iou: float = setting(
+        0.5,
+        "A person is asked below this predicted IoU of an object; 0 = never. Weights without a "
+        "calibration predict none.",
+        bounds=SHARE,
+    )
+    least_view: float = setting(
+        0.0,
+        "A person is not asked about an object of which less is to be seen than this share of its "
+        "usual area: it is nearly hidden, and little can be said. 0 = asked all the same.",
+        bounds=SHARE,
+    )
+    cooldown_frames: int = setting(
+        30,
+        "Frames after a request to a person, or after a person's correction, on which the same "
+        "object does not ask a person again; 0 = none.",
+        bounds=(0, 1_000_000),
+        unit=Unit.FRAMES,
+    )
+    max_open_requests: int = setting(
+        3,
+        "Requests to a person that may wait for an answer at once, over all objects; 0 = no limit.",
+        bounds=(0, 1000),
+    )
+    request_timeout: int = setting(
+        10 * SECOND,
+        "Seconds by the images' stamps that a person has for an answer; 0 = until the frame is "
+        "forgotten.",
+        bounds=(0, DAY),
+        unit=Unit.NANOSECONDS,
+    )
+
+    pseudo_corrections: bool = setting(
+        True, "Whether the tracker may correct itself at all.", heading="Correcting itself"
+    )
+    pseudo_entropy: float = setting(
+        OFF,
+        "The tracker corrects itself above this masked entropy of an object (tau_p); "
+        "infinity = never.",
+        bounds=NOT_NEGATIVE,
+    )
+    pseudo_rate: float = setting(
+        0.2,
+        "The tracker corrects itself where an object's masked entropy rises by more than this from "
+        "one frame to the next (delta_p); infinity = never.",
+        bounds=NOT_NEGATIVE,
+    )
+    pseudo_iou: float = setting(
+        0.0,
+        "The tracker corrects itself below this predicted IoU of an object; 0 = never.",
+        bounds=SHARE,
+    )
+    pseudo_cooldown_frames: int = setting(
+        5,
+        "Frames after the tracker asked to correct an object itself, or after the object's mask "
+        "was given, on which it does not ask so again; 0 = none.",
+        bounds=(0, 1_000_000),
+        unit=Unit.FRAMES,
+    )
+
+    hold_entropy: float = setting(
+        1.2,
+        "A frame is withheld from memory above this masked entropy of its objects (tau_m); "
+        "infinity = never. The paper's 0.8 suits the published weights; the small embedded network "
+        "is less certain also where it tracks well, and would learn too little.",
+        bounds=NOT_NEGATIVE,
+        heading="What memory learns",
+    )
+    hold_unseen: bool = setting(
+        True,
+        "Whether a frame on which no object is in view is withheld from memory. Memory would "
+        "otherwise fill up, while something is hidden, with frames that show what it is not.",
+    )
+    hold_iou: float = setting(
+        0.5,
+        "A frame is withheld from memory if the predicted IoU of every object in view is below "
+        "this; 0 = never.",
+        bounds=SHARE,
+    )
+    hold_rule: HoldRule = setting(
+        HoldRule.ANY,
+        "Whether one object above hold_entropy is enough to withhold the frame (any), or all in "
+        "view must be above it (all). Lost and paused objects have no say.",
+    )
+    update_from_operator: bool = setting(
+        True, "Whether memory learns from a person's corrections (interaction-driven update)."
+    )
+    trusted_iou: float = setting(
+        0.7,
+        "With a person's correction memory drops what it learnt since the object's predicted IoU "
+        "was last as high as this; 0 = it drops nothing.",
+        bounds=SHARE,
+    )
+    update_from_pseudo: bool = setting(
+        False, "Whether memory learns from the tracker's own corrections; in the paper this hurt."
+    )
+
+    uncertain_entropy: float = setting(
+        0.8,
+        "An object is shown as UNCERTAIN above this masked entropy.",
+        bounds=NOT_NEGATIVE,
+        heading="What an object's state means",
+    )
+    lost_area: int = setting(
+        16,
+        "Pixels; an object whose mask is not larger than this is out of view.",
+        bounds=(0, 100_000_000),
+        unit=Unit.PIXELS,
+    )
+    lost_after: int = setting(
+        2 * SECOND,
+        "Seconds out of view after which an object is LOST; 0 = never.",
+        bounds=(0, DAY),
+        unit=Unit.NANOSECONDS,
+    )
+    found_frames: int = setting(
+        3,
+        "Frames in a row, in view and below uncertain_entropy, that make a lost object found.",
+        bounds=(1, 1_000_000),
+        unit=Unit.FRAMES,
+    )
+
+    correction_horizon: int = setting(
+        5 * SECOND,
+        "Seconds for which frames keep their features, so that a late correction is applied to its "
+        "own frame, exactly; 0 = never.",
+        bounds=(0, DAY),
+        unit=Unit.NANOSECONDS,
+        heading="Late corrections",
+    )
+    correction_bytes: int = setting(
+        1 << 30,
+        "Bytes that these features and the copies of memory take at most; the oldest go first.",
+        bounds=(0, 1 << 50),
+        unit=Unit.BYTES,
+    )
+    state_period: int = setting(
+        SECOND,
+        "Seconds between the copies of memory that late corrections start from; every frame with "
+        "a request gets one, too.",
+        bounds=(0, DAY),
+        unit=Unit.NANOSECONDS,
+    )
+    catch_up_budget: float = setting(
+        0.05,
+        "Seconds per new frame for going through past frames again after a late correction.",
+        bounds=(0.0, 3600.0),
+        unit=Unit.SECONDS,
+    )
+    late_overlap: float = setting(
+        0.7,
+        "A correction of a frame whose features are gone is used on the newest frame if the "
+        "object's masks on both overlap by more than this (IoU).",
+        bounds=SHARE,
+    )
+    history_time: int = setting(
+        10 * SECOND,
+        "Seconds until a frame is forgotten: until then a correction may name it. A frame that "
+        "still has its features is not forgotten.",
+        bounds=(0, DAY),
+        unit=Unit.NANOSECONDS,
+    )
+    history_frames: int = setting(
+        600,
+        "Frames that are not forgotten at most, with or without features.",
+        bounds=(1, 1_000_000),
+        unit=Unit.FRAMES,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def learns_from(self, source: Source) -> bool:
+        """Whether memory takes in corrections that answer such requests."""
+        return self.update_from_operator if source is Source.OPERATOR else self.update_from_pseudo
+
+    @classmethod
+    def paper(cls, **changes: object) -> LazyConfig:
+        """The settings of the paper's best run, without what it does not have: cool-downs,
+        limits, timeouts, lost objects and corrections of past frames. `changes` replaces single
+        settings.
+        """
+        plain = cls(
+            cooldown_frames=0,
+            pseudo_cooldown_frames=0,
+            max_open_requests=0,
+            request_timeout=0,
+            lost_after=0,
+            correction_horizon=0,
+            hold_entropy=PAPER_HOLD_ENTROPY,
+            hold_unseen=False,
+            hold_iou=0.0,
+            operator_iou=0.0,
+            trusted_iou=0.0,
+        )
+        return replace(plain, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of one frame: what was published, asked and said of it, and what replay needs.
+
+A record loses its features first, and with them what only replay needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lazyxmem_ros.basics import BoolMask
+from lazyxmem_ros.correction.base import Prompt, box_of_mask
+from lazyxmem_ros.lazy.config import Source
+from lazyxmem_ros.lazy.policy import ObjectHistory
+from lazyxmem_ros.lazy.predicted_iou import Looks
+from lazyxmem_ros.xmem import Frame, TrackerState
+
+Histories = dict[int, ObjectHistory]
+"""Object id -> what the policy remembers of it."""
+AllLooks = dict[int, Looks]
+"""Object id -> what it has looked like."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMask:
+    """A mask as the bits of its tight box: an eighth of a byte per pixel of the box.
+
+    Attributes:
+        box: (x0, y0, x1, y1), half-open pixels; None for an empty mask.
+        bits: uint8, the box's pixels in row order, eight to a byte.
+    """
+
+    box: tuple[int, int, int, int] | None
+    bits: NDArray[np.uint8]
+
+    @classmethod
+    def pack(cls, mask: BoolMask) -> PackedMask:
+        """Packs a mask bool [H, W]."""
+        box = box_of_mask(mask)
+        if box is None:
+            return cls(None, np.zeros(0, np.uint8))
+        x0, y0, x1, y1 = box
+        return cls(box, np.packbits(mask[y0:y1, x0:x1]))
+
+    def unpack(self, size: tuple[int, int]) -> BoolMask:
+        """The mask, bool [H, W] of `size` (H, W)."""
+        mask = np.zeros(size, bool)
+        if self.box is not None:
+            x0, y0, x1, y1 = self.box
+            count = (y1 - y0) * (x1 - x0)
+            pixels = np.unpackbits(self.bits, count=count).astype(bool)
+            mask[y0:y1, x0:x1] = pixels.reshape(y1 - y0, x1 - x0)
+        return mask
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A correction is wanted.
+
+    Attributes:
+        object_id, label: of the object.
+        source: whom to ask.
+        reason: why, for people.
+        uncertainty, uncertainty_rate: that called for it.
+        stamp, index: of the frame that it is about (nanoseconds; number).
+        deadline: nanoseconds, in the stamps' time: later it counts as given up; None: never.
+        image: that frame, uint8 [H, W, 3], RGB; not a copy.
+        mask: bool [H, W], the predicted mask.
+        prompt: for a corrector: the tracker's click and the predicted mask (PSEUDO), or the
+            predicted mask alone, to which a person's clicks are added (OPERATOR).
+    """
+
+    object_id: int
+    label: str
+    source: Source
+    reason: str
+    uncertainty: float
+    uncertainty_rate: float | None
+    stamp: int
+    index: int
+    deadline: int | None
+    image: NDArray[np.uint8]
+    mask: BoolMask
+    prompt: Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """A corrected mask as it was given, whatever other objects have taken of it.
+
+    Attributes:
+        object_id: whose it is. source: who gave it. mask: of the frame's size.
+        named: the stamp (ns) that the correction named; it may have been applied to a later frame.
+    """
+
+    object_id: int
+    source: Source
+    mask: PackedMask
+    named: int
+
+
+@dataclass(eq=False)
+class FrameRecord:
+    """All that is known of one tracked frame.
+
+    Attributes:
+        stamp: nanoseconds since the epoch.
+        index: its number.
+        size: (H, W).
+        masks: object id -> its mask as published with the frame.
+        applied: (object id, source) -> digest of the correction that was applied to it.
+        requests: object id -> what a person was asked about it and has not answered; also after
+            the deadline.
+
+    For the newest frame:
+        image: uint8 [H, W, 3], RGB; None once there is a newer frame.
+        given: whether masks were given on it; such a frame is always learnt.
+        corrections: source -> object id -> corrected mask bool [H, W], none overlapping another.
+
+    For replay, empty once the features are gone:
+        paused: ids of the objects that were paused on it.
+        histories: its objects', as of its prediction: before masks were added or corrected.
+        looks: what its objects had looked like, as of then.
+        held: whether the policy keeps its prediction out of memory.
+        asked_itself: a self-correction that must not be learnt was pending.
+        never_learnt: never learnt on replay: for that, or since its correction must not be learnt.
+        said: the corrections, in the order in which they came.
+        additions: masks given after it was opened, in that order, object id -> bool [H, W].
+        removed: ids of the objects that were removed while it was the newest frame.
+        learnt: corrected masks that memory took in on it, object id -> bool [H, W].
+        told: ids of the objects that a person corrected on it.
+        state: the tracker's memory while the frame was open, before the additions; None where no
+            copy was made.
+    """
+
+    stamp: int
+    index: int
+    size: tuple[int, int]
+    masks: dict[int, PackedMask] = field(default_factory=dict)
+    applied: dict[tuple[int, Source], bytes] = field(default_factory=dict)
+    requests: dict[int, Request] = field(default_factory=dict)
+
+    image: NDArray[np.uint8] | None = None
+    given: bool = False
+    corrections: dict[Source, dict[int, BoolMask]] = field(
+        default_factory=lambda: {source: {} for source in Source}
+    )
+
+    features: Frame | None = None
+    paused: frozenset[int] = frozenset()
+    histories: Histories = field(default_factory=dict)
+    looks: AllLooks = field(default_factory=dict)
+    held: bool = False
+    asked_itself: bool = False
+    never_learnt: bool = False
+    said: list[Said] = field(default_factory=list)
+    additions: list[dict[int, BoolMask]] = field(default_factory=list)
+    removed: set[int] = field(default_factory=set)
+    learnt: dict[int, BoolMask] = field(default_factory=dict)
+    told: set[int] = field(default_factory=set)
+    state: TrackerState | None = None
+
+    @classmethod
+    def opened(cls, frame: Frame, image: NDArray[np.uint8], *, given: bool) -> FrameRecord:
+        """The record of a frame that was just segmented."""
+        size, stamp, index = frame.size, frame.stamp, frame.index
+        return cls(stamp, index, size, image=image, given=given, features=frame)
+
+    @property
+    def frame(self) -> Frame:
+        """The tracker's frame. Only for a record that still has its features."""
+        assert self.features is not None
+        return self.features
+
+    @property
+    def open(self) -> bool:
+        """Whether the frame can still be kept out of memory."""
+        return self.features is not None and self.features.open
+
+    @property
+    def lasting_bytes(self) -> int:
+        """Bytes of what stays without features: published masks and unanswered requests."""
+        asked = sum(r.image.nbytes + r.mask.nbytes for r in self.requests.values())
+        return asked + sum(mask.bits.nbytes for mask in self.masks.values())
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes that only replay needs."""
+        masks = [*self.learnt.values(), *(m for added in self.additions for m in added.values())]
+        state = self.state.nbytes if self.state else 0
+        said = sum(entry.mask.bits.nbytes for entry in self.said)
+        return self.frame.nbytes + state + said + sum(mask.nbytes for mask in masks)
+
+    def mask(self, object_id: int) -> BoolMask:
+        """An object's published mask, bool [H, W]. Raises KeyError if it was not followed then."""
+        return self.masks[object_id].unpack(self.size)
+
+    # ---- what becomes of the record
+
+    def copy(self) -> FrameRecord:
+        """A copy whose replay may differ; what was published and asked is shared, as are the frame
+        and the copy of memory.
+        """
+        return replace(
+            self,
+            histories=dict(self.histories),
+            looks=copy_looks(self.looks),
+            additions=[dict(added) for added in self.additions],
+            removed=set(self.removed),
+            said=list(self.said),
+            learnt=dict(self.learnt),
+            told=set(self.told),
+        )
+
+    def without_features(self) -> FrameRecord:
+        """What stays of it when it can be replayed no more."""
+        return FrameRecord(
+            self.stamp, self.index, self.size, self.masks, self.applied, self.requests
+        )
+
+    # ---- what is said of the frame
+
+    def correct(self, object_id: int, mask: BoolMask, source: Source) -> None:
+        """Notes a corrected mask of the newest frame, which takes its pixels from earlier ones."""
+        for masks in self.corrections.values():
+            masks.pop(object_id, None)
+            for other in masks:
+                masks[other] = masks[other] & ~mask
+        self.corrections[source][object_id] = mask
+
+    def all_corrections(self) -> dict[int, BoolMask]:
+        """The corrected masks of all sources."""
+        return {i: mask for masks in self.corrections.values() for i, mask in masks.items()}
+
+    def learn(self, masks: dict[int, BoolMask]) -> None:
+        """Notes that memory learns corrected masks, none overlapping another; they take their
+        pixels from earlier ones.
+        """
+        taken = np.logical_or.reduce(list(masks.values()))
+        self.learnt = {i: mask & ~taken for i, mask in self.learnt.items()} | masks
+
+    def told_masks(self) -> list[BoolMask]:
+        """What memory learnt on it from a person."""
+        return [self.learnt[i] for i in self.told & self.learnt.keys()]
+
+    def take_back(self, object_id: int, named: int, *, learns: Callable[[Source], bool]) -> None:
+        """Makes it as if the last correction of an object by a person, of those that named the
+        stamp `named`, had not come. learns(source): whether memory learns such corrections.
+        """
+        last = max(
+            place
+            for place, entry in enumerate(self.said)
+            if (entry.object_id, entry.source, entry.named) == (object_id, Source.OPERATOR, named)
+        )
+        del self.said[last]
+        again = FrameRecord(self.stamp, self.index, self.size)
+        for entry in self.said:
+            mask = entry.mask.unpack(self.size)
+            if entry.source is Source.PSEUDO:
+                for told in again.corrections[Source.OPERATOR].values():
+                    mask = mask & ~told
+                if entry.mask.box is not None and not mask.any():
+                    continue  # so it is refused where it comes
+            again.correct(entry.object_id, mask, entry.source)
+        given = again.corrections
+        self.told = set(given[Source.OPERATOR])
+        if self.learnt:
+            self.learnt = {
+                i: m for source in Source if learns(source) for i, m in given[source].items()
+            }
+        self.never_learnt = self.asked_itself or (self.never_learnt and bool(self.said))
+        if self.image is not None:
+            self.corrections = given
+
+    def shows(self, object_id: int) -> bool:
+        """Whether masks of the object were added after the frame was opened."""
+        return any(object_id in added for added in self.additions)
+
+    def forget(self, object_id: int) -> None:
+        """Takes back all that was said of the object after the frame was opened."""
+        for masks in self.corrections.values():
+            masks.pop(object_id, None)
+        for added in self.additions:
+            added.pop(object_id, None)
+        self.additions = [added for added in self.additions if added]
+        self.said = [entry for entry in self.said if entry.object_id != object_id]
+        self.learnt.pop(object_id, None)
+        self.told.discard(object_id)
+
+    def opening(self) -> Frame:
+        """Its frame with only those given masks with which it was opened."""
+        given = {i: mask for i, mask in self.frame.given.items() if not self.shows(i)}
+        return replace(self.frame, given=given)
+
+
+def copy_looks(looks: AllLooks) -> AllLooks:
+    """A copy that may be changed."""
+    return {object_id: one.copy() for object_id, one in looks.items()}

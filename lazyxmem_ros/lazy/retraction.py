@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes a person's correction back, as if it had never been given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lazyxmem_ros.lazy.config import Source
+from lazyxmem_ros.lazy.corrections import CorrectionRefusedError, Outcome
+from lazyxmem_ros.lazy.policy import TrackState
+from lazyxmem_ros.lazy.replay import Past
+from lazyxmem_ros.lazy.state import GivenAnswer, LazyState, label_map
+from lazyxmem_ros.lazy.uncertainty import winning_class
+
+
+def retract(state: LazyState, past: Past, stamp: int, object_id: int) -> Outcome:
+    """See `LazyTracker.retract`."""
+    try:
+        return _retract(state, past, stamp, object_id)
+    except CorrectionRefusedError as refusal:
+        return Outcome(False, str(refusal), stamp)
+
+
+def _retract(state: LazyState, past: Past, stamp: int, object_id: int) -> Outcome:
+    newest = state.newest
+    answers = [one for one in state.answers.get(object_id, []) if one.stamp == stamp]
+    if not answers:
+        raise CorrectionRefusedError(
+            f"there is no correction of object {object_id} on the frame of stamp {stamp} ns by "
+            "a person that could be taken back"
+        )
+    answer = answers[-1]
+    applied = answer.applied_stamp
+    assert newest is not None
+    now = applied == newest.stamp and newest.open
+    if not now and not past.replayable(applied):
+        raise CorrectionRefusedError(
+            f"the frame of stamp {applied} ns is not kept any more: corrections are taken back "
+            "within correction_horizon and correction_bytes"
+        )
+    records = past.records(applied)
+    for record in records:
+        record.take_back(object_id, stamp, learns=state.config.learns_from)
+    if now and answer is state.answers[object_id][-1]:
+        state.objects[object_id].history = answer.before
+    _take_back(state, object_id, answer)
+    reason = ""
+    if not now:
+        reason = f"{past.schedule(applied)} frames are gone through again without it"
+    record = newest if now else next(iter(records))
+    masks = newest.all_corrections() if now else record.learnt
+    probabilities = record.frame.probabilities
+    if masks:
+        probabilities = state.tracker.preview(record.frame, masks)
+    return Outcome(
+        applied=True,
+        reason=reason,
+        stamp=stamp,
+        object_ids=(object_id,),
+        applied_stamp=applied,
+        labels=label_map(winning_class(probabilities), record.frame.object_ids),
+    )
+
+
+def _take_back(state: LazyState, object_id: int, answer: GivenAnswer) -> None:
+    """Undoes what an answer has changed besides its frame: cool-down, requests, looks."""
+    answers, item = state.answers[object_id], state.objects[object_id]
+    place = answers.index(answer)
+    later = answers[place + 1 :]
+    for one in later:  # each leads back to what was before it
+        if one.before.operator_index == answer.index:
+            one.before = replace(one.before, operator_index=answer.before.operator_index)
+    del answers[place]
+    if later:
+        later[0].corrected = answer.corrected
+    if item.history.operator_index == answer.index and not any(
+        one.index == answer.index for one in answers
+    ):
+        item.history = replace(item.history, operator_index=answer.before.operator_index)
+    first = answers[0].corrected if answers else answer.corrected
+    item.corrected[Source.OPERATOR] = max([first, *(one.stamp for one in answers)])
+    if not item.corrected[Source.OPERATOR]:
+        del item.corrected[Source.OPERATOR]
+    if not later:
+        item.looks.told = answer.told
+        _ask_again(state, object_id, answer)
+    named = state.history.find(answer.stamp)
+    if named is not None:
+        named.applied.pop((object_id, Source.OPERATOR), None)
+        for one in answers:
+            if one.stamp == answer.stamp:
+                named.applied[object_id, Source.OPERATOR] = one.digest
+
+
+def _ask_again(state: LazyState, object_id: int, answer: GivenAnswer) -> None:
+    """What the answer has answered is not answered any more."""
+    assert state.newest is not None
+    item = state.objects[object_id]
+    for request in answer.requests:
+        record = state.history.find(request.stamp)
+        if record is None or item.history.state is TrackState.PAUSED:
+            continue
+        record.requests[object_id] = request
+        in_time = request.deadline is None or state.newest.stamp <= request.deadline
+        if request.stamp in answer.open and in_time:
+            asked = (*item.history.open, (Source.OPERATOR, request.stamp))
+            item.history = replace(item.history, open=asked)
