@@ -56,6 +56,8 @@ def test_a_request_is_answered_by_a_click(
     request = camera.ask()
     expect(headline(page)).to_have_text(WHERE)
     expect(page.locator("#requests .request")).to_have_count(1)
+    impression = request.reason.partition(":")[0].rstrip("?.")
+    expect(page.locator("#hint")).to_contain_text(impression, ignore_case=True)
     click(page, 70, 20)
     expect(page.locator("#hint")).to_contain_text("Accept when the outline is right")
     assert is_tinted(page, 70, 20)

@@ -106,7 +106,8 @@ function headline(state) {
   if (page.compare) return [text.badges.now, ""];
   if (draft && draft.kind === "request") {
     const request = requestOf(draft.key);
-    let hint = draft.isEmpty ? text.hints.requestNothing : text.hints.request;
+    const todo = draft.isEmpty ? text.hints.requestNothing : text.hints.request;
+    let hint = (request ? text.impression(request.reason) : "") + todo;
     if (draft.touched) hint = text.hints.requestEdited;
     if (request && request.taken_by && !request.mine) hint = text.hints.taken(request.taken_by);
     return [text.headlines.request(draft.label), hint];

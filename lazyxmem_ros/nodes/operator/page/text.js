@@ -64,6 +64,12 @@ export const text = {
     correct: (name) => `Show where ${name} is`,
     none: "No picture yet",
   },
+  /** What the tracker sees, as a sentence: "its edge is unclear: entropy 0.9 …" says it before the colon. */
+  impression: (reason) => {
+    const words = reason.split(":")[0].trim();
+    if (!words) return "";
+    return words[0].toUpperCase() + words.slice(1) + (/[.?!]$/.test(words) ? " " : ". ");
+  },
   hints: {
     watching: (objects) =>
       objects === 0
