@@ -70,6 +70,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     yield start_one
     for process in started:
         process.kill()
+        print(f"---- {process.name}\n{process.log}")  # shown where the test has failed
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,7 @@ class NodeProcess:
     ) -> None:
         pairs = [part for k, v in parameters.items() for part in ("-p", f"{k}:={yaml_text(v)}")]
         command = [sys.executable, "-m", "lazyxmem_ros.nodes", name, "--ros-args"]
+        self.name = name
         self._log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(

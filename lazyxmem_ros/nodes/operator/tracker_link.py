@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.node import Node
+from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rclpy.task import Future as RosFuture
@@ -235,8 +235,11 @@ class TrackerLink:
         there = (name, namespace) in self._node.get_node_names_and_namespaces()
         listening = False
         if there:
-            listening = self._find_images(name, namespace)
-            self._find_corrector(name, namespace)
+            try:
+                listening = self._find_images(name, namespace)
+                self._find_corrector(name, namespace)
+            except NodeNameNonExistentError:  # it went since, or is only just being discovered
+                there = False
         topic = self._image_topic
         self._presence = Presence(
             there,

@@ -98,7 +98,7 @@ def test_a_signal_to_the_parent_ends_them(tmp_path: Path, number: signal.Signals
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), CHILD])
     child, grandchild = ids_in(tmp_path / "ids")
     parent.send_signal(number)
-    status = parent.wait(timeout=20)
+    status = parent.wait(timeout=60)
     assert status == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     assert wait_for(lambda: not alive(child), 5)
     if number == signal.SIGKILL:
@@ -112,7 +112,7 @@ def test_a_failing_process_is_reported_with_its_last_words(tmp_path: Path) -> No
     with ProcessSet(tmp_path / "logs") as processes:
         child = processes.start("writer", command)
         with pytest.raises(ProcessError, match=r"(?s)writer ended with status 1.*the disk is full"):
-            list(processes.wait_for(child, timeout=20))
+            list(processes.wait_for(child, timeout=60))
 
 
 def test_waiting_has_an_end(tmp_path: Path) -> None:
