@@ -263,7 +263,10 @@ class LazyTracker:
         self._state.tracker.add_objects(newest.frame, masks)
         newest.given = True
         self._introduce(masks, labels or {}, newest.frame.index)
-        newest.additions.append(dict(masks))
+        for record in self._past.records(newest.stamp):
+            record.additions.append(dict(masks))
+        if self._past.replay is not None:  # a snapshot may have taken it past the frame
+            self._past.schedule(newest.stamp, at_once=True)
         return self._judge.conclude(newest, set(masks))
 
     def keeps(self, stamp: int) -> bool:

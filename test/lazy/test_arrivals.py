@@ -389,6 +389,32 @@ def test_a_snapshot_in_between_is_that_of_the_frame_gone_through_last(small_netw
         assert np.array_equal(step(resumed, index).labels, step(instant, index).labels)
 
 
+def test_an_object_added_after_a_snapshot_has_gone_through_the_newest_frame(
+    small_network: XMem,
+) -> None:
+    """The catch-up has passed the frame, but has not taken over."""
+    fifth = {5: mask(20, 4)}
+    instant, late = start(small_network), start(small_network)
+    for index in range(1, 61):
+        step(instant, index)
+        if index == 5:
+            instant.add_objects(THIRD)
+        if index == 21:
+            instant.add_objects(FOURTH)
+            instant.add_objects(fifth)
+    run(late, 1, 20)
+    show(late, 5, THIRD)
+    step(late, 21)
+    late.add_objects(FOURTH)
+    late.snapshot()  # closes the frame and looks for the objects that are known on it
+    assert late.frames_behind == 0
+    assert late.arriving_ids == (3,)
+    late.add_objects(fifth)
+    run(late, 22, 60)
+    assert late.object_ids == instant.object_ids == (1, 2, 3, 4, 5)
+    assert same(instant, late)
+
+
 def test_its_frame_may_leave_the_horizon_while_it_arrives(small_network: XMem) -> None:
     """What the catch-up needs it holds on to, and a correction on its way still reaches it."""
     config = replace(CONFIG, correction_horizon=SECOND, history_time=10 * SECOND)
