@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 
 from lazyxmem_ros.basics import BoolMask, Labels, stamp_fields
 from lazyxmem_ros.data.errors import LabelMapError
-from lazyxmem_ros.data.label_maps import MAX_OBJECTS, is_binary, object_ids
+from lazyxmem_ros.data.label_maps import MAX_OBJECTS, VOID, is_binary, object_ids
 from lazyxmem_ros.images import MAX_PIXELS, ImageError, label_values
 from lazyxmem_ros.images.drawing import object_ids_in
 
@@ -91,11 +91,13 @@ def is_empty(message: Image) -> bool:
 def labels_message(labels: Labels, header: Header, *, largest_id: int = 0) -> Image:
     """A label map uint16 [H, W] as mono8, or as mono16 where an id of it or `largest_id` needs it.
 
+    255 does, which marks nothing in a label map of 8 bits (see `data.label_maps`).
+
     largest_id: of all objects that are followed, so that the encoding is the same whichever of
     them are in view.
     """
     shown = int(labels.max()) if labels.size else 0
-    if max(shown, largest_id) > np.iinfo(np.uint8).max:
+    if max(shown, largest_id) >= VOID:
         return image_message(labels.astype("<u2"), "mono16", header)
     return image_message(labels.astype(np.uint8), "mono8", header)
 

@@ -230,7 +230,7 @@ def test_compressed_nonsense_says_so() -> None:
         read_image(CompressedImage(format="jpeg", data=b"nonsense!"))
 
 
-@pytest.mark.parametrize(("top", "encoding"), [(255, "mono8"), (256, "mono16"), (65535, "mono16")])
+@pytest.mark.parametrize(("top", "encoding"), [(254, "mono8"), (255, "mono16"), (65535, "mono16")])
 def test_label_maps_go_both_ways(top: int, encoding: str) -> None:
     labels = np.zeros((HEIGHT, WIDTH), np.uint16)
     labels[2:4, 3:6] = top
@@ -241,6 +241,7 @@ def test_label_maps_go_both_ways(top: int, encoding: str) -> None:
     assert message.step * message.height == len(message.data)
     assert isinstance(message.data, array.array)
     np.testing.assert_array_equal(read_labels(message), labels)
+    assert set(read_object_masks(message)) == {1, top}  # also where a mask is given back as it is
     masks = masks_of_labels(labels)
     assert set(masks) == {1, top}
     np.testing.assert_array_equal(masks[top], labels == top)
