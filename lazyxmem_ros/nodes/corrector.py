@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +95,7 @@ class CorrectionNode(Node):
         self._counts = diagnostics.Counts()
         self._latencies = diagnostics.Latencies()
         self._refusals = diagnostics.Refusals(self.get_logger().warning)
+        self._failures = diagnostics.LogLimiter(self.get_logger().error)
         self._publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._service = self.create_service(CorrectMask, "correct_mask", self._correct)
         self._timer = create_steady_timer(self, DIAGNOSTICS_PERIOD_S, self._report)
@@ -131,8 +131,8 @@ class CorrectionNode(Node):
             return response
         except Exception as error:  # noqa: BLE001 - whatever it is, the server outlives it
             self._counts.add("failed", count)
-            self.get_logger().error(traceback.format_exc())
-            response.message = f"{type(error).__name__}: {error}"
+            self._failures.say(type(error).__name__, diagnostics.traced(error))
+            response.message = diagnostics.cut(f"{type(error).__name__}: {error}")
             return response
         faults = [str(answer) for answer in answers if isinstance(answer, Exception)]
         for answer in answers:

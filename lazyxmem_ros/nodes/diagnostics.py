@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -166,6 +167,11 @@ class LogLimiter:
             held = self._held.pop(kind, 0)
         more = f" ({held} more like it since the last one)" if held else ""
         self._log(cut(text) + more)
+
+
+def traced(error: BaseException) -> str:
+    """The error's traceback, as Python prints it."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
 def cut(text: str) -> str:

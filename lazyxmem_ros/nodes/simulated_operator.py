@@ -16,14 +16,18 @@ from lazyxmem_ros.basics import SECOND, StampRangeError, stamp_of
 from lazyxmem_ros.data.bags import BagReader, pack_labels, unpack_labels
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
+from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.msg import Correction, CorrectionRequest
 from lazyxmem_ros.nodes.conversions import read_mask
+from lazyxmem_ros.nodes.diagnostics import LogLimiter, Refusals, cut, traced
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.prompts import prompt_message
-from lazyxmem_ros.nodes.running import NodeStartError, run_node
+from lazyxmem_ros.nodes.running import NodeStartError, run_node, surviving
 
 NODE_NAME = "lazyxmem_simulated_operator"
 QUEUE_DEPTH = 10
+MAX_PENDING = 64
+"""Answers that may wait for their time, which comes never where the ROS clock stands still."""
 
 PARAMETERS = (
     ParameterSpec("bag", "", "Bag that holds the ground truth.", changes=Changes.NEVER),
@@ -90,12 +94,26 @@ class SimulatedOperatorNode(Node):
             )
         )
         self._pending: dict[int, Timer] = {}
+        self._refusals = Refusals(self.get_logger().warning)
+        failures = LogLimiter(self.get_logger().error)
         quality = QoSProfile(depth=QUEUE_DEPTH)
         self._answers = self.create_publisher(Correction, "operator_correction", quality)
-        self.create_subscription(CorrectionRequest, "correction_request", self._on_request, quality)
+        self._requests = self.create_subscription(
+            CorrectionRequest,
+            "correction_request",
+            surviving(
+                self._on_request, lambda error: failures.say(type(error).__name__, traced(error))
+            ),
+            quality,
+        )
         self.get_logger().info(f"{len(self._truth)} frames of ground truth: ready")
 
     def _on_request(self, request: CorrectionRequest) -> None:
+        if len(self._pending) >= MAX_PENDING:
+            why = f"{MAX_PENDING} answers wait for their time already: does the clock go on?"
+            self._refuse("too many", why)
+            self._answers.publish(self._nothing(request, why))
+            return
         answer = self._answer_to(request)
         now = self.get_clock().now().nanoseconds
         delay = (self._operator.answer_time(now) - now) / SECOND
@@ -110,7 +128,12 @@ class SimulatedOperatorNode(Node):
             return self._nothing(request, str(error))
         if packed is None:
             return self._nothing(request, "the frame is not annotated")
-        truth, prediction = unpack_labels(packed), read_mask(request.mask)
+        truth = unpack_labels(packed)
+        try:
+            prediction = read_mask(request.mask)
+        except ImageError as error:
+            self._refuse("image", str(error))
+            return self._nothing(request, cut(str(error)))
         if prediction.shape != truth.shape:
             return self._nothing(request, "the mask has another size than the ground truth")
         prompt = self._operator.click(truth == request.id, prediction)
@@ -118,6 +141,9 @@ class SimulatedOperatorNode(Node):
             return self._nothing(request, "the operator saw nothing to correct")
         header = request.header
         return Correction(header=header, id=request.id, prompt=prompt_message(prompt, header))
+
+    def _refuse(self, kind: str, why: str) -> None:
+        self._refusals.refuse(self._requests.topic_name, kind, why)
 
     @staticmethod
     def _nothing(request: CorrectionRequest, why: str) -> Correction:

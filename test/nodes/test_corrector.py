@@ -19,6 +19,7 @@ from lazyxmem_ros.correction import Refinement
 from lazyxmem_ros.msg import Prompt
 from lazyxmem_ros.nodes.conversions import mask_message, read_mask
 from lazyxmem_ros.nodes.corrector import CorrectionNode
+from lazyxmem_ros.nodes.diagnostics import MAX_TEXT, LogLimiter
 from lazyxmem_ros.nodes.running import NodeStartError
 from lazyxmem_ros.srv import CorrectMask
 
@@ -129,6 +130,25 @@ def test_a_corrector_that_breaks_costs_its_request_alone(
     assert not response.success
     assert response.message == "RuntimeError: out of memory"
     assert probe.call(CorrectMask, SERVICE, request(3)).success
+
+
+def test_the_log_has_one_short_traceback_of_many(
+    server: CorrectionNode, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Talkative(BrokenCorrector):
+        def refine(self, *_: object, **__: object) -> list[Refinement]:
+            raise KeyError("x" * 100_000)
+
+    lines: list[str] = []
+    monkeypatch.setattr(server, "_failures", LogLimiter(lines.append))
+    monkeypatch.setattr(server, "_corrector", Talkative())
+    for _ in range(5):
+        response = probe.call(CorrectMask, SERVICE, request(3))
+        assert response.message.startswith("KeyError: 'xxx")
+        assert len(response.message) < MAX_TEXT + 100
+    [line] = lines
+    assert line.startswith("Traceback")
+    assert len(line) < MAX_TEXT + 100
 
 
 def test_a_box_and_a_prior_serve_too(server: CorrectionNode, probe: Probe) -> None:

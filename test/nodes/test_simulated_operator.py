@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated operator's node, in a process of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from node_graph import FIRST_STAMP, Probe, header, scene, scene_message, wait_for
+from sensor_msgs.msg import Image
+
+from lazyxmem_ros.data.bags import BagWriter, StampedLabels
+from lazyxmem_ros.msg import Correction, CorrectionRequest
+from lazyxmem_ros.nodes.conversions import mask_message
+from lazyxmem_ros.nodes.simulated_operator import MAX_PENDING
+
+OperatorNode = Callable[..., tuple[Any, str]]
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    with BagWriter(tmp_path / "bag") as writer:
+        labels = scene(0)[1].astype(np.uint16)
+        writer.write_labels("/ground_truth", StampedLabels(FIRST_STAMP, labels))
+    return tmp_path / "bag"
+
+
+@pytest.fixture
+def operator(bag: Path, probe: Probe, start: Callable[..., Any]) -> OperatorNode:
+    """Starts the node in a namespace of its own; returns its process and the namespace."""
+
+    def make(ns: str, **values: Any) -> tuple[Any, str]:
+        node = start("simulated_operator", {"bag": bag, **values}, "-r", f"__ns:={ns}")
+        probe.listen(Correction, f"{ns}/operator_correction")
+        return node, ns
+
+    return make
+
+
+def request(mask: Image) -> CorrectionRequest:
+    return CorrectionRequest(header=header(0), id=1, image=scene_message(0), mask=mask)
+
+
+def test_what_it_cannot_answer_it_says_and_a_clock_that_stands_still_costs_no_memory(
+    operator: OperatorNode, probe: Probe
+) -> None:
+    node, ns = operator("/timeless", use_sim_time=True)
+    nothing = mask_message(np.zeros_like(scene(0)[1]), header(0))
+    asked = 0
+    while len(answers(probe, ns)) < 3:
+        assert asked < 3 * MAX_PENDING, "nothing was refused"
+        probe.publish(f"{ns}/correction_request", request(nothing))
+        asked += 1
+        time.sleep(0.02)  # the topic holds ten
+    assert asked >= MAX_PENDING
+    assert {answer.message for answer in answers(probe, ns)} == {
+        f"{MAX_PENDING} answers wait for their time already: does the clock go on?"
+    }
+    assert node.process.poll() is None, node.log
+    assert node.log.count("does the clock go on?") == 1
+
+
+def test_a_request_with_a_broken_mask_is_answered_in_words(
+    operator: OperatorNode, probe: Probe
+) -> None:
+    node, ns = operator("/puzzled", reaction_delay=0.0)
+    broken = mask_message(scene(0)[1], header(0))
+    broken.encoding = "x" * 100_000
+    for _ in range(5):
+        probe.publish(f"{ns}/correction_request", request(broken))
+    wait_for(lambda: len(answers(probe, ns)) == 5, "the answers")
+    assert node.process.poll() is None, node.log
+    assert all("encoding" in answer.message for answer in answers(probe, ns))
+    assert len(answers(probe, ns)[0].message) < 3000
+    assert len(node.log) < 20_000
+
+
+def answers(probe: Probe, ns: str) -> list[Any]:
+    return probe.messages(f"{ns}/operator_correction")
