@@ -24,6 +24,8 @@ from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.srv import CorrectMask
 
 DEADLINE_CHECK_PERIOD_S = 0.05
+MAX_PENDING = 32
+"""Requests that may wait for answers, however long each of them may: more are refused."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class ServiceMeasures:
     """How the correction service fares.
 
     counts: prompts by what became of them (requests: all of them; answered, failed, unavailable,
-    timed_out). latencies: of the requests that were answered. last_fault: in words; "" where the
-    last request had none.
+    timed_out, refused: too many waited). latencies: of the requests that were answered.
+    last_fault: in words; "" where the last request had none.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -109,6 +111,10 @@ class CorrectionClient:
         )
         if self._closed:
             self._fail(pending, "failed", SHUTTING_DOWN)
+            return
+        if len(self._pending) >= MAX_PENDING:
+            fault = f"service {self.service_name} has {MAX_PENDING} requests to answer already"
+            self._fail(pending, "refused", fault)
             return
         if not self.is_available():
             self._fail(pending, "unavailable", f"service {self.service_name} is not there")
