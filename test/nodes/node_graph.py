@@ -84,7 +84,9 @@ class Probe:
     def ask(self, service_type: Any, name: str, request: Any) -> Any:
         """Call a service; the future gets its response."""
         if name not in self._clients:
-            self._clients[name] = self.node.create_client(service_type, name)
+            self._clients[name] = self.node.create_client(
+                service_type, name, qos_profile=QoSProfile(depth=200)
+            )
         client = self._clients[name]
         wait_for(client.service_is_ready, f"service {name}")
         return client.call_async(request)

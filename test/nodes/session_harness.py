@@ -40,7 +40,7 @@ class Outputs:
 
     service_name = "correct_mask"
 
-    def publish_frame(self, frame: Any, result: Any) -> None:
+    def publish_frame(self, frame: Any, result: Any, *, largest_id: int) -> None:
         self.labels[frame.stamp] = frame.labels
         self.order.append(frame.stamp)
         self.tracks[frame.stamp] = [] if result is None else result.tracks

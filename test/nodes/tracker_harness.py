@@ -75,6 +75,7 @@ class Service:
         self.truth = np.zeros((HEIGHT, WIDTH), bool)
         self.refused: set[int] = set()  # numbers of a request's prompts
         self._probe = probe
+        self._gate: Future[None] | None = None
         self._service: Any = None
         self.start()
 
@@ -99,6 +100,8 @@ class Service:
         response.corrector = "truth"
         if self.mode == "silent":
             await Future(executor=self._probe.node.executor)
+        if self._gate is not None:
+            await self._gate
         if self.mode == "fail":
             response.message = "no idea"
             return response
@@ -109,6 +112,16 @@ class Service:
         response.scores = [math.inf if self.mode == "boast" else 1.0] * count
         response.masks = [mask_message(mask, request.image.header)] * count
         return response
+
+    def hold(self) -> None:
+        """Answer nothing until `release`."""
+        self._gate = Future(executor=self._probe.node.executor)
+
+    def release(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.set_result(None)
+            self._probe.node.executor.create_task(lambda: None)  # wakes it
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -154,6 +167,7 @@ class Tracker:
         assert response.success
         assert self.set(**QUIET) == ""
         self.service.mode = "truth"
+        self.service.release()
         self.service.refused.clear()
         self.service.requests.clear()
         self.probe.forget()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from functools import partial
 
 from rclpy.node import Node
@@ -32,11 +32,12 @@ from lazyxmem_ros.nodes.correction_client import (
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
 from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.running import surviving
-from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
+from lazyxmem_ros.nodes.services import Services, result_of
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
+from lazyxmem_ros.nodes.tracker.failures import Failures
 from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
-from lazyxmem_ros.nodes.tracker.worker import NotDoneError, Worker
+from lazyxmem_ros.nodes.tracker.worker import About, NotDoneError, Worker
 from lazyxmem_ros.srv import RetractCorrection
 
 QUEUE_DEPTH = 10
@@ -76,6 +77,15 @@ class WorkerCorrectionClient(CorrectionClient):
             executor.create_task(function)
 
 
+@dataclass(eq=False)
+class _Asked:
+    """What the service was asked about a frame and has not answered: object id -> prompt."""
+
+    header: Header
+    source: Source
+    prompts: dict[int, Prompt]
+
+
 class Corrections:
     """Everything between a request for help and the mask that answers it."""
 
@@ -98,6 +108,7 @@ class Corrections:
         self._lazy = lazy
         self._received = received
         self._outputs = outputs
+        self._asked: list[_Asked] = []
         self.awaited: set[tuple[int, int]] = set()
         """Answers that the newest frame may wait for: (stamp, object id)."""
         self.open_requests = 0
@@ -124,19 +135,23 @@ class Corrections:
 
     def _ask_corrector(self, image: Image, prompts: Mapping[int, Prompt], source: Source) -> None:
         """Has the service refine objects {id: prompt}; each answer is taken on its own."""
-        on_answers = partial(self._take_answers, image.header, prompts, source)
+        asked = _Asked(image.header, source, dict(prompts))
+        self._asked.append(asked)
+        on_answers = partial(self._take_answers, asked, list(prompts))
         self._client.ask(image, list(prompts.values()), on_answers)
 
     # ---- answers
 
     def _take_answers(
-        self,
-        header: Header,
-        prompts: Mapping[int, Prompt],
-        source: Source,
-        answers: Sequence[CorrectionAnswer],
+        self, asked: _Asked, object_ids: Sequence[int], answers: Sequence[CorrectionAnswer]
     ) -> None:
-        for (object_id, prompt), answer in zip(prompts.items(), answers, strict=True):
+        """Answers about these objects; those that were overtaken are of no use any more."""
+        self._asked.remove(asked)
+        header, source = asked.header, asked.source
+        for object_id, answer in zip(object_ids, answers, strict=True):
+            prompt = asked.prompts.get(object_id)
+            if prompt is None:
+                continue
             if answer.mask is None:  # the correction is lost, nothing else
                 self._measures.count(f"{source.value} failed")
                 self._measures.refuse(self._client.service_name, "no mask", answer.fault)
@@ -298,6 +313,22 @@ class Corrections:
         self.awaited = {item for item in self.awaited if item[1] not in object_ids}
         self.see_open()
 
+    def overtake(self, reason: str, object_ids: Collection[int] | None = None) -> None:
+        """What the service has not answered about these objects, None: about all, will not be
+        taken, which is said at once; and no frame waits for it.
+        """
+        for asked in self._asked:
+            meant = asked.prompts.keys() if object_ids is None else object_ids
+            for object_id in asked.prompts.keys() & meant:
+                del asked.prompts[object_id]
+                self._measures.count(f"{asked.source.value} not applied")
+                self.give_up(asked.header, object_id, asked.source, reason)
+        if object_ids is None:
+            self.awaited = set()
+            self.see_open()
+        else:
+            self.stop_waiting(object_ids)
+
     def see_open(self) -> None:
         """Notes how many requests to people are open."""
         sources = [source for _, source in self._lazy.open_requests]
@@ -314,53 +345,49 @@ class CorrectionInput:
     def __init__(
         self,
         node: Node,
+        services: Services,
         worker: Worker[ReceivedFrame],
         corrections: Corrections,
         *,
-        on_failure: Callable[[BaseException], None],
+        is_active: Callable[[], bool],
+        failures: Failures,
     ) -> None:
-        """on_failure: gets what goes wrong and is no refusal."""
+        """is_active: whether answers are taken at the moment."""
         self._node = node
         self._worker = worker
         self._corrections = corrections
+        self._is_active = is_active
         self._subscription = node.create_subscription(
             msg.Correction,
             TOPIC,
-            surviving(self._on_answer, on_failure),
+            surviving(self._on_answer, failures.report),
             QoSProfile(depth=QUEUE_DEPTH),
         )
-        self._on_failure = on_failure
-        self._services = Services(node, lambda service, error: str(error))
-        self._services.serve(RetractCorrection, RETRACTION, self._on_retraction)
+        services.serve(RETRACTION, self._on_retraction)
 
     def close(self) -> None:
-        """Stops listening and serving; what is being served is answered."""
+        """Stop listening."""
         self._node.destroy_subscription(self._subscription)
-        self._services.close()
 
     async def _on_retraction(
         self, request: RetractCorrection.Request, response: RetractCorrection.Response
     ) -> None:
-        try:
-            stamp, object_id = stamp_of(request.stamp), int(request.id)
-            work = self._worker.submit(lambda: self._corrections.retract(stamp, object_id))
-            outcome = await result_of(self._node, work)
-        except CancelledError:
-            response.reason = SHUTTING_DOWN
-        except StampRangeError as error:
-            response.reason = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the node outlives it
-            self._on_failure(error)
-            response.reason = f"{type(error).__name__}: {error}"
-        else:
-            response.accepted, response.reason = outcome.applied, outcome.reason
+        stamp, object_id = stamp_of(request.stamp), int(request.id)
+        work = self._worker.submit(lambda: self._corrections.retract(stamp, object_id))
+        outcome = await result_of(self._node, work)
+        response.accepted, response.reason = outcome.applied, outcome.reason
 
     def _on_answer(self, message: msg.Correction) -> None:
         self._corrections.record(message)
+        if not self._is_active():
+            self._worker.post(
+                lambda: self._corrections.refuse(message, "inactive", "the node is not active")
+            )
+            return
         stamp = message.header.stamp
         self._worker.post_work(
             lambda: self._corrections.answer(message),
-            key=("answer", stamp.sec, stamp.nanosec, message.id),
-            objects=("answer", message.id),
+            # Not `stamp_of`: a stamp that is none is refused in its turn, in words.
+            About("answer", frozenset({message.id}), SECOND * stamp.sec + stamp.nanosec),
             on_left_out=lambda why: self._corrections.refuse(message, why.kind, str(why)),
         )

@@ -172,7 +172,7 @@ class TrackerReport:
         }
         values["operator received"] = counts["operator received"]
         values["operator open"] = open_requests
-        for what in ("requests", "answered", "failed", "unavailable", "timed_out"):
+        for what in ("requests", "answered", "failed", "unavailable", "timed_out", "refused"):
             values[f"service {what}"] = service.counts[what]
         values["service available"] = available
         values["service p50 (ms)"] = service.latencies.milliseconds(50)

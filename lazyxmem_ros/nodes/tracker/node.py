@@ -15,20 +15,39 @@ from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import Trigger
 
 from lazyxmem_ros.entry import load
 from lazyxmem_ros.nodes import diagnostics
 from lazyxmem_ros.nodes.parameters import Parameters
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
+from lazyxmem_ros.nodes.services import Services
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
+from lazyxmem_ros.nodes.tracker.failures import Failures
 from lazyxmem_ros.nodes.tracker.images import QualityOverrides
+from lazyxmem_ros.srv import (
+    AddObjects,
+    ListObjects,
+    PauseObjects,
+    RemoveObjects,
+    RetractCorrection,
+)
 
 if TYPE_CHECKING:
     from lazyxmem_ros.nodes.tracker.parts import TrackerParts
 
 NODE_NAME = "lazyxmem_tracker"
+SERVICES = {
+    "~/add_objects": AddObjects,
+    "~/remove_objects": RemoveObjects,
+    "~/pause_objects": PauseObjects,
+    "~/list_objects": ListObjects,
+    "~/retract_correction": RetractCorrection,
+    "~/save_snapshot": Trigger,
+    "~/reset": Trigger,
+}
 
 
 class TrackerNode(LifecycleNode):
@@ -43,7 +62,9 @@ class TrackerNode(LifecycleNode):
         super().__init__(NODE_NAME, **options)
         self._parts: TrackerParts | None = None
         self._fault = ""
+        self._closing = False
         self._measures = TrackerMeasures(diagnostics.Refusals(self.get_logger().warning))
+        self._failures = Failures(self, self._measures)
         self._image_quality = QualityOverrides()
         self._settings = Parameters(
             self,
@@ -53,6 +74,12 @@ class TrackerNode(LifecycleNode):
             may_reconfigure=lambda: self._parts is None,
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._calls = Services(
+            self,
+            SERVICES,
+            unserved="the node is not configured",
+            explain=self._failures.explain,
+        )
 
     def autostart(self) -> None:
         """Configure and activate, unless `autostart` is false; raises NodeStartError."""
@@ -65,13 +92,17 @@ class TrackerNode(LifecycleNode):
             raise NodeStartError(self._fault or "the tracker could not be activated")
 
     def close(self) -> None:
-        """End the worker and let go of everything."""
+        """End the worker, let go of everything, and answer the last calls."""
+        self._closing = True
         self._tear_down()
+        self._calls.finish()
 
     # ---- lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network and open every door but the image topics."""
+        if self._closing:
+            return TransitionCallbackReturn.FAILURE
         try:
             # What a failed configuration has opened is closed again.
             with ExitStack() as doors:
@@ -103,8 +134,7 @@ class TrackerNode(LifecycleNode):
         """Stop listening to images; the objects stay."""
         parts = self._parts
         assert parts is not None
-        parts.images.close()
-        parts.worker.post(parts.session.pause)
+        parts.deactivate()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -128,7 +158,9 @@ class TrackerNode(LifecycleNode):
         # Imported late: whoever only looks at the parameters needs no PyTorch.
         from lazyxmem_ros.nodes.tracker.parts import build_parts
 
-        parts = build_parts(self, doors, self._settings, self._measures, self._image_quality)
+        parts = build_parts(
+            self, doors, self._settings, self._calls, self._failures, self._image_quality
+        )
         timer = create_steady_timer(self, self._settings["diagnostics_period"], self._report)
         parts.doors.callback(self.destroy_timer, timer)
         return parts

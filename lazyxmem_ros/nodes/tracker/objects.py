@@ -1,52 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How objects come and go: the `~/init_mask` topic and the services.
-
-`ObjectInput` reads what is said about them in the executor's thread; `Objects` does it in the
-worker's.
-"""
+"""How objects come and go, in the worker's thread: `object_input` reads what is said of them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures import Future as WorkerFuture
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import count, groupby
 from operator import attrgetter
-from typing import TypeVar
 
-from rclpy.node import Node
-from rclpy.qos import QoSProfile
-from rclpy.task import Future
-from sensor_msgs.msg import Image
-from std_srvs.srv import Trigger
-
-from lazyxmem_ros import msg
-from lazyxmem_ros.basics import BoolMask, StampRangeError, stamp_of
-from lazyxmem_ros.correction.base import Prompt, PromptError, validate_prompt
 from lazyxmem_ros.data.label_maps import MAX_OBJECTS
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import LazyTracker
-from lazyxmem_ros.nodes.conversions import masks_of_labels, read_object_masks, time_message
-from lazyxmem_ros.nodes.correction_client import CorrectionAnswer
+from lazyxmem_ros.nodes.conversions import masks_of_labels
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
-from lazyxmem_ros.nodes.prompts import read_prompt
-from lazyxmem_ros.nodes.running import surviving
-from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
-from lazyxmem_ros.nodes.tracker.corrections import Corrections, WorkerCorrectionClient
+from lazyxmem_ros.nodes.tracker.corrections import Corrections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
-from lazyxmem_ros.nodes.tracker.images import ImageInput, ReceivedFrame, ReceivedFrames
-from lazyxmem_ros.nodes.tracker.publishers import track_messages
+from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.reservations import Reservation, Reservations
 from lazyxmem_ros.nodes.tracker.session import GivenMasks, TrackingSession
-from lazyxmem_ros.nodes.tracker.worker import Worker
-from lazyxmem_ros.srv import AddObjects, ListObjects, PauseObjects, RemoveObjects
 from lazyxmem_ros.xmem import TrackerError, XMemTracker
 
-QUEUE_DEPTH = 10
 MAX_EARLY_MASKS = 8
 """Masks that may wait for their frames."""
-ResultT = TypeVar("ResultT")
+WAS_RESET = "the tracker was reset"
+WAS_REMOVED = "the object was removed"
+WAS_DEACTIVATED = "the node was deactivated"
 
 
 class EarlyMasks:
@@ -81,9 +60,19 @@ class EarlyMasks:
             f"the frame of stamp {given.stamp} ns did not arrive in time; its masks are dropped",
         )
 
-    def clear(self) -> None:
-        """Forget them all."""
-        self._early.clear()
+    def overtake(self, reason: str, object_ids: Collection[int] | None = None) -> None:
+        """Drop those of these objects, None: of all, and report why."""
+        kept, self._early = self._early, []
+        for given in kept:
+            if object_ids is None or not given.masks.keys().isdisjoint(object_ids):
+                self._refuse(given.topic, "overtaken", f"{reason} before the masks' frame came")
+            else:
+                self._early.append(given)
+
+    @property
+    def ids(self) -> set[int]:
+        """All objects that they show."""
+        return {object_id for given in self._early for object_id in given.masks}
 
 
 class Objects:
@@ -116,6 +105,7 @@ class Objects:
         self._max_objects = max_objects
         self._may_work = may_work
         self._early = EarlyMasks(measures.refuse)
+        self._reservations = Reservations()
 
     # ---- frames
 
@@ -177,11 +167,11 @@ class Objects:
 
         Objects that are tracked already get the mask as the truth of that frame. Returns how it
         was done if that was not simply as asked, else "". Raises InputRefusedError or a
-        TrackerError, with nothing changed.
+        TrackerError, with nothing changed: for an id that is reserved, too.
         """
         if not given.masks:
             raise InputRefusedError("no object", "the label map names no object: every value is 0")
-        self.check_room(given.masks)
+        self._check_ids(given.masks)
         newest = self._received.tracked
         stamp = given.stamp or self.find_frame(0).stamp
         given = replace(given, stamp=stamp)
@@ -209,25 +199,52 @@ class Objects:
             )
         return note
 
-    def free_ids(self, count: int, taken: Sequence[int] = (), *, stamp: int = 0) -> list[int]:
-        """The lowest `count` object ids that are neither followed nor in `taken`.
+    def reserve(self, wanted: Sequence[int], stamp: int) -> Reservation:
+        """Reserves an id for each new object, on the frame of a stamp (ns; 0: the newest tracked).
 
-        stamp: of a past frame (ns) on which they will be shown: no object had them since.
+        wanted: their ids; 0: the lowest free one. Raises InputRefusedError.
         """
-        used = {*self._lazy.followed_ids, *taken, *(self._lazy.ids_since(stamp) if stamp else ())}
-        ids: list[int] = []
-        candidate = 1
-        while len(ids) < count:
-            if candidate not in used:
-                ids.append(candidate)
-            candidate += 1
-        return ids
+        frame = self.find_frame(stamp)
+        named = [object_id for object_id in wanted if object_id]
+        twice = sorted({object_id for object_id in named if named.count(object_id) > 1})
+        if twice:
+            fault = f"id {twice[0]} is given to more than one object"
+            raise InputRefusedError("same id twice", fault)
+        tracked = sorted(set(named) & set(self._lazy.followed_ids))
+        if tracked:
+            fault = f"object {tracked[0]} is tracked already; correct it or remove it first"
+            raise InputRefusedError("tracked already", fault)
+        free = self._free_ids({*named, *self._lazy.ids_since(frame.stamp)})
+        ids = tuple(object_id or next(free) for object_id in wanted)
+        self._check_ids(ids)
+        reservation = Reservation(ids, frame)
+        self._reservations.keep(reservation)
+        return reservation
+
+    def add_reserved(self, reservation: Reservation, given: GivenMasks) -> str:
+        """As `give_masks`, of the objects for which the ids are reserved."""
+        reservation.check()
+        self._reservations.release(reservation)
+        return self.give_masks(given)
+
+    def release(self, reservation: Reservation) -> None:
+        """Whatever has become of them, the ids are reserved no more."""
+        self._reservations.release(reservation)
+
+    def _free_ids(self, taken: Collection[int]) -> Iterator[int]:
+        """Object ids, from the lowest on, that nobody has or will have."""
+        taken = {*taken, *self._lazy.followed_ids, *self._reservations.ids, *self._early.ids}
+        return (object_id for object_id in count(1) if object_id not in taken)
 
     def remove(self, object_ids: Sequence[int]) -> tuple[int, ...]:
-        """Forget objects (all where none is named); raises a TrackerError for an unknown one."""
-        ids = tuple(object_ids) or self._lazy.followed_ids
-        self._lazy.remove_objects(list(ids))
-        self._corrections.stop_waiting(ids)
+        """Forget objects (all where none is named), also those whose masks are being made.
+
+        Raises a TrackerError for an unknown one, with nothing changed.
+        """
+        followed, reserved = self._lazy.followed_ids, self._reservations.ids
+        ids = tuple(object_ids) or (*followed, *sorted(reserved))
+        self._lazy.remove_objects([i for i in ids if i in followed or i not in reserved])
+        self.overtake(WAS_REMOVED, object_ids or None)
         self._session.see_objects()
         return ids
 
@@ -246,7 +263,7 @@ class Objects:
 
     def reset(self) -> None:
         """Forget every object, early mask and frame; any stamp and size may follow."""
-        self._early.clear()
+        self.overtake(WAS_RESET)
         self._session.reset()
 
     def begin_again(self, tracking: bool) -> None:
@@ -254,11 +271,22 @@ class Objects:
 
         Recent images are the caller's to forget: newer ones may have come.
         """
-        self._early.clear()
+        self.overtake("stamps began again")
         if tracking:
             self._session.change_clock()
         else:
             self._session.reset(images=False)
+
+    def deactivate(self) -> None:
+        """Close the newest frame and expect nothing: no more frames are coming for now."""
+        self.overtake(WAS_DEACTIVATED)
+        self._session.pause()
+
+    def overtake(self, reason: str, object_ids: Collection[int] | None = None) -> None:
+        """Ends all that is under way for these objects; None: all that is."""
+        self._early.overtake(reason, object_ids)
+        self._reservations.overtake(reason, object_ids)
+        self._corrections.overtake(reason, object_ids)
 
     # ---- how
 
@@ -311,18 +339,19 @@ class Objects:
             )
         return replace(given, stamp=newest.stamp, masks=masks)
 
-    def check_room(self, object_ids: Iterable[int]) -> None:
-        """Raises InputRefusedError unless all of these may be followed, too; any thread."""
-        count = len({*self._session.object_ids, *object_ids})
-        if count > self._max_objects:
+    def _check_ids(self, object_ids: Collection[int]) -> None:
+        """Raises InputRefusedError where an id is reserved, or there is no room for all of them."""
+        self._reservations.check(object_ids)
+        number = len({*self._lazy.followed_ids, *self._reservations.ids, *object_ids})
+        if number > self._max_objects:
             raise InputRefusedError(
                 "too many objects",
-                f"there would be {count} objects; up to {self._max_objects} are followed "
+                f"there would be {number} objects; up to {self._max_objects} are followed "
                 "(max_objects)",
             )
 
     def _check_given(self, given: GivenMasks, frame: ReceivedFrame) -> None:
-        self.check_room(given.masks)
+        self._check_ids(given.masks)
         self._check_sizes(given, frame)
 
     def _check_sizes(self, given: GivenMasks, frame: ReceivedFrame) -> None:
@@ -334,217 +363,3 @@ class Objects:
                     f"the mask of object {object_id} is {mask.shape[1]}x{mask.shape[0]}, "
                     f"the frame {size[1]}x{size[0]} pixels",
                 )
-
-
-class ObjectInput:
-    """Reads what people and programs say about objects and has the worker do it."""
-
-    def __init__(
-        self,
-        node: Node,
-        *,
-        worker: Worker[ReceivedFrame],
-        objects: Objects,
-        session: TrackingSession,
-        images: ImageInput,
-        client: WorkerCorrectionClient,
-        measures: TrackerMeasures,
-        max_objects: int,
-        max_pixels: int,
-        on_failure: Callable[[BaseException], None],
-    ) -> None:
-        """max_objects, max_pixels: of a label map; one with more is refused before masks are made.
-
-        on_failure(error): gets what goes wrong and is no refusal.
-        """
-        self._max_objects = max_objects
-        self._max_pixels = max_pixels
-        self._node = node
-        self._worker = worker
-        self._objects = objects
-        self._session = session
-        self._images = images
-        self._client = client
-        self._measures = measures
-        self._on_failure = on_failure
-        self._init_topic = node.resolve_topic_name("~/init_mask")
-        self._subscription = node.create_subscription(
-            Image,
-            "~/init_mask",
-            surviving(self._on_init_mask, on_failure),
-            QoSProfile(depth=QUEUE_DEPTH),
-        )
-        self._services = Services(node, self._explained)
-        self._services.serve(AddObjects, "~/add_objects", self._on_add_objects)
-        self._services.serve(RemoveObjects, "~/remove_objects", self._on_remove_objects)
-        self._services.serve(PauseObjects, "~/pause_objects", self._on_pause_objects)
-        self._services.serve(Trigger, "~/reset", self._on_reset_request)
-        # Not one of those: it waits for nobody.
-        self._list = node.create_service(ListObjects, "~/list_objects", self._on_list_objects)
-
-    def close(self) -> None:
-        """Stop listening and serving; what is being served is answered."""
-        self._node.destroy_subscription(self._subscription)
-        self._node.destroy_service(self._list)
-        self._services.close()
-
-    # ---- topic
-
-    def _on_init_mask(self, message: Image) -> None:
-        self._measures.count("init masks received")
-        try:
-            stamp = stamp_of(message.header.stamp)
-            masks = read_object_masks(
-                message, max_objects=self._max_objects, max_pixels=self._max_pixels
-            )
-        except StampRangeError as error:
-            self._measures.refuse(self._init_topic, error.kind, str(error))
-            return
-        except ImageError as error:
-            self._measures.refuse(self._init_topic, "image", str(error))
-            return
-        if not self._images.is_open:
-            self._measures.refuse(self._init_topic, "inactive", "the node is not active")
-            return
-        given = GivenMasks(stamp, masks, topic=self._init_topic)
-        future = self._worker.submit_work(
-            lambda: self._objects.give_masks(given),
-            key=("masks", stamp, frozenset(masks)),
-            objects=("masks", frozenset(masks)),
-        )
-        future.add_done_callback(self._after_init_mask)
-
-    def _after_init_mask(self, future: WorkerFuture[str]) -> None:
-        if future.cancelled():
-            return
-        error = future.exception()
-        if error is None:
-            self._measures.count("init masks taken")
-        else:
-            self._explained(self._init_topic, error)
-
-    # ---- services
-
-    async def _on_add_objects(
-        self, request: AddObjects.Request, response: AddObjects.Response
-    ) -> None:
-        response.ids, response.message = await self._add_objects(request)
-        response.success = True
-
-    async def _add_objects(self, request: AddObjects.Request) -> tuple[list[int], str]:
-        """The objects' ids, and how they were added if that was not simply as asked."""
-        if not self._images.is_open:
-            raise InputRefusedError("inactive", "the node is not active")
-        if not request.objects:
-            raise InputRefusedError("no object", "the request names no object")
-        stamp = stamp_of(request.header.stamp)
-        frame = await self._in_worker(lambda: self._objects.find_frame(stamp))
-        ids = await self._in_worker(lambda: self._choose_ids(request.objects, frame.stamp))
-        self._objects.check_room(ids)
-        shown = await self._masks_of(frame, [new.prompt for new in request.objects])
-        masks = dict(zip(ids, shown, strict=True))
-        labels = {object_id: new.label for object_id, new in zip(ids, request.objects, strict=True)}
-        topic = self._node.resolve_service_name("~/add_objects")
-        given = GivenMasks(frame.stamp, masks, labels, topic)
-        work = self._worker.submit_work(lambda: self._objects.give_masks(given))
-        return ids, await result_of(self._node, work)
-
-    def _choose_ids(self, objects: list[msg.NewObject], stamp: int) -> list[int]:
-        wanted = [new.id for new in objects if new.id]
-        twice = sorted({object_id for object_id in wanted if wanted.count(object_id) > 1})
-        if twice:
-            fault = f"id {twice[0]} is given to more than one object"
-            raise InputRefusedError("same id twice", fault)
-        tracked = sorted(set(wanted) & set(self._session.object_ids))
-        if tracked:
-            fault = f"object {tracked[0]} is tracked already; correct it or remove it first"
-            raise InputRefusedError("tracked already", fault)
-        free = iter(self._objects.free_ids(len(objects) - len(wanted), wanted, stamp=stamp))
-        return [new.id or next(free) for new in objects]
-
-    async def _masks_of(
-        self, frame: ReceivedFrame, messages: Sequence[msg.Prompt]
-    ) -> list[BoolMask]:
-        """The objects' masks bool [H, W]: as given, or made by the service, in one request."""
-        height, width = frame.rgb().shape[:2]
-        prompts = [read_prompt(message, (height, width)) for message in messages]
-        for prompt in prompts:
-            if prompt.is_empty:
-                raise PromptError("an object has neither a click nor a box nor a mask")
-            if not prompt.is_only_mask:
-                validate_prompt(prompt, (height, width))
-        given = {i: p.mask for i, p in enumerate(prompts) if p.is_only_mask and p.mask is not None}
-        asked = {i: p for i, p in enumerate(prompts) if i not in given}
-        answers = await self._refined(frame, list(asked.values())) if asked else ()
-        found = {i: _mask_found(answer) for i, answer in zip(asked, answers, strict=True)}
-        return [mask for _, mask in sorted({**given, **found}.items())]
-
-    async def _refined(
-        self, frame: ReceivedFrame, prompts: Sequence[Prompt]
-    ) -> Sequence[CorrectionAnswer]:
-        answered: Future[Sequence[CorrectionAnswer]] = Future(executor=self._node.executor)
-        self._client.request(
-            frame.image_message(),
-            prompts,
-            timeout=self._client.timeout(),
-            on_answers=answered.set_result,
-        )
-        answers = await answered
-        assert answers is not None
-        return answers
-
-    async def _on_remove_objects(
-        self, request: RemoveObjects.Request, response: RemoveObjects.Response
-    ) -> None:
-        ids = [int(object_id) for object_id in request.ids]
-        response.removed = list(await self._in_worker(lambda: self._objects.remove(ids)))
-        response.success = True
-
-    async def _on_pause_objects(
-        self, request: PauseObjects.Request, response: PauseObjects.Response
-    ) -> None:
-        ids, pause = [int(object_id) for object_id in request.ids], bool(request.pause)
-        response.ids = list(
-            await self._in_worker(lambda: self._objects.pause_objects(ids, pause=pause))
-        )
-        response.success = True
-
-    def _on_list_objects(
-        self, request: ListObjects.Request, response: ListObjects.Response
-    ) -> ListObjects.Response:
-        published = self._session.published
-        response.stamp = time_message(published.stamp)
-        response.objects = track_messages(published.tracks)
-        return response
-
-    async def _on_reset_request(self, request: Trigger.Request, response: Trigger.Response) -> None:
-        self._images.forget_stamps()
-        self._worker.drop_work("the tracker was reset")
-        await self._in_worker(self._objects.reset)
-        response.success = True
-
-    # ---- how
-
-    def _explained(self, source: str, error: BaseException) -> str:
-        """Reports what went wrong with a request or message; returns it in words."""
-        if isinstance(error, CancelledError):
-            return SHUTTING_DOWN
-        if isinstance(error, ValueError):
-            # Every refusal is one: of the image, the prompt, the session, the tracker.
-            self._measures.refuse(source, fault_kind(error), str(error))
-            return str(error)
-        self._on_failure(error)
-        return f"{type(error).__name__}: {error}"
-
-    async def _in_worker(self, command: Callable[[], ResultT]) -> ResultT:
-        """The result of a command in the worker's thread, or what it raised."""
-        return await result_of(self._node, self._worker.submit(command))
-
-
-def _mask_found(answer: CorrectionAnswer) -> BoolMask:
-    """The mask bool [H, W] of an answer; raises PromptError where it is none, or empty."""
-    if answer.mask is None:
-        raise PromptError(f"no mask was made of the prompt: {answer.fault}")
-    if not answer.mask.any():
-        raise PromptError(f"{answer.corrector} found nothing at the prompt")
-    return answer.mask

@@ -112,7 +112,8 @@ _SERVICE_AND_OUTPUT = (
     ParameterSpec(
         "correction_timeout",
         2.0,
-        "Seconds of steady time that the correct_mask service has for an answer.",
+        "Seconds of steady time that the correct_mask service has for an answer, which is about "
+        "all objects of a frame: the more there are, the longer it takes.",
         bounds=(0.001, 3600.0),
         heading="The correction service",
     ),

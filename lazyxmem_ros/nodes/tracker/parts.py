@@ -8,7 +8,6 @@ rest.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lazyxmem_ros.extras import missing_extras_explained
 from lazyxmem_ros.lazy import LazyTracker, SnapshotError, iou_predictor_of
 from lazyxmem_ros.nodes.diagnostics import LogLimiter
 from lazyxmem_ros.nodes.parameters import Parameters
+from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services
 from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
 from lazyxmem_ros.nodes.tracker.corrections import (
     RETRACTION,
@@ -29,17 +29,24 @@ from lazyxmem_ros.nodes.tracker.corrections import (
     Corrections,
     WorkerCorrectionClient,
 )
-from lazyxmem_ros.nodes.tracker.diagnostics import MEBIBYTE, TrackerMeasures, TrackerReport
+from lazyxmem_ros.nodes.tracker.diagnostics import MEBIBYTE, TrackerReport
+from lazyxmem_ros.nodes.tracker.failures import Failures
 from lazyxmem_ros.nodes.tracker.images import (
     ImageInput,
     QualityOverrides,
     ReceivedFrame,
     ReceivedFrames,
 )
-from lazyxmem_ros.nodes.tracker.objects import ObjectInput, Objects
+from lazyxmem_ros.nodes.tracker.object_input import MaskInput, ObjectServices
+from lazyxmem_ros.nodes.tracker.objects import WAS_DEACTIVATED, Objects
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.session import TrackingSession
-from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper, SnapshotService, usable_path
+from lazyxmem_ros.nodes.tracker.snapshots import (
+    SAVING,
+    SnapshotKeeper,
+    SnapshotService,
+    usable_path,
+)
 from lazyxmem_ros.nodes.tracker.worker import Worker
 from lazyxmem_ros.xmem import (
     MemoryConfig,
@@ -72,12 +79,19 @@ class TrackerParts:
     weights: str
     device: str
 
+    def deactivate(self) -> None:
+        """Stop listening to images, and end all that is under way; the objects stay."""
+        self.images.close()
+        self.worker.drop_work(WAS_DEACTIVATED)
+        self.worker.post(self.objects.deactivate)
+
 
 def build_parts(
     node: LifecycleNode,
     doors: ExitStack,
     settings: Parameters,
-    measures: TrackerMeasures,
+    services: Services,
+    failures: Failures,
     overrides: QualityOverrides,
 ) -> TrackerParts:
     """Loads the network and opens every door but the image topics.
@@ -85,7 +99,7 @@ def build_parts(
     doors: closes what was opened, also where this fails. Raises ValueError or OSError where a
     setting cannot be used.
     """
-    values = settings.values()
+    values, measures = settings.values(), failures.measures
     device = resolve_device(values["device"])
     path = tracker_parameters.weights_path(values)
     network = with_backend(
@@ -110,10 +124,8 @@ def build_parts(
         tracker_parameters.lazy_config(values),
         iou_predictor=iou_predictor_of(path),
     )
-    failures = LogLimiter(node.get_logger().error)
-    on_failure = partial(_report_failure, node, measures, failures)
     received = ReceivedFrames(values["history_megabytes"] * MEBIBYTE, lazy.config.history_time)
-    worker: Worker[ReceivedFrame] = Worker(on_failure=on_failure)
+    worker: Worker[ReceivedFrame] = Worker(on_failure=failures.report)
     client = WorkerCorrectionClient(
         node, worker, timeout=lambda: float(settings["correction_timeout"])
     )
@@ -162,31 +174,47 @@ def build_parts(
         reliable=values["image_reliability"] == "reliable",
         max_pixels=values["max_pixels"],
         overrides=overrides,
-        on_failure=on_failure,
+        on_failure=failures.report,
     )
-    answers = CorrectionInput(node, worker, corrections, on_failure=on_failure)
-    doors.callback(answers.close)
-    object_input = ObjectInput(
+    doors.callback(services.withdraw)
+    answers = CorrectionInput(
         node,
+        services,
+        worker,
+        corrections,
+        is_active=lambda: images.is_open,
+        failures=failures,
+    )
+    doors.callback(answers.close)
+    masks = MaskInput(
+        node,
+        worker=worker,
+        objects=objects,
+        images=images,
+        failures=failures,
+        max_objects=values["max_objects"],
+        max_pixels=values["max_pixels"],
+    )
+    doors.callback(masks.close)
+    ObjectServices(
+        node,
+        services,
         worker=worker,
         objects=objects,
         session=session,
         images=images,
         client=client,
-        measures=measures,
-        max_objects=values["max_objects"],
-        max_pixels=values["max_pixels"],
-        on_failure=on_failure,
     )
-    doors.callback(object_input.close)
     report = TrackerReport(node.get_fully_qualified_name(), measures, client.measures)
     snapshots = None
     if values["snapshot_path"]:
-        service = _open_snapshots(node, settings, lazy, session, worker, measures)
+        service = _open_snapshots(node, settings, services, lazy, session, worker, failures)
         doors.callback(service.close)
         snapshots = service.keeper
+    else:
+        services.refuse(SAVING, "no snapshot is kept: snapshot_path is empty")
     worker.start(objects.process, is_behind=lambda: session.upkeep.frames_behind > 0)
-    doors.callback(_stop, node, worker)
+    doors.callback(_stop, node, worker, objects)
     doors.callback(images.close)
     return TrackerParts(
         doors=doors.pop_all(),
@@ -206,17 +234,6 @@ def build_parts(
     )
 
 
-def _report_failure(
-    node: LifecycleNode, measures: TrackerMeasures, failures: LogLimiter, error: BaseException
-) -> None:
-    if not node.context.ok():
-        return  # the middleware went away under a frame that was being published
-    measures.count("failed")
-    measures.last_failure = f"{type(error).__name__}: {error}"
-    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    failures.say(type(error).__name__, f"left out, because it failed: {error}\n{trace}")
-
-
 def _open_records(node: LifecycleNode, values: Mapping[str, Any]) -> Records:
     """Keeps what people are asked and say. Raises MissingExtraError without `rosbags`."""
     with missing_extras_explained():
@@ -233,26 +250,30 @@ def _open_records(node: LifecycleNode, values: Mapping[str, Any]) -> Records:
 def _open_snapshots(
     node: LifecycleNode,
     settings: Parameters,
+    services: Services,
     lazy: LazyTracker,
     session: TrackingSession,
     worker: Worker[ReceivedFrame],
-    measures: TrackerMeasures,
+    failures: Failures,
 ) -> SnapshotService:
     """Goes on from the snapshot, if there is one that can be used, and keeps saving."""
     path = usable_path(settings["snapshot_path"])
-    on_fault = node.get_logger().error
+    on_fault = partial(LogLimiter(node.get_logger().error).say, "snapshots")
     keeper = SnapshotKeeper(path, lazy, worker, on_fault=on_fault)
     try:
         ids = keeper.resume()
     except SnapshotError as error:
-        measures.refuse(str(path), "snapshot", f"{error}; tracking starts empty")
+        failures.measures.refuse(str(path), "snapshot", f"{error}; tracking starts empty")
     else:
         session.see_objects()
         if ids:
             node.get_logger().info(f"going on with object {', '.join(map(str, ids))}")
-    return SnapshotService(node, keeper, period=settings["snapshot_period"], on_fault=on_fault)
+    period = settings["snapshot_period"]
+    return SnapshotService(node, services, keeper, period=period, on_fault=on_fault)
 
 
-def _stop(node: LifecycleNode, worker: Worker[ReceivedFrame]) -> None:
-    if not worker.stop():
+def _stop(node: LifecycleNode, worker: Worker[ReceivedFrame], objects: Objects) -> None:
+    if worker.stop():
+        objects.overtake(SHUTTING_DOWN)
+    else:
         node.get_logger().warning("the worker is still busy with its last frame")

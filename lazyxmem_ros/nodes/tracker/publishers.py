@@ -84,7 +84,10 @@ class TrackerOutputs:
         self._overlay = publisher(Image, "overlay")
         self._uncertainty = publisher(Image, "uncertainty")
         self._request = publisher(msg.CorrectionRequest, "correction_request", latched)
-        self._corrected = publisher(msg.Correction, "corrected")
+        # Not of the life cycle: whoever answers an inactive node is told that it takes nothing.
+        self._corrected = node.create_publisher(
+            msg.Correction, "~/corrected", QoSProfile(depth=QUEUE_DEPTH)
+        )
         self._detections = Detections(node)
         self._markers = Markers(node)
         self.overlays_made = 0
@@ -92,15 +95,16 @@ class TrackerOutputs:
 
     # ---- frames
 
-    def publish_frame(self, frame: ReceivedFrame, result: StepResult | None) -> None:
+    def publish_frame(
+        self, frame: ReceivedFrame, result: StepResult | None, *, largest_id: int
+    ) -> None:
         """The frame's label map and tracks, and the pictures that somebody looks at.
 
-        result: None while nothing is tracked.
+        result: None while nothing is tracked. largest_id: of all objects that are followed.
         """
         header, labels = frame.header, frame.labels
         assert labels is not None
         tracks = [] if result is None else result.tracks
-        largest_id = max((track.object_id for track in tracks), default=0)
         self._mask.publish(labels_message(labels, header, largest_id=largest_id))
         self._tracks.publish(msg.TrackArray(header=header, tracks=track_messages(tracks)))
         self._detections.publish(header, tracks)
@@ -120,8 +124,10 @@ class TrackerOutputs:
         self._say_changes([] if result is None else result.changes)
 
     def _count_frame(self, frame: ReceivedFrame) -> None:
-        """A frame that goes out again is no other frame."""
-        if not frame.published:
+        """A frame that goes out again is no other frame, and in an inactive node none goes out."""
+        if not self._mask.is_activated:
+            self._measures.count("dropped")
+        elif not frame.published:
             frame.published = True
             self._measures.count("tracked")
             self._measures.tracked.add()
@@ -205,9 +211,9 @@ class TrackerOutputs:
             self._overlay,
             self._uncertainty,
             self._request,
-            self._corrected,
         ):
             self._node.destroy_lifecycle_publisher(publisher)
+        self._node.destroy_publisher(self._corrected)
 
 
 def track_messages(tracks: Iterable[Track]) -> list[msg.Track]:

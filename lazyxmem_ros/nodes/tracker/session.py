@@ -149,7 +149,8 @@ class TrackingSession:
         # First, so that whoever has the frame's mask finds its tracks here.
         self.published = Published(frame.stamp, () if result is None else tuple(result.tracks))
         self._record_objects()
-        self._outputs.publish_frame(frame, result)
+        largest_id = max(self._lazy.followed_ids, default=0)
+        self._outputs.publish_frame(frame, result, largest_id=largest_id)
         self.see_upkeep()
 
     # ---- objects and settings

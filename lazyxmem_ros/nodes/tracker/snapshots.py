@@ -25,6 +25,7 @@ from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.nodes.tracker.worker import FrameT, Worker
 from lazyxmem_ros.xmem import weights_digest
 
+SAVING = "~/save_snapshot"
 WRITING_TIMEOUT = 30.0
 """Seconds that the end of the node waits for the last file to be written."""
 WRITING_NICENESS = 10
@@ -170,15 +171,20 @@ class SnapshotService:
     """When to save: every `period` seconds of steady time, and on `~/save_snapshot`."""
 
     def __init__(
-        self, node: Node, keeper: SnapshotKeeper, *, period: float, on_fault: Callable[[str], None]
+        self,
+        node: Node,
+        services: Services,
+        keeper: SnapshotKeeper,
+        *,
+        period: float,
+        on_fault: Callable[[str], None],
     ) -> None:
         """period: seconds; 0: only on request and at the end. on_fault: as SnapshotKeeper's."""
         self._node = node
         self.keeper = keeper
         self._on_fault = on_fault
         self._saving = ThreadPoolExecutor(1, "save-snapshot")
-        self._services = Services(node, self._explained)
-        self._services.serve(Trigger, "~/save_snapshot", self._on_request)
+        services.serve(SAVING, self._on_request)
         self._timer = None
         if period:
             self._timer = create_steady_timer(node, period, keeper.save_in_background)
@@ -187,17 +193,16 @@ class SnapshotService:
         """Stop, and save for the last time; the worker must have ended."""
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
-        self._services.close()
         self._saving.shutdown()
         self.keeper.close()
 
     async def _on_request(self, _: Trigger.Request, response: Trigger.Response) -> None:
-        size = await result_of(self._node, self._saving.submit(self.keeper.save))
-        response.message = f"{size} bytes in {self.keeper.path}"
-        response.success = True
-
-    def _explained(self, _: str, error: Exception) -> str:
-        why = SHUTTING_DOWN if isinstance(error, CancelledError) else str(error) or repr(error)
-        text = f"the snapshot {self.keeper.path} was not saved: {why}"
-        self._on_fault(text)
-        return text
+        try:
+            size = await result_of(self._node, self._saving.submit(self.keeper.save))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
+            why = SHUTTING_DOWN if isinstance(error, CancelledError) else str(error) or repr(error)
+            response.message = f"the snapshot {self.keeper.path} was not saved: {why}"
+            self._on_fault(response.message)
+        else:
+            response.message = f"{size} bytes in {self.keeper.path}"
+            response.success = True

@@ -6,8 +6,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -37,11 +37,20 @@ class NotDoneError(ValueError):
 
 
 @dataclass(frozen=True)
+class About:
+    """What a piece of work is about: its kind, objects, and the stamp (ns) of a frame."""
+
+    kind: str
+    object_ids: frozenset[int]
+    stamp: int
+
+
+@dataclass(frozen=True)
 class _Job:
     future: Future[Any]
     do: Callable[[], Any]
-    key: Hashable = None
-    objects: Hashable = None
+    about: About | None = None
+    number: int = 0
 
 
 class Worker(Generic[FrameT]):
@@ -64,6 +73,8 @@ class Worker(Generic[FrameT]):
         self._changed = threading.Condition()
         self._commands: deque[_Job] = deque()
         self._work: deque[_Job] = deque()
+        self.work_count = 0
+        """Pieces of work that were ever queued."""
         self._slot: FrameT | None = None
         self._offered_at = -QUIET_S
         # A round is a frame with the work before it; dropped in this one, and in one without work.
@@ -105,14 +116,12 @@ class Worker(Generic[FrameT]):
             self._commands.clear()
             self._work.clear()
             self._changed.notify_all()
+        thread = self._thread
+        if thread is not None and threading.current_thread() is not thread:
+            thread.join(timeout)
         for job in abandoned:
             job.future.cancel()
-        thread = self._thread
-        if thread is None:
-            return True
-        if threading.current_thread() is not thread:
-            thread.join(timeout)
-        return not thread.is_alive()
+        return self.has_ended()
 
     # ---- frames
 
@@ -164,17 +173,18 @@ class Worker(Generic[FrameT]):
     # ---- work
 
     def submit_work(
-        self, work: Callable[[], ResultT], *, key: Hashable = None, objects: Hashable = None
+        self, work: Callable[[], ResultT], about: About | None = None
     ) -> Future[ResultT]:
         """Queue work; the future gets its result or what it raised, or a NotDoneError.
 
-        key: newer work of the same key, not None, takes the place of what still waits. So does
-        newer work about the same `objects`, not None, once frames are dropped for work. Where
+        about: newer work about the same takes the place of what still waits; once frames are
+        dropped for work, so does newer work of the same kind and objects on any frame. Where
         MAX_WORK pieces wait the oldest is left out. After `stop` the future is cancelled.
         """
-        job = _Job(Future(), work, key, objects)
         left_out: list[tuple[_Job, NotDoneError]] = []
         with self._changed:
+            self.work_count += 1
+            job = _Job(Future(), work, about, self.work_count)
             stopping = self._stopping
             if not stopping:
                 left_out += [(same, _replaced()) for same in self._take_older(job)]
@@ -191,25 +201,28 @@ class Worker(Generic[FrameT]):
     def post_work(
         self,
         work: Callable[[], object],
+        about: About | None = None,
         *,
         on_left_out: Callable[[NotDoneError], object],
-        key: Hashable = None,
-        objects: Hashable = None,
     ) -> None:
         """Queue work whose result nobody waits for; what it raises goes to on_failure.
 
-        on_left_out(reason): runs in the thread, as a command, where the work was left out.
+        on_left_out(reason): runs in the thread, as a command, where the work was left out; in the
+        stopping one after `stop`.
         """
 
         def finish(future: Future[Any]) -> None:
-            error = None if future.cancelled() else future.exception()
+            if future.cancelled():
+                on_left_out(_ended())
+                return
+            error = future.exception()
             if isinstance(error, NotDoneError):
                 reason = error
                 self.post(lambda: on_left_out(reason))
             elif error is not None:
                 self._on_failure(error)
 
-        self.submit_work(work, key=key, objects=objects).add_done_callback(finish)
+        self.submit_work(work, about).add_done_callback(finish)
 
     def claim(self) -> bool:
         """Whether the frame in hand may be made dearer, as by a mask that came before it."""
@@ -218,22 +231,43 @@ class Worker(Generic[FrameT]):
             self._worked = self._worked or may
             return may
 
-    def drop_work(self, reason: str) -> None:
-        """Leave out all work that waits."""
+    def drop_work(
+        self,
+        reason: str,
+        *,
+        object_ids: Collection[int] | None = None,
+        before: int | None = None,
+    ) -> None:
+        """Leave out work that waits: all of it, or what is about one of the objects.
+
+        before: a former `work_count`; newer work stays.
+        """
+
+        def is_meant(job: _Job) -> bool:
+            if before is not None and job.number > before:
+                return False
+            if object_ids is None:
+                return True
+            return job.about is not None and not job.about.object_ids.isdisjoint(object_ids)
+
         with self._changed:
-            waiting = list(self._work)
-            self._work.clear()
-        for job in waiting:
+            dropped = [job for job in self._work if is_meant(job)]
+            for job in dropped:
+                self._work.remove(job)
+        for job in dropped:
             _leave_out(job, NotDoneError("overtaken", reason))
 
     def _take_older(self, newer: _Job) -> list[_Job]:
         """Takes out the work whose place newer work takes."""
-        busy = self._credit < 0
+        about, busy = newer.about, self._credit < 0
+        if about is None:
+            return []
         older = [
             job
             for job in self._work
-            if (newer.key is not None and job.key == newer.key)
-            or (busy and newer.objects is not None and job.objects == newer.objects)
+            if job.about is not None
+            and (job.about.kind, job.about.object_ids) == (about.kind, about.object_ids)
+            and (busy or job.about.stamp == about.stamp)
         ]
         for job in older:
             self._work.remove(job)
@@ -323,10 +357,7 @@ class Worker(Generic[FrameT]):
 
 
 def _run_job(job: _Job) -> None:
-    try:
-        if not job.future.set_running_or_notify_cancel():
-            return
-    except CancelledError:
+    if not job.future.set_running_or_notify_cancel():
         return
     try:
         job.future.set_result(job.do())
@@ -341,6 +372,10 @@ def _leave_out(job: _Job, reason: NotDoneError) -> None:
 
 def _replaced() -> NotDoneError:
     return NotDoneError("replaced", "a newer one of the same objects took its place")
+
+
+def _ended() -> NotDoneError:
+    return NotDoneError("ended", "the tracker was ended before it came to that")
 
 
 def _too_busy() -> NotDoneError:

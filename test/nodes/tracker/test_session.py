@@ -36,7 +36,7 @@ def test_an_object_shown_late_begins_on_its_own_frame(rig: Rig) -> None:
     assert rig.outputs.order == published  # nothing that was out goes out again
     assert rig.session.object_ids == (1, 2)
     assert rig.session.upkeep.frames_behind > 0
-    assert rig.objects.free_ids(1) == [3]
+    assert rig.objects.reserve([0], 0).ids == (3,)
     shown = rig.received.find(FIRST_STAMP + STEP)
     assert shown is not None
     assert shown.labels is not None
@@ -71,8 +71,10 @@ def test_a_free_id_for_a_past_frame_was_nobodys_since(rig: Rig) -> None:
     rig.track(1, 2)
     rig.objects.remove([2])
     rig.track(3)
-    assert rig.objects.free_ids(1) == [2]
-    assert rig.objects.free_ids(1, stamp=FIRST_STAMP + STEP) == [3]
+    now = rig.objects.reserve([0], 0)
+    assert now.ids == (2,)
+    rig.objects.release(now)
+    assert rig.objects.reserve([0], FIRST_STAMP + STEP).ids == (3,)
 
 
 @pytest.fixture
@@ -272,4 +274,5 @@ def test_nobody_is_waited_for_while_no_frames_come(rig: Rig) -> None:
 def test_free_ids_are_the_lowest(rig: Rig) -> None:
     rig.track(0)
     rig.give(0, 2)
-    assert rig.objects.free_ids(3, taken=[3]) == [1, 4, 5]
+    assert rig.objects.reserve([0, 3, 0, 0], 0).ids == (1, 3, 4, 5)
+    assert rig.objects.reserve([0], 0).ids == (6,)

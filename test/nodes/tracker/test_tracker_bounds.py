@@ -27,7 +27,7 @@ from tracker_harness import Tracker
 from lazyxmem_ros.lazy import LazyTracker
 from lazyxmem_ros.msg import Correction, NewObject, Prompt
 from lazyxmem_ros.nodes.conversions import image_message, labels_message, mask_message
-from lazyxmem_ros.nodes.tracker import objects
+from lazyxmem_ros.nodes.tracker import object_input
 from lazyxmem_ros.srv import AddObjects, ListObjects
 
 OwnTracker = Callable[..., Tracker]
@@ -97,7 +97,7 @@ def test_what_there_is_no_memory_for_costs_its_message_alone(
     def fail(*_: Any, **__: Any) -> Any:
         raise error("out of memory")
 
-    for target, name in ((objects, "read_object_masks"), (LazyTracker, "step")):
+    for target, name in ((object_input, "read_object_masks"), (LazyTracker, "step")):
         before = tracker.count("failed")
         with monkeypatch.context() as broken:
             broken.setattr(target, name, fail)

@@ -15,6 +15,7 @@ from tracker_harness import Tracker, click
 
 from lazyxmem_ros.msg import NewObject, Prompt
 from lazyxmem_ros.nodes.conversions import mask_message
+from lazyxmem_ros.nodes.services import SHUTTING_DOWN
 from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects
 
 OwnTracker = Callable[..., Tracker]
@@ -58,7 +59,7 @@ def test_a_request_that_waits_for_the_worker_is_answered_at_a_cleanup(
     wait_for(lambda: done.done() and answer.done(), "both answers")
     assert done.result().success
     assert not answer.result().success
-    assert answer.result().message == "the node is shutting down"
+    assert answer.result().message == SHUTTING_DOWN
     start_again(tracker)
 
 
@@ -74,7 +75,7 @@ def test_a_click_that_waits_for_the_service_is_answered_at_a_cleanup(
     tracker.change(*CLEAN_UP)
     wait_for(answer.done, "the answer")
     assert not answer.result().success
-    assert "the node is shutting down" in answer.result().message
+    assert answer.result().message == "the node was deactivated"
     start_again(tracker)
 
 

@@ -14,6 +14,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 from tracker_harness import NODE, Tracker, ask_the_operator
 
+from lazyxmem_ros.data.label_maps import VOID
 from lazyxmem_ros.lazy import Track, TrackState
 from lazyxmem_ros.msg import CorrectionRequest
 from lazyxmem_ros.nodes.diagnostics import Refusals
@@ -59,8 +60,11 @@ class LifecycleNode:
         class Publisher:
             publish = staticmethod(kept.append)
             get_subscription_count = staticmethod(lambda: 0)
+            is_activated = True
 
         return Publisher()
+
+    create_publisher = create_lifecycle_publisher
 
 
 def track(object_id: int, **fields: Any) -> Track:
@@ -87,15 +91,16 @@ def test_the_masks_encoding_is_that_of_the_objects_followed() -> None:
     )
     frame = ReceivedFrame(FIRST_STAMP, "image", scene_message(0), 0.0)
     labels = scene(0)[1].astype(np.uint16)
-    for ids in ([1], [1, WIDE_ID], [WIDE_ID], [1], []):
-        tracks = [track(object_id, box=None) for object_id in ids]
+    largest_ids = (1, 254, VOID, WIDE_ID, 1, 0)
+    for largest_id in largest_ids:
+        tracks = [track(1, box=None)]
         result: Any = SimpleNamespace(tracks=tracks, changes=[])
         frame.labels = labels
-        outputs.publish_frame(frame, result)
+        outputs.publish_frame(frame, result, largest_id=largest_id)
     frame.labels = labels * WIDE_ID
-    outputs.publish_frame(frame, None)
+    outputs.publish_frame(frame, None, largest_id=0)
     encodings = [message.encoding for message in node.published["~/mask"]]
-    assert encodings == ["mono8", "mono16", "mono16", "mono8", "mono8", "mono16"]
+    assert encodings == ["mono8", "mono8", "mono16", "mono16", "mono8", "mono8", "mono16"]
     for message in node.published["~/mask"]:
         assert (labels_of(message) > 0).sum() == labels.sum()
 

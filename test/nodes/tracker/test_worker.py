@@ -11,7 +11,7 @@ import pytest
 from node_graph import wait_for
 
 from lazyxmem_ros.nodes.tracker import worker as worker_module
-from lazyxmem_ros.nodes.tracker.worker import LOST_SHARE, MAX_WORK, NotDoneError, Worker
+from lazyxmem_ros.nodes.tracker.worker import LOST_SHARE, MAX_WORK, About, NotDoneError, Worker
 
 
 class Recorder:
@@ -151,15 +151,19 @@ def test_work_goes_between_two_frames(worker: Worker[int], recorder: Recorder) -
     assert recorder.done == [1, "command", "w0", 2, "w1", 3, "w2", 4]
 
 
-def test_newer_work_of_the_same_key_takes_the_place_of_what_waits(
+def about(*object_ids: int, stamp: int = 0) -> About:
+    return About("masks", frozenset(object_ids), stamp)
+
+
+def test_newer_work_about_the_same_takes_the_place_of_what_waits(
     worker: Worker[int], recorder: Recorder
 ) -> None:
     worker.offer(1)
     recorder.entered.acquire()
-    keys = ["a", "b", "a", None, None, "a"]
+    a, b = about(1), about(1, stamp=2)
     futures = [
-        worker.submit_work(lambda n=number: recorder.done.append(n), key=key)
-        for number, key in enumerate(keys)
+        worker.submit_work(lambda n=number: recorder.done.append(n), what)
+        for number, what in enumerate([a, b, a, None, None, a])
     ]
     recorder.gate.release()
     wait_for(worker.is_idle, "the worker's rest")
@@ -180,10 +184,10 @@ def test_once_frames_are_dropped_for_work_only_the_newest_of_the_same_objects_wa
         worker.offer(frame)  # three of which are dropped
     gate.set()
     recorder.entered.acquire()  # the frame after the work, which ends the round
-    early = [worker.submit_work(lambda: 1, objects=name) for name in "ab"]
+    early = [worker.submit_work(lambda: 1, about(i, stamp=1)) for i in (1, 2)]
     recorder.gate.release()
     wait_for(lambda: worker._credit < 0, "the end of the round")
-    late = worker.submit_work(lambda: 2, objects="a")
+    late = worker.submit_work(lambda: 2, about(1, stamp=2))
     assert isinstance(early[0].exception(timeout=10), NotDoneError)
     assert late.result(timeout=10) == 2
     assert early[1].result(timeout=10) == 1
@@ -211,11 +215,29 @@ def test_work_that_waits_can_be_dropped_and_is_cancelled_at_the_end(recorder: Re
     worker.drop_work("the tracker was reset")
     assert str(dropped.exception()) == "the tracker was reset"
     cancelled = worker.submit_work(lambda: None)
+    left_out: list[str] = []
+    worker.post_work(lambda: None, on_left_out=lambda why: left_out.append(why.kind))
     assert not worker.stop(timeout=0.05)
     recorder.gate.release()
     assert worker.stop()
     assert cancelled.cancelled()
+    assert left_out == ["ended"]
     assert worker.submit_work(lambda: None).cancelled()
+
+
+def test_work_about_objects_can_be_dropped_but_newer_work_stays(
+    worker: Worker[int], recorder: Recorder
+) -> None:
+    worker.offer(1)
+    recorder.entered.acquire()
+    others = [worker.submit_work(lambda: 1, what) for what in (about(2), None)]
+    meant = worker.submit_work(lambda: 1, about(1, 2))
+    before = worker.work_count
+    newer = worker.submit_work(lambda: 1, about(1))
+    worker.drop_work("the object was removed", object_ids=[1], before=before)
+    assert str(meant.exception()) == "the object was removed"
+    recorder.gate.release()
+    assert [future.result(timeout=10) for future in (*others, newer)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +310,7 @@ def test_whoever_posted_work_hears_that_it_was_left_out(
     for number in range(2):
         worker.post_work(
             lambda n=number: recorder.done.append(n),
-            key="same",
+            about(1),
             on_left_out=lambda why, n=number: recorder.done.append((n, why.kind)),
         )
     worker.post_work(lambda: 1 // 0, on_left_out=recorder.done.append)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ids of objects whose masks are still being made, for calls of `~/add_objects` under way."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rclpy.node import Node
+
+from lazyxmem_ros.nodes.diagnostics import InputRefusedError
+from lazyxmem_ros.nodes.services import result_of
+from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(eq=False)
+class Reservation:
+    """The ids that a call will give to its objects, on a frame.
+
+    overtaken: why the call can give them no more; "" while it can.
+    """
+
+    ids: tuple[int, ...]
+    frame: ReceivedFrame
+    overtaken: str = ""
+    _awaited: Future[Any] | None = None
+
+    def overtake(self, reason: str) -> None:
+        """Ends the call, from the worker's thread: what it waits for is of no use any more."""
+        self.overtaken = reason
+        if self._awaited is not None:
+            self._awaited.cancel()
+
+    async def result_of(self, node: Node, awaited: Future[ResultT]) -> ResultT:
+        """As `services.result_of`, but raises InputRefusedError as soon as it is overtaken."""
+        self._awaited = awaited
+        if self.overtaken:
+            awaited.cancel()
+        try:
+            return await result_of(node, awaited)
+        except CancelledError:
+            self.check()
+            raise
+
+    def check(self) -> None:
+        """Raises InputRefusedError where the call has been overtaken."""
+        if self.overtaken:
+            raise InputRefusedError("overtaken", self.overtaken)
+
+
+class Reservations:
+    """Those of the calls under way; for the worker's thread."""
+
+    def __init__(self) -> None:
+        self._open: list[Reservation] = []
+
+    @property
+    def ids(self) -> set[int]:
+        """All that are reserved."""
+        return {object_id for kept in self._open for object_id in kept.ids}
+
+    def keep(self, reservation: Reservation) -> None:
+        """Its ids are reserved until it is released or overtaken."""
+        self._open.append(reservation)
+
+    def release(self, reservation: Reservation) -> None:
+        """The call is over, or its objects are followed; twice is fine."""
+        if reservation in self._open:
+            self._open.remove(reservation)
+
+    def check(self, object_ids: Collection[int]) -> None:
+        """Raises InputRefusedError where one of these ids is reserved."""
+        reserved = sorted(self.ids.intersection(object_ids))
+        if reserved:
+            raise InputRefusedError(
+                "reserved",
+                f"object {reserved[0]} is being added by a call that is under way: choose another "
+                "id, or wait until the call is answered",
+            )
+
+    def overtake(self, reason: str, object_ids: Collection[int] | None = None) -> None:
+        """Ends the calls that would give one of these ids; None: all of them."""
+        for reservation in list(self._open):
+            if object_ids is None or set(reservation.ids).intersection(object_ids):
+                self.release(reservation)
+                reservation.overtake(reason)
