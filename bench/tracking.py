@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames per second: XMem as its paper describes it, ours in PyTorch, and ours on OpenVINO.
+"""Frames per second: XMem as its paper describes it, and ours on each backend that is installed.
 
     tools/run python bench/tracking.py                    # the embedded network at 360 rows
     tools/run python bench/tracking.py --full-size        # the published one's widths at 480 rows
@@ -34,11 +34,19 @@ from rich.console import Console
 from bench.baseline import BaselineTracker, masked_entropy
 from lazyxmem_ros.data.pond import Scene
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
+from lazyxmem_ros.extras import MODULES
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker
 from lazyxmem_ros.lazy.config import OFF
 from lazyxmem_ros.progress import track
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
-from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network, with_backend
+from lazyxmem_ros.xmem import (
+    BACKENDS,
+    MemoryConfig,
+    XMem,
+    XMemTracker,
+    load_network,
+    with_backend,
+)
 
 OUT = Path("out/bench")
 FULL_SIZE_ROWS = 480
@@ -49,7 +57,7 @@ FRAME_NS = 100_000_000
 """Between two frames' stamps."""
 SAME = 0.999
 """Least share of a frame's pixels that have the same label."""
-PLAIN, TORCH, OPENVINO = "plain", "ours, torch", "ours, openvino"
+PLAIN = "plain"
 
 Image = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
@@ -108,10 +116,12 @@ def ours(network: XMem, images: list[Image], masks: Masks) -> Step:
 def compared(network: XMem, rows: int, objects: int, frames: int) -> list[dict[str, object]]:
     """A row of figures for each way of tracking."""
     images, masks = frames_of(rows, WARM_UP + frames, objects)
-    steps = {PLAIN: plain(network, images, masks), TORCH: ours(network, images, masks)}
-    if find_spec("openvino") is not None:
-        quick = with_backend(network, "openvino", device="cpu", precision="float32")
-        steps[OPENVINO] = ours(quick, images, masks)
+    steps = {PLAIN: plain(network, images, masks)}
+    for backend in BACKENDS:
+        if backend == "auto" or not all(map(find_spec, MODULES.get(backend, ()))):
+            continue
+        quick = with_backend(network, backend, device="cpu", precision="float32")
+        steps[f"ours, {backend}"] = ours(quick, images, masks)
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in track(range(len(images)), console=Console()):

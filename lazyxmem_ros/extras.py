@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 MODULES = {
     "evaluation": ("jinja2", "matplotlib", "pandas", "pyarrow", "rosbags", "scipy", "skimage"),
+    "ncnn": ("ncnn", "pnnx"),
     "openvino": ("openvino",),
     "operator": ("aiohttp", "msgspec"),
     "ray": ("ray",),

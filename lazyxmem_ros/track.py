@@ -229,7 +229,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend",
         choices=BACKENDS,
         default="auto",
-        help="what computes the convolutions; auto: OpenVINO on a processor, where it is installed",
+        help="what computes the convolutions; auto: the quickest of those that are installed",
     )
     parser.add_argument(
         "--max-internal-size",

@@ -273,10 +273,11 @@ def test_pip_s_extras_and_the_pinned_sets_name_the_same_packages() -> None:
     modules = {name: {DISTRIBUTIONS.get(m, m) for m in made} for name, made in MODULES.items()}
     assert modules["evaluation"] == declared["evaluation"]
     assert modules["operator"] == declared["operator"] == pins("requirements-operator.txt")
+    assert modules["ncnn"] == declared["ncnn"]
     assert modules["openvino"] == declared["openvino"]
     assert modules["ray"] == declared["ray"] - {"lazyxmem_ros"}
     assert modules["sam-hq"] == {name.replace("-", "_") for name in declared["sam-hq"]}
-    in_tests = declared["ray"] | declared["sam-hq"] | declared["openvino"]
+    in_tests = declared["ray"] | declared["sam-hq"] | declared["openvino"] | declared["ncnn"]
     assert in_tests <= pins("requirements-dev.txt") | {"lazyxmem_ros"}
 
 

@@ -224,7 +224,7 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
         "--backend",
         choices=BACKENDS,
         default="auto",
-        help="of the convolutions; auto: OpenVINO on a processor, where it is installed",
+        help="what computes the convolutions; auto: the quickest of those that are installed",
     )
     group.add_argument(
         "--max-internal-size",

@@ -33,8 +33,7 @@ def open_tracker(
         device: "auto", "cpu", "cuda" or "cuda:N".
         max_internal_size: short side inside the tracker, pixels; 0 is the image's own.
         precision: "float32", "bfloat16", "float16", or "auto", bfloat16 where that is quick.
-        backend: what computes the convolutions: "torch", "openvino", or "auto", OpenVINO where it
-            is installed and the device is a processor.
+        backend: what computes the convolutions, as for `with_backend`.
 
     Raises:
         BackendError: the backend is not installed, or not for this device.

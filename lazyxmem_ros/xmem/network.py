@@ -281,7 +281,7 @@ class SpatialGate(nn.Module):
         self.spatial = nn.ModuleDict({"conv": nn.Conv2d(2, 1, 7, padding=3)})
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = torch.stack([x.amax(1), x.mean(1)], dim=1)
+        pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
         return x * torch.sigmoid(self.spatial["conv"](pooled))
 
 
@@ -309,7 +309,11 @@ class Fuser(nn.Module):
     def forward(self, image: Tensor, objects: Tensor) -> Tensor:
         """[B, C_i, h, w], [B, K, C_o, h, w] -> [B*K, C, h, w]."""
         k = objects.shape[1]
-        x = self.block1(torch.cat([_per_object(image, k), objects.flatten(0, 1)], dim=1))
+        return self.fuse(torch.cat([_per_object(image, k), objects.flatten(0, 1)], dim=1))
+
+    def fuse(self, both: Tensor) -> Tensor:
+        """Image and object features in one, [N, C_i + C_o, h, w] -> [N, C, h, w]."""
+        x = self.block1(both)
         return self.block2(x + self.attention(x))
 
 
@@ -323,8 +327,11 @@ class UpsampleBlock(nn.Module):
 
     def forward(self, skip: Tensor, x: Tensor) -> Tensor:
         """[B, C_s, 2h, 2w], [B*K, C, h, w] -> [B*K, C', 2h, 2w]."""
-        skip = _per_object(self.skip_conv(skip), x.shape[0] // skip.shape[0])
-        return self.out_conv(skip + _resize(x, 2))
+        return self.join(_per_object(self.skip_conv(skip), x.shape[0] // skip.shape[0]), x)
+
+    def join(self, projected: Tensor, x: Tensor) -> Tensor:
+        """Projected skip features [N, C, 2h, 2w], [N, C, h, w] -> [N, C', 2h, 2w]."""
+        return self.out_conv(projected + resize(x, 2))
 
 
 def _per_object(image: Tensor, k: int) -> Tensor:
@@ -332,9 +339,10 @@ def _per_object(image: Tensor, k: int) -> Tensor:
     return image if k == 1 else image.repeat_interleave(k, dim=0)
 
 
-def _resize(x: Tensor, factor: float) -> Tensor:
+def resize(x: Tensor, factor: float) -> Tensor:
+    """[N, C, H, W] larger, bilinearly, or smaller by a whole number, by means."""
     if factor < 1:
-        return F.interpolate(x, scale_factor=factor, mode="area")
+        return F.avg_pool2d(x, round(1 / factor))
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
@@ -367,7 +375,7 @@ class HiddenUpdater(nn.Module):
         self.transform = nn.Conv2d(middle + hidden_dim, 3 * hidden_dim, 3, padding=1)
 
     def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, hidden: Tensor) -> Tensor:
-        x = self.g16_conv(g16) + self.g8_conv(_resize(g8, 1 / 2)) + self.g4_conv(_resize(g4, 1 / 4))
+        x = self.g16_conv(g16) + self.g8_conv(resize(g8, 1 / 2)) + self.g4_conv(resize(g4, 1 / 4))
         return _gru(self.transform, x, hidden)
 
 
@@ -442,13 +450,17 @@ class ValueEncoder(nn.Module):
         b, k = masks.shape[:2]
         others = masks.sum(1, keepdim=True) - masks
         stacked = torch.stack([masks, others], dim=2).flatten(0, 1)
-        x = self.bn1(self.conv1(torch.cat([_per_object(image, k), stacked], dim=1)))
-        x = pool_stem(self.config, stem_features(self.config, x))
-        x = self.layer3(self.layer2(self.layer1(x)))
+        x = self.features(torch.cat([_per_object(image, k), stacked], dim=1))
         value = self.fuser(f16, x.unflatten(0, (b, k)))
         if deep_update and self.hidden_reinforce is not None and hidden is not None:
             hidden = self.hidden_reinforce(value, hidden.flatten(0, 1)).unflatten(0, (b, k))
         return value.unflatten(0, (b, k)), hidden
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Image, mask and other objects' masks [N, 5, H, W] -> [N, C, h, w]."""
+        x = self.bn1(self.conv1(pixels))
+        x = pool_stem(self.config, stem_features(self.config, x))
+        return self.layer3(self.layer2(self.layer1(x)))
 
 
 class Decoder(nn.Module):
@@ -487,7 +499,7 @@ class Decoder(nn.Module):
         if update_hidden and self.hidden_update is not None and hidden is not None:
             g4 = torch.cat([g4, logits], dim=1)
             hidden = self.hidden_update(g16, g8, g4, hidden.flatten(0, 1)).unflatten(0, (b, k))
-        return _resize(logits, 4).squeeze(1).unflatten(0, (b, k)), hidden
+        return resize(logits, 4).squeeze(1).unflatten(0, (b, k)), hidden
 
 
 class XMem(nn.Module):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO computes what PyTorch does; where it cannot, it is said what to do."""
+"""OpenVINO and ncnn compute what PyTorch does; where they cannot, it is said what to do."""
 
 import importlib.util
 import subprocess
@@ -10,32 +10,59 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from golden import DATA, TOLERANCE, deviation, memory_config
 from networks import small_network
 
+from lazyxmem_ros.extras import MODULES
 from lazyxmem_ros.xmem import (
     BackendError,
     EncoderConfig,
     NetworkConfig,
     XMem,
     XMemTracker,
+    ncnn_network,
     with_backend,
 )
 
 ROUNDING = 1e-4
-WITHOUT_OPENVINO = importlib.util.find_spec("openvino") is None
-needs_openvino = pytest.mark.skipif(WITHOUT_OPENVINO, reason="needs openvino")
+INSTALLED = {
+    backend: all(importlib.util.find_spec(module) for module in MODULES[backend])
+    for backend in ("openvino", "ncnn")
+}
+needs_openvino = pytest.mark.skipif(not INSTALLED["openvino"], reason="needs openvino")
+needs_ncnn = pytest.mark.skipif(not INSTALLED["ncnn"], reason="needs ncnn and pnnx")
+each_runtime = pytest.mark.parametrize(
+    "backend",
+    [pytest.param("openvino", marks=needs_openvino), pytest.param("ncnn", marks=needs_ncnn)],
+)
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ncnn's translations take seconds: tests of the same network have the same."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def in_shared_cache(monkeypatch: pytest.MonkeyPatch, shared_cache: Path) -> None:
+    monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(shared_cache))
+
+
+@pytest.fixture
+def cache(in_shared_cache: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """One of its own."""
     monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(tmp_path))
-    return tmp_path / "openvino"
+    return tmp_path
 
 
-def on_openvino(network: XMem, said: list[str] | None = None) -> XMem:
+def on_runtime(backend: str, network: XMem, said: list[str] | None = None) -> XMem:
     say = [].append if said is None else said.append
-    return with_backend(network, "openvino", device="cpu", precision="float32", say=say)
+    return with_backend(network, backend, device="cpu", precision="float32", say=say)
+
+
+def processor(monkeypatch: pytest.MonkeyPatch, capability: str) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
 
 
 def without_hidden_state() -> XMem:
@@ -47,11 +74,11 @@ def without_hidden_state() -> XMem:
     return XMem(NetworkConfig(encoder, value_encoder, **dims)).eval()
 
 
-@needs_openvino
+@each_runtime
 @pytest.mark.parametrize("name", ["long_term", "new_object"])
-def test_sequence_agrees(name: str, golden_network: XMem) -> None:
+def test_sequence_agrees(name: str, backend: str, golden_network: XMem) -> None:
     golden = np.load(DATA / f"sequence_{name}.npz")
-    tracker = XMemTracker(on_openvino(golden_network), memory_config(golden["config"]))
+    tracker = XMemTracker(on_runtime(backend, golden_network), memory_config(golden["config"]))
     given = {0: {1: golden["first_masks"][0] > 0, 2: golden["first_masks"][1] > 0}}
     if "added_at" in golden:
         given[int(golden["added_at"])] = {3: golden["added_mask"] > 0}
@@ -61,11 +88,13 @@ def test_sequence_agrees(name: str, golden_network: XMem) -> None:
         tracker.memorize(frame)
 
 
-@needs_openvino
+@each_runtime
 @pytest.mark.parametrize("make", [small_network, without_hidden_state])
-def test_one_translation_serves_all_sizes_and_numbers(make: Callable[[], XMem]) -> None:
+def test_one_translation_serves_all_sizes_and_numbers(
+    make: Callable[[], XMem], backend: str
+) -> None:
     network = make()
-    other = on_openvino(network)
+    other = on_runtime(backend, network)
     rng = np.random.default_rng(0)
     for height, width, objects in ((48, 64, 1), (96, 80, 3), (32, 32, 7)):
         masks = {i + 1: rng.random((height, width)) < 0.3 for i in range(objects)}
@@ -80,72 +109,133 @@ def test_one_translation_serves_all_sizes_and_numbers(make: Callable[[], XMem]) 
                 tracker.memorize(frame)
 
 
+PARTS = {
+    "openvino": ["decoder.xml", "key.xml", "value.xml"],
+    "ncnn": ["decoder.param", "key.param", "skips.param", "value.param"],
+}
+
+
 @needs_openvino
 def test_the_network_is_translated_once_for_the_same_weights(cache: Path) -> None:
     said: list[str] = []
-    on_openvino(small_network(), said)
+    on_runtime("openvino", small_network(), said)
     assert len(said) == 1
     assert "once" in said[0]
-    (kept,) = cache.iterdir()
-    assert sorted(file.name for file in kept.glob("*.xml")) == [
-        "decoder.xml",
-        "key.xml",
-        "value.xml",
-    ]
-    on_openvino(small_network(), said)
+    assert len(list((cache / "openvino").iterdir())) == 1
+    on_runtime("openvino", small_network(), said)
     assert len(said) == 1
     changed = small_network()
     with torch.no_grad():
         changed.decoder.pred.bias += 1
-    on_openvino(changed, said)
+    on_runtime("openvino", changed, said)
     assert len(said) == 2
-    assert len(list(cache.iterdir())) == 2
+    assert len(list((cache / "openvino").iterdir())) == 2
 
 
-@needs_openvino
-def test_a_damaged_translation_is_named(cache: Path) -> None:
-    on_openvino(small_network())
-    (kept,) = cache.iterdir()
-    (kept / "value.xml").write_text("<net")
-    with pytest.raises(BackendError, match="remove that directory") as raised:
-        on_openvino(small_network())
-    assert str(kept) in str(raised.value)
+PARTS = {
+    "openvino": ["decoder.xml", "key.xml", "value.xml"],
+    "ncnn": ["decoder.param", "key.param", "skips.param", "value.param"],
+}
+
+
+@each_runtime
+def test_a_damaged_translation_is_named(cache: Path, backend: str) -> None:
+    on_runtime(backend, small_network())
+    (kept,) = (cache / backend).iterdir()
+    parts = sorted(file.name for file in kept.iterdir() if file.suffix != ".bin")
+    assert parts == PARTS[backend]
+    (kept / parts[-1]).write_text("<net")
+    with pytest.raises(BackendError, match="try again") as raised:
+        on_runtime(backend, small_network())
+    assert f"remove {kept}" in str(raised.value)
 
 
 @needs_openvino
 def test_a_cache_that_cannot_be_written_costs_time_alone(cache: Path) -> None:
-    cache.write_text("a file where the directory should be")
+    (cache / "openvino").write_text("a file where the directory should be")
     said: list[str] = []
-    network = on_openvino(small_network(), said)
+    network = on_runtime("openvino", small_network(), said)
     assert "at every start" in said[0]
     image = torch.zeros(1, 3, 32, 32)
     assert network.encode_key(image).key.shape == (1, 8, 2, 2)
 
 
-@needs_openvino
-def test_auto_takes_openvino_on_a_processor() -> None:
+@needs_ncnn
+def test_a_translation_that_computes_something_else_is_refused(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = F.avg_pool2d
+    translate = ncnn_network._translate
+
+    def mistranslate(*arguments: object) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(F, "avg_pool2d", lambda x, side: 2 * truth(x, side))
+            translate(*arguments)
+
+    monkeypatch.setattr(ncnn_network, "_translate", mistranslate)
+    with pytest.raises(BackendError, match="decoder part otherwise than PyTorch"):
+        on_runtime("ncnn", small_network())
+    assert not list((cache / "ncnn").iterdir())
+
+
+@pytest.mark.skipif(not all(INSTALLED.values()), reason="needs openvino, ncnn and pnnx")
+@pytest.mark.parametrize(
+    ("capability", "precision", "chosen"),
+    [
+        ("AVX2", "float32", "NcnnNetwork"),
+        ("AVX2", "bfloat16", "OpenVinoNetwork"),
+        ("AVX512", "float32", "OpenVinoNetwork"),
+    ],
+)
+def test_auto_takes_the_quickest_for_the_processor(
+    capability: str, precision: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor(monkeypatch, capability)
+    network = with_backend(small_network(), "auto", device="cpu", precision=precision)
+    assert type(network).__name__ == chosen
+
+
+def test_auto_is_torch_on_a_gpu() -> None:
     network = small_network()
-    assert with_backend(network, "auto", device="cpu") is not network
     assert with_backend(network, "auto", device=torch.device("cuda")) is network
 
 
-def test_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_ncnn
+def test_auto_passes_over_what_does_not_translate(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor(monkeypatch, "AVX2")
+    monkeypatch.setattr("pnnx.EXEC_PATH", "/bin/false")
+    said: list[str] = []
+    network = with_backend(
+        small_network(), "auto", device="cpu", precision="float32", say=said.append
+    )
+    assert any("ncnn is passed over: pnnx cannot translate" in text for text in said)
+    assert not isinstance(network, ncnn_network.NcnnNetwork)
+    with pytest.raises(BackendError, match="use another backend"):
+        on_runtime("ncnn", small_network())
+
+
+@pytest.mark.parametrize(("capability", "missed"), [("AVX2", "ncnn"), ("AVX512", "openvino")])
+def test_without_a_runtime(capability: str, missed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor(monkeypatch, capability)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     network, said = small_network(), []
-    assert with_backend(network, "auto", device="cpu", say=said.append) is network
+    choices = {"device": "cpu", "precision": "float32", "say": said.append}
+    assert with_backend(network, "auto", **choices) is network
     assert len(said) == 1
-    assert "pip install 'lazyxmem_ros[openvino]'" in said[0]
-    assert with_backend(network, "torch", device="cpu", say=said.append) is network
+    assert f"pip install 'lazyxmem_ros[{missed}]'" in said[0]
+    assert with_backend(network, "torch", **choices) is network
     assert len(said) == 1
-    with pytest.raises(BackendError, match=r"pip install 'lazyxmem_ros\[openvino\]'"):
-        with_backend(network, "openvino", device="cpu")
+    with pytest.raises(BackendError, match=rf"pip install 'lazyxmem_ros\[{missed}\]'"):
+        with_backend(network, missed, device="cpu")
 
 
 def test_what_cannot_be() -> None:
-    with pytest.raises(BackendError, match="use auto, torch, openvino"):
+    with pytest.raises(BackendError, match="use auto, torch, openvino, ncnn"):
         with_backend(small_network(), "tensorrt", device="cpu")
     with pytest.raises(BackendError, match="use backend torch"):
-        with_backend(small_network(), "openvino", device=torch.device("cuda"))
+        with_backend(small_network(), "ncnn", device=torch.device("cuda"))
 
 
 SIGNALLED = """

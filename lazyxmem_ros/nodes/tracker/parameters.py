@@ -64,8 +64,8 @@ _NETWORK_AND_IMAGES = (
     ParameterSpec(
         "backend",
         "auto",
-        "What computes the convolutions: torch, openvino (on a processor), or auto, openvino where "
-        "it is installed.",
+        "What computes the convolutions: torch, openvino or ncnn (both on a processor), or auto, "
+        "the quickest for the device of those that are installed.",
         choices=BACKENDS,
         changes=Changes.UNCONFIGURED,
     ),
