@@ -29,12 +29,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 # The packages change less often than the sources: this layer, by far the largest, is kept.
-COPY requirements.txt requirements-operator.txt requirements-system-ros.txt requirements-lock.txt \
-    src/lazyxmem_ros/
+COPY requirements.txt requirements-backends.txt requirements-operator.txt \
+    requirements-system-ros.txt requirements-lock.txt src/lazyxmem_ros/
 RUN python3 -m venv --system-site-packages .venv \
     && .venv/bin/pip install --no-cache-dir \
         --constraint src/lazyxmem_ros/requirements-lock.txt \
         --requirement src/lazyxmem_ros/requirements.txt \
+        --requirement src/lazyxmem_ros/requirements-backends.txt \
         --requirement src/lazyxmem_ros/requirements-operator.txt \
         --requirement src/lazyxmem_ros/requirements-system-ros.txt
 ENV PATH=/workspace/.venv/bin:$PATH
