@@ -3,16 +3,18 @@
 
     tools/run python bench/late_corrections.py                   # pond and real sequences
     tools/run python bench/late_corrections.py --sequences pond  # the generated pond alone
+    tools/run python bench/late_corrections.py --twin ...        # each crossed by its mirror image
 
 On the first frame on which the object is in view and lost (IoU below 0.5) the operator is asked,
 once, and answers with the true mask after 0, 0.5, 1, 2 and 4 seconds. J of that object is the mean
 over the frames from the moment when the answer has taken effect (answer plus catching up) to the
-end; beside it stands that of an instant answer over the same frames.
+end; beside it stands that of an instant answer over the same frames. A second table has J over the
+two seconds after the answer, while the frames since are still being gone through.
 
 Real sequences are shorter than that takes, so they are played to and fro, and every sequence at
 `--rate` frames a second of its own time. Catching up goes at its slowest, two past frames with
 every new one, so that the outcome does not depend on the machine; `--budget` gives it more.
-Writes out/bench/late_corrections.{png,csv,md}.
+Writes out/bench/late_corrections.{png,csv,md} and late_answers.{csv,md}.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.location import data_folder
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence, VideoSequence
+from lazyxmem_ros.data.stress import TwinSequence
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Snapshot
@@ -52,13 +55,15 @@ POND = "pond"
 DATASET = data_folder() / "davis2016-dev"
 HELD_OUT = ("breakdance", "camel", "parkour")
 """Real sequences that the embedded model was not trained on."""
-DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0)
-"""Seconds until the operator answers."""
+DELAYS = (0.5, 1.0, 2.0, 4.0)
+"""Seconds until the operator answers, who also does so at once."""
 LOST_BELOW = 0.5
 IN_VIEW_SHARE = 0.002
 """Of the image: an object that shows less of itself is nobody's to correct."""
 AFTER = 6.5
 """Seconds that are played after the latest answer: its catching up, and something to measure."""
+SOON = 2.0
+"""Seconds after the answer in which it should show."""
 PATIENCE = 3
 """Rounds of a sequence in which the object may be lost."""
 SHOWN_DELAY = 2.0
@@ -159,11 +164,14 @@ Runs = dict[tuple[str, float], Run]
 class Comparison:
     """All runs of one clip."""
 
-    def __init__(self, tracker: SharingTracker, clip: Clip, budget: float) -> None:
-        """budget: `catch_up_budget`, seconds a frame."""
+    def __init__(
+        self, tracker: SharingTracker, clip: Clip, budget: float, delays: Sequence[float] = DELAYS
+    ) -> None:
+        """budget: `catch_up_budget`, seconds a frame. delays: seconds until an answer."""
         tracker.reset()
         tracker.begin(clip)
         self.clip, self._tracker = clip, tracker
+        self.delays = (0.0, *delays)
         self._exact = replace(EXACT, catch_up_budget=budget)
 
     def find_question(self, tick: Tick) -> Question | None:
@@ -214,7 +222,7 @@ class Comparison:
 
     def rows(self, question: Question, runs: Runs) -> Iterator[dict]:
         """A row per delay: J of each way of applying the answer, over the same frames."""
-        for delay in DELAYS:
+        for delay in self.delays:
             exact, instant = runs["exact", delay], runs["exact", 0.0]
             assert exact.answered is not None
             if exact.caught_up is None:
@@ -232,20 +240,41 @@ class Comparison:
                 "none": float(runs["none", 0.0].scores[after].mean()),
             }
 
+    def soon(self, runs: Runs) -> Iterator[dict]:
+        """A row per delay: J over the frames of the `SOON` seconds after the answer."""
+        for delay in self.delays[1:]:
+            late, asked = runs["exact", delay], runs["exact", 0.0].answered
+            assert late.answered is not None
+            assert asked is not None  # an instant answer comes with the question
+            start = late.answered - asked + 1
+            frames = slice(start, start + round(SOON * self.clip.rate))
+            yield {
+                "sequence": self.clip.name,
+                "answer after, s": f"{delay:g}",
+                "instant": float(runs["exact", 0.0].scores[frames].mean()),
+                "late": float(late.scores[frames].mean()),
+                "newest frame": float(runs["newest frame", delay].scores[frames].mean()),
+                "none": float(runs["none", 0.0].scores[frames].mean()),
+            }
+
 
 def compare(
-    tracker: SharingTracker, clip: Clip, budget: float, progress: Progress
-) -> tuple[list[dict], Runs]:
-    """All of a clip's rows and runs; none where the object is never lost."""
+    tracker: SharingTracker,
+    clip: Clip,
+    budget: float,
+    delays: Sequence[float],
+    progress: Progress,
+) -> tuple[list[dict], list[dict], Runs]:
+    """All of a clip's rows, of both tables, and runs; none where the object is never lost."""
     task = progress.add_task(f"{clip.name}: until it is lost", total=None)
-    comparison = Comparison(tracker, clip, budget)
+    comparison = Comparison(tracker, clip, budget, delays)
     question = comparison.find_question(lambda: progress.advance(task))
     if question is None:
         progress.update(task, description=f"{clip.name}: never lost", total=1, completed=1)
-        return [], {}
-    last = question.index + math.ceil((max(DELAYS) + AFTER) * clip.rate)
+        return [], [], {}
+    last = question.index + math.ceil((max(comparison.delays) + AFTER) * clip.rate)
     wanted: list[tuple[str, float, LazyConfig, float | None]] = [("none", 0.0, PLAIN, None)]
-    for delay in DELAYS:
+    for delay in comparison.delays:
         wanted.append(("exact", delay, comparison._exact, delay))
         if delay:
             wanted.append(("newest frame", delay, NAIVE, delay))
@@ -258,7 +287,7 @@ def compare(
         )
     # Answered at once, the frame is the newest one: there is no difference.
     runs["newest frame", 0.0] = runs["exact", 0.0]
-    return list(comparison.rows(question, runs)), runs
+    return list(comparison.rows(question, runs)), list(comparison.soon(runs)), runs
 
 
 def draw(table: pd.DataFrame, clips: dict[str, tuple[Clip, Runs]]) -> None:
@@ -300,7 +329,7 @@ def open_clips(arguments: argparse.Namespace) -> Iterator[Clip]:
     """The clips asked for; says which are not there."""
     wanted = list(arguments.sequences)
     if POND in wanted:
-        yield Clip(SceneSequence(SceneConfig()), arguments.rate)
+        yield Clip(_as_asked(SceneSequence(SceneConfig()), arguments), arguments.rate)
         wanted.remove(POND)
     if not wanted:
         return
@@ -308,11 +337,18 @@ def open_clips(arguments: argparse.Namespace) -> Iterator[Clip]:
         print(f"{arguments.dataset} is not there: left out {', '.join(wanted)}", file=sys.stderr)
         return
     for sequence in open_dataset(arguments.dataset, DatasetOptions(sequences=tuple(wanted))):
-        yield Clip(sequence, arguments.rate)
+        yield Clip(_as_asked(sequence, arguments), arguments.rate)
 
 
-def report(rows: list[dict], budget: float) -> None:
-    """The table: on the screen, as Markdown and as CSV."""
+def _as_asked(sequence: VideoSequence, arguments: argparse.Namespace) -> VideoSequence:
+    return TwinSequence(sequence) if arguments.twin else sequence
+
+
+def report(rows: list[dict], soon: list[dict], budget: float) -> None:
+    """The tables: on the screen, as Markdown and as CSV."""
+    pd.DataFrame(soon).to_csv(OUT / "late_answers.csv", index=False)
+    (OUT / "late_answers.md").write_text(markdown_table(soon))
+    Console().print(screen_table(soon, title=f"J over the {SOON:g} s after the answer"))
     table = pd.DataFrame(rows)
     table.to_csv(OUT / "late_corrections.csv", index=False)
     (OUT / "late_corrections.md").write_text(markdown_table(rows))
@@ -327,6 +363,10 @@ def main() -> int:
     parser.add_argument(
         "--sequences", nargs="+", default=[POND, *HELD_OUT], help=f"{POND}, and of the dataset"
     )
+    parser.add_argument(
+        "--delays", nargs="+", type=float, default=DELAYS, help="s until an answer, 2 among them"
+    )
+    parser.add_argument("--twin", action="store_true", help="each crossed by its mirror image")
     parser.add_argument("--weights", default="")
     parser.add_argument("--max-internal-size", type=int, default=240, metavar="ROWS")
     parser.add_argument("--rate", type=float, default=12.0, help="frames a second (default: 12)")
@@ -341,12 +381,18 @@ def main() -> int:
         precision="auto",
     )
     rows: list[dict] = []
+    soon: list[dict] = []
     clips: dict[str, tuple[Clip, Runs]] = {}
     try:
         with Progress() as progress:
             for clip in open_clips(arguments):
-                more, runs = compare(tracker, clip, arguments.budget, progress)
+                more, sooner, runs = compare(
+                    tracker, clip, arguments.budget, arguments.delays, progress
+                )
                 rows += more
+                soon += sooner
+                if not runs:
+                    continue
                 clips[clip.name] = clip, runs
     except DatasetError as error:
         print(error, file=sys.stderr)
@@ -359,9 +405,10 @@ def main() -> int:
         return 0
     OUT.mkdir(parents=True, exist_ok=True)
     draw(pd.DataFrame(rows), clips)
-    report(rows, arguments.budget)
+    report(rows, soon, arguments.budget)
     if arguments.docs:
         into_documents("late_corrections", OUT)
+        into_documents("late_answers", OUT, picture=False)
     return 0
 
 

@@ -182,6 +182,13 @@ class FrameRecord:
         return self.features is not None and self.features.open
 
     @property
+    def eventful(self) -> bool:
+        """Whether memory learnt on it what no prediction says: given or corrected masks, objects
+        that came or went.
+        """
+        return bool(self.frame.given or self.additions or self.learnt or self.removed)
+
+    @property
     def lasting_bytes(self) -> int:
         """Bytes of what stays without features: published masks and unanswered requests."""
         asked = sum(r.image.nbytes + r.mask.nbytes for r in self.requests.values())

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,14 +35,20 @@ from lazyxmem_ros.lazy.policy import (
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor, Looks
 from lazyxmem_ros.lazy.record import AllLooks, FrameRecord, Histories, copy_looks
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState
-from lazyxmem_ros.lazy.uncertainty import measure
+from lazyxmem_ros.lazy.uncertainty import measure, winning_class
 from lazyxmem_ros.xmem import Frame, TrackerError, TrackerState, XMemTracker
+from lazyxmem_ros.xmem.tracker import WRONG_IOU
 
 ATTEMPTS = 3
 """Times that a replay may fail (the device's memory is full) until it is given up."""
 FRAMES_AT_LEAST = 2
 """Frames that a replay goes through with every new one, whatever its budget: one new frame comes
 with each step, so with fewer it would never arrive."""
+STATIONS = 2 * FRAMES_AT_LEAST
+"""Frames of a short way, where nothing more was said meanwhile: it arrives with the second frame
+after the answer, whatever the budget."""
+SHORT_WAYS = 2
+"""Short ways to the present until a replay takes over, which they keep waiting."""
 RETURNS = 2
 """Times that corrections send a replay back before it takes over first and goes back then: those
 who answer all the time would keep it from ever arriving."""
@@ -58,6 +64,8 @@ class Past:
     def __init__(self, state: LazyState) -> None:
         self._state = state
         self.replay: Replay | None = None
+        self._short: ShortWay | None = None
+        self._hurry = False  # something was said since the last short way was chosen
 
     def replayable(self, stamp: int) -> list[FrameRecord]:
         """The records of the closed frame of a stamp: as it was, and as a replay has made it.
@@ -94,7 +102,13 @@ class Past:
                 arriving=self._state.arriving_ids,
                 iou_predictor=self._state.iou_predictor,
             )
+        self._hurry = True
         return self.replay.frames_left
+
+    def follow(self, record: FrameRecord) -> None:
+        """Takes in a new frame that was closed."""
+        if self.replay is not None:
+            self.replay.follow(record)
 
     def advance(self, budget: float) -> int:
         """Goes on with the replay for `budget` seconds; returns its frames once it has caught up,
@@ -106,8 +120,14 @@ class Past:
         replay, state = self.replay, self._state
         if replay is None:
             return 0
+        until, at_least = time.monotonic() + budget, FRAMES_AT_LEAST
+        if self._has_short_way():
+            left = self._go_short_way(until)
+            if left is None:
+                return 0
+            at_least = left
         try:
-            caught_up = replay.run(budget)
+            caught_up = replay.run(until, at_least)
         except Exception as error:
             if replay.failures < ATTEMPTS:
                 raise
@@ -121,17 +141,52 @@ class Past:
         if not caught_up:
             return 0
         frames = replay.take_over(state.tracker, state.history, state.objects)
-        for object_id, history in replay.histories.items():
-            item = state.objects.get(object_id)
-            if item is not None:
-                item.history = adopted(item.history, history, arriving=item.arriving)
-                item.looks = replay.looks.get(object_id, item.looks)
+        self._take_over_objects(replay)
         for item in state.objects.values():
             item.arriving = False
         state.newest = replay.records[-1]
-        if not replay.go_on():
+        self._short, self._hurry = None, replay.go_on()
+        if not self._hurry:
             self.replay = None
         return frames
+
+    def _has_short_way(self) -> bool:
+        """Whether there is a short way to go; chooses one where something was said."""
+        if self._hurry and self.replay is not None and not self._state.arriving_ids():
+            self._short = self.replay.short_way(every=self._state.tracker.config.memory_every)
+        self._hurry = False
+        return self._short is not None
+
+    def _go_short_way(self, until: float) -> int | None:
+        """Goes on with the short way; where it arrives, the tracker goes on from there until the
+        replay takes over.
+
+        Returns how many frames the replay has to go through at least, now that this is over; None
+        where it is not.
+        """
+        short, newest = self._short, self._state.newest
+        assert short is not None
+        assert newest is not None
+        self._short = None
+        short.aim(newest)
+        try:
+            arrived = short.run(until, FRAMES_AT_LEAST)
+        except RuntimeError:  # the replay comes to the same frames, and says what is wrong
+            return FRAMES_AT_LEAST
+        if not arrived:
+            self._short = short
+            return None
+        newest.features = short.arrive(self._state.tracker, self._state.objects)
+        self._take_over_objects(short)
+        return 0
+
+    def _take_over_objects(self, replay: Replay) -> None:
+        """What has been followed of the objects in the corrected past holds."""
+        for object_id, history in replay.histories.items():
+            item = self._state.objects.get(object_id)
+            if item is not None:
+                item.history = adopted(item.history, history, arriving=item.arriving)
+                item.looks = replay.looks.get(object_id, item.looks)
 
     def forget_features(self) -> None:
         """No frame before the next is replayable; objects that have not arrived go with it."""
@@ -140,8 +195,13 @@ class Past:
             self._state.removed.add(object_id)
         for item in self._state.objects.values():
             item.arriving = False
-        self.replay = None
+        self.stop()
         self._state.history.forget_features()
+
+    def stop(self) -> None:
+        """Gives up the replay that is under way."""
+        self.replay = self._short = None
+        self._hurry = False
 
     def remembered(self) -> tuple[TrackerState, dict[int, FollowedObject]]:
         """Returns a copy of the tracker's memory and of what is known of its objects.
@@ -205,6 +265,7 @@ class Replay:
         self._done: list[FrameRecord] = []
         self._fork: XMemTracker | None = None  # until the first frame is gone through
         self._returns = 0
+        self._short_ways = 0
         self._left: int | None = None  # stamp from which to go on after taking over
         self.failures = 0
         """How often a frame could not be gone through."""
@@ -260,13 +321,13 @@ class Replay:
         del self._done[start:]
         self._fork = self._left = None
 
-    def run(self, budget: float) -> bool:
-        """Goes on for `budget` seconds, `FRAMES_AT_LEAST` frames in any case.
+    def run(self, until: float, at_least: int) -> bool:
+        """Goes on until a time of the monotonic clock, s, but `at_least` so many frames.
 
         Returns whether it has caught up.
         """
-        until, frames = time.monotonic() + budget, 0
-        while self._pending and (frames < FRAMES_AT_LEAST or time.monotonic() < until):
+        frames = 0
+        while self._pending and (frames < at_least or time.monotonic() < until):
             self._advance()
             frames += 1
         return not self._pending
@@ -291,6 +352,28 @@ class Replay:
             fork.remove_objects(gone)
         return fork.state()
 
+    def short_way(self, every: int) -> ShortWay | None:
+        """A short way from where the replay is to the newest frame; see `ShortWay`. None where it
+        would not be shorter by half, or after `SHORT_WAYS`. every: frames from one of memory to
+        the next.
+        """
+        chosen = stations([*self._pending], every)
+        if 2 * (len(chosen) + 1) > len(self._pending) or self._short_ways == SHORT_WAYS:
+            return None
+        self._short_ways += 1
+        short = ShortWay(
+            self._tracker,
+            chosen,
+            config=self._config,
+            arriving=self._arriving,
+            iou_predictor=self._iou_predictor,
+        )
+        if self._fork is not None:
+            short._done = self._done[-1:]
+            short._fork = self._tracker.fork(self._fork.state())
+            short.histories, short.looks = dict(self.histories), copy_looks(self.looks)
+        return short
+
     def take_over(self, tracker: XMemTracker, history: History, followed: Iterable[int]) -> int:
         """Makes the fork the tracker and the replayed frames the history; returns their number.
 
@@ -306,7 +389,7 @@ class Replay:
         """Goes back, after taking over, for what could not wait for it; False: there is nothing."""
         if self._left is None:
             return False
-        self._returns = self.failures = 0
+        self._returns = self._short_ways = self.failures = 0
         self._return_to(self._left)
         return True
 
@@ -338,7 +421,7 @@ class Replay:
             assert fork.frame is not None  # the copy was made while its frame was open
             frame, held = fork.frame, record.held
         else:
-            frame = fork.resegment(record.opening())
+            frame = self._resegment(fork, record)
             held = self._decide(frame, record, frame.object_ids, set(frame.given))
         frame.settle()
         again = replace(
@@ -357,6 +440,10 @@ class Replay:
             self.looks[object_id].told = frame.stamp
         frame.settle()
         return again
+
+    def _resegment(self, fork: XMemTracker, record: FrameRecord) -> Frame:
+        """The next frame, segmented with the fork's memory."""
+        return fork.resegment(record.opening())
 
     def _close(self, fork: XMemTracker, frame: Frame, record: FrameRecord, *, held: bool) -> None:
         learnt = {i: m for i, m in record.learnt.items() if i in fork.object_ids}
@@ -407,6 +494,75 @@ class Replay:
             decisions.append(decision)
         self.histories = histories
         return hold_frame(quiet, decisions)
+
+
+class ShortWay(Replay):
+    """Goes from what was said late to the newest frame by a few `stations`, so that it shows soon.
+
+    What comes out is near to what the replay will make of it, which takes its place in the end.
+    Where all objects are found in the same place as the first time, what was found then holds: it
+    is the better mask, for it was made with every frame before it.
+    """
+
+    _aim: FrameRecord | None = None
+
+    def aim(self, newest: FrameRecord) -> None:
+        """Lets the way end on this frame, which is closed, instead of an older one."""
+        if self._aim is not None:
+            self._pending.pop()
+        self._aim = newest
+        self._pending.append(newest)
+
+    def arrive(self, tracker: XMemTracker, followed: Iterable[int]) -> Frame:
+        """Makes the fork the tracker; returns the newest frame as it has made it.
+
+        followed: the objects to go on with.
+        """
+        assert self._fork is not None
+        assert self._fork.frame is not None
+        self._fork.remove_objects(set(self._fork.object_ids) - set(followed))
+        tracker.adopt(self._fork)
+        assert tracker.frame is not None
+        return tracker.frame
+
+    def _resegment(self, fork: XMemTracker, record: FrameRecord) -> Frame:
+        fork.skip(record.index - self._done[-1].index - 1)
+        frame = super()._resegment(fork, record)
+        if overlap(frame, record.frame) > WRONG_IOU:
+            fork.recall(frame, record.frame)
+        return frame
+
+
+def overlap(frame: Frame, before: Frame) -> float:
+    """The least IoU of an object's masks in two predictions of one image, at the internal size; 0
+    where they are not of the same objects, 1 of empty masks.
+    """
+    if frame.object_ids != before.object_ids:
+        return 0.0
+    now, then = winning_class(frame.distribution), winning_class(before.distribution)
+    ious = [1.0]
+    for position in range(1, len(frame.distribution)):
+        mine, theirs = now == position, then == position
+        both, either = mine & theirs, mine | theirs
+        area = int(either.sum())
+        ious.append(int(both.sum()) / area if area else 1.0)
+    return min(ious)
+
+
+def stations(records: Sequence[FrameRecord], every: int) -> list[FrameRecord]:
+    """The frames of a short way through closed frames, oldest first, but the last one of them all.
+
+    That are the first one, those on which masks were given, corrected or removed, and after these,
+    evenly spread, as many as make `STATIONS` with the last one. every: frames that two of those
+    lie apart at least.
+    """
+    between = records[:-1]
+    chosen = [n for n, record in enumerate(between) if n == 0 or record.eventful]
+    left, last = max(STATIONS - 1 - len(chosen), 0), chosen[-1]
+    gap = max(every, (len(records) - 1 - last) / (left + 1))
+    spread = (last + round(gap * (step + 1)) for step in range(left))
+    chosen += [n for n in spread if n + every < len(records)]
+    return [records[n] for n in chosen]
 
 
 def adopted(now: ObjectHistory, past: ObjectHistory, *, arriving: bool) -> ObjectHistory:

@@ -180,8 +180,7 @@ class LazyTracker:
             newest.learn(learnt)
         elif corrected:
             newest.never_learnt = True
-        if self._past.replay is not None:
-            self._past.replay.follow(newest)
+        self._past.follow(newest)
 
     def catch_up(self, budget: float) -> int:
         """Closes the newest frame and goes on with the catching up for `budget` seconds, for when
@@ -352,7 +351,7 @@ class LazyTracker:
         """Forgets every object and frame; any stamp and image size may follow."""
         self._state.tracker.reset()
         self._state.history.clear()
-        self._past.replay = None
+        self._past.stop()
         self._state.answers.clear()
         self._state.objects.clear()
         self._state.removed.clear()

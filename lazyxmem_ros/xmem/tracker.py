@@ -457,6 +457,22 @@ class XMemTracker:
         self._open(frame, given)
         return frame
 
+    def skip(self, frames: int) -> None:
+        """Let so many frames pass unseen: the memory clock goes on, and the hidden states, which
+        are those of a frame long ago, begin anew.
+        """
+        if frames:
+            self._clock += frames
+            self._hidden = {i: torch.zeros_like(h) for i, h in self._hidden.items()}
+
+    def recall(self, frame: Frame, before: Frame) -> None:
+        """Let the prediction of the open frame be one that was made of its image before, of the
+        same objects.
+        """
+        self._check_open(frame)
+        frame.set_distribution(before.distribution)
+        frame.hidden = dict(before.hidden)
+
     def _forget(self, object_ids: Iterable[int]) -> None:
         """All of known objects but what the newest frame shows of them."""
         for object_id in object_ids:

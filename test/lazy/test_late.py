@@ -25,7 +25,7 @@ from late_runs import (
 from random_clip import TINY, image, mask
 
 from lazyxmem_ros.lazy import SECOND, LazyTracker, Source, TrackState
-from lazyxmem_ros.lazy.replay import ATTEMPTS
+from lazyxmem_ros.lazy.replay import ATTEMPTS, FRAMES_AT_LEAST
 from lazyxmem_ros.xmem import TrackerError, XMem, XMemTracker
 
 
@@ -36,8 +36,8 @@ def test_once_caught_up_it_is_as_if_the_answer_had_been_instant(
 ) -> None:
     instant, late = start(small_network), start(small_network)
     answer = correction(index, FIRST)
-    run(instant, {index: [answer]}, 60)
-    results = run(late, {index + delay: [answer]}, 60)
+    run(instant, {index: [answer]}, 65)
+    results = run(late, {index + delay: [answer]}, 65)
     caught_up = [i for i, result in results.items() if result.caught_up]
     assert len(caught_up) == 1
     # Two past frames are gone through with every new one.
@@ -67,13 +67,83 @@ def test_the_predicted_iou_is_then_what_it_would_be_too(
     assert all(value is not None for value in expected[0])
 
 
-def test_until_then_tracking_goes_on_as_before(small_network: XMem) -> None:
+def test_until_it_shows_tracking_goes_on_as_before(small_network: XMem) -> None:
     plain, late = start(small_network), start(small_network)
     run(plain, {}, 21)
     results = run(late, {20: [correction(5, FIRST)]}, 21)
     assert not any(r.caught_up for r in results.values())
     assert results[21].catching_up > 0
     assert same(plain, late)
+
+
+@pytest.mark.parametrize("delay", [12, 25, 45])
+def test_it_shows_on_the_second_new_frame_whatever_the_delay(
+    delay: int, small_network: XMem
+) -> None:
+    """Long before the frames since have been gone through."""
+    plain, late = start(small_network), start(small_network)
+    last = 5 + delay + 2
+    run(plain, {}, last)
+    results = run(late, {5 + delay: [correction(5, FIRST)]}, last)
+    assert results[last].catching_up > 0
+    assert not same(plain, late)
+    memory = late.tracker.state().memory
+    assert memory is not None
+    assert set(memory.told) == {5}
+
+
+def test_on_the_short_way_no_more_frames_are_gone_through_than_otherwise(
+    small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = start(small_network)
+    run(late, {40: [correction(5, FIRST)]}, 40)
+    seen = []
+    resegment = XMemTracker.resegment
+
+    def counted(self: XMemTracker, past):
+        seen[-1] += 1
+        return resegment(self, past)
+
+    monkeypatch.setattr(XMemTracker, "resegment", counted)
+    for index in range(41, 50):
+        seen.append(0)
+        step(late, index)
+    assert max(seen) <= FRAMES_AT_LEAST
+
+
+def test_an_object_that_came_meanwhile_is_on_the_short_way(small_network: XMem) -> None:
+    instant, late = start(small_network), start(small_network)
+    for lazy, answered in ((instant, 5), (late, 40)):
+        for index in range(1, 101):
+            step(lazy, index, masks={3: mask(30, 40)} if index == 12 else None)
+            if index == answered:
+                assert lazy.apply(correction(5, FIRST)).applied
+            if index == 43 and lazy is late:
+                assert lazy.frames_behind > 0
+                assert lazy.object_ids == (1, 2, 3)
+                memory = lazy.tracker.state().memory
+                assert memory is not None
+                assert {5, 12} <= set(memory.working)
+    assert same(instant, late)
+
+
+def test_an_object_added_on_the_closed_newest_frame_after_the_short_way(
+    small_network: XMem,
+) -> None:
+    instant, late = start(small_network), start(small_network)
+    for lazy, answered in ((instant, 5), (late, 40)):
+        for index in range(1, 111):
+            step(lazy, index)
+            if index == answered:
+                assert lazy.apply(correction(5, FIRST)).applied
+            if index == 41:
+                lazy.close()
+            if index == 42:
+                lazy.catch_up(0.0)  # it arrives on a frame that is closed
+                lazy.add_objects({3: mask(30, 40)})
+    assert late.frames_behind == 0
+    assert late.object_ids == instant.object_ids == (1, 2, 3)
+    assert same(instant, late)
 
 
 def test_a_larger_budget_catches_up_at_once(small_network: XMem) -> None:
