@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import MAX_STAMP, BoolMask
+from lazyxmem_ros.basics import MAX_STAMP, BoolMask, Labels
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.images.drawing import overlay
 from lazyxmem_ros.nodes.conversions import (
@@ -33,6 +34,7 @@ from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.markers import Markers
 from lazyxmem_ros.nodes.tracker.overlay import track_names
+from lazyxmem_ros.nodes.tracker.pictures import NewestOnly
 
 if TYPE_CHECKING:
     from lazyxmem_ros.lazy import Request, Source, StateChange, StepResult, Track
@@ -90,6 +92,7 @@ class TrackerOutputs:
         )
         self._detections = Detections(node)
         self._markers = Markers(node)
+        self._pictures = NewestOnly("tracker-pictures", self._picture_failed)
         self.overlays_made = 0
         self.uncertainty_maps_made = 0
 
@@ -98,7 +101,8 @@ class TrackerOutputs:
     def publish_frame(
         self, frame: ReceivedFrame, result: StepResult | None, *, largest_id: int
     ) -> None:
-        """The frame's label map and tracks, and the pictures that somebody looks at.
+        """The frame's label map and tracks. The pictures that somebody looks at follow by
+        themselves, where there is time for them: they hold up no mask.
 
         result: None while nothing is tracked. largest_id: of all objects that are followed.
         """
@@ -109,19 +113,27 @@ class TrackerOutputs:
         self._tracks.publish(msg.TrackArray(header=header, tracks=track_messages(tracks)))
         self._detections.publish(header, tracks)
         self._markers.publish(header, tracks, (labels.shape[0], labels.shape[1]))
+        if self._overlay.get_subscription_count() or self._uncertainty.get_subscription_count():
+            self._pictures.offer(partial(self._publish_pictures, frame, labels, result))
+        self._count_frame(frame)
+        self._say_changes([] if result is None else result.changes)
+
+    def _publish_pictures(
+        self, frame: ReceivedFrame, labels: Labels, result: StepResult | None
+    ) -> None:
+        """What somebody looks at, of the newest frame for which there is time."""
         if self._overlay.get_subscription_count():
             self.overlays_made += 1
-            names, opacity = track_names(tracks), self._setting("overlay_opacity")
+            names = track_names([] if result is None else result.tracks)
+            opacity = self._setting("overlay_opacity")
             drawn = overlay(frame.rgb(), labels, names=names, opacity=opacity)
-            self._overlay.publish(image_message(drawn, "rgb8", header))
+            self._overlay.publish(image_message(drawn, "rgb8", frame.header))
         if self._uncertainty.get_subscription_count():
             self.uncertainty_maps_made += 1
             entropy = np.zeros(labels.shape, np.float32)
             if result is not None:
                 entropy = np.asarray(result.uncertainty_map(), np.float32)
-            self._uncertainty.publish(image_message(entropy, "32FC1", header))
-        self._count_frame(frame)
-        self._say_changes([] if result is None else result.changes)
+            self._uncertainty.publish(image_message(entropy, "32FC1", frame.header))
 
     def _count_frame(self, frame: ReceivedFrame) -> None:
         """A frame that goes out again is no other frame, and in an inactive node none goes out."""
@@ -201,8 +213,12 @@ class TrackerOutputs:
         if self._records is not None:
             self._records.see_objects(stamp, objects)
 
+    def _picture_failed(self, error: BaseException) -> None:
+        self._node.get_logger().error(f"a picture for people failed: {error}")
+
     def close(self) -> None:
         """Take the publishers off the graph."""
+        self._pictures.close()
         self._detections.close()
         self._markers.close()
         for publisher in (
