@@ -195,7 +195,8 @@ class LazyConfig:
     )
     correction_bytes: int = setting(
         1 << 30,
-        "Bytes that these features and the copies of memory take at most; the oldest go first.",
+        "Bytes that these frames and copies of memory take at most. Of the oldest frames first the "
+        "features go, which are computed again where a correction needs them, then the rest.",
         bounds=(0, 1 << 50),
         unit=Unit.BYTES,
     )

@@ -52,6 +52,12 @@ class History:
         return next(iter(self._records.values()), None)
 
     @property
+    def reach(self) -> int:
+        """Nanoseconds from the oldest frame that can be gone through again to the newest one."""
+        newest = self.newest
+        return newest.stamp - next(iter(self._sizes)) if newest is not None and self._sizes else 0
+
+    @property
     def feature_bytes(self) -> int:
         """Bytes of features and copies of memory."""
         return self._feature_bytes
@@ -138,6 +144,8 @@ class History:
             young = config.correction_horizon and newest.stamp - oldest <= config.correction_horizon
             if young and self._feature_bytes <= config.correction_bytes:
                 break
+            if young and self._release_features():
+                continue
             self.evicted += bool(young)
             self._lose_features(oldest)
         while len(self._records) > 1:
@@ -148,6 +156,19 @@ class History:
             if stamp in self._sizes:
                 self._lose_features(stamp)
             del self._records[stamp]
+
+    def _release_features(self) -> bool:
+        """Of the oldest frame that has them, without its becoming less replayable: the replay
+        computes them again. Copies of memory share theirs. Returns whether there was one.
+        """
+        for stamp in self._sizes:
+            record = self._records[stamp]
+            newest = record is self.newest
+            if not newest and record.state is None and record.frame.features is not None:
+                record.frame.release_features()
+                self._count(record)
+                return True
+        return False
 
     def _lose_features(self, stamp: int) -> None:
         """A replay that is under way has the record itself, and keeps what it needs."""

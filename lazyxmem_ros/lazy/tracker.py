@@ -118,6 +118,11 @@ class LazyTracker:
         return self._state.history.evicted
 
     @property
+    def correction_reach(self) -> int:
+        """Nanoseconds for which a correction may come late now and still be learnt exactly."""
+        return self._state.history.reach
+
+    @property
     def history_bytes(self) -> int:
         """Bytes kept for late corrections."""
         return self._state.history.nbytes + (self._past.replay.nbytes if self._past.replay else 0)

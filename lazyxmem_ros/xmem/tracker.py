@@ -48,7 +48,8 @@ class Frame:
     image: Tensor
     """Normalised, scaled and padded image [1, 3, H', W']."""
     features: KeyFeatures | None
-    """The key encoder's features; None while there has been nothing to track."""
+    """The key encoder's features; None while there has been nothing to track, and when they were
+    let go: what needs them computes them again."""
     distribution: Tensor
     """Probabilities [K + 1, H', W'] at the padded internal size."""
     hidden: dict[int, Tensor]
@@ -118,6 +119,12 @@ class Frame:
         self.hidden = {i: moved.get(id(t), t) for i, t in self.hidden.items()}
         self.given = {i: moved.get(id(t), t) for i, t in self.given.items()}
         self._settled = tuple(self._kept())
+
+    def release_features(self) -> None:
+        """Let the key encoder's features go, which are most of what is kept; see `features`."""
+        self.features = None
+        self._settled = ()  # they share their pages with what stays
+        self.settle()
 
     def labels(self) -> NDArray[np.uint16]:
         """Label map [H, W]: the most probable object's id, 0 for background."""
@@ -574,6 +581,7 @@ class XMemTracker:
         It stays for the sake of the objects that a person `told` of, or gave a mask of after their
         first frame.
         """
+        self._encode(frame)
         assert frame.features is not None
         assert self._memory is not None
         with autocast(self.device, self.precision):

@@ -262,12 +262,33 @@ def test_beyond_the_horizon_it_says_so(small_network: XMem) -> None:
 def test_the_kept_past_is_bounded_in_bytes(small_network: XMem) -> None:
     free, bounded = start(small_network), start(small_network)
     run(free, {}, 40)
-    limit = free.history_bytes // 3
+    limit = free.history_bytes // 6
     bounded.config = replace(CONFIG, correction_bytes=limit)
     run(bounded, {}, 40)
     assert bounded._state.history.feature_bytes <= limit
     assert bounded._state.history.evicted > 0
     assert bounded.apply(correction(38, FIRST)).applied
+
+
+def test_features_go_before_frames_and_are_computed_again(small_network: XMem) -> None:
+    free, bounded = start(small_network), start(small_network)
+    run(free, {}, 30)
+    history = free._state.history
+    features = [r.features.features for r in history.replayable(since=0) if r.state is None]
+    limit = history.feature_bytes - sum(t.nbytes for each in features for t in each) // 2
+    bounded.config = replace(CONFIG, correction_bytes=limit)
+    run(bounded, {}, 30)
+    assert bounded._state.history.feature_bytes <= limit
+    assert bounded.frames_evicted == 0
+    assert bounded.correction_reach == free.correction_reach == 30 * FRAME_TIME
+    oldest = bounded._state.history.replayable(since=0)[1]
+    assert (oldest.state, oldest.features.features) == (None, None)
+    for lazy in (free, bounded):
+        assert lazy.apply(correction(oldest.index, FIRST)).applied
+        for index in range(31, 75):
+            step(lazy, index)
+        assert lazy.frames_behind == 0
+    assert torch.equal(probabilities(free), probabilities(bounded))
 
 
 def test_pauses_count_when_frames_are_gone_through_again(small_network: XMem) -> None:

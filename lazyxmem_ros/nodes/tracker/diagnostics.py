@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.nodes.correction_client import ServiceMeasures
 from lazyxmem_ros.nodes.diagnostics import (
     ALARM_WINDOW_S,
@@ -64,12 +65,14 @@ class TrackerMeasures:
 @dataclass(frozen=True)
 class Upkeep:
     """What is kept for late corrections: bytes; past frames still to go through for one; frames
-    that the limit in bytes has pushed out before their time.
+    that the limit in bytes has pushed out before their time; how far back what is kept goes, in
+    nanoseconds.
     """
 
     history_bytes: int = 0
     frames_behind: int = 0
     frames_evicted: int = 0
+    correction_reach: int = 0
 
 
 class TrackerReport:
@@ -187,6 +190,7 @@ class TrackerReport:
             "peak resident memory (MiB)": peak / MEBIBYTE,
             "recent images kept": images_kept,
             "kept for late corrections (MiB)": upkeep.history_bytes / MEBIBYTE,
+            "late corrections reach back (s)": upkeep.correction_reach / SECOND,
             "frames to go through again": upkeep.frames_behind,
             "frames forgotten early for want of bytes": upkeep.frames_evicted,
         }

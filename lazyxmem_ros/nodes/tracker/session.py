@@ -214,7 +214,9 @@ class TrackingSession:
     def see_upkeep(self) -> None:
         """Note what is kept for late corrections, and how many requests are open."""
         lazy = self._lazy
-        self.upkeep = Upkeep(lazy.history_bytes, lazy.frames_behind, lazy.frames_evicted)
+        self.upkeep = Upkeep(
+            lazy.history_bytes, lazy.frames_behind, lazy.frames_evicted, lazy.correction_reach
+        )
         self._corrections.see_open()
 
     def see_objects(self) -> None:
