@@ -7,6 +7,7 @@ A managed lifecycle node that starts itself unless `autostart` is false. This fi
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -167,8 +168,13 @@ class TrackerNode(LifecycleNode):
 
     def _tear_down(self) -> None:
         parts, self._parts = self._parts, None
-        if parts is not None:
-            parts.doors.close()
+        if parts is None:
+            return
+        parts.doors.close()
+        if self.executor is not None:
+            # The parts refer to one another: Python would free them, the network's memory and its
+            # threads, some configurations later. As yet the executor holds some of them, too.
+            self.executor.create_task(gc.collect)
 
     def _on_parameters(self, values: Mapping[str, Any]) -> None:
         parts = self._parts

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,13 @@ def send(probe: Probe, index: int) -> None:
     )
 
 
+def show(probe: Probe, index: int) -> None:
+    """The object on a frame, until it is tracked."""
+    labels = labels_message(scene(index)[1].astype(np.uint16), header(index))
+    probe.publish(f"{NODE}/init_mask", labels)
+    wait_for(lambda: newest_objects(probe) == [1], "the object")
+
+
 def test_a_whole_life(node: TrackerNode, probe: Probe) -> None:
     assert state(probe) == State.PRIMARY_STATE_UNCONFIGURED
     assert probe.node.count_publishers(f"{NODE}/mask") == 0
@@ -108,9 +117,7 @@ def test_a_whole_life(node: TrackerNode, probe: Probe) -> None:
     assert change(probe, Transition.TRANSITION_ACTIVATE)
     assert state(probe) == State.PRIMARY_STATE_ACTIVE
     send(probe, 0)
-    labels = labels_message(scene(0)[1].astype(np.uint16), header(0))
-    probe.publish(f"{NODE}/init_mask", labels)
-    wait_for(lambda: newest_objects(probe) == [1], "the object")
+    show(probe, 0)
 
     assert change(probe, Transition.TRANSITION_DEACTIVATE)
     wait_for(lambda: subscribers(probe) == 0, "the end of the subscription")
@@ -170,6 +177,25 @@ def test_a_failed_configuration_leaves_nothing_behind(
     assert entities(node) == before
     assert set_parameters(node, snapshot_path="") == ""
     assert change(probe, Transition.TRANSITION_CONFIGURE)
+
+
+def test_a_cleanup_frees_the_network(node: TrackerNode, probe: Probe) -> None:
+    """At once, not when Python comes to look for circles."""
+    gc.disable()
+    try:
+        for index in range(2):
+            assert change(probe, Transition.TRANSITION_CONFIGURE)
+            assert change(probe, Transition.TRANSITION_ACTIVATE)
+            network = weakref.ref(node._parts.session._lazy.tracker.network)
+            probe.listen(TrackArray, f"{NODE}/tracks")
+            send(probe, index)
+            show(probe, index)
+            assert network() is not None
+            assert change(probe, Transition.TRANSITION_DEACTIVATE)
+            assert change(probe, Transition.TRANSITION_CLEANUP)
+            wait_for(lambda freed=network: freed() is None, "the network's end", 5.0)
+    finally:
+        gc.enable()
 
 
 def test_transitions_that_do_not_exist_are_refused(node: TrackerNode, probe: Probe) -> None:
