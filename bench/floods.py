@@ -237,12 +237,20 @@ class Bench:
         done = self._resetting.call_async(Trigger.Request())
         self._wait(done.done, "the reset")
         self._headers.clear()
-        self._wait(lambda: self._headers, "a mask")
-        header = self._headers[-1]
-        self._masks.publish(labels_message(objects(int(header.frame_id)), header))
         self._shows_object = False
-        self._wait(lambda: self._shows_object, "the objects")
+        self._wait(self._show, "the objects")
         time.sleep(SETTLE_S)
+
+    def _show(self) -> bool:
+        """Show the objects on the newest frame whose mask came; returns whether they are there.
+
+        That frame may be one of before the reset, which is forgotten.
+        """
+        if self._headers and not self._shows_object:
+            header = self._headers[-1]
+            self._headers.clear()
+            self._masks.publish(labels_message(objects(int(header.frame_id)), header))
+        return self._shows_object
 
     def measure(self, kind: str, rate: float) -> Measured:
         """The frames that are tracked during a flood; "" for none."""

@@ -57,6 +57,32 @@ def started(
     )
 
 
+def test_the_script_that_pip_installs_ends_at_once_while_it_imports() -> None:
+    """Where the signal comes with the import of the command itself."""
+    found = re.search(r'^lazyxmem = "([\w.]+):main"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert found
+    program = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'lazyxmem_ros.cli':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        f"from {found[1]} import main\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert process.returncode == -signal.SIGINT
+    assert process.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("command", "library"),
     [

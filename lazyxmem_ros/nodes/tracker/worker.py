@@ -20,8 +20,11 @@ LOST_SHARE = 0.1
 """Of the frames, that may be dropped because of work."""
 MAX_CREDIT = 1.0
 """Frames that may be dropped for work at a time, where none was for long."""
-MAX_DEBT = 2.0
-"""Frames dropped for work that keep later work waiting; more are forgiven, for who waits behind."""
+MAX_DEBT = 20.0
+"""Frames dropped for work that keep later work waiting; more are forgiven, for who waits behind.
+
+Where the worker is too slow for its camera, a piece of work that takes three frames' time costs ten.
+"""
 USUAL_MEMORY = 0.1
 """Share that a frame without work has in what is usual."""
 QUIET_S = 1.0

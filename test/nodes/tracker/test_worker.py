@@ -242,12 +242,18 @@ def test_work_about_objects_can_be_dropped_but_newer_work_stays(
 
 @pytest.mark.parametrize(
     ("frame_s", "work_s", "later_s"),
-    [(0.002, 0.03, 0.0), (0.008, 0.03, 0.0), (0.02, 0.005, 0.0), (0.016, 0.001, 0.01)],
+    [
+        (0.002, 0.03, 0.0),
+        (0.008, 0.03, 0.0),
+        (0.02, 0.005, 0.0),
+        (0.016, 0.001, 0.01),
+        (0.03, 0.09, 0.0),
+    ],
 )
 def test_a_flood_of_work_costs_a_tenth_of_the_frames(
     frame_s: float, work_s: float, later_s: float
 ) -> None:
-    """Frames at 100 Hz; the worker is quick, just quick enough, and too slow for them.
+    """Frames at 100 Hz; the worker is quick, just quick enough, too slow, and far too slow.
 
     later_s: by which the frame after work takes longer.
     """
@@ -282,7 +288,7 @@ def test_a_flood_of_work_costs_a_tenth_of_the_frames(
     alone = run(flooded=False)
     share = run(flooded=True) / alone
     assert share >= 1 - 1.5 * LOST_SHARE
-    assert len(worked) >= 5
+    assert len(worked) >= 3
 
 
 def test_work_goes_on_where_no_frames_come(
