@@ -10,6 +10,6 @@ import signal
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from lazyxmem_ros.cli import main  # noqa: E402
+from lazyxmem_ros.cli import main
 
 __all__ = ["main"]

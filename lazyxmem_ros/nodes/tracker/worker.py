@@ -23,7 +23,7 @@ MAX_CREDIT = 1.0
 MAX_DEBT = 20.0
 """Frames dropped for work that keep later work waiting; more are forgiven, for who waits behind.
 
-Where the worker is too slow for its camera, a piece of work that takes three frames' time costs ten.
+Where a frame takes three times the camera's period, work as dear as three frames costs ten.
 """
 USUAL_MEMORY = 0.1
 """Share that a frame without work has in what is usual."""
