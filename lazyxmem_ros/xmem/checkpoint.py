@@ -8,15 +8,17 @@ import itertools
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lazyxmem_ros.xmem.errors import CheckpointError
 from lazyxmem_ros.xmem.network import (
@@ -49,15 +51,34 @@ def load_network(source: str | PathLike[str] | Mapping[str, Tensor]) -> XMem:
         raise CheckpointError(
             f"{name} does not hold an XMem network: it has no entry {error}"
         ) from None
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         network = XMem(config)
     _check_shapes(network, state, name)
     _check_values(state, name)
-    network = network.to_empty(device="cpu")
-    network.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    )
+    owned = {
+        key: value.to("cpu", torch.float32 if value.is_floating_point() else None, copy=True)
+        for key, value in state.items()
+    }
+    network.load_state_dict(owned, assign=True)
     return network.eval()
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Within, modules leave their parameters as they come: PyTorch would import its compiler, for
+    seconds, to give values to those on "meta", which have none.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _check_values(state: Mapping[str, Tensor], name: str) -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files: every published layout, and everything that can be wrong with one."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,3 +154,20 @@ def test_weights_that_are_no_numbers_are_refused(small_network: XMem, value: flo
     state[entry] = torch.full_like(state[entry], value)
     with pytest.raises(CheckpointError, match=f"infinite numbers in {entry}"):
         load_network(state)
+
+
+LOADING = """
+import sys
+from lazyxmem_ros.weights import locate
+from lazyxmem_ros.xmem import load_network
+
+load_network(locate(""))
+print(*(name for name in ("sympy", "torch._dynamo") if name in sys.modules))
+"""
+
+
+def test_a_network_is_loaded_without_pytorchs_compiler() -> None:
+    """Its import takes seconds."""
+    command = [sys.executable, "-c", LOADING]
+    loaded = subprocess.run(command, timeout=120, capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
