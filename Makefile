@@ -15,6 +15,7 @@ export LAZYXMEM_DATA ?= $(wildcard $(DATA))
 # How fast, against the recording; empty leaves it to the demonstration.
 RATE ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # Tests run side by side, each worker with one thread; a file's tests stay together.
 WORKERS ?= 2
 PYTEST := python -m pytest --numprocesses $(WORKERS) --dist loadfile
@@ -59,8 +60,8 @@ format: setup-dev ## Correct formatting, and the style where that is safe
 train-smoke: setup ## Train a tiny tracker and the refiner for a few steps, to see that training works
 	@$(RUN) python -m training.smoke
 
-bench: setup-dev ## Run every benchmark; each is runnable alone too
-	@set -e; for benchmark in $(filter-out bench/baseline.py,$(wildcard bench/*.py)); do echo "== $$benchmark"; $(RUN) python "$$benchmark"; done
+bench: setup-dev ## Run every benchmark, and make one page of them: out/bench/summary.md
+	@$(RUN) python bench/all.py $(BENCH_ARGS)
 
 lock: setup ## Resolve requirements-lock.txt anew
 	$(RUN) tools/lock

@@ -241,7 +241,7 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     draw(found, title, arguments.name)
     (OUT / f"{arguments.name}.json").write_text(json.dumps({"of": title, "rows": found}, indent=1))
-    table = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in found]
+    table = [{k: str(v) for k, v in row.items() if not isinstance(v, dict)} for row in found]
     (OUT / f"{arguments.name}.md").write_text(markdown_table(table))
     console.print(title, screen_table(table))
 
