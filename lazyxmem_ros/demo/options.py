@@ -18,7 +18,10 @@ from lazyxmem_ros.data.sequences import SceneSequence, VideoSequence
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 
 DEFAULT_OUT = Path("out") / "demo"
-REACTION_DELAY_S = 0.3
+REACTION_DELAY_S = 1.0
+LIKENESS = 0.75
+"""Of the koi that comes out from under the bridge while the target is there: the tracker takes one
+for the other."""
 POND_RATE = 1.0
 REAL_SEQUENCE_RATE = 0.4
 """Real sequences have 24 frames per second; so they are played at about 10."""
@@ -132,7 +135,7 @@ def open_sequence(options: DemoOptions) -> VideoSequence:
     """
     name, data = options.sequence, options.data
     if name is None:
-        return SceneSequence(SceneConfig(duration=options.duration))
+        return SceneSequence(SceneConfig(duration=options.duration, likeness=LIKENESS))
     if data is None or not data.is_dir():
         where = "no folder is named" if data is None else f"there is no folder {data}"
         raise DatasetError(

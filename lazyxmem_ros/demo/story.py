@@ -50,7 +50,7 @@ class Story:
     """One object's part in a run, to be shown.
 
     frames, events: its rows (see `evaluation.rows`). labels_at: the published label map of a stamp.
-    compared: its frame rows in the run without corrections. clicks: by the stamp that they are
+    compared: name -> its frame rows in another run. clicks: by the stamp that they are
     about. rate: frames per second of the video.
     """
 
@@ -59,7 +59,7 @@ class Story:
     frames: pd.DataFrame
     events: pd.DataFrame
     labels_at: Callable[[int], NDArray[np.uint16] | None]
-    compared: pd.DataFrame
+    compared: Mapping[str, pd.DataFrame]
     clicks: Mapping[int, Clicks]
     rate: float
 
@@ -180,10 +180,10 @@ class Story:
 def story_of(outcome: Demonstration) -> Story:
     """The story of the demonstration's first object."""
     first = int(outcome.frames["object"].iloc[0])
-    frames, events, compared = (
-        table[table["object"] == first].reset_index(drop=True)
-        for table in (outcome.frames, outcome.events, outcome.without)
-    )
+
+    def rows_of(table: pd.DataFrame) -> pd.DataFrame:
+        return table[table["object"] == first].reset_index(drop=True)
+
     clicks = {
         stamp_of(answer.header.stamp): Clicks(
             _points(answer.prompt.positive), _points(answer.prompt.negative)
@@ -193,10 +193,10 @@ def story_of(outcome: Demonstration) -> Story:
     return Story(
         title=f"{outcome.bag.name}: tracked through the ROS graph",
         sequence=outcome.bag,
-        frames=frames,
-        events=events,
+        frames=rows_of(outcome.frames),
+        events=rows_of(outcome.events),
         labels_at=outcome.record.labels_at,
-        compared=compared,
+        compared={name: rows_of(table) for name, table in outcome.compared.items()},
         clicks=clicks,
         rate=_frame_rate(outcome) * outcome.rate,
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,8 +22,8 @@ class Demonstration:
     """A demonstration that has been run.
 
     bag: what was played, at `rate` times its speed. record: what was published. frames, events:
-    its rows (see `evaluation.rows`). without: frame rows of the same frames without corrections.
-    scripted: whether it was the pond.
+    its rows (see `evaluation.rows`). compared: name -> frame rows of another run, of the same
+    frames. scripted: whether it was the pond.
     """
 
     bag: BagSequence
@@ -30,7 +31,7 @@ class Demonstration:
     record: GraphRecord
     frames: pd.DataFrame
     events: pd.DataFrame
-    without: pd.DataFrame
+    compared: Mapping[str, pd.DataFrame]
     scripted: bool
 
 
@@ -47,27 +48,28 @@ def summary_table(outcome: Demonstration) -> Table:
     table.add_row("latency image -> mask, p50", f"{record.latency_ms(50):.0f} ms")
     table.add_row("latency image -> mask, p99", f"{record.latency_ms(99):.0f} ms")
     table.add_section()
-    table.add_row("J with corrections", _mean_j(frames))
-    table.add_row("J without corrections *", _mean_j(outcome.without))
+    runs = {"with corrections": frames}
+    runs |= {f"{name} *": rows for name, rows in outcome.compared.items()}
+    for name, rows in runs.items():
+        table.add_row(f"J {name}", _mean_j(rows))
     if outcome.scripted:
-        for which, rows in (("with", frames), ("without *", outcome.without)):
-            outside = _mean_j(_outside_failure(rows))
-            table.add_row(f"J outside the scripted failure, {which}", outside)
+        for name, rows in runs.items():
+            table.add_row(f"J from its return on, {name}", _mean_j(_after_return(rows)))
     table.add_section()
     asked = asked_of_people(events)
     itself = events[events["source"] == "pseudo"]
     table.add_row("corrections asked of the operator", str(len(asked)))
     table.add_row("corrections given and applied", str(len(given_corrections(events))))
     table.add_row("corrections the tracker made itself", str(int(itself["applied"].sum())))
-    table.caption = "* the same frames run again offline, corrections off, all else equal"
+    table.caption = "* the same frames run again offline, all else equal"
     table.caption_justify = "left"
     return table
 
 
-def _outside_failure(frames: pd.DataFrame) -> pd.DataFrame:
-    """The frames before and after the time at which the pond's script makes the tracker fail."""
+def _after_return(frames: pd.DataFrame) -> pd.DataFrame:
+    """The frames after the koi has come back from under the bridge, by the pond's script."""
     seconds = (frames["stamp"] - FIRST_STAMP) / SECOND
-    return frames[(seconds < FAILURE_SPAN[0]) | (seconds > FAILURE_SPAN[1])]
+    return frames[seconds > FAILURE_SPAN[1]]
 
 
 def _mean_j(frames: pd.DataFrame) -> str:

@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib as mpl
 import numpy as np
@@ -30,6 +31,8 @@ AMBER = "#d97706"
 GREEN = "#15803d"
 RED = "#b91c1c"
 HIDDEN = "#e4e7eb"
+BEHIND = ((MUTED, (4, 2)), (RED, (1, 1.5)))
+"""Colour and dashes of the runs behind another one."""
 METHOD_COLOURS = (
     *("#64748b", "#0e7490", "#6d28d9", "#b45309"),
     *("#15803d", "#9aa5b1", "#be185d", "#1d4ed8"),
@@ -64,14 +67,13 @@ def timeline_figure(
     events: pd.DataFrame,
     *,
     title: str,
-    compared: pd.DataFrame | None = None,
-    compared_label: str = "without corrections",
+    compared: Mapping[str, pd.DataFrame] = MappingProxyType({}),
     size: tuple[float, float] = (9.0, 4.4),
 ) -> Figure:
     """Draw IoU and uncertainty of one object over time, with every request and correction.
 
-    frames, events: of one run and object. compared: frames of another run, drawn behind. Where the
-    ground truth says that the object is hidden, the background is grey.
+    frames, events: of one run and object. compared: name -> frames of another run, drawn behind;
+    two at most. Where the ground truth says that the object is hidden, the background is grey.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
@@ -80,14 +82,14 @@ def timeline_figure(
         for axes in (upper, lower):
             _shade_hidden(axes, frames, seconds)
             axes.margins(x=0.01)
-        if compared is not None and len(compared):
+        for (name, others), (colour, dashes) in zip(compared.items(), BEHIND, strict=False):
             upper.plot(
-                _seconds(compared, frames),
-                _visible_scores(compared),
-                color=MUTED,
+                _seconds(others, frames),
+                _visible_scores(others),
+                color=colour,
                 linewidth=1.2,
-                linestyle=(0, (4, 2)),
-                label=compared_label,
+                linestyle=(0, dashes),
+                label=name,
             )
         upper.plot(seconds, _visible_scores(frames), color=BLUE, linewidth=1.6, label="IoU")
         lower.plot(seconds, frames["uncertainty"], color=INK, linewidth=1.2, label="uncertainty")

@@ -40,7 +40,8 @@ class Method:
 
     lazy: thresholds and switches. trigger: who asks the operator. budget_of: name of the method
     whose number of corrections a RANDOM trigger spends. every: frames between two questions of
-    EVERY_N. below: IoU below which ORACLE asks.
+    EVERY_N. below: IoU below which ORACLE asks. to_newest: an answer is applied to the frame
+    that is newest when it comes, the naive way, instead of to the one that it is about.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Method:
     budget_of: str | None = None
     every: int = EVERY_N_DEFAULT
     below: float = ORACLE_IOU_DEFAULT
+    to_newest: bool = False
 
     @property
     def asks_operator(self) -> bool:
@@ -63,7 +65,7 @@ class Method:
         A question of somebody else's comes when the frame's mask is out already; offline its answer
         is part of that mask.
         """
-        return self.trigger in (Trigger.NOBODY, Trigger.POLICY)
+        return self.trigger in (Trigger.NOBODY, Trigger.POLICY) and not self.to_newest
 
 
 SWITCHES = frozenset(

@@ -264,7 +264,8 @@ class SequenceRunner:
             masks = {number: mask for number, mask in answers.items() if mask is not None}
             if not masks:
                 continue
-            outcome = self._tracker.apply(Correction(batch[0].frame.stamp, masks, Source.OPERATOR))
+            stamp = self._newest_stamp if self._method.to_newest else batch[0].frame.stamp
+            outcome = self._tracker.apply(Correction(stamp, masks, Source.OPERATOR))
             for ask in batch:
                 if ask.object_id in masks:
                     self._answered(ask, outcome.applied, outcome.reason, masks)

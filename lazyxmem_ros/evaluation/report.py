@@ -182,8 +182,7 @@ def _timelines(
             rows,
             mine[mine["object"] == object_id],
             title=f"object {object_id}",
-            compared=compared if behind else None,
-            compared_label=behind or "",
+            compared={behind: compared} if behind else {},
             size=(9.0, 3.6),
         )
         timelines.append({"about": f"{shown}, object {object_id}", "data": _encode(to_png(figure))})

@@ -50,8 +50,9 @@ def runner(
     strict: bool = False,
     corrector: Corrector | None = None,
     gesture: Gesture = Gesture.MASK,
+    to_newest: bool = False,
 ) -> SequenceRunner:
-    chosen = all_methods(options or MethodOptions())[method]
+    chosen = replace(all_methods(options or MethodOptions())[method], to_newest=to_newest)
     tracker = XMemTracker(load_network(weights), device="cpu")
     return SequenceRunner(
         LazyTracker(tracker, chosen.lazy),
@@ -91,6 +92,22 @@ def test_a_slow_operator_answers_later_and_one_by_one(
     rows = {(row["index"], row["object"]): row["j"] for row in run.log.frames}
     assert rows[4, 1] < 1.0
     assert {first["object"], second["object"]} == {1, 2}
+
+
+def test_the_naive_way_puts_a_late_answer_on_the_frame_that_is_newest_then(
+    tiny_weights: Path, sequence: VideoSequence
+) -> None:
+    options = MethodOptions(ALONE, every=4)
+    run = runner(tiny_weights, "every", options, delay=1.5 / 24, to_newest=True)
+    list(run.run(sequence))
+    first, second = (event for event in run.log.events if event["index"] == 4)
+    assert first["applied"]
+    assert second["applied"]
+    assert "late" not in first["outcome"], "the tracker takes it for the newest frame's"
+    memory = run._tracker.tracker.state().memory
+    assert memory is not None
+    assert 5 in memory.told
+    assert 4 not in memory.told
 
 
 def test_random_times_are_those_of_the_schedule(
