@@ -408,7 +408,6 @@ def main() -> int:
     report(rows, soon, arguments.budget)
     if arguments.docs:
         into_documents("late_corrections", OUT)
-        into_documents("late_answers", OUT, picture=False)
     return 0
 
 
