@@ -102,7 +102,7 @@ class Past:
                 arriving=self._state.arriving_ids,
                 iou_predictor=self._state.iou_predictor,
             )
-        self._hurry = True
+        self._hurry |= not at_once  # what is added does not show before it is exact
         return self.replay.frames_left
 
     def follow(self, record: FrameRecord) -> None:
@@ -507,8 +507,12 @@ class ShortWay(Replay):
     _aim: FrameRecord | None = None
 
     def aim(self, newest: FrameRecord) -> None:
-        """Lets the way end on this frame, which is closed, instead of an older one."""
-        if self._aim is not None:
+        """Lets the way end on this frame, which is closed, instead of an older one; that stays a
+        station if something was said of it.
+        """
+        if self._aim is newest:
+            return
+        if self._aim is not None and not self._aim.eventful:
             self._pending.pop()
         self._aim = newest
         self._pending.append(newest)

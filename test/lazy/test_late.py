@@ -127,6 +127,21 @@ def test_an_object_that_came_meanwhile_is_on_the_short_way(small_network: XMem) 
     assert same(instant, late)
 
 
+def test_an_object_that_comes_while_the_short_way_is_gone_is_on_it(
+    small_network: XMem,
+) -> None:
+    instant, late = start(small_network), start(small_network)
+    for lazy, answered in ((instant, 5), (late, 40)):
+        for index in range(1, 101):
+            step(lazy, index, masks={3: mask(30, 40)} if index == 40 else None)
+            if index == answered:
+                assert lazy.apply(correction(5, FIRST)).applied
+            if index > 40:
+                assert lazy.object_ids == (1, 2, 3)
+    assert late.frames_behind == 0
+    assert same(instant, late)
+
+
 def test_an_object_added_on_the_closed_newest_frame_after_the_short_way(
     small_network: XMem,
 ) -> None:
