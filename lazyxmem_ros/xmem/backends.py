@@ -57,12 +57,13 @@ def with_backend(
             raise BackendError(_advice(backend))
         return _made(backend, network, dtype, say)
     wanted = _quickest_first(dtype)
+    if not _installed(wanted[0]):
+        say(f"{_advice(wanted[0])}, and is the quickest on this processor")
     for name in filter(_installed, wanted):
         try:
             return _made(name, network, dtype, say)
         except BackendError as error:
             say(f"{_TITLES[name]} is passed over: {error}")
-    say(f"PyTorch computes the network. {_advice(wanted[0])}, and is quicker on this processor")
     return network
 
 
