@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from itertools import count, groupby
+from itertools import groupby
 from operator import attrgetter
 
 from lazyxmem_ros.data.label_maps import MAX_OBJECTS
@@ -205,17 +205,9 @@ class Objects:
         wanted: their ids; 0: the lowest free one. Raises InputRefusedError.
         """
         frame = self.find_frame(stamp)
-        named = [object_id for object_id in wanted if object_id]
-        twice = sorted({object_id for object_id in named if named.count(object_id) > 1})
-        if twice:
-            fault = f"id {twice[0]} is given to more than one object"
-            raise InputRefusedError("same id twice", fault)
-        tracked = sorted(set(named) & set(self._lazy.followed_ids))
-        if tracked:
-            fault = f"object {tracked[0]} is tracked already; correct it or remove it first"
-            raise InputRefusedError("tracked already", fault)
-        free = self._free_ids({*named, *self._lazy.ids_since(frame.stamp)})
-        ids = tuple(object_id or next(free) for object_id in wanted)
+        followed = self._lazy.followed_ids
+        taken = {*followed, *self._early.ids, *self._lazy.ids_since(frame.stamp)}
+        ids = self._reservations.choose(wanted, followed=followed, taken=taken)
         self._check_ids(ids)
         reservation = Reservation(ids, frame)
         self._reservations.keep(reservation)
@@ -230,11 +222,6 @@ class Objects:
     def release(self, reservation: Reservation) -> None:
         """Whatever has become of them, the ids are reserved no more."""
         self._reservations.release(reservation)
-
-    def _free_ids(self, taken: Collection[int]) -> Iterator[int]:
-        """Object ids, from the lowest on, that nobody has or will have."""
-        taken = {*taken, *self._lazy.followed_ids, *self._reservations.ids, *self._early.ids}
-        return (object_id for object_id in count(1) if object_id not in taken)
 
     def remove(self, object_ids: Sequence[int]) -> tuple[int, ...]:
         """Forget objects (all where none is named), also those whose masks are being made.

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 from rclpy.node import Node
@@ -62,6 +63,27 @@ class Reservations:
     def ids(self) -> set[int]:
         """All that are reserved."""
         return {object_id for kept in self._open for object_id in kept.ids}
+
+    def choose(
+        self, wanted: Sequence[int], *, followed: Collection[int], taken: Collection[int]
+    ) -> tuple[int, ...]:
+        """Ids for new objects: those that are wanted, and for 0 the lowest that nobody has.
+
+        followed: ids that no new object can have. taken: those that are given to none by itself.
+        Raises InputRefusedError.
+        """
+        named = [object_id for object_id in wanted if object_id]
+        twice = sorted({object_id for object_id in named if named.count(object_id) > 1})
+        if twice:
+            fault = f"id {twice[0]} is given to more than one object"
+            raise InputRefusedError("same id twice", fault)
+        tracked = sorted(set(named).intersection(followed))
+        if tracked:
+            fault = f"object {tracked[0]} is tracked already; correct it or remove it first"
+            raise InputRefusedError("tracked already", fault)
+        used = {*taken, *named, *self.ids}
+        free = (object_id for object_id in count(1) if object_id not in used)
+        return tuple(object_id or next(free) for object_id in wanted)
 
     def keep(self, reservation: Reservation) -> None:
         """Its ids are reserved until it is released or overtaken."""
