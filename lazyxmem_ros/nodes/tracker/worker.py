@@ -25,6 +25,13 @@ MAX_DEBT = 20.0
 
 Where a frame takes three times the camera's period, work as dear as three frames costs ten.
 """
+GRACE_RATE = 1.0
+"""Pieces of work per second of steady time that go whatever they cost.
+
+What a person says is about a frame that will be forgotten; it must not wait behind a debt.
+"""
+MAX_GRACE = 2.0
+"""Of them at a time: an answer's clicks go to the correction service, and its mask to memory."""
 USUAL_MEMORY = 0.1
 """Share that a frame without work has in what is usual."""
 QUIET_S = 1.0
@@ -62,7 +69,8 @@ class Worker(Generic[FrameT]):
     A frame waits in a slot of one: a newer frame replaces it. Commands wait in a queue and go
     before frames: each of them is cheap and may change how a frame comes out. Work, such as a mask
     that memory learns, may cost as much as a frame. It goes between two frames, one piece at a
-    time, and only as long as no more than LOST_SHARE of the frames are dropped for it.
+    time, and only as long as no more than LOST_SHARE of the frames are dropped for it, but for
+    GRACE_RATE pieces a second.
     """
 
     def __init__(
@@ -85,6 +93,8 @@ class Worker(Generic[FrameT]):
         self._dropped = 0
         self._usually_dropped = 0.0
         self._worked = False
+        self._grace = MAX_GRACE
+        self._grace_at = time.monotonic()
         self._frame_is_next = False
         self._stopping = False
         self._busy = False
@@ -332,13 +342,20 @@ class Worker(Generic[FrameT]):
         if self._may_work():
             work = self._work.popleft()
             self._worked = self._frame_is_next = True
+            if self._credit < 0:
+                self._grace = max(self._grace - 1, 0.0)
             return lambda: _run_job(work)
         return None
 
     def _may_work(self) -> bool:
-        """Whether there is work, and doing it costs no more frames than it may."""
-        quiet = time.monotonic() - self._offered_at >= QUIET_S
-        return bool(self._work) and (self._credit >= 0 or quiet)
+        """Whether there is work, and doing it costs no more frames than it may, or is granted."""
+        if not self._work:
+            return False
+        now = time.monotonic()
+        self._grace = min(self._grace + GRACE_RATE * (now - self._grace_at), MAX_GRACE)
+        self._grace_at = now
+        is_quiet = now - self._offered_at >= QUIET_S
+        return self._credit >= 0 or is_quiet or self._grace >= 1
 
     def _run_frame(self, handle_frame: Callable[[FrameT], object], frame: FrameT) -> None:
         try:

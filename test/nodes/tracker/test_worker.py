@@ -11,7 +11,15 @@ import pytest
 from node_graph import wait_for
 
 from lazyxmem_ros.nodes.tracker import worker as worker_module
-from lazyxmem_ros.nodes.tracker.worker import LOST_SHARE, MAX_WORK, About, NotDoneError, Worker
+from lazyxmem_ros.nodes.tracker.worker import (
+    GRACE_RATE,
+    LOST_SHARE,
+    MAX_GRACE,
+    MAX_WORK,
+    About,
+    NotDoneError,
+    Worker,
+)
 
 
 class Recorder:
@@ -175,8 +183,9 @@ def test_newer_work_about_the_same_takes_the_place_of_what_waits(
 
 
 def test_once_frames_are_dropped_for_work_only_the_newest_of_the_same_objects_waits(
-    worker: Worker[int], recorder: Recorder
+    worker: Worker[int], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker_module, "MAX_GRACE", 0.0)
     entered, gate = threading.Event(), threading.Event()
     worker.submit_work(lambda: (entered.set(), gate.wait(10)))
     assert entered.wait(10)
@@ -289,6 +298,40 @@ def test_a_flood_of_work_costs_a_tenth_of_the_frames(
     share = run(flooded=True) / alone
     assert share >= 1 - 1.5 * LOST_SHARE
     assert len(worked) >= 3
+
+
+def test_work_does_not_starve_behind_what_dear_work_has_cost() -> None:
+    """A person's answer to a tracker that is too slow for its camera, after one that cost much."""
+    frame_s, period_s, dear_s = 0.06, 0.02, 0.5
+    worker: Worker[int] = Worker(on_failure=lambda error: None)
+    worker.start(lambda frame: time.sleep(frame_s))
+    ended = threading.Event()
+
+    def offer() -> None:
+        frame = 0
+        while not ended.wait(period_s):
+            worker.offer(frame)
+            frame += 1
+
+    def wait_of(seconds: float) -> float:
+        """How long work waits that takes so long."""
+        asked = time.monotonic()
+        worker.submit_work(lambda: time.sleep(seconds)).result(10)
+        return time.monotonic() - asked - seconds
+
+    camera = threading.Thread(target=offer)
+    camera.start()
+    try:
+        time.sleep(20 * period_s)
+        wait_of(dear_s)
+        at_once = [wait_of(0) for _ in range(round(MAX_GRACE))]
+        later = [wait_of(0) for _ in range(2)]
+    finally:
+        ended.set()
+        camera.join()
+        assert worker.stop()
+    assert max(at_once) < 5 * frame_s
+    assert all(0.5 / GRACE_RATE < waited < 1.5 / GRACE_RATE for waited in later)
 
 
 def test_work_goes_on_where_no_frames_come(
