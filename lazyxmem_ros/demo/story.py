@@ -65,7 +65,13 @@ class Story:
 
     def save_timeline(self, path: Path) -> None:
         """Draw IoU, uncertainty, requests and corrections over time."""
-        figure = timeline_figure(self.frames, self.events, title=self.title, compared=self.compared)
+        figure = timeline_figure(
+            self.frames,
+            self.events,
+            title=self.title,
+            name="with corrections",
+            compared=self.compared,
+        )
         save_figure(path, figure)
 
     def save_video(self, path: Path, progressed: Callable[[int], None] = lambda done: None) -> None:

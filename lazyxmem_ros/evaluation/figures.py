@@ -67,13 +67,15 @@ def timeline_figure(
     events: pd.DataFrame,
     *,
     title: str,
+    name: str = "IoU",
     compared: Mapping[str, pd.DataFrame] = MappingProxyType({}),
     size: tuple[float, float] = (9.0, 4.4),
 ) -> Figure:
     """Draw IoU and uncertainty of one object over time, with every request and correction.
 
-    frames, events: of one run and object. compared: name -> frames of another run, drawn behind;
-    two at most. Where the ground truth says that the object is hidden, the background is grey.
+    frames, events: of one run and object, called `name`. compared: name -> frames of another run,
+    drawn behind; two at most. Where the ground truth says that the object is hidden, the background
+    is grey.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
@@ -91,7 +93,7 @@ def timeline_figure(
                 linestyle=(0, dashes),
                 label=name,
             )
-        upper.plot(seconds, _visible_scores(frames), color=BLUE, linewidth=1.6, label="IoU")
+        upper.plot(seconds, _visible_scores(frames), color=BLUE, linewidth=1.6, label=name)
         lower.plot(seconds, frames["uncertainty"], color=INK, linewidth=1.2, label="uncertainty")
         _mark_events(upper, lower, events, frames)
         upper.set(ylabel="IoU", ylim=(-0.03, 1.06), title=title)
