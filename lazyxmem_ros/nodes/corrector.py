@@ -29,6 +29,7 @@ from lazyxmem_ros.correction import (
 from lazyxmem_ros.images import ImageError, read_image
 from lazyxmem_ros.nodes import diagnostics
 from lazyxmem_ros.nodes.conversions import mask_message
+from lazyxmem_ros.nodes.logs import error_of, warning_of
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, read_prompt
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
@@ -94,8 +95,8 @@ class CorrectionNode(Node):
         self._last_image: tuple[ImageKey, NDArray[np.uint8]] | None = None
         self._counts = diagnostics.Counts()
         self._latencies = diagnostics.Latencies()
-        self._refusals = diagnostics.Refusals(self.get_logger().warning)
-        self._failures = diagnostics.LogLimiter(self.get_logger().error)
+        self._refusals = diagnostics.Refusals(warning_of(self))
+        self._failures = diagnostics.LogLimiter(error_of(self))
         self._publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._service = self.create_service(CorrectMask, "correct_mask", self._correct)
         self._timer = create_steady_timer(self, DIAGNOSTICS_PERIOD_S, self._report)

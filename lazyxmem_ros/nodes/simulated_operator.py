@@ -20,6 +20,7 @@ from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.msg import Correction, CorrectionRequest
 from lazyxmem_ros.nodes.conversions import read_mask
 from lazyxmem_ros.nodes.diagnostics import LogLimiter, Refusals, cut, traced
+from lazyxmem_ros.nodes.logs import error_of, info_of, warning_of
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.prompts import prompt_message
 from lazyxmem_ros.nodes.running import NodeStartError, run_node, surviving
@@ -78,7 +79,7 @@ class SimulatedOperatorNode(Node):
         self._settings = Parameters(self, PARAMETERS)
         topic = self._settings["truth_topic"]
         try:
-            with BagReader(Path(self._settings["bag"]), self.get_logger().info) as bag:
+            with BagReader(Path(self._settings["bag"]), info_of(self)) as bag:
                 self._truth = {
                     frame.stamp: pack_labels(frame.labels) for frame in bag.labels(topic)
                 }
@@ -94,8 +95,8 @@ class SimulatedOperatorNode(Node):
             )
         )
         self._pending: dict[int, Timer] = {}
-        self._refusals = Refusals(self.get_logger().warning)
-        failures = LogLimiter(self.get_logger().error)
+        self._refusals = Refusals(warning_of(self))
+        failures = LogLimiter(error_of(self))
         quality = QoSProfile(depth=QUEUE_DEPTH)
         self._answers = self.create_publisher(Correction, "operator_correction", quality)
         self._requests = self.create_subscription(

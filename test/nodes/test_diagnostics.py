@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
+
+from rclpy.node import Node
 
 from lazyxmem_ros.nodes.diagnostics import (
     MAX_KINDS,
@@ -16,6 +20,7 @@ from lazyxmem_ros.nodes.diagnostics import (
     Refusals,
     status,
 )
+from lazyxmem_ros.nodes.logs import error_of, warning_of
 
 
 class FakeClock:
@@ -111,3 +116,20 @@ def test_status_gives_numbers_to_three_places() -> None:
     assert {pair.key: pair.value for pair in made.values} == {"rate": "0.333", "count": "7"}
     assert made.name == "node: part"
     assert made.hardware_id == "cpu"
+
+
+def test_one_node_says_refusals_and_failures(ros: None) -> None:
+    """At two severities, from the same line."""
+    node = Node("says_both")
+    refusals, failures = Refusals(warning_of(node)), LogLimiter(error_of(node))
+    for _ in range(2):
+        refusals.refuse("~/topic", "kind", "a fault")
+        failures.say("error", "a traceback")
+    node.destroy_node()
+
+
+def test_no_logger_s_method_is_handed_on(root: Path) -> None:
+    """It would log at the place of whoever calls it, where another severity may have been."""
+    method = re.compile(r"logger(\(\))?\.(debug|info|warning|error|fatal)\b(?!\()")
+    sources = (root / "lazyxmem_ros").rglob("*.py")
+    assert [str(file) for file in sources if method.search(file.read_text())] == []

@@ -28,6 +28,7 @@ from lazyxmem_ros.nodes.bags.pacer import Pacer
 from lazyxmem_ros.nodes.bags.rounds import Rounds
 from lazyxmem_ros.nodes.bags.source import BagSource, BagTopic, header_stamp
 from lazyxmem_ros.nodes.conversions import time_message
+from lazyxmem_ros.nodes.logs import info_of
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 
@@ -156,9 +157,7 @@ class ReplayNode(Node):
         if not self._settings["bag"]:
             raise NodeStartError("give the bag to play: --ros-args -p bag:=PATH")
         try:
-            self._bag = BagSource(
-                self._settings["bag"], self._settings["topics"], self.get_logger().info
-            )
+            self._bag = BagSource(self._settings["bag"], self._settings["topics"], info_of(self))
         except BagError as error:
             raise NodeStartError(str(error)) from error
         self._clock_publisher = (

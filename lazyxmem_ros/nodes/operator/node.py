@@ -18,6 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
 from lazyxmem_ros.nodes import diagnostics
+from lazyxmem_ros.nodes.logs import error_of, warning_of
 from lazyxmem_ros.nodes.operator.access import (
     Access,
     AccessError,
@@ -54,8 +55,8 @@ class OperatorNode(Node):
         super().__init__(NODE_NAME, **options)
         self._settings = Parameters(self, PARAMETERS)
         self._counts = diagnostics.Counts()
-        self._refusals = diagnostics.Refusals(self.get_logger().warning)
-        self._failures = diagnostics.LogLimiter(self.get_logger().error)
+        self._refusals = diagnostics.Refusals(warning_of(self))
+        self._failures = diagnostics.LogLimiter(error_of(self))
         self._pool = ThreadPoolExecutor(1, "console-encoder")
         self._links: list[TrackerLink] = []
         self._server: Server | None = None

@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError
 from rclpy.node import Node
 
 from lazyxmem_ros.nodes.diagnostics import LogLimiter, fault_kind, traced
+from lazyxmem_ros.nodes.logs import error_of
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 
@@ -17,7 +18,7 @@ class Failures:
 
     def __init__(self, node: Node, measures: TrackerMeasures) -> None:
         self._node = node
-        self._limiter = LogLimiter(node.get_logger().error)
+        self._limiter = LogLimiter(error_of(node))
         self.measures = measures
 
     def report(self, error: BaseException) -> None:

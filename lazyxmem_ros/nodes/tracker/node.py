@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 
 from lazyxmem_ros.entry import load
 from lazyxmem_ros.nodes import diagnostics
+from lazyxmem_ros.nodes.logs import warning_of
 from lazyxmem_ros.nodes.parameters import Parameters
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 from lazyxmem_ros.nodes.services import Services
@@ -64,7 +65,7 @@ class TrackerNode(LifecycleNode):
         self._parts: TrackerParts | None = None
         self._fault = ""
         self._closing = False
-        self._measures = TrackerMeasures(diagnostics.Refusals(self.get_logger().warning))
+        self._measures = TrackerMeasures(diagnostics.Refusals(warning_of(self)))
         self._failures = Failures(self, self._measures)
         self._image_quality = QualityOverrides()
         self._settings = Parameters(

@@ -19,6 +19,7 @@ from rclpy.lifecycle import LifecycleNode
 from lazyxmem_ros.extras import missing_extras_explained
 from lazyxmem_ros.lazy import LazyTracker, SnapshotError, iou_predictor_of
 from lazyxmem_ros.nodes.diagnostics import LogLimiter
+from lazyxmem_ros.nodes.logs import error_of, info_of
 from lazyxmem_ros.nodes.parameters import Parameters
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services
 from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
@@ -107,7 +108,7 @@ def build_parts(
         values["backend"],
         device=device,
         precision=values["precision"],
-        say=node.get_logger().info,
+        say=info_of(node),
     )
 
     def make_tracker(memory: MemoryConfig) -> XMemTracker:
@@ -243,7 +244,7 @@ def _open_records(node: LifecycleNode, values: Mapping[str, Any]) -> Records:
         values["record_dir"],
         max_bytes=values["record_max_megabytes"] * MEBIBYTE,
         max_bags=values["record_max_bags"],
-        on_fault=partial(LogLimiter(node.get_logger().error).say, "records"),
+        on_fault=partial(LogLimiter(error_of(node)).say, "records"),
     )
 
 
@@ -258,7 +259,7 @@ def _open_snapshots(
 ) -> SnapshotService:
     """Goes on from the snapshot, if there is one that can be used, and keeps saving."""
     path = usable_path(settings["snapshot_path"])
-    on_fault = partial(LogLimiter(node.get_logger().error).say, "snapshots")
+    on_fault = partial(LogLimiter(error_of(node)).say, "snapshots")
     keeper = SnapshotKeeper(path, lazy, worker, on_fault=on_fault)
     try:
         ids = keeper.resume()
