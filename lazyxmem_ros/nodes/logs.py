@@ -12,19 +12,31 @@ from collections.abc import Callable
 
 from rclpy.node import Node
 
-Log = Callable[[str], object]
+Log = Callable[[str], None]
 
 
 def info_of(node: Node) -> Log:
     """Logs a text as INFO."""
-    return lambda text: node.get_logger().info(text)
+
+    def say(text: str) -> None:
+        node.get_logger().info(text)
+
+    return say
 
 
 def warning_of(node: Node) -> Log:
     """Logs a text as WARN."""
-    return lambda text: node.get_logger().warning(text)
+
+    def say(text: str) -> None:
+        node.get_logger().warning(text)
+
+    return say
 
 
 def error_of(node: Node) -> Log:
     """Logs a text as ERROR."""
-    return lambda text: node.get_logger().error(text)
+
+    def say(text: str) -> None:
+        node.get_logger().error(text)
+
+    return say
