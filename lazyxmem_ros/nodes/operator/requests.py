@@ -37,6 +37,9 @@ class Outcome(enum.Enum):
     """It came while nothing was to be asked."""
 
 
+UNANSWERED = (Outcome.EXPIRED, Outcome.WITHDRAWN)
+
+
 class NotOpenError(ValueError):
     """An answer to a request that is not open; `code` says why, `by` who was first."""
 
@@ -126,8 +129,15 @@ class RequestDesk:
     # ---- what the tracker says
 
     def add(self, asked: Asked) -> bool:
-        """A request has come; False where it is of no use any more, or known."""
-        if asked.key in self._open or any(f.key == asked.key for f in self._finished):
+        """A request has come; False where it is of no use any more, or known.
+
+        One with the key of another that nobody answered is new: a recording is played again, and
+        what the tracker keeps for who listens late was of the time before.
+        """
+        known = self._open.get(asked.key) or self._find_finished(asked.key)
+        if isinstance(known, Finished) and known.outcome in UNANSWERED:
+            self._finished.remove(known)
+        elif known is not None:
             return False
         if asked.deadline and asked.deadline < self._newest:
             return False  # one that was kept for who listens late
@@ -153,7 +163,7 @@ class RequestDesk:
 
     def corrected(self, key: str, *, applied: bool, detail: str) -> Finished | None:
         """What the tracker made of a person's correction; returns it if it is known."""
-        done = next((f for f in self._finished if f.key == key), None)
+        done = self._find_finished(key)
         if done is not None and done.outcome is Outcome.SENT:
             done.outcome = Outcome.APPLIED if applied else Outcome.REFUSED
             done.detail, done.at = detail, self._clock()
@@ -217,13 +227,17 @@ class RequestDesk:
         asked = self._open.get(key)
         if asked is not None:
             return asked
-        done = next((f for f in reversed(self._finished) if f.key == key), None)
+        done = self._find_finished(key)
         if done is None:
             raise NotOpenError("unknown")
         raise NotOpenError(
             "answered" if done.by is not None else done.outcome.value,
             done.by.name if done.by is not None else "",
         )
+
+    def _find_finished(self, key: str) -> Finished | None:
+        """The last that is done of this key."""
+        return next((f for f in reversed(self._finished) if f.key == key), None)
 
     def _holder(self, asked: Asked) -> Operator | None:
         if asked.holder is not None and self._clock() - asked.held_at > HOLD_S:

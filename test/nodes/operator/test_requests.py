@@ -164,6 +164,18 @@ def test_old_and_known_requests_are_not_taken_up(desk: RequestDesk) -> None:
     assert not desk.add(request)
 
 
+def test_what_nobody_answered_may_be_asked_again(desk: RequestDesk) -> None:
+    """What was kept for who listens late was of a recording's last time; now it is played again."""
+    assert desk.add(asked(1, at=12))
+    desk.see(13 * SECOND, (), (2, 3))
+    assert outcomes(desk) == {asked(1, at=12).key: Outcome.WITHDRAWN}
+    assert desk.add(asked(1, at=12))
+    assert [request.object_id for request in desk.open()] == [1]
+    assert outcomes(desk) == {}
+    desk.answer(asked(1, at=12).key, ANNA, Outcome.SENT)
+    assert not desk.add(asked(1, at=12))
+
+
 def test_a_flood_of_requests_stays_bounded(desk: RequestDesk) -> None:
     for object_id in range(1, 500):
         desk.add(asked(object_id))
