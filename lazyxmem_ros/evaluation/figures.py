@@ -84,14 +84,14 @@ def timeline_figure(
         for axes in (upper, lower):
             _shade_hidden(axes, frames, seconds)
             axes.margins(x=0.01)
-        for (name, others), (colour, dashes) in zip(compared.items(), BEHIND, strict=False):
+        for (behind, others), (colour, dashes) in zip(compared.items(), BEHIND, strict=False):
             upper.plot(
                 _seconds(others, frames),
                 _visible_scores(others),
                 color=colour,
                 linewidth=1.2,
                 linestyle=(0, dashes),
-                label=name,
+                label=behind,
             )
         upper.plot(seconds, _visible_scores(frames), color=BLUE, linewidth=1.6, label=name)
         lower.plot(seconds, frames["uncertainty"], color=INK, linewidth=1.2, label="uncertainty")
