@@ -379,11 +379,15 @@ class Replay:
 
         followed: the objects to go on with; others have been removed since.
         """
+        self._hand_over(tracker, followed)
+        history.rewrite(self._done)
+        return len(self._done)
+
+    def _hand_over(self, tracker: XMemTracker, followed: Iterable[int]) -> None:
+        """Makes the fork the tracker, with the followed objects alone."""
         assert self._fork is not None
         self._fork.remove_objects(set(self._fork.object_ids) - set(followed))
         tracker.adopt(self._fork)
-        history.rewrite(self._done)
-        return len(self._done)
 
     def go_on(self) -> bool:
         """Goes back, after taking over, for what could not wait for it; False: there is nothing."""
@@ -522,10 +526,7 @@ class ShortWay(Replay):
 
         followed: the objects to go on with.
         """
-        assert self._fork is not None
-        assert self._fork.frame is not None
-        self._fork.remove_objects(set(self._fork.object_ids) - set(followed))
-        tracker.adopt(self._fork)
+        self._hand_over(tracker, followed)
         assert tracker.frame is not None
         return tracker.frame
 

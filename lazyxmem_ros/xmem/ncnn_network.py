@@ -27,7 +27,7 @@ from lazyxmem_ros.extras import MODULES
 from lazyxmem_ros.xmem.errors import BackendError
 from lazyxmem_ros.xmem.folding import fold_batch_norm
 from lazyxmem_ros.xmem.network import STRIDE, KeyFeatures, XMem, resize
-from lazyxmem_ros.xmem.translation import Say, translated
+from lazyxmem_ros.xmem.translation import Say, TranslatedNetwork, translated
 
 _EXAMPLE_TOKENS = ((2, 3), (4, 5))
 """Two sizes of the examples: what differs between the two is left open."""
@@ -35,15 +35,12 @@ _TOLERANCE = 1e-3
 """Largest difference of a translation from what it was made of, in units of the largest value."""
 
 
-class NcnnNetwork(XMem):
-    """A network whose parts are ncnn's. Its parameters are there to be looked at."""
+class NcnnNetwork(TranslatedNetwork):
+    """A network whose parts are ncnn's."""
 
     def __init__(self, network: XMem, say: Say) -> None:
-        nn.Module.__init__(self)
         folded = fold_batch_norm(network.eval())
-        self.config = folded.config
-        for name, module in folded.named_children():
-            self.add_module(name, module)
+        super().__init__(folded)
         parts = _parts(folded)
 
         def write(directory: Path) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lazyxmem_ros.xmem.errors import BackendError
 from lazyxmem_ros.xmem.folding import fold_batch_norm
 from lazyxmem_ros.xmem.network import STRIDE, KeyFeatures, XMem
-from lazyxmem_ros.xmem.translation import Say, translated
+from lazyxmem_ros.xmem.translation import Say, TranslatedNetwork, translated
 
 _TYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 """OpenVINO's names of the types of `resolve_precision`."""
@@ -30,17 +30,14 @@ _EXAMPLE_TOKENS, _EXAMPLE_OBJECTS = (4, 6), 2
 """What the parts are traced with; their exports take any other height, width and number."""
 
 
-class OpenVinoNetwork(XMem):
-    """A network whose three parts are OpenVINO's. Its parameters are there to be looked at."""
+class OpenVinoNetwork(TranslatedNetwork):
+    """A network whose three parts are OpenVINO's."""
 
     def __init__(self, network: XMem, precision: torch.dtype, say: Say) -> None:
         import openvino
 
-        nn.Module.__init__(self)
         folded = fold_batch_norm(network.eval())
-        self.config = folded.config
-        for name, module in folded.named_children():
-            self.add_module(name, module)
+        super().__init__(folded)
         parts = _parts(folded)
 
         def write(directory: Path) -> None:

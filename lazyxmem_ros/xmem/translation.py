@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import nn
+
 from lazyxmem_ros.weights import cache_directory
 from lazyxmem_ros.xmem import network as network_module
 from lazyxmem_ros.xmem.checkpoint import weights_digest
@@ -21,6 +23,17 @@ from lazyxmem_ros.xmem.network import XMem
 _DIGEST_DIGITS = 16
 
 Say = Callable[[str], None]
+
+
+class TranslatedNetwork(XMem):
+    """A network whose parts another runtime computes. Its parameters are there to be looked at."""
+
+    def __init__(self, folded: XMem) -> None:
+        """folded: what is translated, with batch normalisation folded."""
+        nn.Module.__init__(self)
+        self.config = folded.config
+        for name, module in folded.named_children():
+            self.add_module(name, module)
 
 
 @contextmanager

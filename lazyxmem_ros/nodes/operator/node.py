@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -166,8 +165,7 @@ class OperatorNode(Node):
     def _fail(self, error: BaseException) -> None:
         self._failed = error
         self._counts.add("failed")
-        text = "".join(traceback.format_exception(error))
-        self._failures.say(type(error).__name__, text)
+        self._failures.say(type(error).__name__, diagnostics.traced(error))
 
     def _report(self) -> None:
         counts = self._counts.snapshot()
