@@ -82,9 +82,16 @@ class LazyConfig:
         bounds=(0, 1_000_000),
         unit=Unit.FRAMES,
     )
+    joint_margin: float = setting(
+        0.1,
+        "Where a person is asked about an object, they are asked about others of that frame, too, "
+        "whose masked entropy, its rise or predicted IoU is this near to its limit; 0 = none.",
+        bounds=SHARE,
+    )
     max_open_requests: int = setting(
         3,
-        "Requests to a person that may wait for an answer at once, over all objects; 0 = no limit.",
+        "Questions to a person that may wait for an answer at once; one is about a frame and up to "
+        "five of its objects. 0 = no limit, of objects neither.",
         bounds=(0, 1000),
     )
     request_timeout: int = setting(
@@ -249,6 +256,7 @@ class LazyConfig:
         plain = cls(
             cooldown_frames=0,
             pseudo_cooldown_frames=0,
+            joint_margin=0.0,
             max_open_requests=0,
             request_timeout=0,
             lost_after=0,

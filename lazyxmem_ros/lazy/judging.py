@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.lazy.config import Source
-from lazyxmem_ros.lazy.policy import Decision, Observation, decide, hold_frame
+from lazyxmem_ros.lazy.policy import Decision, Observation, decide_together, hold_frame
 from lazyxmem_ros.lazy.prompts import operator_prompt, pseudo_prompt
 from lazyxmem_ros.lazy.record import FrameRecord, PackedMask, Request
 from lazyxmem_ros.lazy.replay import Past
@@ -73,27 +73,29 @@ class FrameJudge:
     def _decide(
         self, newest: FrameRecord, uncertainty: Uncertainty, chosen: set[int], given: set[int]
     ) -> dict[int, Decision]:
-        """A decision for each of the chosen objects; the most uncertain one is first to ask."""
+        """A decision for each of the chosen objects, in the order in which they may ask."""
         frame, state = newest.frame, self._state
-        seen = dict(zip(frame.object_ids, uncertainty.objects, strict=True))
-        waiting = sum(source is Source.OPERATOR for _, source in state.open_requests())
-        decisions: dict[int, Decision] = {}
-        for object_id in sorted(chosen, key=lambda i: (-seen[i].entropy, i)):
-            item = state.objects[object_id]
-            observation = Observation(
+        seen = {
+            object_id: Observation(
                 index=frame.index,
                 stamp=frame.stamp,
-                area=seen[object_id].area,
-                entropy=seen[object_id].entropy,
+                area=measured.area,
+                entropy=measured.entropy,
                 given=object_id in given,
-                predicted_iou=item.predicted_iou,
-                share=item.looks.share,
+                predicted_iou=state.objects[object_id].predicted_iou,
+                share=state.objects[object_id].looks.share,
             )
-            decision, item.history = decide(
-                state.config, item.history, observation, waiting=waiting
-            )
-            item.rate = decision.rate
-            waiting += decision.request is Source.OPERATOR
+            for object_id, measured in zip(frame.object_ids, uncertainty.objects, strict=True)
+            if object_id in chosen
+        }
+        histories = {i: state.objects[i].history for i in seen}
+        waiting = len(state.open_questions() - {frame.stamp})
+        decisions: dict[int, Decision] = {}
+        for object_id, (decision, history) in decide_together(
+            state.config, histories, seen, waiting=waiting
+        ).items():
+            item = state.objects[object_id]
+            item.history, item.rate = history, decision.rate
             decisions[object_id] = decision
         return decisions
 

@@ -24,6 +24,8 @@ class TrackState(enum.IntEnum):
     PAUSED = 3
 
 
+OBJECTS_TOGETHER = 5
+"""Objects that one question is about at most, where `max_open_requests` is a limit."""
 UNCLEAR = 0.5
 """Share of `uncertain_entropy` from which an object's outline looks unsure."""
 
@@ -157,8 +159,56 @@ def expire(
     return history, late
 
 
+def decide_together(
+    config: LazyConfig,
+    histories: Mapping[int, ObjectHistory],
+    seen: Mapping[int, Observation],
+    *,
+    waiting: int,
+) -> dict[int, tuple[Decision, ObjectHistory]]:
+    """The decisions on objects of the newest frame, and their histories with it, by object id.
+
+    The most uncertain object is first to ask a person. Where one asks, those that nearly would
+    (`joint_margin`) ask with it, so that a person who looks at the frame says all there is to say.
+
+    Args:
+        config: thresholds and limits.
+        histories: of the objects up to the frame before.
+        seen: the newest frame, of the same objects.
+        waiting: other frames about which persons have been asked and have not answered.
+    """
+    decided: dict[int, tuple[Decision, ObjectHistory]] = {}
+    asked = 0
+
+    def decide_on(object_id: int, config: LazyConfig) -> tuple[Decision, ObjectHistory]:
+        return decide(
+            config, histories[object_id], seen[object_id], waiting=waiting, together=asked
+        )
+
+    for object_id in sorted(seen, key=lambda i: (-seen[i].entropy, i)):
+        decided[object_id] = decide_on(object_id, config)
+        asked += decided[object_id][0].request is Source.OPERATOR
+    if not asked or not config.joint_margin:
+        return decided
+    eased = _eased(config)
+    for object_id, (decision, _) in decided.items():
+        if decision.request is Source.OPERATOR:
+            continue
+        joined, history = decide_on(object_id, eased)
+        if joined.request is Source.OPERATOR:
+            reason = f"{joined.reason}, and this frame is asked about anyway"
+            decided[object_id] = replace(joined, reason=reason), history
+            asked += 1
+    return decided
+
+
 def decide(
-    config: LazyConfig, history: ObjectHistory, seen: Observation, *, waiting: int
+    config: LazyConfig,
+    history: ObjectHistory,
+    seen: Observation,
+    *,
+    waiting: int,
+    together: int = 0,
 ) -> tuple[Decision, ObjectHistory]:
     """One object's decision on the newest frame, and its history with that frame.
 
@@ -166,7 +216,8 @@ def decide(
         config: thresholds and limits.
         history: of the object up to the frame before.
         seen: the newest frame.
-        waiting: requests to persons that are open over all objects.
+        waiting: other frames about which persons have been asked and have not answered.
+        together: other objects that a person is asked about on this frame.
     """
     rate = None if history.entropy is None else seen.entropy - history.entropy
     in_view = seen.area > config.lost_area
@@ -186,7 +237,7 @@ def decide(
     wanted, reason = _condition(config, seen, rate, first=history.entropy is None)
     if state is TrackState.LOST:
         wanted, reason = None, ""  # it would ask at every flicker, and for ever
-    refusal = "" if wanted is None else _refusal(config, history, wanted, seen, waiting)
+    refusal = "" if wanted is None else _refusal(config, history, wanted, seen, waiting, together)
     if refusal:
         reason = f"{reason}, but {refusal}"
     elif wanted is not None:
@@ -294,6 +345,17 @@ def _condition(
     return None, ""
 
 
+def _eased(config: LazyConfig) -> LazyConfig:
+    """The settings with a person's limits nearer by `joint_margin`; what is off stays off."""
+    margin = config.joint_margin
+    return replace(
+        config,
+        operator_entropy=max(config.operator_entropy - margin, 0.0),
+        operator_rate=max(config.operator_rate - margin, 0.0),
+        operator_iou=min(config.operator_iou + margin, 1.0) if config.operator_iou else 0.0,
+    )
+
+
 def _trusted(config: LazyConfig, seen: Observation) -> bool:
     return seen.given or seen.predicted_iou is None or seen.predicted_iou >= config.trusted_iou
 
@@ -336,6 +398,7 @@ def _refusal(
     source: Source,
     seen: Observation,
     waiting: int,
+    together: int,
 ) -> str:
     """Why a correction that the thresholds call for is not asked for; "" if it is."""
     user = source is Source.OPERATOR
@@ -347,6 +410,9 @@ def _refusal(
     last = history.operator_index if user else history.pseudo_index
     if last is not None and seen.index - last <= cooldown:
         return f"the last one was {seen.index - last} frames ago (cool-down {cooldown})"
-    if user and config.max_open_requests and waiting >= config.max_open_requests:
-        return f"{waiting} requests are open already (limit {config.max_open_requests})"
+    if user and config.max_open_requests:
+        if waiting >= config.max_open_requests:
+            return f"{waiting} questions are open already (limit {config.max_open_requests})"
+        if together >= OBJECTS_TOGETHER:
+            return f"this frame is asked about {together} other objects already"
     return ""

@@ -106,6 +106,11 @@ class LazyState:
         """Requests that wait for an answer: (object id, source)."""
         return [(i, source) for i, item in self.objects.items() for source, _ in item.history.open]
 
+    def open_questions(self) -> set[int]:
+        """Stamps (ns) of the frames about which a person has been asked and has not answered."""
+        asked = (one for item in self.objects.values() for one in item.history.open)
+        return {stamp for source, stamp in asked if source is Source.OPERATOR}
+
     def request(self, stamp: int, object_id: int) -> Request | None:
         """What a person was asked about an object on a frame and has not answered."""
         record = self.history.find(stamp)

@@ -14,6 +14,7 @@ from lazyxmem_ros.lazy.policy import (
     ObjectHistory,
     Observation,
     decide,
+    decide_together,
     expire,
     hold_frame,
 )
@@ -152,10 +153,39 @@ def test_the_limit_counts_requests_to_persons_only():
     refused = play(config, [0.1, 0.9], waiting=2)[1]
     assert refused.request is None
     assert refused.suppressed
-    assert "2 requests are open" in refused.reason
+    assert "2 questions are open" in refused.reason
     assert refused.state is UNCERTAIN
     assert requests(config, [0.1, 0.6], waiting=2)[1] is PSEUDO
     assert requests(replace(config, max_open_requests=0), [0.1, 0.9], waiting=99)[1] is USER
+
+
+def test_one_question_is_about_so_many_objects_at_most():
+    config = replace(FREE, operator_rate=OFF, operator_entropy=0.5, joint_margin=0.2)
+    before = {i: ObjectHistory(entropy=0.1, seen_stamp=0) for i in range(1, 9)}
+    seen = {i: Observation(2, 2 * TICK, BIG, 0.3 + 0.05 * i) for i in before}  # 0.35 .. 0.7
+
+    def asked(config):
+        decided = decide_together(config, before, seen, waiting=0)
+        return {i for i, (decision, _) in decided.items() if decision.request is USER}
+
+    assert asked(replace(config, joint_margin=0.0)) == {5, 6, 7, 8}
+    assert asked(config) == set(before)
+    assert asked(replace(config, max_open_requests=1)) == {8, 7, 6, 5, 4}
+
+
+def test_what_is_off_is_not_asked_along_with_others():
+    config = replace(FREE, operator_iou=0.5, operator_rate=OFF, joint_margin=0.2)
+    before = dict.fromkeys([1, 2, 3], ObjectHistory(entropy=0.1, seen_stamp=0))
+    seen = {
+        1: Observation(2, 2, BIG, 0.9, predicted_iou=0.4),
+        2: Observation(2, 2, BIG, 0.9, predicted_iou=0.75),
+        3: Observation(2, 2, BIG, 0.9, predicted_iou=0.65),
+    }
+    decided = decide_together(config, before, seen, waiting=0)
+    assert {i for i, (decision, _) in decided.items() if decision.request is USER} == {1, 3}
+    for off in ({"operator_iou": 0.0}, {"operator_corrections": False}):
+        decided = decide_together(replace(config, **off), before, seen, waiting=0)
+        assert all(decision.request is not USER for decision, _ in decided.values())
 
 
 def test_a_request_times_out():

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scripted_tracker import FRAME_TIME, SECOND, SIZE, ScriptedTracker, square
@@ -83,18 +85,45 @@ def test_a_person_gets_the_prior_without_a_click():
     assert lazy.open_requests == [(1, Source.OPERATOR)]
 
 
+def several(*entropies):
+    """A script of objects 1, 2, ... that begin certain and have these entropies on frames 1, 2."""
+    places = [(4, 4), (40, 4), (4, 30), (40, 30)]  # apart: entropy is measured around them, too
+    masks = {i: square(*place, side=10) for i, place in enumerate(places, start=1)}
+    frames = [[0.0] * len(masks), *entropies]
+    return [{i: (mask, frame[i - 1]) for i, mask in masks.items()} for frame in frames]
+
+
 def test_the_most_uncertain_objects_are_asked_about_first():
-    masks = {i: square(2 + 12 * (i - 1), side=10) for i in range(1, 5)}
-    entropies = {1: 0.6, 2: 0.9, 3: 0.7, 4: 0.95}
-    script = [
-        {i: (m, 0.0) for i, m in masks.items()},
-        {i: (m, entropies[i]) for i, m in masks.items()},
-    ]
-    lazy, _ = start(script, LazyConfig.paper(max_open_requests=2))
-    result = advance(lazy, 1)
-    assert [request.object_id for request in result.requests] == [4, 2]
-    assert set(result.suppressed) == {1, 3}
-    assert "limit 2" in result.suppressed[1]
+    lazy, _ = start(several([0.6, 0.9, 0.7, 0.95]), LazyConfig.paper())
+    asked = [request.object_id for request in advance(lazy, 1).requests]
+    assert asked == [4, 2, 3, 1]
+
+
+def test_several_objects_of_one_frame_are_one_question():
+    config = LazyConfig.paper(
+        operator_entropy=0.6,
+        operator_rate=math.inf,
+        pseudo_corrections=False,
+        joint_margin=0.1,
+        max_open_requests=1,
+    )
+    script = several([0.45, 0.55, 0.9, 0.7], [0.9] * 4, [0.45, 0.55, 0.55, 0.55])
+    lazy, _ = start(script, config)
+    first = advance(lazy, 1)
+    assert [request.object_id for request in first.requests] == [3, 4, 2]
+    reasons = {request.object_id: request.reason for request in first.requests}
+    assert "asked about anyway" in reasons[2]
+    assert "anyway" not in reasons[3] + reasons[4]
+    assert {track.object_id for track in first.tracks if track.state is TrackState.TRACKED} == {1}
+
+    second = advance(lazy, 2)  # the person has one question already
+    assert not second.requests
+    assert "1 questions are open" in second.suppressed[1]
+    for object_id in (2, 3, 4):
+        lazy.dismiss(object_id, Source.OPERATOR)
+    third = advance(lazy, 3)  # nobody asks whom one would ask along with
+    assert not third.requests
+    assert not third.suppressed
 
 
 def test_changes_and_expired_requests_are_announced():

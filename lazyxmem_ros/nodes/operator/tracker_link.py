@@ -38,7 +38,7 @@ MAX_WAITING_BYTES = 64 << 20
 """Of images that wait for their masks: two seconds of a usual camera."""
 PICTURE = QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=10)
-LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LATCHED = QoSProfile(depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 IMAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 CORRECT_MASK_TYPE = "lazyxmem_ros/srv/CorrectMask"
 

@@ -21,6 +21,7 @@ from lazyxmem_ros import msg
 from lazyxmem_ros.basics import MAX_STAMP, BoolMask, Labels
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.images.drawing import overlay
+from lazyxmem_ros.lazy.policy import OBJECTS_TOGETHER
 from lazyxmem_ros.nodes.conversions import (
     image_message,
     labels_message,
@@ -77,7 +78,7 @@ class TrackerOutputs:
             )
 
         latched = QoSProfile(
-            depth=max(MIN_REQUESTS_KEPT, setting("max_open_requests")),
+            depth=max(MIN_REQUESTS_KEPT, OBJECTS_TOGETHER * setting("max_open_requests")),
             durability=DurabilityPolicy.TRANSIENT_LOCAL,
         )
 
