@@ -20,9 +20,9 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 from lazyxmem_ros.extras import missing_extras_explained
+from lazyxmem_ros.signals import ENDING_SIGNALS
 
 EXIT_FAULT = 1
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ ROOMS = {
     "nodes": {"xmem", "correction", "lazy", "data", "evaluation", "entry", "msg", "srv"},
 }
 # Helpers without any state, open to every room.
-OPEN_TO_ALL = ("basics", "settings", "weights", "images", "extras", "progress")
+OPEN_TO_ALL = ("basics", "settings", "weights", "images", "extras", "progress", "signals")
 
 
 # How a distribution on the package index is imported, where the names differ.

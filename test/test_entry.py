@@ -119,6 +119,10 @@ STARTED = {
     "recorder": ("--ros-args", "-p", "bag:=new", "-p", "topics:=[/image]"),
     "simulated_operator": ("--ros-args", "-p", "bag:=bag"),
 }
+WITH_NCNN = {
+    "lazyxmem": ("--backend", "ncnn"),
+    "tracker": ("-p", "backend:=ncnn"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +189,46 @@ def test_a_signal_at_any_time_ends_everything(
     assert not [file for file in owned if file.exists()]
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["lazyxmem", "tracker"])
+def test_a_signal_while_the_network_is_translated_ends_the_translator(
+    name: str,
+    number: signal.Signals,
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is a process of its own; the cache keeps nothing of what it began."""
+    pytest.importorskip("pnnx")
+    monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(tmp_path / "cache"))
+    for entry in inputs.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    process = started([name, *STARTED[name], *WITH_NCNN[name]], tmp_path, new_session=True)
+    deadline = time.monotonic() + DEADLINE_S
+    while "pnnx" not in children(process.pid):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode in (0, -number), errors
+    assert "Traceback" not in errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def children(process: int) -> set[str]:
+    """The names of a process's children."""
+    names = set()
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in task.read_text().split():
+                names.add(Path(f"/proc/{child}/comm").read_text().strip())
+    return names
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])

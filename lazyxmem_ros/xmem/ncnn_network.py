@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyxmem_ros.extras import MODULES
+from lazyxmem_ros.signals import undisturbed
 from lazyxmem_ros.xmem.errors import BackendError
 from lazyxmem_ros.xmem.folding import fold_batch_norm
 from lazyxmem_ros.xmem.network import STRIDE, KeyFeatures, XMem, resize
@@ -240,14 +241,34 @@ def _translate(network: XMem, part: _Part, directory: Path) -> None:
         **dict.fromkeys(("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnpy"), os.devnull),
     }
     command = [pnnx.EXEC_PATH, str(traced_file), *(f"{k}={v}" for k, v in arguments.items())]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=directory)
+    status, said = _run(command, directory)
     traced_file.unlink()
-    if ran.returncode or not (parameters.is_file() and weights.is_file()):
-        last = (ran.stderr or ran.stdout).strip().splitlines()[-1:]
+    if status or not (parameters.is_file() and weights.is_file()):
+        last = said.strip().splitlines()[-1:]
         raise BackendError(
-            f"pnnx cannot translate the {part.name} part (status {ran.returncode}: "
+            f"pnnx cannot translate the {part.name} part (status {status}: "
             f"{' '.join(last)}): use another backend"
         )
+
+
+def _run(command: list[str], directory: Path) -> tuple[int, str]:
+    """Returns a command's exit status and what it said. It never outlives the call.
+
+    `subprocess.run` would not wait for the command's end where KeyboardInterrupt breaks it off.
+    """
+    process: subprocess.Popen[str] | None = None
+    try:
+        with undisturbed():
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=directory
+            )
+        said, _ = process.communicate()
+    except BaseException:
+        if process is not None:
+            process.kill()
+            process.wait()
+        raise
+    return process.returncode, said
 
 
 def _listed(shapes: list[list[int]]) -> str:

@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lazyxmem_ros.evaluation.errors import EvaluationError
+from lazyxmem_ros.signals import ENDING_SIGNALS, undisturbed
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -70,7 +70,7 @@ class ProcessSet:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with _undisturbed():
+        with undisturbed():
             # The last started depends on the others: end it first.
             for child in reversed(self._children):
                 _end(child.process)
@@ -82,7 +82,7 @@ class ProcessSet:
         log = self._log_folder / f"{name}.log"
         try:
             # A Ctrl-C between the fork and the entry into the list would lose the child.
-            with _undisturbed(), log.open("wb") as output:
+            with undisturbed(), log.open("wb") as output:
                 process = subprocess.Popen(
                     list(command),
                     stdin=subprocess.DEVNULL,
@@ -122,35 +122,8 @@ class ProcessSet:
 
     def stop(self, child: Child) -> None:
         """End one child and wait for it."""
-        with _undisturbed():
+        with undisturbed():
             _end(child.process)
-
-
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put off signals that ask for the end until the block is done.
-
-    Blocking them for this thread alone would not do: another thread may receive them, and Python
-    then runs the handler here, in the middle of a fork, where an exception is lost.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # handlers run in the main thread only
-        return
-    received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: received.append(number))
-        for number in _ENDING
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if received:
-        signal.raise_signal(received[0])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -174,6 +147,6 @@ def _die_with_parent() -> None:
     dropped here, for the parent has got it as well.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in _ENDING:
+    for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
         signal.signal(number, signal.SIG_DFL)
