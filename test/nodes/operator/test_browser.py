@@ -426,26 +426,25 @@ def test_two_trackers_in_one_page(
 def test_a_stalled_browser_gets_no_queue_and_holds_up_nobody(
     camera: Camera, console: Console, open_page: OpenPage
 ) -> None:
-    """Its page is busy; then it goes on with the newest frame."""
+    """Its page is busy for longer than is counted; then it goes on with the newest frame."""
     stalled, other = open_page(), open_page()
     for page in (stalled, other):
         expect(page.locator("#badge")).to_have_text("Live")
     views = console.node._server._console
     stalled.evaluate(
         """() => setTimeout(() => {
-          const end = performance.now() + 3000;
+          const end = performance.now() + 6000;
           while (performance.now() < end);
           window.woke = true;
         }, 0)"""
     )
     other.wait_for_timeout(300)
-    waiting = [browser for browser in views.browsers if not browser.is_ready]
     sent, tracked = console.count("frames sent"), camera.tracked()
     other.wait_for_timeout(2000)
     assert camera.tracked() - tracked > 5
     passed = console.count("frames sent") - sent
     assert 5 < passed <= camera.tracked() - tracked + 3, "one browser's share"
-    assert len(waiting) >= 1
+    assert not all(browser.is_ready for browser in views.browsers)
     assert all(len(browser._replies) <= 1 for browser in views.browsers)
     stalled.wait_for_function("() => window.woke")
     newest = camera.tracked()
