@@ -16,7 +16,7 @@ ResultT = TypeVar("ResultT")
 
 MAX_WORK = 64
 """Pieces of work that wait; beyond it the oldest is left out."""
-LOST_SHARE = 0.1
+LOST_SHARE = 0.06
 """Of the frames, that may be dropped because of work."""
 MAX_CREDIT = 1.0
 """Frames that may be dropped for work at a time, where none was for long."""
@@ -25,10 +25,11 @@ MAX_DEBT = 20.0
 
 Where a frame takes three times the camera's period, work as dear as three frames costs ten.
 """
-GRACE_RATE = 1.0
+GRACE_RATE = 0.3
 """Pieces of work per second of steady time that go whatever they cost.
 
-What a person says is about a frame that will be forgotten; it must not wait behind a debt.
+What a person says is about a frame that will be forgotten; it must not wait behind a debt. At 10
+frames a second, a flood of work as dear as a frame costs 0.03 of them beside LOST_SHARE.
 """
 MAX_GRACE = 2.0
 """Of them at a time: an answer's clicks go to the correction service, and its mask to memory."""
@@ -70,7 +71,7 @@ class Worker(Generic[FrameT]):
     before frames: each of them is cheap and may change how a frame comes out. Work, such as a mask
     that memory learns, may cost as much as a frame. It goes between two frames, one piece at a
     time, and only as long as no more than LOST_SHARE of the frames are dropped for it, but for
-    GRACE_RATE pieces a second.
+    GRACE_RATE pieces a second, MAX_GRACE at a time.
     """
 
     def __init__(
