@@ -3,6 +3,7 @@
 
 import mmap
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from unittest.mock import Mock
 
@@ -24,9 +25,17 @@ from late_runs import (
 )
 from random_clip import TINY, image, mask
 
-from lazyxmem_ros.lazy import SECOND, LazyTracker, Source, TrackState
+from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker, Source, TrackState
 from lazyxmem_ros.lazy.replay import ATTEMPTS, FRAMES_AT_LEAST
 from lazyxmem_ros.xmem import TrackerError, XMem, XMemTracker
+
+
+@cache
+def answered_at_once(network: XMem, index: int) -> LazyTracker:
+    """After 65 frames, of which one was corrected instantly; not to be stepped on."""
+    instant = start(network)
+    run(instant, {index: [correction(index, FIRST)]}, 65)
+    return instant
 
 
 @pytest.mark.parametrize("delay", [1, 3, 12, 25])
@@ -34,16 +43,25 @@ from lazyxmem_ros.xmem import TrackerError, XMem, XMemTracker
 def test_once_caught_up_it_is_as_if_the_answer_had_been_instant(
     delay: int, index: int, small_network: XMem
 ) -> None:
-    instant, late = start(small_network), start(small_network)
-    answer = correction(index, FIRST)
-    run(instant, {index: [answer]}, 65)
-    results = run(late, {index + delay: [answer]}, 65)
+    late = start(small_network)
+    results = run(late, {index + delay: [correction(index, FIRST)]}, 65)
     caught_up = [i for i, result in results.items() if result.caught_up]
     assert len(caught_up) == 1
     # Two past frames are gone through with every new one.
     assert index + delay < caught_up[0] <= index + 2 * delay + 15
     assert late.frames_behind == 0
-    assert same(instant, late)
+    assert same(answered_at_once(small_network, index), late)
+
+
+@cache
+def predicted_at_once(
+    network: XMem, config: LazyConfig, *, corrected: bool
+) -> tuple[list[bool], list[float | None]]:
+    """Which of 80 frames memory did not learn, and the predicted IoUs of the next."""
+    lazy = start(network, config, CALIBRATION)
+    answers = {5: [correction(5, FIRST)], 9: [correction(9, SECOND_ONE)]} if corrected else {}
+    held = [result.held for result in run(lazy, answers, 80).values()]
+    return held, [track.predicted_iou for track in step(lazy, 81).tracks]
 
 
 @pytest.mark.parametrize("hold_iou", [0.0, 0.5])
@@ -53,18 +71,16 @@ def test_the_predicted_iou_is_then_what_it_would_be_too(
 ) -> None:
     """What the objects have looked like is followed through the corrected past."""
     config = replace(CONFIG, hold_iou=hold_iou)
-    instant, late, plain = (start(small_network, config, CALIBRATION) for _ in range(3))
-    first, second = correction(5, FIRST), correction(9, SECOND_ONE)
-    results = run(instant, {5: [first], 9: [second]}, 80)
-    run(late, {5 + delay: [first], 9 + delay: [second]}, 80)
-    run(plain, {}, 80)
-    assert late.frames_behind == 0
-    held = [result.held for result in results.values()]
+    held, instant = predicted_at_once(small_network, config, corrected=True)
+    _, plain = predicted_at_once(small_network, config, corrected=False)
     assert any(held) == (hold_iou > 0)
     assert not all(held)
-    expected = [[t.predicted_iou for t in step(lazy, 81).tracks] for lazy in (instant, late, plain)]
-    assert expected[0] == expected[1] != expected[2]
-    assert all(value is not None for value in expected[0])
+    late = start(small_network, config, CALIBRATION)
+    run(late, {5 + delay: [correction(5, FIRST)], 9 + delay: [correction(9, SECOND_ONE)]}, 80)
+    assert late.frames_behind == 0
+    predicted = [track.predicted_iou for track in step(late, 81).tracks]
+    assert predicted == instant != plain
+    assert None not in predicted
 
 
 def test_until_it_shows_tracking_goes_on_as_before(small_network: XMem) -> None:

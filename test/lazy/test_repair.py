@@ -2,13 +2,14 @@
 """What memory learnt wrongly before a person's correction is dropped, the same late or not."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 from late_runs import CALIBRATION, CONFIG, FIRST, SECOND_ONE, correction, run, same, start, step
 from random_clip import TINY, image, mask
 
-from lazyxmem_ros.lazy import LazyTracker, Source
+from lazyxmem_ros.lazy import LazyConfig, LazyTracker, Source
 from lazyxmem_ros.lazy.policy import ObjectHistory, Observation, decide, doubted_since
 from lazyxmem_ros.lazy.snapshot import read_snapshot, write_snapshot
 from lazyxmem_ros.xmem import MemoryState, XMem, XMemTracker
@@ -31,20 +32,22 @@ def equal(a: LazyTracker, b: LazyTracker) -> bool:
     return same(a, b) and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+@cache
+def answered_at_once(network: XMem, config: LazyConfig) -> LazyTracker:
+    """After 89 frames, of which two were corrected instantly; not to be stepped on."""
+    instant = start(network, config, CALIBRATION)
+    run(instant, {15: [correction(15, FIRST)], 19: [correction(19, SECOND_ONE)]}, 89)
+    return instant
+
+
 @pytest.mark.parametrize("delay", [1, 12, 25])
 def test_a_late_correction_drops_what_an_instant_one_would_have(
     delay: int, small_network: XMem
 ) -> None:
-    never = replace(SUSPICIOUS, trusted_iou=0.0)
-    instant, late, trusting = (
-        start(small_network, config, CALIBRATION) for config in (SUSPICIOUS, SUSPICIOUS, never)
-    )
-    first, second = correction(15, FIRST), correction(19, SECOND_ONE)
-    run(instant, {15: [first], 19: [second]}, 20)
-    for index in range(21, 90):
-        step(instant, index)
-    run(trusting, {15: [first], 19: [second]}, 89)
-    run(late, {15 + delay: [first], 19 + delay: [second]}, 89)
+    instant = answered_at_once(small_network, SUSPICIOUS)
+    trusting = answered_at_once(small_network, replace(SUSPICIOUS, trusted_iou=0.0))
+    late = start(small_network, SUSPICIOUS, CALIBRATION)
+    run(late, {15 + delay: [correction(15, FIRST)], 19 + delay: [correction(19, SECOND_ONE)]}, 89)
     assert late.frames_behind == 0
     assert equal(instant, late)
     assert not same(instant, trusting)
