@@ -94,8 +94,7 @@ class Worker(Generic[FrameT]):
         self._dropped = 0
         self._usually_dropped = 0.0
         self._worked = False
-        self._grace = MAX_GRACE
-        self._grace_at = time.monotonic()
+        self._grace_at = 0.0  # the steady time from which work goes whatever it costs
         self._frame_is_next = False
         self._stopping = False
         self._busy = False
@@ -344,7 +343,7 @@ class Worker(Generic[FrameT]):
             work = self._work.popleft()
             self._worked = self._frame_is_next = True
             if self._credit < 0:
-                self._grace = max(self._grace - 1, 0.0)
+                self._use_grace()
             return lambda: _run_job(work)
         return None
 
@@ -353,10 +352,14 @@ class Worker(Generic[FrameT]):
         if not self._work:
             return False
         now = time.monotonic()
-        self._grace = min(self._grace + GRACE_RATE * (now - self._grace_at), MAX_GRACE)
-        self._grace_at = now
         is_quiet = now - self._offered_at >= QUIET_S
-        return self._credit >= 0 or is_quiet or self._grace >= 1
+        return self._credit >= 0 or is_quiet or now >= self._grace_at
+
+    def _use_grace(self) -> None:
+        """One piece of work more has been done whatever it costs."""
+        period = 1 / GRACE_RATE
+        earliest = time.monotonic() - (MAX_GRACE - 1) * period
+        self._grace_at = max(self._grace_at, earliest) + period
 
     def _run_frame(self, handle_frame: Callable[[FrameT], object], frame: FrameT) -> None:
         try:
