@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for file in record_files(folder):
         # A bag that is being written ends without its index.
-        with BagReader(file) as bag, contextlib.suppress(DamagedBagError):
+        with contextlib.suppress(DamagedBagError), BagReader(file) as bag:
             for message in bag.messages():
                 topic = message.topic.partition("lazyxmem_tracker/")[2]
                 found.setdefault(topic, []).append(message.content)
@@ -205,23 +205,56 @@ def test_a_folder_that_cannot_be_written_is_refused(
         own_tracker(record_dir=str(file / "records"))
 
 
-def test_what_cannot_be_written_waits_is_said_and_tracking_goes_on(
-    own_tracker: Callable[..., Tracker], tmp_path: Path
-) -> None:
-    folder = tmp_path / "records"
-    tracker = own_tracker(record_dir=str(folder))
-    records = tracker.node._parts.records
+def outcomes(folder: Path) -> list[Correction]:
+    return contents(folder).get("corrected", []) if list(folder.glob("*/*.mcap")) else []
+
+
+@contextlib.contextmanager
+def something_in_the_way(folder: Path) -> Iterator[None]:
+    """A file where the folder was."""
     shutil.rmtree(folder)
     folder.write_text("in the way")
-    tracker.show_object(0)
-    assert answer(tracker, 0, ~scene(0)[1]).applied
-    wait_for(lambda: records.last_fault, "the fault")
-    report = records.status()
-    assert report.level == report.ERROR
-    assert "records are not kept" in report.message
-    tracker.send(1)
+    yield
     folder.unlink()
     folder.mkdir()
-    wait_for(lambda: not records.last_fault, "the next attempt")
-    assert records.lost == 0
-    assert [outcome.applied for outcome in contents(folder)["corrected"]] == [True]
+
+
+@contextlib.contextmanager
+def no_room(folder: Path) -> Iterator[None]:
+    """A full disk."""
+    filler = folder.parent / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    yield
+    filler.unlink()
+
+
+@pytest.mark.parametrize("obstacle", [something_in_the_way, no_room])
+def test_what_cannot_be_written_waits_is_said_and_tracking_goes_on(
+    obstacle: Callable[[Path], contextlib.AbstractContextManager[None]],
+    request: pytest.FixtureRequest,
+) -> None:
+    full = obstacle is no_room
+    folder = request.getfixturevalue("small_disk" if full else "tmp_path") / "records"
+    tracker = request.getfixturevalue("own_tracker")(record_dir=str(folder))
+    records = tracker.node._parts.records
+    tracker.show_object(0)
+    if full:
+        assert answer(tracker, 0, ~scene(0)[1]).applied
+        wait_for(lambda: outcomes(folder), "what was said before, on the disk")
+    noise = np.random.default_rng(0)
+    with obstacle(folder):
+        tracker.send(1)
+        assert answer(tracker, 1, ~scene(1)[1]).applied
+        for index in range(2, 12):  # 60 kB each: more than the bag has room for
+            records.outcome(mask_answer(index, noise.integers(0, 2, (600, 800)).astype(bool)))
+        wait_for(lambda: records.last_fault, "the fault")
+        report = records.status()
+        assert report.level == report.ERROR
+        assert "records are not kept" in report.message
+        tracker.send(2)
+    expected = [FIRST_STAMP + index * STEP for index in range(0 if full else 1, 12)]
+    wait_for(lambda: stamps(outcomes(folder))[-1:] == expected[-1:], "the next attempt")
+    assert stamps(outcomes(folder)) == expected
+    assert (records.lost, records.last_fault) == (0, "")
