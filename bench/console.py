@@ -5,7 +5,8 @@ A camera, the tracker with the model that comes with the package, the console an
 processes of their own. The camera gives more frames than the tracker can take, so that whatever the
 console costs is missed. The browsers stand for those of other machines: they take what they get and
 say so, but decode nothing; a stalled one reads nothing. What counts is how many masks come. Each
-way is measured several times, in turn with the tracker alone, and its ratio to that is given.
+way is measured several times, in turn with the tracker alone, and its ratio to that is given, with
+the processor time of the console's process as its share of the cores.
 
 tools/run python bench/console.py [--seconds 10] [--rounds 3] [--rate 30]
 """
@@ -24,6 +25,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 
 import aiohttp
@@ -36,11 +38,14 @@ from std_msgs.msg import Header
 
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence
+from lazyxmem_ros.msg import TrackArray
 from lazyxmem_ros.nodes.conversions import image_message, labels_message
 
 TRACKER = "/lazyxmem_tracker"
 PORT = 18_080
 FRAMES = 20
+SHOWN = 3
+"""How often the tracker is shown its objects, in case a frame is dropped."""
 TIMEOUT_S = 120.0
 SETTLE_S = 2.0
 WAYS = {
@@ -62,7 +67,7 @@ def camera(rate: float) -> None:
     samples = [(s.image, s.truth) for s in scene if s.image is not None and s.truth is not None]
     masks = node.create_publisher(Image, f"{TRACKER}/init_mask", QoSProfile(depth=1))
     order = [*samples, *samples[-2:0:-1]]
-    due, index = time.monotonic(), 0
+    due, index, shown = time.monotonic(), 0, 0
     while rclpy.ok():
         due = max(due + 1 / rate, time.monotonic() - 1)
         time.sleep(max(0.0, due - time.monotonic()))
@@ -70,8 +75,9 @@ def camera(rate: float) -> None:
         image, truth = order[index % len(order)]
         try:
             publisher.publish(image_message(image, "rgb8", header))
-            if index < 10 * len(order) and index % len(order) == 0:
+            if shown < SHOWN and masks.get_subscription_count() and index % len(order) == 0:
                 masks.publish(labels_message(truth, header))
+                shown += 1
         except RuntimeError:  # rclpy's, where the process was ended meanwhile
             if rclpy.ok():
                 raise
@@ -98,34 +104,37 @@ async def browse(stalls: bool) -> None:
 
 
 class Counter:
-    """Counts the masks that come."""
+    """Notes when masks come, of frames on which objects are followed."""
 
     def __init__(self) -> None:
         self.node = Node("counter")
-        self.masks = 0
+        self.times: list[float] = []
         self.node.create_subscription(
-            Image, f"{TRACKER}/mask", self._count, QoSProfile(depth=10), raw=True
+            TrackArray, f"{TRACKER}/tracks", self._count, QoSProfile(depth=10)
         )
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         threading.Thread(target=self._executor.spin, daemon=True).start()
 
-    def _count(self, message: bytes) -> None:
-        self.masks += 1
+    def _count(self, message: TrackArray) -> None:
+        if message.tracks:
+            self.times.append(time.monotonic())
 
     def rate(self, seconds: float) -> float:
-        """Masks per second."""
-        before, started = self.masks, time.monotonic()
+        """Masks per second, from one that comes to the last within so many seconds."""
+        self.wait()
+        first = len(self.times) - 1
         time.sleep(seconds)
-        return (self.masks - before) / (time.monotonic() - started)
+        times = self.times[first:]
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
     def wait(self) -> None:
-        """Until a mask comes."""
-        before, deadline = self.masks, time.monotonic() + TIMEOUT_S
-        while self.masks == before:
+        """Until the next mask."""
+        before, deadline = len(self.times), time.monotonic() + TIMEOUT_S
+        while len(self.times) == before:
             if time.monotonic() > deadline:
-                raise SystemExit(f"no mask came within {TIMEOUT_S:.0f} s")
-            time.sleep(0.1)
+                raise SystemExit(f"no object was followed within {TIMEOUT_S:.0f} s")
+            time.sleep(0.01)
 
 
 @contextmanager
@@ -140,13 +149,20 @@ def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def console(browsers: int, stalled: bool) -> Iterator[None]:
-    """The console and its browsers."""
-    with process("-m", "lazyxmem_ros.nodes", "operator", "--ros-args", "-p", f"port:={PORT}"):
+def console(browsers: int, stalled: bool) -> Iterator[subprocess.Popen[bytes]]:
+    """The console's process, with its browsers in another one."""
+    node = ("-m", "lazyxmem_ros.nodes", "operator", "--ros-args", "-p", f"port:={PORT}")
+    with process(*node) as started:
         wait_for_port()
         command = [__file__, "--browsers", str(browsers)] + ["--stalled"] * stalled
         with process(*command):
-            yield
+            yield started
+
+
+def processor_seconds(started: subprocess.Popen[bytes]) -> float:
+    """What a process has used until now, all its threads together (Linux)."""
+    fields = Path(f"/proc/{started.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for_port() -> None:
@@ -170,6 +186,7 @@ def measure(options: argparse.Namespace) -> None:
     counter = Counter()
     rates: dict[str, list[float]] = {name: [] for name in (ALONE, *WAYS)}
     ratios: dict[str, list[float]] = {name: [] for name in WAYS}
+    cores: dict[str, list[float]] = {name: [] for name in WAYS}
     tracker = ("-m", "lazyxmem_ros.nodes", "tracker", "--ros-args")
     quiet = ("-p", "operator_corrections:=false", "-p", "pseudo_corrections:=false")
     with process(*tracker, *quiet), process(__file__, "--camera", "--rate", str(options.rate)):
@@ -178,22 +195,38 @@ def measure(options: argparse.Namespace) -> None:
         for _ in range(options.rounds):
             for name, way in WAYS.items():
                 alone = counter.rate(options.seconds)
-                with console(*way):
+                with console(*way) as started:
                     time.sleep(SETTLE_S)
+                    used, began = processor_seconds(started), time.monotonic()
                     rate = counter.rate(options.seconds)
+                    used, passed = processor_seconds(started) - used, time.monotonic() - began
+                cores[name].append(used / passed)
                 again = counter.rate(options.seconds)
                 rates[ALONE] += [alone, again]
                 rates[name].append(rate)
                 ratios[name].append(2 * rate / (alone + again))
-    print("| | masks per second | of the tracker alone |\n| --- | --- | --- |")
-    for name in rates:
-        ratio = f"{median(ratios[name]):.3f}" if name in ratios else "1"
-        print(f"| {name} | {median(rates[name]):.2f} | {ratio} |")
+    report(rates, ratios, cores)
+
+
+def report(
+    rates: dict[str, list[float]], ratios: dict[str, list[float]], cores: dict[str, list[float]]
+) -> None:
+    """The table: medians, of the ratios with their least and greatest."""
+    print("| | masks per second | of the tracker alone | the console's share of all cores |")
+    print("| --- | --- | --- | --- |")
+    for name, measured in rates.items():
+        ratio, share = "1", ""
+        if name in ratios:
+            few, many = min(ratios[name]), max(ratios[name])
+            ratio = f"{median(ratios[name]):.2f} ({few:.2f} to {many:.2f})"
+            share = f"{median(cores[name]) / (os.cpu_count() or 1):.1%}"
+        print(f"| {name} | {median(measured):.2f} | {ratio} | {share} |")
 
 
 async def browse_all(browsers: int, stalled: bool) -> None:
     """All browsers of a way."""
-    await asyncio.gather(*(browse(False) for _ in range(browsers)), *[browse(True)] * stalled)
+    stalls = [False] * browsers + [True] * stalled
+    await asyncio.gather(*(browse(each) for each in stalls))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
