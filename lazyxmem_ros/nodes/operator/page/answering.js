@@ -137,6 +137,11 @@ export function hold(draft) {
 
 export function paint(phase, x, y) {
   const value = page.tool === "erase" ? 0 : 1;
+  if (phase === "cancel") {
+    page.lastStroke = null;
+    mark((draft) => draft.undo());
+    return;
+  }
   mark((draft) => {
     if (phase === "begin") {
       draft.beginStroke();
@@ -182,13 +187,15 @@ export function accept() {
 export function send(draft) {
   const runs = pack(draft.mask);
   const { tracker, stamp } = draft.picture;
-  if (draft.kind === "request") {
-    answer(draft, { type: "answer", request: draft.key, outcome: "mask", ...draft.prompts }, runs);
-    return;
-  }
   if (draft.isEmpty) {
     draft.accepting = false;
-    toast($("toasts"), text.faults.empty_mask, true);
+    const isRequest = draft.kind === "request";
+    toast($("toasts"), isRequest ? text.faults.empty_answer : text.faults.empty_mask, true);
+    render();
+    return;
+  }
+  if (draft.kind === "request") {
+    answer(draft, { type: "answer", request: draft.key, outcome: "mask", ...draft.prompts }, runs);
     return;
   }
   const command =

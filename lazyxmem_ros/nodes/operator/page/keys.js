@@ -29,6 +29,7 @@ export const KEYS = [
     group: "mark",
     shown: ["←", "→", "↑", "↓"],
   },
+  { action: "zoom", keys: ["+", "=", "-"], group: "mark", shown: ["+", "-"] },
   { action: "undo", keys: ["u", "ctrl+z"], group: "mark", shown: ["U", "Ctrl Z"] },
   { action: "heat", keys: ["h"], group: "watch", shown: ["H"], hold: true },
   { action: "compare", keys: ["c"], group: "watch", shown: ["C"], hold: true },

@@ -54,6 +54,7 @@ const actions = {
     stage.moveCrosshair(dx * pace, dy * pace);
     return true;
   },
+  zoom: (event) => stage.zoomBy(event.key === "-" ? 0.8 : 1.25, stage.crosshair),
   undo: () => page.draft && !page.draft.sending && page.draft.undo(),
   add: addObject,
   step: (event) => step(event.key === "," ? -1 : 1),

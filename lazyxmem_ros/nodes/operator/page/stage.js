@@ -66,7 +66,7 @@ function places(labels, width) {
 export class Stage {
   /**
    * on.point(x, y, positive), on.box(x0, y0, x1, y1), on.paint(phase, x, y) with phase "begin",
-   * "go" or "end": all in pixels of the picture. tool(): "object", "other", "box", "paint" or
+   * "go", "end" or "cancel": all in pixels of the picture. tool(): "object", "other", "box", "paint" or
    * "erase".
    */
   constructor(element, canvas, on, tool) {
@@ -79,6 +79,7 @@ export class Stage {
     this.overlay = document.createElement("canvas");
     this.painted = null;
     this.view = { zoom: 1, x: 0.5, y: 0.5 }; // the picture's part in the middle
+    this.pointers = new Map(); // pointerId -> its last event, of what is pressed
     this.drag = null;
     this.crosshair = null;
     this.corner = null; // the first one of a box from the keyboard
@@ -117,11 +118,11 @@ export class Stage {
       const half = shown / whole / 2;
       return half >= 0.5 ? 0.5 : Math.min(1 - half, Math.max(half, middle));
     };
-    const x = limit(this.view.x, this.canvas.width / scale, width);
-    const y = limit(this.view.y, this.canvas.height / scale, height);
+    this.view.x = limit(this.view.x, this.canvas.width / scale, width);
+    this.view.y = limit(this.view.y, this.canvas.height / scale, height);
     return {
-      left: this.canvas.width / 2 - x * width * scale,
-      top: this.canvas.height / 2 - y * height * scale,
+      left: this.canvas.width / 2 - this.view.x * width * scale,
+      top: this.canvas.height / 2 - this.view.y * height * scale,
       scale,
     };
   }
@@ -155,6 +156,25 @@ export class Stage {
     this.draw();
   }
 
+  /** Move the picture by pixels of the screen. */
+  moveBy(dx, dy) {
+    const { scale } = this.layout();
+    const ratio = this.canvas.width / this.canvas.getBoundingClientRect().width;
+    this.view.x -= (dx * ratio) / (this.scene.width * scale);
+    this.view.y -= (dy * ratio) / (this.scene.height * scale);
+    this.draw();
+  }
+
+  /** Move the picture as far as a place of it is out of sight. */
+  reveal(at) {
+    const { width, height } = this.scene;
+    const { scale } = this.layout();
+    const near = (middle, place, shown) =>
+      Math.min(place + 0.45 * shown, Math.max(place - 0.45 * shown, middle));
+    this.view.x = near(this.view.x, (at.x + 0.5) / width, this.canvas.width / scale / width);
+    this.view.y = near(this.view.y, (at.y + 0.5) / height, this.canvas.height / scale / height);
+  }
+
   // ---- the mouse, a pen, fingers
 
   listen() {
@@ -163,7 +183,10 @@ export class Stage {
     canvas.addEventListener("pointerdown", (event) => this.press(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     canvas.addEventListener("pointerup", (event) => this.release(event));
-    canvas.addEventListener("pointercancel", () => this.abandon());
+    canvas.addEventListener("pointercancel", (event) => {
+      this.pointers.delete(event.pointerId);
+      this.abandon();
+    });
     canvas.addEventListener(
       "wheel",
       (event) => {
@@ -176,10 +199,15 @@ export class Stage {
   }
 
   press(event) {
-    if (!this.scene || !this.scene.editable || event.button === 1) return;
-    const at = this.pixel(event);
-    if (!at.inside) return;
+    if (!this.scene) return;
     this.canvas.setPointerCapture(event.pointerId);
+    this.pointers.set(event.pointerId, event);
+    if (this.pointers.size > 1) {
+      this.abandon();
+      return;
+    }
+    const at = this.pixel(event);
+    if (!this.scene.editable || event.button === 1 || !at.inside) return;
     this.element.focus({ preventScroll: true });
     this.crosshair = null;
     const tool = this.tool();
@@ -188,8 +216,30 @@ export class Stage {
     if (paints) this.on.paint("begin", at.x, at.y);
   }
 
+  /** Two fingers: where the middle between them is on the screen, and how far they are apart. */
+  spread() {
+    const [a, b] = this.pointers.values();
+    return {
+      clientX: (a.clientX + b.clientX) / 2,
+      clientY: (a.clientY + b.clientY) / 2,
+      apart: Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY),
+    };
+  }
+
+  pinch(event) {
+    const before = this.spread();
+    this.pointers.set(event.pointerId, event);
+    const after = this.spread();
+    this.zoomBy(after.apart / Math.max(1, before.apart), this.pixel(before, true));
+    this.moveBy(after.clientX - before.clientX, after.clientY - before.clientY);
+  }
+
   move(event) {
     const { drag } = this;
+    if (this.pointers.size === 2 && this.pointers.has(event.pointerId) && this.scene) {
+      this.pinch(event);
+      return;
+    }
     if (!drag) {
       this.pointer = this.scene && this.scene.editable ? this.pixel(event) : null;
       if (this.scene && this.scene.brush) this.draw();
@@ -208,6 +258,7 @@ export class Stage {
 
   release(event) {
     const { drag } = this;
+    this.pointers.delete(event.pointerId);
     this.drag = null;
     if (!drag) return;
     const to = this.pixel(event, true);
@@ -221,7 +272,7 @@ export class Stage {
   }
 
   abandon() {
-    if (this.drag && this.drag.paints) this.on.paint("end", this.drag.to.x, this.drag.to.y);
+    if (this.drag && this.drag.paints) this.on.paint("cancel", this.drag.to.x, this.drag.to.y);
     this.drag = null;
     this.draw();
   }
@@ -246,6 +297,7 @@ export class Stage {
       x: Math.min(scene.width - 1, Math.max(0, at.x + dx)),
       y: Math.min(scene.height - 1, Math.max(0, at.y + dy)),
     };
+    this.reveal(this.crosshair);
     this.draw();
   }
 
@@ -301,15 +353,15 @@ export class Stage {
   }
 
   labelOverlay(scene, scale) {
-    const key = `${scene.key}:${scene.version}`;
-    if (this.painted === key) return this.overlay;
     const { labelWidth: width, labelHeight: height } = scene;
+    const ratio = window.devicePixelRatio || 1;
+    const thickness = Math.max(1, Math.round((OUTLINE * ratio * width) / (scene.width * scale)));
+    const key = `${scene.key}:${scene.version}:${thickness}`;
+    if (this.painted === key) return this.overlay;
     this.overlay.width = width;
     this.overlay.height = height;
     const context = this.overlay.getContext("2d");
     const pixels = context.createImageData(width, height);
-    const ratio = window.devicePixelRatio || 1;
-    const thickness = Math.max(1, Math.round((OUTLINE * ratio * width) / (scene.width * scale)));
     const colours = [...scene.colours].map(([value, colour]) => [value, channels(colour)]);
     paintLabels(pixels, scene.labels, width, height, colours, thickness);
     context.putImageData(pixels, 0, 0);
