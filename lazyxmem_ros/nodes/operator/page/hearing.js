@@ -11,7 +11,17 @@ import {
   verdict,
 } from "./answering.js";
 import { decodePicture } from "./draft.js";
-import { $, curvesOf, page, render, requestOf, say, trackerOfKey, trackerState } from "./page.js";
+import {
+  $,
+  curvesOf,
+  page,
+  portraitsOf,
+  render,
+  requestOf,
+  say,
+  trackerOfKey,
+  trackerState,
+} from "./page.js";
 import { nameOf, toast } from "./panels.js";
 import { text } from "./text.js";
 
@@ -49,6 +59,7 @@ function takePicture(message, payload) {
         if (picture.tracker !== page.tracker) return;
         page.live = picture;
         $("canvas").dataset.number = picture.number;
+        portraitsOf(page.tracker).see(picture, (trackerState() || { objects: [] }).objects);
       } else if (picture.kind === "past") {
         takePast(picture);
       } else if (picture.kind === "request") {

@@ -2,6 +2,7 @@
 // What the page knows, and when it is drawn again. Everything else changes or shows this.
 
 import { Curves } from "./panels.js";
+import { Portraits } from "./portraits.js";
 
 export const $ = (id) => document.getElementById(id);
 export const stored = {
@@ -36,7 +37,8 @@ export const page = {
   brush: 12,
   heat: false,
   compare: false,
-  curves: new Map(),
+  curves: new Map(), // by tracker
+  portraits: new Map(), // by tracker
   closed: "connecting",
   told: new Map(), // outcomes that were said, by key
   verdict: "",
@@ -60,6 +62,11 @@ export function say(words) {
 export function curvesOf(tracker) {
   if (!page.curves.has(tracker)) page.curves.set(tracker, new Curves());
   return page.curves.get(tracker);
+}
+
+export function portraitsOf(tracker) {
+  if (!page.portraits.has(tracker)) page.portraits.set(tracker, new Portraits());
+  return page.portraits.get(tracker);
 }
 
 // ---- drawing again

@@ -2,7 +2,16 @@
 // How the page shows what it knows.
 
 import { choose, mark, objects, openRequest, paint, quiet, takeBack } from "./answering.js";
-import { $, curvesOf, newestStamp, page, requestOf, seconds, trackerState } from "./page.js";
+import {
+  $,
+  curvesOf,
+  newestStamp,
+  page,
+  portraitsOf,
+  requestOf,
+  seconds,
+  trackerState,
+} from "./page.js";
 import {
   nameOf,
   showHealth,
@@ -120,7 +129,7 @@ function headline(state) {
     ];
   }
   if (page.past) return [text.headlines.past, text.hints.past];
-  if (!page.live) return [text.headlines.none, ""];
+  if (!page.live) return [text.headlines.none, text.hints.none];
   return [text.headlines.watching, text.hints.watching(state ? state.objects.length : 0)];
 }
 
@@ -141,6 +150,12 @@ function renderTask(state) {
   $("hint").classList.toggle("bad", isFault);
   $("stage").classList.toggle("busy", Boolean(draft && draft.isRefining));
   $("naming").hidden = !(draft && draft.kind === "add");
+  const portrait = $("portrait").querySelector("canvas");
+  const sought = draft && draft.kind !== "add" && !page.compare;
+  $("portrait").hidden = !(
+    sought && portraitsOf(draft.picture.tracker).show(portrait, draft.objectId)
+  );
+  if (sought) portrait.setAttribute("aria-label", text.portraitOf(draft.label));
   const limited = Boolean(request && request.left_s !== null);
   $("clock").hidden = !limited;
   if (limited) {

@@ -75,6 +75,7 @@ export const text = {
       objects === 0
         ? "Nothing is followed yet. Press N to show the tracker an object."
         : "Nobody needs help. Requests appear here by themselves.",
+    none: "It appears here by itself.",
     past: "Press N to show an object here, L to go back to now.",
     request: "Is it outlined in blue? Accept. If not, click on it.",
     requestNothing: "Click on it. Is it not there? Press V.",
@@ -113,6 +114,8 @@ export const text = {
   },
   toolsLabel: "Tools",
   hold: "hold",
+  portrait: "Looks like this",
+  portraitOf: (name) => `What ${name} looked like when the tracker was surest of it`,
   stageLabel: "Picture of the camera. With the arrow keys the crosshair moves, A marks the object.",
   name: "Name",
   namePlaceholder: "for example: cup",

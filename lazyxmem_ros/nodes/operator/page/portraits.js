@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// What each object looks like, for people who have not watched it: as it was when the tracker was
+// surest of it. An earlier look is preferred to one that is hardly better, since later the tracker may
+// have gone over to something else.
+
+const SIDE = 144; // pixels
+const MARGIN = 0.15; // of the longer side of the object's box
+const LEAST_SIDE = 8; // pixels of the picture; less shows nothing
+const BETTER_BY = 0.05; // of the predicted IoU
+const DIM = 0.55;
+
+/** [left, top, right, bottom] of a value in a label map, edges included; null where it is not. */
+function boxOf(labels, width, value) {
+  let box = null;
+  for (let i = 0; i < labels.length; i += 1) {
+    if (labels[i] !== value) continue;
+    const x = i % width;
+    const y = Math.floor(i / width);
+    if (!box) box = [x, y, x, y];
+    box[0] = Math.min(box[0], x);
+    box[2] = Math.max(box[2], x);
+    box[3] = y;
+  }
+  return box;
+}
+
+/** The object with what is around it, which is dimmed; null where too little of it is seen. */
+function draw(picture, value) {
+  const { image, labels, width, height } = picture;
+  const box = boxOf(labels, width, value);
+  if (!box) return null;
+  const longer = Math.max(box[2] - box[0], box[3] - box[1]) + 1;
+  if (longer < LEAST_SIDE) return null;
+  const side = longer * (1 + 2 * MARGIN);
+  const left = (box[0] + box[2] + 1 - side) / 2;
+  const top = (box[1] + box[3] + 1 - side) / 2;
+  const canvas = document.createElement("canvas");
+  canvas.width = SIDE;
+  canvas.height = SIDE;
+  const context = canvas.getContext("2d");
+  context.drawImage(image, left, top, side, side, 0, 0, SIDE, SIDE);
+  const pixels = context.getImageData(0, 0, SIDE, SIDE);
+  for (let i = 0; i < SIDE * SIDE; i += 1) {
+    const x = Math.floor(left + (((i % SIDE) + 0.5) * side) / SIDE);
+    const y = Math.floor(top + ((Math.floor(i / SIDE) + 0.5) * side) / SIDE);
+    if (x >= 0 && y >= 0 && x < width && y < height && labels[y * width + x] === value) continue;
+    for (let channel = 0; channel < 3; channel += 1) pixels.data[4 * i + channel] *= DIM;
+    pixels.data[4 * i + 3] = 255;
+  }
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+export class Portraits {
+  constructor() {
+    this.known = new Map(); // object id -> {quality, canvas}
+  }
+
+  /** Look at a live picture. objects: what is known of those in the newest one. */
+  see(picture, objects) {
+    const followed = new Set(objects.map((object) => object.id));
+    for (const id of this.known.keys()) if (!followed.has(id)) this.known.delete(id);
+    for (const { id, state, predicted_iou: iou } of objects) {
+      const value = picture.ids.indexOf(id) + 1;
+      const known = this.known.get(id);
+      const quality = iou === null ? 0 : iou;
+      if (state !== "tracked" || !value || (known && quality < known.quality + BETTER_BY)) continue;
+      const canvas = draw(picture, value);
+      if (canvas) this.known.set(id, { quality, canvas });
+    }
+  }
+
+  /** Show an object's portrait on a canvas; whether there is one. */
+  show(canvas, id) {
+    const known = this.known.get(id);
+    if (!known) return false;
+    if (canvas.portrait !== known.canvas) {
+      canvas.portrait = known.canvas;
+      canvas.width = SIDE;
+      canvas.height = SIDE;
+      canvas.getContext("2d").drawImage(known.canvas, 0, 0);
+    }
+    return true;
+  }
+}
