@@ -66,11 +66,14 @@ def camera(answering: Tracker) -> Iterator[Camera]:
 def chromium() -> Iterator[Browser]:
     """One browser for all tests of a module; meanwhile a loop of asyncio runs in their thread."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright (requirements-dev)")
+    from console_harness import PATIENCE_MS
+
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("needs a browser: sudo apt install chromium")
     # The browser's own sandbox does not work for root, nor in most containers.
     arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+    api.expect.set_options(timeout=PATIENCE_MS)
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
@@ -89,6 +92,8 @@ def axe() -> str:
 @pytest.fixture
 def open_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Page]]:
     """Opens the console in a browser of its own; what a page complains about fails the test."""
+    from console_harness import PATIENCE_MS
+
     contexts: list[Any] = []
     faults: list[str] = []
 
@@ -98,7 +103,7 @@ def open_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Pag
         if name:
             context.add_init_script(f"localStorage.setItem('name', '{name}')")
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(url or console.url)
         return page

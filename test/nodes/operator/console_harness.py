@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 CAMERA_PERIOD_S = 0.1
+PATIENCE_MS = 60_000
+"""How long a page may take for anything while other programs use the machine."""
 
 
 class Console:
@@ -266,3 +268,33 @@ def headline(page: Page) -> Locator:
 
 def tool(page: Page, name: str) -> Locator:
     return page.locator(f"#tool-{name}")
+
+
+def wait_in_page(page: Page, holds: str, *args: Any) -> None:
+    """Until a function of JavaScript is true, however briefly: the page itself looks, often.
+
+    Playwright's `wait_for_function` evaluates text again and again, which the page's
+    content-security policy forbids.
+    """
+    page.evaluate(
+        f"""(args) => new Promise((done, fail) => {{
+          const holds = {holds};
+          const end = performance.now() + {PATIENCE_MS};
+          const look = () => {{
+            if (holds(...args)) done();
+            else if (performance.now() > end) fail(new Error("it did not come"));
+            else setTimeout(look, 20);
+          }};
+          look();
+        }})""",
+        list(args),
+    )
+
+
+def wait_for_words(page: Page, selector: str, words: str) -> None:
+    """Until an element shows words, however briefly."""
+    shows = """(selector, words) => {
+      const element = document.querySelector(selector);
+      return element && !element.hidden && element.textContent.includes(words);
+    }"""
+    wait_in_page(page, shows, selector, words)

@@ -50,11 +50,12 @@ PERIOD_S = 0.6
 
 
 class Pond:
-    """Publishes the pond's frames slowly, with a jump in the middle when it is told to."""
+    """Publishes the pond's frames slowly, with a jump when it is told to; then to and fro."""
 
     def __init__(self, probe: Probe) -> None:
         samples = list(islice(SceneSequence(SceneConfig()).samples(), JUMP + 45))
-        self.samples = [*samples[:SHOWN], *samples[JUMP:]]
+        there, back = samples[JUMP:], samples[-2:JUMP:-1]
+        self.samples = [*samples[:SHOWN], *there, *(10 * [*back, *there])]
         self.probe = probe
         self.number = 0
         self.may_jump = threading.Event()
@@ -176,7 +177,7 @@ def test_a_stranger_answers_the_first_request(
 
     wait_for(lambda: len(seen()) >= 2, "masks after the jump")
     set_parameters(probe, operator_entropy=0.0, cooldown_frames=0)
-    expect(headline(page)).to_have_text("Where is koi?", timeout=60_000)
+    expect(headline(page)).to_have_text("Where is koi?")
     set_parameters(probe, cooldown_frames=10_000)
     shoot(page, "request")
     page.keyboard.down("h")
@@ -192,9 +193,7 @@ def test_a_stranger_answers_the_first_request(
     page.mouse.down()
     page.mouse.move(*on_screen(page, truth.shape, columns[-1] + 3, rows[-1] + 3), steps=8)
     page.mouse.up()
-    expect(page.locator("#hint")).to_contain_text(
-        "Accept when the outline is right", timeout=20_000
-    )
+    expect(page.locator("#hint")).to_contain_text("Accept when the outline is right")
     shoot(page, "refined")
     tool(page, "accept").click()
     wait_for(lambda: probe.messages(f"{TRACKER}/corrected"), "the correction")
