@@ -67,11 +67,12 @@ def test_every_topic_and_service_is_documented(ros: None, weights: Path, page: s
     assert not missing, f"the page lacks {', '.join(missing)}"
 
 
-def test_every_example_call_is_of_a_service_and_fits_its_request(page: str) -> None:
+def test_every_example_call_is_of_a_service_and_fits_its_request(page: str, root: Path) -> None:
+    text = page + (root / "README.md").read_text(encoding="utf-8")
     calls = re.findall(
-        r"ros2 service call (\S+)[\s\\]+(\w+)/srv/(\w+)(?:[ \\\n]+\"([^\"]*)\")?", page
+        r"ros2 service call (\S+)[\s\\]+(\w+)/srv/(\w+)(?:[ \\\n]+\"([^\"]*)\")?", text
     )
-    assert len(calls) == page.count("ros2 service call") > 8
+    assert len(calls) == text.count("ros2 service call") > 9
     for name, package, kind, text in calls:
         own = name.replace("/lazyxmem_tracker/", "~/")
         assert f"| `{own}` | {package}/{kind} | served" in page
