@@ -14,6 +14,14 @@ import numpy as np
 import pytest
 import yaml
 from node_graph import HEIGHT, WIDTH, header, scene, wait_for
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from tracker_harness import Tracker
 
 from lazyxmem_ros.nodes.conversions import labels_message
@@ -47,6 +55,18 @@ def shown(root: Path) -> Iterator[tuple[str, str, str, str | None]]:
             for path in paths:
                 topic, _, fields = path.partition(".")
                 yield FOXGLOVE, topic, fields, None
+
+
+def qualities(root: Path) -> Iterator[tuple[str, QoSProfile]]:
+    """(topic, the quality of service that RViz 2 asks for)."""
+    rviz = yaml.safe_load((root / "config" / RVIZ).read_text())
+    for display in rviz["Visualization Manager"]["Displays"]:
+        topic = display["Topic"]
+        kinds = {"history": HistoryPolicy, "reliability": ReliabilityPolicy}
+        kinds["durability"] = DurabilityPolicy
+        keys = {name: topic[f"{name.title()} Policy"].lower().replace(" ", "_") for name in kinds}
+        policies = {name: kind.get_from_short_key(keys[name]) for name, kind in kinds.items()}
+        yield topic["Value"], QoSProfile(depth=topic["Depth"], **policies)
 
 
 def places(layout: Any) -> Iterator[str]:
@@ -87,6 +107,11 @@ def test_what_the_configurations_show_is_there(tracker: Tracker, root: Path) -> 
         if fields:
             field_type(type_name, fields)
         seen.add((file, topic.rpartition("/")[2]))
+    for topic, wanted in qualities(root):
+        own = topic.replace("/lazyxmem_tracker/", f"{tracker.name}/")
+        for publisher in tracker.probe.node.get_publishers_info_by_topic(own):
+            fits, why = qos_check_compatible(publisher.qos_profile, wanted)
+            assert fits != QoSCompatibility.ERROR, f"{RVIZ}: {topic}: {why}"
     assert {(RVIZ, "overlay"), (FOXGLOVE, "overlay"), (FOXGLOVE, "tracks")} <= seen
 
 
