@@ -143,7 +143,7 @@ def _invite(address: str, progress: Progress) -> None:
     """Say where the page is, and open it where there is a screen."""
     progress.console.print(
         f"[bold]You are the operator.[/] Open [bold]{address}[/] in a browser; the recording "
-        "begins then. When the tracker asks, answer."
+        "begins then. When the tracker asks, answer; what that brought is said here at the end."
     )
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         threading.Timer(PAGE_AFTER_S, webbrowser.open, (address,)).start()

@@ -61,7 +61,10 @@ def summary_table(outcome: Demonstration) -> Table:
     table.add_row("corrections asked of the operator", str(len(asked)))
     table.add_row("corrections given and applied", str(len(given_corrections(events))))
     table.add_row("corrections the tracker made itself", str(int(itself["applied"].sum())))
-    table.caption = "* the same frames run again offline, all else equal"
+    table.caption = (
+        "J: how far masks and truth overlap, the mean over frames\n"
+        "* the same frames run again offline, all else equal"
+    )
     table.caption_justify = "left"
     return table
 
