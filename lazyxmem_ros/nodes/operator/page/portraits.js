@@ -4,7 +4,7 @@
 // have gone over to something else.
 
 const SIDE = 144; // pixels
-const MARGIN = 0.15; // of the longer side of the object's box
+const MARGIN = 0.08; // of the longer side of the object's box
 const LEAST_SIDE = 8; // pixels of the picture; less shows nothing
 const BETTER_BY = 0.05; // of the predicted IoU
 const DIM = 0.55;
