@@ -33,7 +33,7 @@ from training.compose import ComposeConfig, Composer
 from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, load_material, load_sequence
 from training.measure import TRIAL_PHOTOGRAPHS
 
-FRAME_STEP = 10
+FRAME_STEP = 4
 """Every which frame of the real sequences is measured."""
 GENERATED = 30
 GENERATED_SEED = 4 * 10**6
@@ -56,7 +56,7 @@ class Scene:
 
 
 def real_scenes(data: Path) -> Iterator[Scene]:
-    """Every tenth frame of the tuning sequences; the neighbour is a patch of their background."""
+    """Every fourth frame of the tuning sequences; the neighbour is a patch of their background."""
     for name in TUNING_SEQUENCES:
         sequence = load_sequence(data / DAVIS_TRAIN, name)
         for index in range(0, len(sequence), FRAME_STEP):
