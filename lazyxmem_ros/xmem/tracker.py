@@ -346,15 +346,18 @@ class XMemTracker:
         `told`: those whose correction is a person's; the frame stays in memory for their sake.
         `doubted_since`: object id -> index of the last frame that was right, as far as is known:
         what memory learnt between the two is dropped, and where the mask turns out to have been of
-        something else, all that working memory learnt but from a person.
+        something else, all that working memory learnt but from a person, and the object's hidden
+        state, which followed that something.
         """
         if frame is not self._frame:
             raise FrameError(f"frame {frame.index} is not the newest one")
         corrected = self._take_masks(masks, frame.size, known_only=True)
         if not corrected:
             raise MaskError("a correction needs the mask of at least one object")
-        wrong = any(self._wrong(frame, i, corrected[i]) for i in doubted_since)
+        wrong = [i for i in doubted_since if self._wrong(frame, i, corrected[i])]
         self._overlay(frame, corrected)
+        for object_id in frame.hidden.keys() & wrong:
+            frame.hidden[object_id] = torch.zeros_like(frame.hidden[object_id])
         if frame.open:
             self._hidden.update(frame.hidden)
             self._clock = frame.clock

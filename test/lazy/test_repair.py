@@ -4,6 +4,7 @@
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from late_runs import CALIBRATION, CONFIG, FIRST, SECOND_ONE, correction, run, same, start, step
@@ -120,6 +121,25 @@ def test_an_answer_that_shows_something_else_drops_what_was_learnt_lately(
     assert len(right.working) > 2
     assert wrong.working == (0, 41)
     assert wrong.long_term == right.long_term
+
+
+@pytest.mark.parametrize("doubted", [{}, {1: 3}])
+def test_the_hidden_state_of_something_else_is_forgotten(
+    doubted: dict[int, int], small_network: XMem
+) -> None:
+    tracker = XMemTracker(small_network, TINY)
+    for index in range(9):
+        tracker.memorize(tracker.segment(image(index), None if index else {1: mask(0, 0)}))
+    state = tracker.state()
+    forks = [
+        tracker.fork(replace(state, hidden={1: state.hidden[1] + offset})) for offset in (0, 1)
+    ]
+    frames = [fork.segment(image(9)) for fork in forks]
+    answer = ~np.logical_or.reduce([frame.labels() == 1 for frame in frames])
+    for fork, frame in zip(forks, frames, strict=True):
+        fork.correct(frame, {1: answer}, told={1}, doubted_since=doubted)
+    one, other = (fork.state().hidden[1] for fork in forks)
+    assert torch.equal(one, other) == bool(doubted)
 
 
 def seen(index: int, predicted: float | None, *, given: bool = False) -> Observation:
