@@ -232,6 +232,34 @@ def test_it_is_painted_and_erased_and_undone(
     assert not mask[40, 70]
 
 
+def test_keys_and_fingers_zoom(answering: Tracker, camera: Camera, open_page: OpenPage) -> None:
+    page = open_page(has_touch=True)
+    camera.show_object()
+    answering.service.truth = truth_at(60)
+    camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    for _ in range(4):
+        page.keyboard.press("+")
+    click(page, 70, 20)  # which was there
+    wait_for(lambda: answering.service.prompts, "the click")
+    [point] = answering.service.prompts[-1].positive
+    middle, zoom = np.array([WIDTH, HEIGHT]) / 2 - 0.5, 1.25**4
+    expected = middle + ([70, 20] - middle) / zoom
+    np.testing.assert_allclose([point.x, point.y], expected, atol=1)
+    page.keyboard.press("u")
+    touch = page.context.new_cdp_session(page)
+    x, y = place(page, WIDTH / 2, HEIGHT / 2)
+    gesture = [("touchStart", 0), ("touchStart", 0, 200), ("touchMove", 0, 20), ("touchEnd",)]
+    for kind, *apart in gesture:
+        points = [{"x": x + dx, "y": y, "id": number} for number, dx in enumerate(apart)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    before = len(answering.service.prompts)
+    page.touchscreen.tap(*place(page, 70, 20))
+    wait_for(lambda: len(answering.service.prompts) > before, "the tap")
+    [point] = answering.service.prompts[-1].positive
+    np.testing.assert_allclose([point.x, point.y], [70, 20], atol=1)
+
+
 def test_keys_that_are_held_show_more(
     answering: Tracker, camera: Camera, open_page: OpenPage
 ) -> None:

@@ -179,6 +179,7 @@ def test_a_stranger_answers_the_first_request(
     set_parameters(probe, operator_entropy=0.0, cooldown_frames=0)
     expect(headline(page)).to_have_text("Where is koi?")
     set_parameters(probe, cooldown_frames=10_000)
+    expect(page.get_by_role("img", name="What koi looked like")).to_be_visible()
     shoot(page, "request")
     page.keyboard.down("h")
     expect(page.locator("#badge")).to_contain_text("Uncertainty")

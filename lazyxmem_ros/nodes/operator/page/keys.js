@@ -15,7 +15,7 @@ export const KEYS = [
     action: "numbered",
     keys: ["1", "2", "3", "4", "5", "6", "7", "8", "9"],
     group: "answer",
-    shown: ["1", "9"],
+    shown: ["1 … 9"],
   },
   { action: "object", keys: ["a"], group: "mark", shown: ["A"] },
   { action: "other", keys: ["s"], group: "mark", shown: ["S"] },

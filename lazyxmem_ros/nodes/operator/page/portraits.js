@@ -9,19 +9,38 @@ const LEAST_SIDE = 8; // pixels of the picture; less shows nothing
 const BETTER_BY = 0.05; // of the predicted IoU
 const DIM = 0.55;
 
-/** [left, top, right, bottom] of a value in a label map, edges included; null where it is not. */
+/**
+ * [left, top, right, bottom] of a value's largest piece in a label map, edges included; null where
+ * there is none.
+ */
 function boxOf(labels, width, value) {
-  let box = null;
-  for (let i = 0; i < labels.length; i += 1) {
-    if (labels[i] !== value) continue;
-    const x = i % width;
-    const y = Math.floor(i / width);
-    if (!box) box = [x, y, x, y];
-    box[0] = Math.min(box[0], x);
-    box[2] = Math.max(box[2], x);
-    box[3] = y;
+  const seen = new Uint8Array(labels.length);
+  let most = 0;
+  let largest = null;
+  for (let start = 0; start < labels.length; start += 1) {
+    if (labels[start] !== value || seen[start]) continue;
+    const waiting = [start];
+    const box = [width, labels.length, 0, 0];
+    let count = 0;
+    seen[start] = 1;
+    while (waiting.length) {
+      const i = waiting.pop();
+      const x = i % width;
+      const y = (i - x) / width;
+      count += 1;
+      box[0] = Math.min(box[0], x);
+      box[1] = Math.min(box[1], y);
+      box[2] = Math.max(box[2], x);
+      box[3] = Math.max(box[3], y);
+      for (const next of [x ? i - 1 : i, x + 1 < width ? i + 1 : i, i - width, i + width]) {
+        if (labels[next] !== value || seen[next]) continue;
+        seen[next] = 1;
+        waiting.push(next);
+      }
+    }
+    if (count > most) [most, largest] = [count, box];
   }
-  return box;
+  return largest;
 }
 
 /** The object with what is around it, which is dimmed; null where too little of it is seen. */
@@ -31,9 +50,10 @@ function draw(picture, value) {
   if (!box) return null;
   const longer = Math.max(box[2] - box[0], box[3] - box[1]) + 1;
   if (longer < LEAST_SIDE) return null;
-  const side = longer * (1 + 2 * MARGIN);
-  const left = (box[0] + box[2] + 1 - side) / 2;
-  const top = (box[1] + box[3] + 1 - side) / 2;
+  const side = Math.min(longer * (1 + 2 * MARGIN), width, height);
+  const within = (middle, whole) => Math.min(whole - side, Math.max(0, middle - side / 2));
+  const left = within((box[0] + box[2] + 1) / 2, width);
+  const top = within((box[1] + box[3] + 1) / 2, height);
   const canvas = document.createElement("canvas");
   canvas.width = SIDE;
   canvas.height = SIDE;
@@ -43,9 +63,8 @@ function draw(picture, value) {
   for (let i = 0; i < SIDE * SIDE; i += 1) {
     const x = Math.floor(left + (((i % SIDE) + 0.5) * side) / SIDE);
     const y = Math.floor(top + ((Math.floor(i / SIDE) + 0.5) * side) / SIDE);
-    if (x >= 0 && y >= 0 && x < width && y < height && labels[y * width + x] === value) continue;
+    if (labels[y * width + x] === value) continue;
     for (let channel = 0; channel < 3; channel += 1) pixels.data[4 * i + channel] *= DIM;
-    pixels.data[4 * i + 3] = 255;
   }
   context.putImageData(pixels, 0, 0);
   return canvas;

@@ -121,7 +121,9 @@ function headline(state) {
     if (request && request.taken_by && !request.mine) hint = text.hints.taken(request.taken_by);
     return [text.headlines.request(draft.label), hint];
   }
-  if (draft && draft.kind === "add") return [text.headlines.add, text.hints.add];
+  if (draft && draft.kind === "add") {
+    return [text.headlines.add, draft.touched ? text.hints.addEdited : text.hints.add];
+  }
   if (draft) {
     return [
       text.headlines.correct(draft.label),

@@ -46,19 +46,30 @@ function paintLabels(pixels, labels, width, height, colours, thickness) {
   }
 }
 
-/** Value -> [left, top, right] of the objects of a label map. */
+/**
+ * Value -> [x, y] over the objects of a label map, where their names go: above the column that halves
+ * an object, which lies in its largest piece.
+ */
 function places(labels, width) {
-  const found = new Map();
+  const columns = new Map(); // value -> {count and top of each column, total}
   for (let i = 0; i < labels.length; i += 1) {
     const value = labels[i];
     if (!value) continue;
-    const x = i % width;
-    const place = found.get(value);
-    if (!place) found.set(value, [x, Math.floor(i / width), x]);
-    else {
-      if (x < place[0]) place[0] = x;
-      if (x > place[2]) place[2] = x;
+    let of = columns.get(value);
+    if (!of) {
+      of = { count: new Uint32Array(width), top: new Uint32Array(width), total: 0 };
+      columns.set(value, of);
     }
+    const x = i % width;
+    if (!of.count[x]) of.top[x] = Math.floor(i / width);
+    of.count[x] += 1;
+    of.total += 1;
+  }
+  const found = new Map();
+  for (const [value, { count, top, total }] of columns) {
+    let x = 0;
+    for (let sum = count[0]; 2 * sum < total; sum += count[x]) x += 1;
+    found.set(value, [x, top[x]]);
   }
   return found;
 }
@@ -399,13 +410,13 @@ export class Stage {
     const across = (scene.width * scale) / scene.labelWidth;
     context.font = `600 ${size}px system-ui, sans-serif`;
     context.textBaseline = "middle";
-    for (const [value, [x0, y0, x1]] of this.places) {
+    for (const [value, [column, row]] of this.places) {
       const name = scene.names.get(value);
       if (!name) continue;
-      const width = context.measureText(name).width + size;
-      const middle = left + ((x0 + x1 + 1) / 2) * across;
+      const width = context.measureText(name).width + 1.6 * size;
+      const middle = left + (column + 0.5) * across;
       const x = Math.max(0, Math.min(this.canvas.width - width, middle - width / 2));
-      const y = Math.max(0, top + y0 * across - 1.7 * size);
+      const y = Math.max(0, top + row * across - 1.7 * size);
       context.fillStyle = "rgba(10, 14, 20, 0.82)";
       context.beginPath();
       context.roundRect(x, y, width, 1.5 * size, 0.75 * size);
@@ -415,7 +426,7 @@ export class Stage {
       context.arc(x + 0.62 * size, y + 0.75 * size, 0.24 * size, 0, 7);
       context.fill();
       context.fillStyle = "#fff";
-      context.fillText(name, x + size, y + 0.78 * size, width);
+      context.fillText(name, x + 1.1 * size, y + 0.78 * size);
     }
   }
 

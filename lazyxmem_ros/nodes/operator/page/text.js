@@ -73,16 +73,17 @@ export const text = {
   hints: {
     watching: (objects) =>
       objects === 0
-        ? "Nothing is followed yet. Press N to show the tracker an object."
+        ? "Nothing is followed yet. Show the tracker something: New object."
         : "Nobody needs help. Requests appear here by themselves.",
     none: "It appears here by itself.",
-    past: "Press N to show an object here, L to go back to now.",
+    past: "New object shows one on this picture. Live goes back to now.",
     request: "Is it outlined in blue? Accept. If not, click on it.",
-    requestNothing: "Click on it. Is it not there? Press V.",
-    requestEdited: "Accept when the outline is right. Right-click on what does not belong to it.",
+    requestNothing: "Click on it. Is it not there? Choose Not in view.",
+    requestEdited: "Accept when the outline is right. Not object takes parts away.",
     correct: "Click on it or drag a box around it, then accept.",
     requestRefining: "Finding the outline …",
     add: "Click on the object or drag a box around it, then name it.",
+    addEdited: "Is the outline right? Give it a name and press Enter.",
     accepting: "Accepting …",
     taken: (name) => `${name} is answering this request. The first answer counts.`,
   },
@@ -179,7 +180,7 @@ export const text = {
     bad_prompt: "Click on the object first.",
     broken_mask: (detail) => `The mask does not fit the picture. ${detail}`,
     empty_mask: "Mark the object first.",
-    empty_answer: "Mark the object first. Is it not there? Press V.",
+    empty_answer: "Mark the object first. Is it not there? Choose Not in view.",
     forgotten_frame: "That picture is not kept any more. Take a newer one.",
     not_tracked: "The tracker has not seen that picture. Take another one.",
     no_object: "The tracker does not follow that object any more.",
