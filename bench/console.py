@@ -93,6 +93,7 @@ async def browse(stalls: bool) -> None:
         hello = {"type": "hello", "protocol": 1, "session": f"{number:016x}"}
         await socket.send_json(hello)
         await socket.send_json({"type": "watch", "tracker": TRACKER})
+        print("looks", flush=True)
         if stalls:
             await asyncio.sleep(3600)
         async for message in socket:
@@ -138,9 +139,9 @@ class Counter:
 
 
 @contextmanager
-def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(*command: str, output: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
     """A process of Python's that is ended with the block."""
-    started = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
+    started = subprocess.Popen([sys.executable, *command], stdout=output)
     try:
         yield started
     finally:
@@ -154,8 +155,14 @@ def console(browsers: int, stalled: bool) -> Iterator[subprocess.Popen[bytes]]:
     node = ("-m", "lazyxmem_ros.nodes", "operator", "--ros-args", "-p", f"port:={PORT}")
     with process(*node) as started:
         wait_for_port()
+        if not browsers:
+            yield started
+            return
         command = [__file__, "--browsers", str(browsers)] + ["--stalled"] * stalled
-        with process(*command):
+        with process(*command, output=subprocess.PIPE) as looking:
+            assert looking.stdout is not None
+            for _ in range(browsers + stalled):
+                looking.stdout.readline()
             yield started
 
 
@@ -241,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.camera:
         camera(options.rate)
     elif options.browsers is not None:
+        os.nice(19)  # on the machines that they stand for they would not be in the tracker's way
         asyncio.run(browse_all(options.browsers, options.stalled))
     else:
         os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
