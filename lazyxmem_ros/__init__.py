@@ -5,8 +5,12 @@ import os
 from pkgutil import extend_path
 
 # Between two parts of a frame idle threads of PyTorch and ncnn are to sleep. Left alone they spin,
-# and keep a processor of few cores from the robot's other programs. It is read when PyTorch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# and keep a processor of few cores from the robot's other programs. In GNU's OpenMP, which both
+# bring, they look for work a thousand times first: less than it takes to sleep and be woken.
+# All is read when PyTorch loads.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # The generated `msg` and `srv` modules live in a colcon install space under this same package
 # name; a source checkout ahead of it on the path must not hide them.
