@@ -67,6 +67,11 @@ class Past:
         self._short: ShortWay | None = None
         self._hurry = False  # something was said since the last short way was chosen
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the ways to the present that are being gone."""
+        return sum(way.nbytes for way in (self.replay, self._short) if way is not None)
+
     def replayable(self, stamp: int) -> list[FrameRecord]:
         """The records of the closed frame of a stamp: as it was, and as a replay has made it.
 
@@ -284,9 +289,9 @@ class Replay:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what was made on the way; the features are the history's."""
+        """Bytes of what was made on the way and of the fork; the features are the history's."""
         made = (r.frame.made_bytes + (r.state.nbytes if r.state else 0) for r in self._done)
-        return sum(made)
+        return sum(made) + (self._fork.nbytes if self._fork else 0)
 
     @property
     def records(self) -> list[FrameRecord]:

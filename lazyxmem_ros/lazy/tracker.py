@@ -124,8 +124,8 @@ class LazyTracker:
 
     @property
     def history_bytes(self) -> int:
-        """Bytes kept for late corrections."""
-        return self._state.history.nbytes + (self._past.replay.nbytes if self._past.replay else 0)
+        """Bytes kept for late corrections, with the memory of the forks that catch up."""
+        return self._state.history.nbytes + self._past.nbytes
 
     # ---- frames
 

@@ -450,6 +450,10 @@ def test_a_catch_up_ends_well_although_no_more_is_kept(change, small_network: XM
 def test_reset_forgets_a_catch_up(small_network: XMem) -> None:
     late = start(small_network)
     run(late, {20: [correction(5, FIRST)]}, 21)
+    behind = late.history_bytes
+    late.catch_up(60.0)
+    assert behind - late.history_bytes > late.tracker.nbytes  # a fork's memory was counted
+    assert late.apply(correction(7, FIRST)).applied
     late.reset()
     assert late.frames_behind == 0
     assert late.history_bytes == 0
