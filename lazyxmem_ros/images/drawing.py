@@ -49,9 +49,13 @@ def object_colour(object_id: int) -> Colour:
 def object_ids_in(labels: NDArray[Any]) -> list[int]:
     """The values of a label map (bool, uint8, uint16) that are not 0, ascending.
 
-    Counting is far quicker than sorting the pixels.
+    Counting is far quicker than sorting the pixels, and OpenCV counts bytes quicker than NumPy.
     """
-    return [int(value) for value in np.flatnonzero(np.bincount(labels.reshape(-1))) if value]
+    if labels.dtype == np.uint8 and labels.ndim == 2 and labels.size:
+        counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).reshape(-1)
+    else:
+        counts = np.bincount(labels.reshape(-1))
+    return [int(value) for value in np.flatnonzero(counts) if value]
 
 
 def overlay(
