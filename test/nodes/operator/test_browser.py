@@ -291,7 +291,8 @@ def test_keys_that_are_held_show_more(
 def test_a_request_that_nobody_answers_says_so(camera: Camera, open_page: OpenPage) -> None:
     page = open_page()
     camera.show_object()
-    camera.ask(request_timeout=2.0)
+    expect(page.locator("#badge")).to_have_text("Live")
+    camera.ask(request_timeout=8.0)  # of the camera's time, some of which passes while this asks
     camera.stop()  # and with it the time that is left
     expect(headline(page)).to_have_text(WHERE)
     expect(page.locator("#clock-text")).to_contain_text("s left")
