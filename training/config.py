@@ -125,6 +125,10 @@ class RefinerTraining:
     """How many of them, at most, are the last batch's with its answers and one more click."""
     seed: int = 0
     learning_rate: float = 1e-3
+    encoder_rate: float = 1.0
+    """Learning rate of the key encoder, as a share of the others'."""
+    freeze_early: bool = False
+    """Leave the key encoder as it is up to stride 4: a step takes three quarters of the time."""
     warm_up: int = 100
     weight_decay: float = 0.02
     gradient_clip: float = 3.0

@@ -28,6 +28,9 @@ FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "tuning_j", "sec
 
 SAVE_EVERY = 120.0  # seconds between checkpoints
 
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that ask a run to save and end."""
+
 
 class Trainer(Protocol):
     """What a run drives: networks, an optimiser, and the step that they stand at."""
@@ -90,7 +93,7 @@ def run(
         print(f"resuming at step {trainer.step}", flush=True)
     curve = folder / "curve.csv"
     _forget_rows(curve, after=trainer.step)
-    with _ctrl_c_held():
+    with _signals_held():
         batches = iter(_loader(Batches(trainer.maker(), trainer.step, end), workers))
     losses: list[float] = []
     scores: list[float] = []
@@ -143,7 +146,7 @@ def command_line(description: str | None, *, out: Path) -> argparse.ArgumentPars
 def stop_on_signals() -> Event:
     """An event that Ctrl-C and SIGTERM set instead of ending the process."""
     interruption = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in INTERRUPTIONS:
         signal.signal(number, lambda *_: interruption.set())
     return interruption
 
@@ -168,14 +171,16 @@ def _loader(batches: Batches, workers: int) -> DataLoader[Any]:
 
 
 @contextlib.contextmanager
-def _ctrl_c_held() -> Iterator[None]:
-    """Ctrl-C waits until the block ends. Processes that are started in it never see one.
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block ends. Processes started in it never see either.
 
-    Such a process ends when the loader ends it, after the run has saved. Were it killed while it
-    starts, this process would wait for ever to hand it its work.
+    A terminal and a service manager send them to the whole process group. Such a process ends when
+    the loader tells it to, after the run has saved, or when this process is gone. Were it killed
+    while it works, the next batch would be an error; while it starts, this process would wait for
+    ever to hand it its work.
     """
-    resource_tracker.ensure_running()  # started in the block, it would let Ctrl-C in again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # started in the block, it would let the signals in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
     try:
         yield
     finally:

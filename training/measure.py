@@ -49,7 +49,7 @@ CLIP_OF_SEVERAL = "judo"
 FOUND = 0.5  # IoU from which an object counts as found
 RATE = 30  # frames/s
 UNHELPED = LazyConfig(operator_corrections=False, pseudo_corrections=False, correction_horizon=0)
-PLAIN = replace(UNHELPED, hold_entropy=OFF, hold_unseen=False, hold_iou=0.0)
+PLAIN = replace(UNHELPED, gate_radius=0.0, hold_entropy=OFF, hold_unseen=False, hold_iou=0.0)
 
 Frame = tuple[NDArray[np.uint8], NDArray[np.integer] | None]
 """RGB uint8 [H, W, 3] and its label map [H, W], where it has one."""
@@ -235,7 +235,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     add_data_argument(parser)
-    parser.add_argument("--sets", nargs="+", default=["tuning", "scene"])
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        default=["tuning", "scene"],
+        help=f"of {', '.join(sets_of(Path()))} (default: tuning scene)",
+    )
     parser.add_argument("--every", type=int, default=1, help="track every n-th frame only")
     parser.add_argument("--internal-size", type=int, default=240, help="short side inside, pixels")
     parser.add_argument("--plain", action="store_true", help="XMem alone")

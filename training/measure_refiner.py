@@ -202,7 +202,12 @@ def table_of(rows: pd.DataFrame) -> Iterator[str]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--correctors", nargs="+", default=["refiner", "grabcut"])
+    parser.add_argument(
+        "--correctors",
+        nargs="+",
+        default=["refiner", "grabcut"],
+        help="of refiner, grabcut and sam_hq (default: refiner grabcut)",
+    )
     parser.add_argument("--weights", type=Path, help="of the refiner; default: the embedded ones")
     parser.add_argument("--sam-hq", type=Path, help="SAM-HQ's checkpoint")
     parser.add_argument("--model", default="vit_tiny", help="SAM-HQ's size")

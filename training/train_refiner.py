@@ -27,6 +27,7 @@ from training.compose import own_stream
 from training.config import ConfigError, RefinerTraining, load_refiner_training
 from training.export import save_refiner
 from training.material import Material, load_material
+from training.optimiser import freeze_batch_norm, let_early_layers_learn, parameter_groups
 from training.practice import embedded_tracker
 from training.refiner_samples import Batch, answered, make_batch
 
@@ -96,8 +97,15 @@ class Trainer:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.carried: Batch | None = None
         self.average = Average(self.network, config.ema)
+        let_early_layers_learn(self.network.key_encoder, not config.freeze_early)
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+            parameter_groups(
+                self.network,
+                self.network.key_encoder,
+                encoder_rate=config.encoder_rate,
+                weight_decay=config.weight_decay,
+            ),
+            config.learning_rate,
         )
 
     def start_from_weights(self, path: Path) -> None:
@@ -131,8 +139,9 @@ class Trainer:
             batch = Batch(*(torch.cat(parts) for parts in zip(batch, self.carried, strict=True)))
         inputs = batch.inputs.contiguous(memory_format=torch.channels_last)
         for group in self.optimiser.param_groups:
-            group["lr"] = config.rate_at(self.step)
+            group["lr"] = group["share"] * config.rate_at(self.step)
         self.network.train()
+        freeze_batch_norm(self.network.key_encoder)
         with compute.autocast(self.device, self.precision):
             logits, quality = self.network(inputs)
         loss = refiner_loss(logits.float(), quality.float(), batch.truths, batch.areas)

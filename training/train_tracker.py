@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import lazyxmem_ros.xmem.device as compute
 from lazyxmem_ros.xmem import XMem, load_network
@@ -33,6 +33,7 @@ from training.export import save_tracker
 from training.layers import MASK_THRESHOLD
 from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, Material, load_material, load_sequence
 from training.material import Sequence as RealSequence
+from training.optimiser import freeze_batch_norm, let_early_layers_learn, parameter_groups
 from training.pretrained import lite0_state, start_from_lite0
 from training.rollout import (
     mean_j,
@@ -119,7 +120,12 @@ class Trainer:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(self.network, config.ema)
         self.optimiser = torch.optim.AdamW(
-            _parameter_groups(self.network, config),
+            parameter_groups(
+                self.network,
+                self.network.key_encoder,
+                encoder_rate=config.encoder_rate,
+                weight_decay=config.weight_decay,
+            ),
             lr=config.learning_rate,
             fused=True,
         )
@@ -181,12 +187,11 @@ class Trainer:
         config, step = self.config, self.step
         _, stage = config.stage_at(step)
         replica.train()
-        for part in (replica.key_encoder.conv1, replica.key_encoder.bn1, replica.key_encoder.res2):
-            part.requires_grad_(not stage.freeze_early)
+        let_early_layers_learn(replica.key_encoder, not stage.freeze_early)
         if stage.freeze_batch_norm:
-            _freeze_batch_norm(replica)
+            freeze_batch_norm(replica)
         elif config.pretrained:
-            _freeze_batch_norm(replica.key_encoder)
+            freeze_batch_norm(replica.key_encoder)
         rng = own_stream((config.seed, step), 1)
         plan = random_plan(
             rng,
@@ -283,30 +288,12 @@ class Trainer:
                 mine.copy_(theirs)
 
 
-def _parameter_groups(network: XMem, config: TrackerTraining) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels alone, not on norms and biases; share: of the rate."""
-    groups = []
-    encoder = set(network.key_encoder.parameters())
-    for share, of_encoder in ((config.encoder_rate, True), (1.0, False)):
-        mine = [p for p in network.parameters() if (p in encoder) == of_encoder]
-        for decay, matrices in ((config.weight_decay, True), (0.0, False)):
-            parameters = [p for p in mine if (p.ndim > 1) == matrices]
-            groups.append({"params": parameters, "weight_decay": decay, "share": share})
-    return groups
-
-
 def _replica(network: XMem) -> XMem:
     """A network of the same parameters with batch-norm statistics of its own."""
     replica = copy.deepcopy(network)
     for mine, theirs in zip(replica.modules(), network.modules(), strict=True):
         mine._parameters = theirs._parameters
     return replica
-
-
-def _freeze_batch_norm(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pooch
 
+from lazyxmem_ros.basics import user_path
+
 MEGABYTE = 1_000_000
 TRUNCATED_BELOW = 0.99
 """Share of its parameters' bytes below which a file is taken to be truncated."""
@@ -61,7 +63,7 @@ class Weights:
 def cache_directory() -> Path:
     """Directory of the published weights: $LAZYXMEM_WEIGHTS, or the user's cache."""
     named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).expanduser() if named else Path(pooch.os_cache("lazyxmem_ros"))
+    return user_path(named) if named else Path(pooch.os_cache("lazyxmem_ros"))
 
 
 def _published(name: str, file: str, about: str, licence: str, size: int, base: str) -> Weights:
@@ -151,7 +153,7 @@ def locate(name_or_path: str) -> Path:
     if not name_or_path:
         name_or_path = DEFAULT_TRACKER
     known = {w.name: w for w in KNOWN}.get(name_or_path)
-    path = known.path if known else Path(name_or_path).expanduser()
+    path = known.path if known else user_path(name_or_path)
     if path.is_file():
         return path
     if known is None:

@@ -117,7 +117,8 @@ def runs_in_group(group: int, text: bytes) -> bool:
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_the_worker_starts_ends_the_run_in_order(tmp_path: Path) -> None:
+def test_signals_to_all_while_the_worker_starts_end_the_run_in_order(tmp_path: Path) -> None:
+    """The terminal sends Ctrl-C to the whole process group, and a service manager SIGTERM."""
     config, out = tmp_path / "refiner.yaml", tmp_path / "out"
     config.write_text("cycles: [1000]\nbatch: 4\nanswered: 1\n")
     command = [sys.executable, "-m", "training.train_refiner", str(config), "--device", "cpu"]
@@ -132,7 +133,8 @@ def test_ctrl_c_while_the_worker_starts_ends_the_run_in_order(tmp_path: Path) ->
         while not runs_in_group(started.pid, b"spawn_main"):
             assert started.poll() is None, started.communicate()
             time.sleep(0.01)
-        os.killpg(started.pid, signal.SIGINT)  # as the terminal does
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.killpg(started.pid, number)
         said, _ = started.communicate(timeout=100)
     finally:
         with suppress(ProcessLookupError):

@@ -31,7 +31,7 @@ from training.practice import recoloured, tracked, turned
 from training.refiner_samples import Batch, answered, make_batch
 from training.train_refiner import Trainer, iou, start_from
 
-CONFIG = RefinerTraining(cycles=(20,), batch=6, answered=2, warm_up=1)
+CONFIG = RefinerTraining(cycles=(20,), batch=3, answered=1, warm_up=1)
 
 
 def disc(x: int, y: int, radius: int) -> np.ndarray:
@@ -61,9 +61,9 @@ def test_a_mask_leaks_into_the_neighbour_or_is_stolen_by_it() -> None:
 def test_a_batch_is_a_function_of_its_step(material: Material) -> None:
     inputs, truths, areas = make_batch(CONFIG, material, 3)
     again, *_ = make_batch(CONFIG, material, 3)
-    assert inputs.shape == (4, 8, 160, 160)
-    assert truths.shape == (4, 160, 160)
-    assert areas.shape == (4,)
+    assert inputs.shape == (2, 8, 160, 160)
+    assert truths.shape == (2, 160, 160)
+    assert areas.shape == (2,)
     assert set(truths.unique().tolist()) <= {0.0, 1.0}
     torch.testing.assert_close(inputs, again, rtol=0, atol=0)
 
@@ -72,8 +72,8 @@ def test_a_batch_of_the_trackers_masks_can_be_made_again(material: Material) -> 
     practising = replace(CONFIG, tracked_share=1.0)
     inputs, truths, _ = make_batch(practising, material, 3)
     again, *_ = make_batch(practising, material, 3)
-    assert inputs.shape == (4, 8, 160, 160)
-    assert truths.shape == (4, 160, 160)
+    assert inputs.shape == (2, 8, 160, 160)
+    assert truths.shape == (2, 160, 160)
     assert (inputs[:, PRIOR] >= 0).all()
     torch.testing.assert_close(inputs, again, rtol=0, atol=0)
 
@@ -173,10 +173,27 @@ def test_cycles_that_are_none_are_refused(tmp_path: Path, cycles: str) -> None:
 def test_steps_on_one_batch_lower_its_loss(material: Material) -> None:
     trainer = Trainer(CONFIG, material, torch.device("cpu"))
     batch = make_batch(CONFIG, material, 0)
-    losses = [trainer.train_step(batch)[0] for _ in range(8)]
+    losses = [trainer.train_step(batch)[0] for _ in range(5)]
     assert trainer.carried is not None
     assert len(trainer.carried.inputs) == CONFIG.answered
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_key_encoder_keeps_its_statistics_and_its_early_layers(material: Material) -> None:
+    config = replace(CONFIG, encoder_rate=0.1, freeze_early=True)
+    trainer = Trainer(config, material, torch.device("cpu"))
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.train_step(make_batch(config, material, 0))
+    now = trainer.network.state_dict()
+    changed = {name for name in now if not torch.equal(now[name], before[name])}
+    of_encoder = {name for name in changed if name.startswith("key_encoder.")}
+    assert of_encoder
+    assert not any("running" in name for name in of_encoder)
+    early = ("key_encoder.conv1.", "key_encoder.bn1.", "key_encoder.res2.")
+    assert not any(name.startswith(early) for name in of_encoder)
+    assert any("running" in name for name in changed)
+    rates = [group["lr"] for group in trainer.optimiser.param_groups]
+    assert min(rates) == pytest.approx(0.1 * max(rates))
 
 
 def test_a_run_goes_on_exactly_where_it_stopped(material: Material, tmp_path: Path) -> None:
