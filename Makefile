@@ -16,9 +16,9 @@ export LAZYXMEM_DATA ?= $(wildcard $(DATA))
 RATE ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-# Tests run side by side, each worker with one thread; a file's tests stay together.
+# Tests run side by side, each worker with one thread; one that is done takes over tests of another.
 WORKERS ?= 2
-PYTEST := python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 PYTHON_SOURCES := lazyxmem_ros training bench examples test launch tools setup.py
 # Those that exist: each name is a path that ruff may be given.

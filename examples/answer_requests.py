@@ -5,6 +5,7 @@ python3 answer_requests.py [--ros-args -r __ns:=/robot/lazyxmem_tracker]
 """
 
 import contextlib
+import time
 
 import cv2
 import numpy as np
@@ -22,6 +23,8 @@ class Answerer(Node):
     def __init__(self) -> None:
         super().__init__("answer_requests", namespace="/lazyxmem_tracker")
         self._answers = self.create_publisher(Correction, "operator_correction", 10)
+        while rclpy.ok() and not self._answers.get_subscription_count():
+            time.sleep(0.1)  # an answer that nobody hears yet would be lost
         self.create_subscription(CorrectionRequest, "correction_request", self._on_request, 10)
 
     def _on_request(self, request: CorrectionRequest) -> None:

@@ -8,6 +8,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
+    LogInfo,
     OpaqueFunction,
     Shutdown,
 )
@@ -21,6 +22,8 @@ from launch.substitutions import (
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from lazyxmem_ros.spelling import misspelt_arguments
 
 # A bag may name its topic of compressed images as it likes, but most end so.
 TRANSPORT_BY_NAME = PythonExpression(
@@ -91,6 +94,11 @@ ARGUMENTS = [
 ]
 
 
+def _warnings(context: LaunchContext) -> list[LogInfo]:
+    known = [argument.name for argument in ARGUMENTS]
+    return [LogInfo(msg=text) for text in misspelt_arguments(context.argv, known)]
+
+
 def _replay(context: LaunchContext) -> list[Node]:
     """The replay node, with the bag's topics renamed to what the tracker takes."""
     images = LaunchConfiguration("image_topic").perform(context)
@@ -135,6 +143,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *ARGUMENTS,
+            OpaqueFunction(function=_warnings),
             # Before the include, which needs it, and for the replay node without the include.
             DeclareLaunchArgument(
                 "namespace",

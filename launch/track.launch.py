@@ -7,11 +7,18 @@ ros2 launch lazyxmem_ros track.launch.py image:=/camera/image_raw
 import os
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    LogInfo,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+)
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from lazyxmem_ros.spelling import misspelt_arguments
 
 # Fast DDS 2 (ROS 2 Humble and Jazzy) knows the setting by another name than Fast DDS 3.
 PROFILE_VARIABLE = (
@@ -125,6 +132,19 @@ ARGUMENTS = [
 ]
 
 
+def _warnings(context: LaunchContext) -> list[LogInfo]:
+    known = [argument.name for argument in ARGUMENTS]
+    return [LogInfo(msg=text) for text in misspelt_arguments(context.argv, known)]
+
+
+def _check_files(context: LaunchContext) -> None:
+    """Raises FileNotFoundError for parameter files, without which the nodes would take defaults."""
+    for name in ("params_file", "correction_params_file"):
+        path = LaunchConfiguration(name).perform(context)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{name}:={path}: there is no such file")
+
+
 def _nodes(context: LaunchContext) -> list[Node]:
     """The nodes; an argument that was given goes over the parameter file."""
 
@@ -198,6 +218,8 @@ def generate_launch_description() -> LaunchDescription:
         [
             *ARGUMENTS,
             SetEnvironmentVariable(PROFILE_VARIABLE, LaunchConfiguration("fastdds_profile")),
+            OpaqueFunction(function=_warnings),
+            OpaqueFunction(function=_check_files),
             OpaqueFunction(function=_nodes),
         ]
     )

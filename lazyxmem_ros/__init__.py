@@ -1,6 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Video object tracking that a robot can trust: XMem, made lazy, as a ROS 2 package."""
 
+import signal
+import sys
+
+# From here on Ctrl-C just ends what `python -m lazyxmem_ros...` has started: imports take long
+# enough to be interrupted, by a traceback otherwise. Programs that import the package keep theirs.
+if (
+    sys.argv[:1] == ["-m"]  # while Python looks for the module
+    and "-m lazyxmem_ros." in " ".join(sys.orig_argv)
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import os
 from pkgutil import extend_path
 

@@ -6,6 +6,8 @@ It loads nothing but NumPy, so that a node can import it before PyTorch.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -83,6 +85,19 @@ def stamp_fields(stamp: int) -> tuple[int, int]:
             "(1970 to 2038)"
         )
     return divmod(stamp, SECOND)
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path as people give it, `~` expanded; raises FileNotFoundError for the home of nobody."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{text}: there is no such home directory") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, or its class: a MemoryError, say, has mostly no text."""
+    return str(error) or type(error).__name__
 
 
 def by_width(shape: tuple[int, ...]) -> str:

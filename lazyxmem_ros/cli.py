@@ -7,6 +7,7 @@ Nothing heavy is imported before it is known which command is wanted: PyTorch ta
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,10 @@ from typing import Any, NamedTuple
 from lazyxmem_ros import __version__
 from lazyxmem_ros.entry import EXIT_FAULT, ending_at_once, load, run_to_the_end
 from lazyxmem_ros.extras import MissingExtraError
+
+PIPE_COLUMNS = 240
+"""Width of what goes to a file or a pipe, where lines that are cut help nobody, unless COLUMNS says
+another."""
 
 
 class _Command(NamedTuple):
@@ -59,8 +64,11 @@ def _run(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     from rich.console import Console
 
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_COLUMNS
     return run_to_the_end(
-        lambda: int(module.run(parsed, Console())),
+        lambda: int(module.run(parsed, console)),
         f"lazyxmem {chosen}",
         "what was finished is kept",
     )

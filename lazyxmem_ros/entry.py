@@ -8,7 +8,9 @@ a node ends with 0 (`nodes/running.py`).
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -88,6 +90,9 @@ def run_to_the_end(program: Callable[[], int], name: str, kept: str) -> int:
     `kept` says what was kept, and the process ends by the signal.
     """
     status = EXIT_FAULT
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr does: names of files, which are any bytes, shall not end what is done with them.
+        sys.stdout.reconfigure(errors="backslashreplace")
     with interruptible() as interruption:
         try:
             status = program()
@@ -96,11 +101,21 @@ def run_to_the_end(program: Callable[[], int], name: str, kept: str) -> int:
             if interruption.number is None:
                 if not isinstance(error, (ValueError, RuntimeError, OSError)):
                     raise
-                print(f"{name}: {error}", file=sys.stderr)
+                print(f"{name}: {_in_words(error)}", file=sys.stderr)
     if interruption.number is not None:
         print(f"interrupted; {kept}", file=sys.stderr)
         _end_by(interruption.number)
     return status
+
+
+def _in_words(error: BaseException) -> str:
+    """What an error says, and that it was about standard output, which has no file name."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        try:
+            os.write(sys.stdout.fileno(), b"\n")
+        except OSError:
+            return f"standard output cannot be written to: {error.strerror}"
+    return str(error)
 
 
 def _end_by(number: int) -> NoReturn:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lazyxmem_ros.data.errors import DataError
 from lazyxmem_ros.data.records import Answers, ExportedSequence, export, read_answers, record_files
 from lazyxmem_ros.entry import EXIT_FAULT
 
@@ -32,13 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run the command; returns the exit status."""
-    try:
-        files = record_files(arguments.records)
-        answers = read_answers(files)
-        sequences = export(files, answers, arguments.out) if any(answers.masks.values()) else []
-    except (DataError, OSError) as error:
-        console.print(f"[red]lazyxmem export:[/] {escape(str(error))}")
-        return EXIT_FAULT
+    files = record_files(arguments.records)
+    answers = read_answers(files)
+    sequences = export(files, answers, arguments.out) if any(answers.masks.values()) else []
     for fault in answers.faults:
         console.print(f"[yellow]{escape(fault)}[/]")
     made = [sequence for sequence in sequences if sequence.frames]
@@ -47,7 +42,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     for line in _left_out(answers, sequences):
         console.print(line)
     if not made:
-        console.print("nothing to export: the records have no answer that the tracker has taken")
+        console.print(
+            "nothing to export: "
+            + (
+                "the records have no answer that the tracker has taken"
+                if answers.recorded
+                else "these are no records of a tracker; give its record_dir"
+            )
+        )
         return EXIT_FAULT
     console.print(f"{len(made)} sequences in {escape(str(arguments.out))}")
     return 0

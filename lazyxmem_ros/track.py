@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lazyxmem_ros.basics import SECOND, Labels
+from lazyxmem_ros.basics import SECOND, Labels, by_width
 from lazyxmem_ros.correction import (
     CORRECTOR_NAMES,
     Corrector,
@@ -31,7 +31,7 @@ from lazyxmem_ros.correction.base import BoolMask, objection
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import IMAGE_SUFFIXES, image_files
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map, save_label_map
-from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
+from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile, check_rate
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import object_ids_in, overlay
 from lazyxmem_ros.images.files import read_image_file, write_video
@@ -255,6 +255,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
     Returns 1 where frames had to be left out.
     """
+    check_rate(arguments.rate)
     video = Video.open(arguments.video, arguments.rate, besides=(arguments.mask,))
     binary = arguments.binary or are_binary([arguments.mask])
     labels = read_label_map(arguments.mask, binary=binary)
@@ -282,7 +283,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
         def pictures() -> Iterator[Image]:
             for frame in track_frames(
-                video.read(faulty),
+                _beginning_with(labels.shape, arguments.mask, video.read(faulty)),
                 tracker,
                 masks,
                 rate=video.rate,
@@ -311,6 +312,19 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     return EXIT_FAULTS if faults else 0
 
 
+def _beginning_with(
+    size: tuple[int, ...], mask: Path, frames: Iterator[tuple[str, Image | None]]
+) -> Iterator[tuple[str, Image | None]]:
+    """The frames; raises DatasetError where the first is not of the mask's size [H, W]."""
+    for index, (name, image) in enumerate(frames):
+        if index == 0 and image is not None and image.shape[:2] != size:
+            raise DatasetError(
+                f"{mask}: the mask is of {by_width(size)} pixels, the first frame, {name}, of "
+                f"{by_width(image.shape[:2])}; draw it on that frame, and scale neither"
+            )
+        yield name, image
+
+
 def _clear(out: Path, video: Path) -> None:
     """Remove the results of an earlier run, whose video may have been longer.
 
@@ -324,10 +338,23 @@ def _clear(out: Path, video: Path) -> None:
         raise DatasetError(
             f"{masks}: holds files that are not of an earlier run; choose another folder as --out"
         )
-    for file in left:
-        if file.suffix == ".png" and file.is_file():
-            file.unlink()
-    (out / OVERLAY_FILE).unlink(missing_ok=True)
+    with _writing_to(out):
+        for file in left:
+            if file.suffix == ".png" and file.is_file():
+                file.unlink()
+        (out / OVERLAY_FILE).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing_to(path: Path) -> Iterator[None]:
+    """Within, an OSError becomes a DatasetError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            f"{path} cannot be written to: {error.strerror or error}; make room, or choose another "
+            "folder as --out"
+        ) from error
 
 
 def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
@@ -348,15 +375,18 @@ class _Rows:
         self.frames = 0
 
     def __enter__(self) -> _Rows:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = csv.writer(self._stack.enter_context(self._path.open("w", newline="")))
+        with _writing_to(self._path):
+            (self._path.parent / MASKS_FOLDER).mkdir(parents=True, exist_ok=True)
+            file = self._path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._stack.enter_context(file))
         self._writer.writerow(
             ["frame", "id", "state", "area", "x0", "y0", "x1", "y1", "entropy", "predicted_iou"]
         )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        with _writing_to(self._path):
+            self._stack.close()
 
     def add(self, name: str, result: StepResult) -> None:
         """Write the tracks of a frame."""
@@ -365,7 +395,8 @@ class _Rows:
             box = track.box or ("", "", "", "")
             iou = "" if track.predicted_iou is None else f"{track.predicted_iou:.4f}"
             row = [name, track.object_id, track.state.name.lower(), track.area, *box]
-            self._writer.writerow([*row, f"{track.uncertainty:.4f}", iou])
+            with _writing_to(self._path):
+                self._writer.writerow([*row, f"{track.uncertainty:.4f}", iou])
             found = self._found.setdefault(track.object_id, [])
             if track.area and self.frames > 1:
                 found.append(track.uncertainty)

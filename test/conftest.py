@@ -38,6 +38,11 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 if worker is not None:
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
 
+# Hundreds of programs are started here, and most import PyTorch. Where bytecode is not kept (many
+# containers are set up so), each of them compiles all that it imports: half of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,18 @@ def executable(name: str) -> str:
     return str(Path(get_package_prefix("lazyxmem_ros")) / "lib" / "lazyxmem_ros" / name)
 
 
-def wait_until_loaded(process: subprocess.Popen[str], library: str) -> None:
-    """Wait until a process has loaded a library, and so is importing."""
+def wait_until(reached: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Wait until a process that goes on has come so far."""
     deadline = time.monotonic() + DEADLINE_S
-    while library not in Path(f"/proc/{process.pid}/maps").read_text():
+    while not reached():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.01)
+
+
+def has_loaded(process: int, library: str) -> bool:
+    """Whether it has loaded a library, and so is importing."""
+    return library in Path(f"/proc/{process}/maps").read_text()
 
 
 def started(
@@ -57,47 +63,75 @@ def started(
     )
 
 
-def test_the_script_that_pip_installs_ends_at_once_while_it_imports() -> None:
-    """Where the signal comes with the import of the command itself."""
-    found = re.search(r'^lazyxmem = "([\w.]+):main"$', (ROOT / "pyproject.toml").read_text(), re.M)
-    assert found
-    program = (
-        "import os, signal, sys\n"
-        "class Interrupt:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name == 'lazyxmem_ros.cli':\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Interrupt())\n"
-        f"from {found[1]} import main\n"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", program],
+AT_AN_IMPORT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+def interrupted_at(
+    module: str, folder: Path, *arguments: str, handler: signal.Handlers = signal.SIG_DFL
+) -> subprocess.CompletedProcess[str]:
+    """What Python does with the arguments, which gets a SIGINT when it imports the module."""
+    (folder / "sitecustomize.py").write_text(AT_AN_IMPORT.format(module=module))
+    path = os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
-        cwd=ROOT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        env={**os.environ, "PYTHONPATH": path},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
         timeout=DEADLINE_S,
         check=False,
     )
-    assert process.returncode == -signal.SIGINT
-    assert process.stderr == ""
+
+
+def test_the_script_that_pip_installs_ends_at_once_while_it_imports(tmp_path: Path) -> None:
+    """Where the signal comes with the import of the command itself."""
+    found = re.search(r'^lazyxmem = "([\w.]+):main"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert found
+    ended = interrupted_at("lazyxmem_ros.cli", tmp_path, "-c", f"from {found[1]} import main")
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize("module", ["lazyxmem_ros.nodes", "lazyxmem_ros.cli", "lazyxmem_ros.demo"])
+def test_modules_that_are_run_end_at_once_while_they_import(module: str, tmp_path: Path) -> None:
+    """From the first line of the package on."""
+    ended = interrupted_at("lazyxmem_ros.entry", tmp_path, "-m", module)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
+
+
+def test_programs_that_import_the_package_keep_their_ctrl_c(tmp_path: Path) -> None:
+    program = "import lazyxmem_ros, signal; signal.raise_signal(signal.SIGINT)"
+    (tmp_path / "program.py").write_text(program)
+    for arguments in (["-c", program], ["-m", "program"]):
+        assert "KeyboardInterrupt" in interrupted_at("", tmp_path, *arguments).stderr
+    ignored = interrupted_at(
+        "lazyxmem_ros.entry", tmp_path, "-m", "lazyxmem_ros.nodes", handler=signal.SIG_IGN
+    )
+    assert ignored.returncode == 2
 
 
 @pytest.mark.parametrize(
-    ("command", "library"),
+    ("command", "library", "later"),
     [
-        (["lazyxmem", "evaluate", "scene"], "libtorch"),
-        (["lazyxmem", "track", "none.mp4"], "libtorch"),
-        *[([name], "_rclpy") for name in (NODES[1].split() if NODES else [])],
+        (["lazyxmem", "evaluate", "scene"], "libtorch", 0.0),
+        (["lazyxmem", "track", "none.mp4"], "libtorch", 0.0),
+        (["lazyxmem", "track", "none.mp4"], "libtorch", 0.2),
+        *[([name], "_rclpy", 0.0) for name in (NODES[1].split() if NODES else [])],
+        (["tracker"], "_rclpy", 0.2),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+    ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
 )
-@pytest.mark.parametrize("later", [0.0, 0.2])
 def test_interrupted_while_importing(
     command: list[str], library: str, later: float, tmp_path: Path
 ) -> None:
     process = started(command, tmp_path)
-    wait_until_loaded(process, library)
+    wait_until(lambda: has_loaded(process.pid, library), process)
     time.sleep(later)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=DEADLINE_S)
@@ -107,9 +141,10 @@ def test_interrupted_while_importing(
         assert (process.returncode, errors) == (-signal.SIGINT, "")
 
 
-SOON = (0.02, 0.05, 0.6)
-"""Seconds after the start: while Python begins, imports, and makes the node."""
-LATER = (0.1, 0.3, 1.0, 1.5, 2.0, 3.0, 4.0)
+SOON = [(False, 0.02), (False, 0.1), (False, 0.3)]
+"""Seconds after the start: while Python begins and imports, which is the same for every node."""
+LATER = [(True, 0.0), (True, 0.8)]
+"""Seconds after a node has joined the graph, or the command has made its first mask."""
 SEGMENT_LOCK = re.compile(r"/dev/shm/fast(dds|rtps)_[0-9a-f]{16}_el")
 STARTED = {
     "lazyxmem": ("track", "video", "--mask", "mask.png", "--out", "out"),
@@ -144,41 +179,53 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def opened(process: int) -> set[str]:
+    """What a process has open: paths, and names of sockets and pipes."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(entry.readlink()))
+    return found
+
+
 def owned_segments(process: int) -> list[Path]:
     """A process's segments in shared memory, and their locks.
 
     Not its ports: Fast DDS shares those with who has left one behind in the same domain.
     """
-    owned = []
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{process}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                file = entry.readlink()
-                if SEGMENT_LOCK.fullmatch(str(file)):
-                    owned += [file, file.with_name(file.name.removesuffix("_el"))]
-    return owned
+    locks = [Path(name) for name in opened(process) if SEGMENT_LOCK.fullmatch(name)]
+    return [*locks, *(lock.with_name(lock.name.removesuffix("_el")) for lock in locks)]
+
+
+def has_begun(name: str, process: int, folder: Path) -> bool:
+    """Whether a node has joined the graph, or the command has made its first mask."""
+    if name == "lazyxmem":
+        return any(folder.glob("out/**/*.png"))
+    return any(entry.startswith("socket:") for entry in opened(process))
 
 
 @pytest.mark.parametrize(
-    ("name", "delay"),
+    ("name", "begun", "delay"),
     [
-        *[(name, delay) for name in ("replay", "lazyxmem") for delay in SOON],
-        *[
-            pytest.param(name, delay, marks=pytest.mark.slow)
-            for name in STARTED
-            for delay in sorted((*SOON, *LATER))
-            if name not in ("replay", "lazyxmem") or delay not in SOON
-        ],
+        pytest.param(
+            *(name, *moment), marks=[] if name in ("replay", "lazyxmem") else pytest.mark.slow
+        )
+        for name in STARTED
+        for moment in (*(SOON if name in ("lazyxmem", "tracker") else SOON[1:2]), *LATER)
     ],
 )
 def test_a_signal_at_any_time_ends_everything(
-    name: str, delay: float, inputs: Path, tmp_path: Path
+    name: str, begun: bool, delay: float, inputs: Path, tmp_path: Path
 ) -> None:
     """By 0 or by the signal itself, without a traceback, with nothing left behind."""
     processes = {}
     for number in (signal.SIGINT, signal.SIGTERM):  # side by side, for they mostly wait
         folder = linked(inputs, tmp_path / number.name)
         processes[number] = started([name, *STARTED[name]], folder, new_session=True)
+    for number, process in processes.items() if begun else ():
+        folder = tmp_path / number.name
+        wait_until(lambda p=process, f=folder: has_begun(name, p.pid, f), process)
     time.sleep(delay)
     owned = {number: owned_segments(process.pid) for number, process in processes.items()}
     for number, process in processes.items():
@@ -197,13 +244,27 @@ def linked(inputs: Path, folder: Path) -> Path:
 
 
 def assert_ended(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """By 0 or by the signal, without a traceback, with nobody left in its process group."""
+    """By 0 or by the signal, without a traceback, and its process group ends with it.
+
+    What it had only just started may end a moment later.
+    """
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode in (0, -number), errors
     assert "Traceback" not in errors
     assert "Exception ignored" not in errors
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    deadline = time.monotonic() + DEADLINE_S
+    while is_there(process.pid):
+        assert time.monotonic() < deadline, "a process was left behind"
+        time.sleep(0.01)
+
+
+def is_there(group: int) -> bool:
+    """Whether a process group has a process."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.slow
@@ -222,11 +283,7 @@ def test_a_signal_while_the_network_is_translated_ends_the_translator(
     monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(tmp_path / "cache"))
     folder = linked(inputs, tmp_path / "run")
     process = started([name, *STARTED[name], *WITH_NCNN[name]], folder, new_session=True)
-    deadline = time.monotonic() + DEADLINE_S
-    while "pnnx" not in children(process.pid):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: "pnnx" in children(process.pid), process)
     process.send_signal(number)
     assert_ended(process, number)
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
@@ -255,6 +312,33 @@ def test_what_was_set_for_ctrl_c_stays(
     finally:
         signal.signal(signal.SIGINT, before)
         sys.modules.pop("interrupted")
+
+
+PRINTING = """
+import sys
+from rich.console import Console
+from lazyxmem_ros.entry import run_to_the_end
+sys.exit(run_to_the_end(lambda: Console().print(sys.argv[1]) or 0, "program", "all is kept"))
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii"])
+def test_names_that_the_terminal_cannot_show_are_escaped(encoding: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", PRINTING, b"caf\xe9"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, b"caf\\udce9\n", b"")
+
+
+def test_a_full_disk_under_the_output_is_named() -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", PRINTING, "x"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    said = "program: standard output cannot be written to: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
 
 
 def test_ctrl_c_is_python_s_own_again_when_all_is_imported() -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -29,23 +31,23 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def printed(command: list[str], folder: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+@pytest.fixture
+def printed(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., list[str]]:
+    """Runs a program on the clip; returns the lines that it prints."""
+
+    def run(program: Path, *arguments: str) -> list[str]:
+        monkeypatch.chdir(clip)
+        monkeypatch.setattr(sys, "argv", [str(program), *arguments])
+        runpy.run_path(str(program), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    return run
 
 
-def test_track_a_video(root: Path, clip: Path) -> None:
-    lines = printed(
-        [str(root / "examples/track_a_video.py"), "video.mp4", "first.png", "out"], clip
-    )
+def test_track_a_video(root: Path, clip: Path, printed: Callable[..., list[str]]) -> None:
+    lines = printed(root / "examples/track_a_video.py", "video.mp4", "first.png", "out")
     masks = sorted((clip / "out").iterdir())
     assert [mask.stem for mask in masks] == [f"{index:05d}" for index in range(FRAMES)]
     given, last = read_label_map(clip / "first.png") == 1, read_label_map(masks[-1]) == 1
@@ -53,8 +55,8 @@ def test_track_a_video(root: Path, clip: Path) -> None:
     assert [line.split()[:3] for line in lines] == [[mask.stem, "1", "TRACKED"] for mask in masks]
 
 
-def test_own_corrector(root: Path, clip: Path) -> None:
-    lines = printed([str(root / "examples/own_corrector.py"), "video.mp4", "first.png"], clip)
+def test_own_corrector(root: Path, printed: Callable[..., list[str]]) -> None:
+    lines = printed(root / "examples/own_corrector.py", "video.mp4", "first.png")
     changed = [int(re.findall(r"\d+", line)[-1]) for line in lines]
     assert len(changed) == FRAMES
     assert changed[0] == 0, "the first mask is given"
@@ -62,11 +64,21 @@ def test_own_corrector(root: Path, clip: Path) -> None:
 
 
 def test_the_readmes_python(root: Path, clip: Path, tmp_path: Path) -> None:
+    """In a process of its own, as whoever tries it."""
     (code,) = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
     assert len(code.splitlines()) <= 15
     program = tmp_path / "readme.py"
     program.write_text(code)
-    lines = printed([str(program)], clip)
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        cwd=clip,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [f"{index:05d}" for index in range(FRAMES)]
     assert all(0 <= float(line.split()[-1]) <= 1 for line in lines[1:]), "its predicted IoU"
     assert np.isfinite([float(line.split()[-2]) for line in lines]).all(), "its uncertainty"

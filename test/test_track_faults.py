@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,6 +97,54 @@ def test_without_the_first_frame_there_is_nothing_to_track(
     said = " ".join(capsys.readouterr().err.split())
     assert "0.jpg: the image cannot be read" in said
     assert "the mask is of this first frame" in said
+
+
+def test_what_is_no_file_is_named_and_does_not_hang(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = clip / "frames"
+    os.mkfifo(frames / "20.jpg")
+    (frames / "21.jpg").symlink_to("/dev/zero")
+    (frames / "22.jpg").symlink_to("22.jpg")
+    assert track(frames, clip / "first.png", tmp_path / "out") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 fault(s) in the input" in said
+    assert said.count("it is a device or a pipe, not a file") == 2
+    assert "22.jpg: the image cannot be read: [Errno 40]" in said
+    os.rename(frames / "20.jpg", os.fsencode(frames) + b"/\xe4.jpg")
+    assert track(frames, clip / "first.png", tmp_path / "out") == 1
+    assert "is not in UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("video", "options", "reason"),
+    [
+        ("frames", ("--rate", "nan"), "--rate is frames per second, 0.001 to 10000, not nan"),
+        ("frames", ("--rate", "-5"), "--rate is frames per second"),
+        ("text.mp4", (), "not a video that OpenCV can read"),
+        ("walk.mcap.zstd", (), "is a bag, which `lazyxmem evaluate` reads, no video"),
+    ],
+)
+def test_what_cannot_be_tracked_says_why(
+    video: str,
+    options: tuple[str, ...],
+    reason: str,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("text.mp4", "walk.mcap.zstd"):
+        (clip / name).write_text("text")
+    assert track(clip / video, clip / "first.png", tmp_path / "out", *options) == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_is_named(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert track(clip / "frames", clip / "first.png", tmp_path / "file" / "out") == 1
+    assert "cannot be written to: Not a directory" in capsys.readouterr().err
 
 
 def test_a_video_that_ends_early_is_named(

@@ -140,8 +140,8 @@ def make_corrector(
 
     Args:
         name: "sam_hq"; "refiner", the embedded network; "grabcut", which needs no weights; or
-            "auto": SAM-HQ where its weights are on this machine and its package (the extra
-            `sam-hq`) is installed, else the refiner.
+            "auto": SAM-HQ with the checkpoint, if one is given, or where its package (the extra
+            `sam-hq`) is installed and its weights are in the user's cache; else the refiner.
         device: "auto", "cpu", "cuda" or "cuda:N".
         checkpoint: weights of a `sam_hq_vit_*.pth` file, or the refiner's own.
         model_type: SAM-HQ's size: "vit_tiny", "vit_b", "vit_l" or "vit_h".

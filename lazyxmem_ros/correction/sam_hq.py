@@ -12,7 +12,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import user_path
 from lazyxmem_ros.correction.base import (
     BoolMask,
     CorrectorError,
@@ -219,7 +219,7 @@ def _read_checkpoint(
             "(https://github.com/SysCV/sam-hq lists the files), or use the corrector grabcut, "
             "which needs none"
         )
-    path = Path(checkpoint).expanduser()
+    path = user_path(checkpoint)
     if not path.is_file():
         raise CorrectorError(
             f"there is no SAM-HQ checkpoint at {path}; put sam_hq_{model_type}.pth there, or use "

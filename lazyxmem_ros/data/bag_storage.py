@@ -7,25 +7,22 @@ import contextlib
 from collections.abc import Collection, Iterator
 from heapq import merge
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from rosbags.interfaces import Connection
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2 import Reader as Ros2Reader
+from rosbags.rosbag2 import reader as rosbag2_reader
 
 from lazyxmem_ros.data.errors import BagError, DamagedBagError
-from lazyxmem_ros.data.files import children
+from lazyxmem_ros.data.files import ROS1_SUFFIX, ROS2_SUFFIXES, ZSTD_SUFFIXES, children
 from lazyxmem_ros.data.mcap import AmendedMcap, McapError, amended
 from lazyxmem_ros.data.slowness import Tell, TellSlowness, silent
 from lazyxmem_ros.data.unpacking import unpack_file
 
 METADATA = "metadata.yaml"
-ROS1_SUFFIX = ".bag"
-ROS2_SUFFIXES = (".mcap", ".db3")
-ZSTD_SUFFIXES = (".zstd", ".zst")
-"""Of packed files that are read; the recorders of ROS 2 pack with zstd alone."""
 PACKED_SUFFIXES = (*ZSTD_SUFFIXES, ".lz4", ".bz2", ".gz", ".xz")
 MOST_COUNT = (1 << 63) - 1
 """A number that fits into the 64 bits of messages and of times in nanoseconds."""
@@ -104,6 +101,9 @@ class OpenBag:
             readers[-1].open()
             self._stack.callback(readers[-1].close)
             self._note_damage(view)
+        missing = _missing_parts(self._file)
+        if missing:
+            self.damage = f"{', '.join(missing)}: this part of the bag is missing"
         return readers
 
     def _note_damage(self, view: AmendedMcap) -> None:
@@ -192,8 +192,8 @@ def _check_kind(path: Path) -> None:
         files = [file for file in children(path) if _is_bag_file(file)]
         if files:
             raise DamagedBagError(
-                f"{path}: cannot be read: it has no {METADATA}; give the file itself, {files[0]}, "
-                "or let `ros2 bag reindex` make one"
+                f"{path}: cannot be read: it has no {METADATA}, which comes with the end of a "
+                f"recording; give the file itself, {files[0]}, or let `ros2 bag reindex` make one"
             )
         raise BagError(f"{path}: is no bag: it holds neither {METADATA} nor a bag's file")
     if _is_bag_file(path):
@@ -220,8 +220,24 @@ def _mcap_files(path: Path) -> list[Path]:
     return [path] if path.suffix == ".mcap" else []
 
 
+def _missing_parts(path: Path) -> list[str]:
+    """The files of a bag that its metadata name and that are not there."""
+    try:
+        yaml: Any = getattr(rosbag2_reader, "YAML")(typ="safe")  # noqa: B009 - what rosbags reads by
+        content = yaml.load((path / METADATA).read_text(encoding="utf-8"))
+        parts = content["rosbag2_bagfile_information"]["relative_file_paths"]
+        names = [PurePath(part).name for part in parts]
+    except Exception:  # noqa: BLE001 - there are none, or they cannot be read: the files are enough
+        return []
+    return [name for name in names if not (path / name).exists()]
+
+
 def _damaged(path: Path, reason: str) -> str:
     """What is wrong with a bag, and what helps."""
+    if path.is_dir() and _missing_parts(path):
+        return (
+            f"{path}: cannot be read whole ({reason}). Put its missing files back beside the others"
+        )
     if path.suffix == ROS1_SUFFIX:
         advice = "repair it with `rosbag reindex`"
     elif path.suffix == ".mcap" or _mcap_files(path):
@@ -230,4 +246,7 @@ def _damaged(path: Path, reason: str) -> str:
         advice = "save what is left with `sqlite3 FILE.db3 .recover`"
     else:
         return f"{path}: cannot be read ({reason})"
-    return f"{path}: cannot be read ({reason}). If the recording was cut short, {advice}"
+    return (
+        f"{path}: cannot be read ({reason}). If it is still being recorded, end that first; if the "
+        f"recording was cut short, {advice}"
+    )

@@ -30,6 +30,7 @@ RESERVE_BYTES = 256 << 10
 """Of a file that is there to be deleted: a full disk then has room for the index and metadata."""
 RESERVE_NAME = ".reserve"
 
+DELETED = "it was deleted or replaced while it was being written"
 WRITE_ERRORS = (OSError, sqlite3.Error)
 """What a storage raises where the disk is full or the file must not grow."""
 
@@ -155,6 +156,7 @@ class SafeWriter(Writer):
     def open(self) -> None:
         """Create the bag. Raises WriterError or OSError."""
         super().open()
+        self._file = os.stat(self._storage.path)
         self._uncommitted = 0
         self._committed_at = time.monotonic()
         self._reserve.write_bytes(os.urandom(RESERVE_BYTES))
@@ -172,7 +174,12 @@ class SafeWriter(Writer):
             self.commit()
 
     def commit(self) -> None:
-        """Put what has been written on the disk. Raises one of WRITE_ERRORS."""
+        """Put what has been written on the disk. Raises one of WRITE_ERRORS.
+
+        So it does where the file was deleted or replaced: nobody could read what goes on into it.
+        """
+        if not self.is_there():
+            raise FileNotFoundError(DELETED)
         try:
             self._storage.commit()
         except WRITE_ERRORS:
@@ -180,8 +187,19 @@ class SafeWriter(Writer):
             raise
         self._uncommitted, self._committed_at = 0, time.monotonic()
 
+    def is_there(self) -> bool:
+        """Whether the file that is being written still has its name."""
+        try:
+            return os.path.samestat(self._file, os.stat(self._storage.path))
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Complete the bag. Raises one of WRITE_ERRORS; it then holds what was committed before."""
+        if not self.is_there():
+            with contextlib.suppress(*WRITE_ERRORS):
+                self._storage.abort()
+            raise FileNotFoundError(DELETED)
         with contextlib.ExitStack() as then:
             then.callback(super().close)
             then.callback(self._reserve.unlink, missing_ok=True)

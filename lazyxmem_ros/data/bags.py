@@ -139,13 +139,18 @@ class BagReader:
         if wanted is not None:
             if wanted in candidates:
                 return wanted
-            raise BagError(f"{self.path}: no image topic {wanted!r}; it has {candidates or 'none'}")
+            raise BagError(
+                f"{self.path}: no image topic {wanted!r}; it has {', '.join(candidates) or 'none'}"
+            )
         images = [name for name in candidates if not self._holds_labels(name)] or candidates
         if len(images) == 1:
             return images[0]
+        if not images:
+            others = ", ".join(self.topics) or "none"
+            raise BagError(f"{self.path}: the bag has no images to track; its topics are {others}")
         raise BagError(
             f"{self.path}: name the image topic (--image-topic); the bag has "
-            f"{', '.join(candidates) or 'none'}"
+            f"{', '.join(candidates)}"
         )
 
     def messages(self, *topics: str) -> Iterator[BagMessage]:
@@ -300,6 +305,10 @@ class BagWriter:
             self._writer.commit()
         except WRITE_ERRORS as failed:
             raise BagError(f"{self.path}: cannot be written: {failed}") from failed
+
+    def is_there(self) -> bool:
+        """Whether the file that is being written still has its name."""
+        return self._writer.is_there()
 
     def declare(self, topic: str, message_type: str) -> None:
         """Let a topic be there even if no message of it follows."""

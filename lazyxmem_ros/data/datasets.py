@@ -12,18 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lazyxmem_ros.data.bag_storage import (
-    METADATA,
-    PACKED_SUFFIXES,
-    ROS1_SUFFIX,
-    ROS2_SUFFIXES,
-    ZSTD_SUFFIXES,
-)
+from lazyxmem_ros.data.bag_storage import METADATA, PACKED_SUFFIXES
 from lazyxmem_ros.data.bags import BagReader
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.files import (
     IMAGE_SUFFIXES,
+    ROS1_SUFFIX,
+    ROS2_SUFFIXES,
     VIDEO_SUFFIXES,
+    ZSTD_SUFFIXES,
     children,
     image_files,
     natural_order,
@@ -137,7 +134,9 @@ def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence
     if options.first_mask is not None and not options.first_mask.is_file():
         raise DatasetError(f"{options.first_mask}: there is no such mask")
     if layout is Layout.BAG:
-        return [_open_bag(bag, options, tell) for bag in _bags_under(path)]
+        bags = _bags_under(path)
+        spared = BagError if len(bags) > 1 else DamagedBagError
+        return [_open_bag(bag, options, tell, spared) for bag in bags]
     if layout is Layout.VIDEO:
         return [_open_video(path, options)]
     if not path.is_dir():
@@ -243,6 +242,8 @@ def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
     masks = options.masks or path / "masks"
     first = [] if options.first_mask is None else [options.first_mask]
     frames = list(_pair_files(images, masks, besides=first))
+    if not frames:
+        raise DatasetError(f"{images}: no images ({', '.join(IMAGE_SUFFIXES)})")
     if first and frames and frames[0].mask is None:
         frames[0] = replace(frames[0], mask=first[0])
     found = [files.mask for files in frames if files.mask is not None]
@@ -319,11 +320,13 @@ def _bags_under(path: Path) -> list[Path]:
     return [child for child in children(path) if _is_bag(child)]
 
 
-def _open_bag(path: Path, options: DatasetOptions, tell: Tell) -> VideoSequence:
-    """A bag as a sequence; one that is damaged becomes an UnreadableSequence."""
+def _open_bag(
+    path: Path, options: DatasetOptions, tell: Tell, spared: type[BagError]
+) -> VideoSequence:
+    """A bag as a sequence; one that raises `spared` becomes an UnreadableSequence."""
     try:
         return _opened_bag(path, options, tell)
-    except DamagedBagError as error:
+    except spared as error:
         return UnreadableSequence(_bag_name(path), str(error))
 
 
@@ -337,7 +340,7 @@ def _opened_bag(path: Path, options: DatasetOptions, tell: Tell) -> VideoSequenc
     with BagReader(path, tell) as bag:
         truth_topic = options.truth_topic
         if truth_topic is not None and truth_topic not in bag.topics:
-            known = ", ".join(bag.topics)
+            known = ", ".join(bag.topics) or "none"
             raise BagError(f"{path}: no truth topic {truth_topic!r}; it has {known}")
         image_topic = bag.image_topic(options.image_topic, truth_topic=truth_topic)
         frames = bag.topics[image_topic].messages

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,11 @@ from lazyxmem_ros.data.errors import DatasetError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """In any case: .JPG is one of them."""
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+ROS1_SUFFIX = ".bag"
+ROS2_SUFFIXES = (".mcap", ".db3")
+ZSTD_SUFFIXES = (".zstd", ".zst")
+"""Of packed bags that are read; the recorders of ROS 2 pack with zstd alone."""
+BAG_SUFFIXES = (ROS1_SUFFIX, *ROS2_SUFFIXES, *ZSTD_SUFFIXES)
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _LITTER_BEGINS = (".", "@", "$")
 """`.ipynb_checkpoints`, `._00000.jpg` of macOS, `@eaDir` of a NAS, `$RECYCLE.BIN`."""
@@ -35,11 +41,18 @@ def image_files(folder: Path, *, besides: Iterable[Path] = ()) -> dict[str, Path
     besides: files that are something else though they lie there, such as the first mask. Raises
     DatasetError where two files have one stem: only one of them can be the frame.
     """
-    others = {path.resolve() for path in besides}
+    others = {os.path.realpath(path) for path in besides}
     found: dict[str, Path] = {}
     for path in children(folder):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or (others and path.resolve() in others):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or (
+            others and os.path.realpath(path) in others
+        ):
             continue
+        if not _is_text(path.name):
+            raise DatasetError(
+                f"{folder}: the name of {path.name!a} is not in UTF-8, and the results could not "
+                "be named after it; rename the file (`convmv -f latin1 -t utf8` does it for many)"
+            )
         if path.stem in found:
             raise DatasetError(
                 f"{folder}: {found[path.stem].name} and {path.name} have one name, and only one of "
@@ -47,6 +60,15 @@ def image_files(folder: Path, *, besides: Iterable[Path] = ()) -> dict[str, Path
             )
         found[path.stem] = path
     return dict(sorted(found.items(), key=lambda item: natural_order(item[0])))
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is in UTF-8; Python keeps the bytes of others as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_litter(name: str) -> bool:

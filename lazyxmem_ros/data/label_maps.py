@@ -5,14 +5,17 @@ The same holds for `~/init_mask`, for `lazyxmem track` and for ground truth in f
 
 - A black and white mask (0 and 255 only, no palette) shows one object, number 1. So does the
   alpha channel of a cut-out, a picture whose surroundings are transparent.
+  So does a palette of nothing but black and white, whichever comes first in it.
 - In any other map a value is an object's id. Of 8 bits, 255 marks pixels that belong to nothing;
   of 16 bits it is an id like others.
-- A soft mask, whose edges fade through many greys (JPEG, scaling, a network's output), is refused:
-  each grey would be an object. So is a map of more than MAX_OBJECTS objects, such as a depth image.
+- A soft mask, whose edges fade through many greys (scaling, a network's output), is refused: each
+  grey would be an object. So is a file whose compression changes values (JPEG, lossy WebP), and a
+  map of more than MAX_OBJECTS objects, such as a depth image.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +27,7 @@ from PIL import Image, ImageOps
 
 from lazyxmem_ros.data.errors import DatasetError, LabelMapError
 from lazyxmem_ros.images.drawing import davis_palette, object_ids_in
+from lazyxmem_ros.images.files import check_regular, write_whole
 from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, check_size
 
 VOID = 255
@@ -35,17 +39,23 @@ SOFT_VALUES = 4
 """A map of 8 bits is soft where so many of its values, and most of them, occur in thin lines."""
 _BINARY_HINT = "pass --binary if it shows one object, whatever is not black"
 _THICK = np.ones((3, 3), np.uint8)
+_LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
+_LOSSLESS_WEBP = b"VP8L"
+_HEADER_BYTES = 64
+"""Within so many a WebP file says how it is compressed."""
 
 
 class _Picture(NamedTuple):
     """A mask file's values, uint8, uint16 or bool [H, W], or [H, W, 3] of a colour picture.
 
-    mode: Pillow's. cut_out: the values are an alpha channel.
+    mode: Pillow's. cut_out: the values are an alpha channel. lossy: values near to each other were
+    one.
     """
 
     values: NDArray[Any]
     mode: str
-    cut_out: bool
+    cut_out: bool = False
+    lossy: bool = False
 
     @property
     def indexed(self) -> bool:
@@ -80,6 +90,7 @@ def read_label_map(
             values,
             binary=binary or picture.cut_out,
             indexed=picture.indexed,
+            lossy=picture.lossy,
             max_objects=max_objects,
         )
     except LabelMapError as error:
@@ -87,19 +98,30 @@ def read_label_map(
 
 
 def object_ids(
-    values: NDArray[Any], *, binary: bool, indexed: bool = False, max_objects: int = MAX_OBJECTS
+    values: NDArray[Any],
+    *,
+    binary: bool,
+    indexed: bool = False,
+    lossy: bool = False,
+    max_objects: int = MAX_OBJECTS,
 ) -> NDArray[np.uint16]:
     """Object ids uint16 [H, W] from a map's values, bool, uint8 or uint16 [H, W].
 
     binary: the map shows one object. indexed: a palette says that values are ids, not shades.
-    Raises LabelMapError for a soft mask and for more than `max_objects` objects.
+    lossy: its file's compression changes values. Raises LabelMapError for a soft mask, for lossy
+    values and for more than `max_objects` objects.
     """
     narrow = values.dtype == np.uint8
     if binary:
-        soft = narrow and not indexed and _is_soft(values)
+        soft = lossy or (narrow and not indexed and _is_soft(values))
         return np.asarray(values >= OPAQUE if soft else values != 0, np.uint16)
     present = object_ids_in(values)
     ids = [value for value in present if not (narrow and value == VOID)]
+    if lossy:
+        raise LabelMapError(
+            "a file whose compression changes values (JPEG, lossy WebP) is no label map: save it "
+            "as PNG"
+        )
     if narrow and not indexed and _is_soft(values):
         raise LabelMapError(
             f"a soft mask of {len(present)} greys is no label map, of which each value is an "
@@ -147,14 +169,15 @@ def save_label_map(path: Path, labels: NDArray[np.uint16]) -> bool:
     """Write a label map [H, W] as PNG that `read_label_map` reads back; returns whether it is wide.
 
     As DAVIS does it, indexed with 8 bits, the pixel being the object's id; with 16 bits (wide)
-    where an id is VOID or above.
+    where an id is VOID or above. Raises OSError with the file's name.
     """
     wide = int(labels.max(initial=0)) >= VOID
     picture = Image.fromarray(labels if wide else labels.astype(np.uint8))
     if not wide:
         picture.putpalette(davis_palette().reshape(-1).tolist())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    write_whole(path, data.getvalue())
     return wide
 
 
@@ -182,8 +205,10 @@ def _is_grey(values: NDArray[Any]) -> bool:
 
 def _read(path: Path, max_pixels: int) -> _Picture:
     try:
+        check_regular(path)
         with Image.open(path) as opened:
             check_size(opened.width, opened.height, max_pixels)
+            lossy = opened.format in _LOSSY_FORMATS and not _is_lossless_webp(path)
             picture = ImageOps.exif_transpose(opened)
             picture.load()
     except ImageError as error:
@@ -193,16 +218,30 @@ def _read(path: Path, max_pixels: int) -> _Picture:
     if picture.mode in ("LA", "RGBA", "PA"):
         alpha = np.asarray(picture.getchannel("A"))
         if picture.mode != "PA" and int(alpha.min()) < OPAQUE:
-            return _Picture(np.where(alpha >= OPAQUE, np.uint8(255), np.uint8(0)), "L", True)
+            cut = np.where(alpha >= OPAQUE, np.uint8(255), np.uint8(0))
+            return _Picture(cut, "L", cut_out=True)
         picture = picture.convert({"LA": "L", "RGBA": "RGB", "PA": "P"}[picture.mode])
     if picture.mode in ("I", "I;16B", "I;16L"):
         values = np.asarray(picture)
         if int(values.min()) < 0 or int(values.max()) > np.iinfo(np.uint16).max:
             raise DatasetError(f"{path}: the mask cannot be read: ids above 65535")
-        return _Picture(values.astype(np.uint16), picture.mode, False)
+        return _Picture(values.astype(np.uint16), picture.mode)
     if picture.mode not in ("1", "L", "P", "RGB", "I;16"):
         raise DatasetError(
             f"{path}: the mask cannot be read: save it as indexed, grey or 16-bit PNG, not as "
             f"{picture.mode}"
         )
-    return _Picture(np.asarray(picture), picture.mode, False)
+    if picture.mode == "P" and _is_black_and_white(picture):
+        picture = picture.convert("L")
+    return _Picture(np.asarray(picture), picture.mode, lossy=lossy)
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    with path.open("rb") as file:
+        return _LOSSLESS_WEBP in file.read(_HEADER_BYTES)
+
+
+def _is_black_and_white(picture: Image.Image) -> bool:
+    """Whether an indexed picture has both colours and no other: its numbers may be either way."""
+    colours = picture.convert("RGB").getcolors(maxcolors=2) or ()
+    return {colour for _, colour in colours} == {(0, 0, 0), (255, 255, 255)}

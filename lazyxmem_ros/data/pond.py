@@ -403,9 +403,15 @@ def _paste(
     corner: tuple[float, float],
 ) -> None:
     """Lay a picture over the image with its upper left corner at (column, row)."""
-    shift = np.array([[1, 0, corner[0]], [0, 1, corner[1]]], np.float32)
-    size = FRAME_SIZE[::-1]
+    (left, right), (top, bottom) = (
+        _span(start + size / 2, reach=size / 2 + 1, limit=limit)
+        for start, size, limit in zip(corner, opacity.shape[::-1], FRAME_SIZE[::-1], strict=True)
+    )
+    if left == right or top == bottom:
+        return
+    part, size = image[top:bottom, left:right], (right - left, bottom - top)
+    shift = np.array([[1, 0, corner[0] - left], [0, 1, corner[1] - top]], np.float32)
     alpha = cv2.warpAffine(opacity, shift, size)
     paint = cv2.warpAffine(colour, shift, size, borderMode=cv2.BORDER_REPLICATE)
-    image += alpha[..., None] * (paint - image)
-    visible *= 1 - alpha
+    part += alpha[..., None] * (paint - part)
+    visible[top:bottom, left:right] *= 1 - alpha

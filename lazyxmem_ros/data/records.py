@@ -50,6 +50,7 @@ class Answers:
         not_applied: answers that the tracker did not take.
         taken_back: that were taken back.
         faults: what could not be read, in words.
+        recorded: whether there was any record of a tracker.
     """
 
     masks: dict[ObjectKey, dict[int, bytes]] = field(default_factory=lambda: defaultdict(dict))
@@ -57,6 +58,7 @@ class Answers:
     not_applied: int = 0
     taken_back: int = 0
     faults: list[str] = field(default_factory=list)
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def read_answers(files: list[Path]) -> Answers:
     followed: dict[str, set[int]] = defaultdict(set)
     numbers: Counter[tuple[str, int]] = Counter()
     for tracker, topic, message in _messages(files, (TRACKS, CORRECTED), answers.faults):
+        answers.recorded = True
         if topic == TRACKS:
             labels = {int(track.id): str(track.label) for track in message.tracks}
             for gone in followed[tracker] - labels.keys():

@@ -15,12 +15,23 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.data.display_matrix import DisplayMatrixError, Turn, turn_of
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.files import BAG_SUFFIXES
 from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, check_size
 
 DEFAULT_RATE = 24.0
 """Frames per second of a folder of frames (DAVIS), or of a video that does not say."""
+LEAST_RATE, MOST_RATE = 1e-3, 1e4
+"""Frames per second; what lies outside is no rate, but a mistake."""
 COUNT_SLACK = 2
 """A container that only estimates how many frames it has may be wrong by so many."""
+
+
+def check_rate(rate: float | None) -> None:
+    """Raise DatasetError for a rate, frames per second, that cannot be meant; None is none."""
+    if rate is not None and not LEAST_RATE <= rate <= MOST_RATE:
+        raise DatasetError(
+            f"--rate is frames per second, {LEAST_RATE:g} to {MOST_RATE:g}, not {rate:g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -39,8 +50,11 @@ class VideoFile:
         """rate: instead of the video's own. Raises DatasetError where there is nothing to read."""
         if not path.is_file():
             raise DatasetError(f"{path}: no such video or folder")
+        if path.suffix in BAG_SUFFIXES:
+            raise DatasetError(f"{path}: is a bag, which `lazyxmem evaluate` reads, no video")
         with closing(_Capture(path)) as capture:
             own = capture.number(cv2.CAP_PROP_FPS)
+            own = own if LEAST_RATE <= own <= MOST_RATE else 0.0
             frames = int(capture.number(cv2.CAP_PROP_FRAME_COUNT)) or capture.count()
         return cls(path, frames, rate or own or DEFAULT_RATE)
 
@@ -68,7 +82,11 @@ class _Capture:
     def __init__(self, path: Path) -> None:
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
-            raise DatasetError(f"{path}: not a video that OpenCV can read")
+            raise DatasetError(
+                f"{path}: not a video that OpenCV can read: it is of another kind, damaged, or cut "
+                "short (an MP4 file without its end cannot be read): copy it again, or convert it "
+                f"by `ffmpeg -i {path.name} new.mp4`"
+            )
         try:
             width, height = (
                 int(self.number(name))

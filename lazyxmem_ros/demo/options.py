@@ -23,6 +23,9 @@ LIKENESS = 0.75
 """Of the koi that comes out from under the bridge while the target is there: the tracker takes one
 for the other."""
 POND_RATE = 1.0
+POND_INTERNAL_SIZE = 192
+"""Pixels of the short side inside the tracker: two processor cores, which all nodes share, hardly
+drop one of the pond's 10 frames a second."""
 REAL_SEQUENCE_RATE = 0.4
 """Real sequences have 24 frames per second; so they are played at about 10."""
 PERSONS_SHARE = 0.25
@@ -85,8 +88,8 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
     parser.add_argument(
         "--internal-size",
         type=int,
-        default=weights.EMBEDDED_INTERNAL_SIZE,
-        help="short side in the tracker, pixels (default: %(default)s)",
+        help=f"short side in the tracker, pixels (default: {POND_INTERNAL_SIZE}, "
+        f"of a real sequence {weights.EMBEDDED_INTERNAL_SIZE})",
     )
     parser.add_argument(
         "--reaction-delay", type=float, default=REACTION_DELAY_S, help="of the operator, seconds"
@@ -117,7 +120,7 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
         out=parsed.out,
         weights=weights.locate(parsed.weights),
         device=parsed.device,
-        internal_size=parsed.internal_size,
+        internal_size=parsed.internal_size or _usual_internal_size(parsed),
         operator=OperatorConfig(Gesture(parsed.gesture), parsed.reaction_delay),
         console_port=parsed.port if parsed.operator == "browser" else None,
     )
@@ -126,6 +129,10 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
 def _usual_rate(parsed: argparse.Namespace) -> float:
     rate = REAL_SEQUENCE_RATE if parsed.sequence else POND_RATE
     return rate * PERSONS_SHARE if parsed.operator == "browser" else rate
+
+
+def _usual_internal_size(parsed: argparse.Namespace) -> int:
+    return weights.EMBEDDED_INTERNAL_SIZE if parsed.sequence else POND_INTERNAL_SIZE
 
 
 def open_sequence(options: DemoOptions) -> VideoSequence:

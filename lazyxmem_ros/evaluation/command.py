@@ -19,8 +19,8 @@ import lazyxmem_ros
 from lazyxmem_ros import weights
 from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR
 from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
-from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.sequences import VideoSequence
+from lazyxmem_ros.data.videos import check_rate
 from lazyxmem_ros.evaluation.display import Display
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
@@ -130,7 +130,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--layout", choices=[layout.value for layout in Layout], default=Layout.AUTO.value
+        "--layout",
+        choices=[layout.value for layout in Layout],
+        default=Layout.AUTO.value,
+        help="how the dataset lies; auto recognises it",
     )
     group.add_argument("--sequences", help="only these, separated by commas")
     group.add_argument(
@@ -174,9 +177,24 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
 def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
     known = ", ".join(all_methods())
     group.add_argument("--methods", help=f"separated by commas; known are {known}; default: all")
-    group.add_argument("--every", type=int, default=EVERY_N_DEFAULT, help="n of `every`")
-    group.add_argument("--oracle-iou", type=float, default=ORACLE_IOU_DEFAULT)
-    group.add_argument("--repeats", type=int, default=RANDOM_REPEATS_DEFAULT, help="of `random`")
+    group.add_argument(
+        "--every",
+        type=int,
+        default=EVERY_N_DEFAULT,
+        help="frames from one question of `every` to the next (default: %(default)s)",
+    )
+    group.add_argument(
+        "--oracle-iou",
+        type=float,
+        default=ORACLE_IOU_DEFAULT,
+        help="true IoU below which `oracle` asks (default: %(default)s)",
+    )
+    group.add_argument(
+        "--repeats",
+        type=int,
+        default=RANDOM_REPEATS_DEFAULT,
+        help="draws of `random` (default: %(default)s)",
+    )
     group.add_argument(
         "--paper", action="store_true", help="the paper's settings: no cool-down, no limits"
     )
@@ -207,13 +225,20 @@ def _add_operator_arguments(group: argparse._ArgumentGroup) -> None:
         "--gesture",
         choices=[gesture.value for gesture in Gesture],
         default=Gesture.CLICK.value,
-        help="what an answer is",
+        help="what an answer is (default: %(default)s)",
     )
     group.add_argument(
         "--clicks", type=int, default=1, help="most clicks of an answer by largest_error"
     )
-    group.add_argument("--reaction-delay", type=float, default=0.0, help="seconds")
-    group.add_argument("--click-noise", type=float, default=0.0, help="pixels, standard deviation")
+    group.add_argument(
+        "--reaction-delay", type=float, default=0.0, help="seconds until an answer (default: 0)"
+    )
+    group.add_argument(
+        "--click-noise",
+        type=float,
+        default=0.0,
+        help="standard deviation of clicks and box corners, pixels (default: 0)",
+    )
     group.add_argument("--seed", type=int, default=0, help="of noise and random times")
 
 
@@ -232,8 +257,16 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
         default=weights.EMBEDDED_INTERNAL_SIZE,
         help="short side in the tracker; 0 = off (default: %(default)s)",
     )
-    group.add_argument("--corrector", choices=CORRECTOR_NAMES, default=DEFAULT_CORRECTOR)
-    group.add_argument("--corrector-checkpoint", type=Path)
+    group.add_argument(
+        "--corrector",
+        choices=CORRECTOR_NAMES,
+        default=DEFAULT_CORRECTOR,
+        help="what makes masks of clicks and boxes; auto: sam_hq where it and its weights are "
+        "installed, else refiner",
+    )
+    group.add_argument(
+        "--corrector-checkpoint", type=Path, help="its weights, if not those in the user's cache"
+    )
     group.add_argument("--corrector-model", default="vit_tiny", help="SAM-HQ's size")
 
 
@@ -243,7 +276,12 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
         "--graph", action="store_true", help="through the ROS graph in real time, not offline"
     )
     group.add_argument("--ray", help="address of a Ray cluster to run on; `local` starts one")
-    group.add_argument("--replay-rate", type=float, default=1.0, help="of --graph")
+    group.add_argument(
+        "--replay-rate",
+        type=float,
+        default=1.0,
+        help="of --graph: speed against the recording (default: 1)",
+    )
     group.add_argument(
         "--lockstep", action="store_true", help="of --graph: drop no frame, wait for each mask"
     )
@@ -272,8 +310,7 @@ def _executor(address: str | None) -> Executor | None:
 
 
 def _dataset_options(arguments: argparse.Namespace) -> DatasetOptions:
-    if arguments.rate is not None and arguments.rate <= 0:
-        raise DatasetError(f"--rate must be above 0, got {arguments.rate}")
+    check_rate(arguments.rate)
     return DatasetOptions(
         Layout(arguments.layout),
         arguments.masks,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import time
 import traceback
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -39,6 +38,7 @@ from lazyxmem_ros.evaluation.rows import EVENT_COLUMNS, RunLog
 from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
 from lazyxmem_ros.evaluation.trackers import make_lazy_tracker, shared_corrector
 from lazyxmem_ros.evaluation.worst_frames import WorstFrames
+from lazyxmem_ros.images.files import write_whole
 from lazyxmem_ros.xmem import TrackerError
 
 FRAMES_FILE = "frames.parquet"
@@ -154,7 +154,8 @@ def run_job(
         len({row["index"] for row in log.frames if row["scored"]}),
         tuple(notes),
     )
-    _write_at_once(target / JOB_FILE, {**asdict(report), "fingerprint": loaded})
+    content = {**asdict(report), "fingerprint": loaded}
+    write_whole(target / JOB_FILE, json.dumps(content, indent=1).encode())
     return report
 
 
@@ -216,9 +217,3 @@ def _newest_scores(log: RunLog) -> list[float]:
     newest = log.frames[-1]["index"] if log.frames else None
     rows = itertools.takewhile(lambda row: row["index"] == newest, reversed(log.frames))
     return [row["j"] for row in rows if row["scored"]]
-
-
-def _write_at_once(path: Path, content: dict[str, Any]) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(draft, path)

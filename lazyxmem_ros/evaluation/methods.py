@@ -106,12 +106,14 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
         pseudo_corrections=False,
         update_from_operator=False,
         update_from_pseudo=False,
+        gate_radius=0.0,
         hold_entropy=NEVER,
         hold_unseen=False,
         hold_iou=0.0,
     )
     cautious = replace(
         plain,
+        gate_radius=base.gate_radius,
         hold_entropy=base.hold_entropy,
         hold_unseen=base.hold_unseen,
         hold_iou=base.hold_iou,

@@ -79,6 +79,8 @@ class OperatorConfig:
     def __post_init__(self) -> None:
         if self.clicks < 1:
             raise MetricError(f"clicks must be at least 1, got {self.clicks}")
+        if self.seed < 0:
+            raise MetricError(f"seed must be at least 0, got {self.seed}")
         for name in ("reaction_delay", "click_noise"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):

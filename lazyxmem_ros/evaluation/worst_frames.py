@@ -17,8 +17,8 @@ from lazyxmem_ros.images.files import save_image
 SAVED = 3
 SEGMENTS = 6
 """A sequence is cut into so many stretches; each offers its worst frame, so that they differ."""
-PICTURE_WIDTH = 480
-"""Pixels."""
+PICTURE_WIDTH, PICTURE_HEIGHT = 480, 960
+"""Pixels, at most."""
 
 
 class WorstFrames:
@@ -40,10 +40,16 @@ class WorstFrames:
         for number, (score, sample, labels) in enumerate(ranked):
             assert sample.image is not None
             picture = overlay(sample.image, labels, truth=sample.truth)
-            height = round(PICTURE_WIDTH * picture.shape[0] / picture.shape[1])
-            picture = cv2.resize(picture, (PICTURE_WIDTH, height), interpolation=cv2.INTER_AREA)
+            picture = cv2.resize(picture, _fitting(picture), interpolation=cv2.INTER_AREA)
             text = f"frame {sample.key}   J {score:.2f}"
             save_image(
                 folder / f"{number}-{sample.key}.jpg",
                 caption(np.asarray(picture, np.uint8), text, (10, 8)),
             )
+
+
+def _fitting(picture: NDArray[np.uint8]) -> tuple[int, int]:
+    """Width and height of a picture [H, W, 3] that is made as large as may be."""
+    height, width = picture.shape[:2]
+    scale = min(PICTURE_WIDTH / width, PICTURE_HEIGHT / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -25,6 +25,9 @@ from lazyxmem_ros.images.pixels import (
 )
 from lazyxmem_ros.images.raw import BAYER_CODES, demosaiced
 
+# What it would print of each damaged picture is said in an error, once.
+cv2.setLogLevel(0)
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"

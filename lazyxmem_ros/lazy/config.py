@@ -43,10 +43,11 @@ PAPER_HOLD_ENTROPY = 0.8
 class LazyConfig:
     """The settings of lazy tracking. Raises ConfigError for a value outside its range.
 
-    Thresholds are exceeded strictly; `OFF` (infinity) turns one off. Entropies are normalised:
-    0 is certain, about 1 is uniform. Times are in nanoseconds, though the texts, which are for
-    people, speak of seconds (see `lazyxmem_ros.settings`). The defaults of `operator_iou` and
-    `hold_iou` are those that `training.calibrate` found for the embedded weights.
+    Thresholds are exceeded strictly; `OFF` (infinity) turns one off. A masked entropy is 0 where
+    the tracker is certain, and about 1 or more where it knows nothing. Times are in nanoseconds,
+    though the texts, which are for people, speak of seconds (see `lazyxmem_ros.settings`). The
+    defaults of `operator_iou` and `hold_iou` are those that `training.calibrate` found for the
+    embedded weights.
     """
 
     operator_corrections: bool = setting(
@@ -74,6 +75,11 @@ class LazyConfig:
         "A person is not asked about an object of which less is to be seen than this share of its "
         "usual area: it is nearly hidden, and little can be said. 0 = asked all the same.",
         bounds=SHARE,
+    )
+    operator_lookalikes: bool = setting(
+        True,
+        "Whether a person is asked where the wrong one may be followed: an object has just come "
+        "apart from its like, or was hidden, came back elsewhere, and now there are two.",
     )
     cooldown_frames: int = setting(
         30,
@@ -128,6 +134,15 @@ class LazyConfig:
         "was given, on which it does not ask so again; 0 = none.",
         bounds=(0, 1_000_000),
         unit=Unit.FRAMES,
+    )
+
+    gate_radius: float = setting(
+        0.25,
+        "How far from where an object was on the last frame what looks like it may lie, as a share "
+        "of the root of its area; what is farther away is a look-alike's, as long as the object is "
+        "still there. 0 = anywhere.",
+        bounds=(0.0, 100.0),
+        heading="Look-alikes",
     )
 
     hold_entropy: float = setting(
@@ -194,23 +209,26 @@ class LazyConfig:
 
     correction_horizon: int = setting(
         5 * SECOND,
-        "Seconds for which frames keep their features, so that a late correction is applied to its "
-        "own frame, exactly; 0 = never.",
+        "Seconds for which frames can be gone through again, so that a late correction is applied "
+        "to its own frame, exactly; 0 = never.",
         bounds=(0, DAY),
         unit=Unit.NANOSECONDS,
         heading="Late corrections",
     )
     correction_bytes: int = setting(
         1 << 30,
-        "Bytes that these frames and copies of memory take at most. Of the oldest frames first the "
-        "features go, which are computed again where a correction needs them, then the rest.",
+        "Bytes that these frames, copies of memory and the forks that catch up take at most, "
+        "unless a catch-up needs more. Where they are short, the oldest frames keep their image "
+        "alone, of which a correction computes the rest again, and copies lie further apart; only "
+        "then the oldest frames go.",
         bounds=(0, 1 << 50),
         unit=Unit.BYTES,
     )
     state_period: int = setting(
         SECOND,
         "Seconds between the copies of memory that late corrections start from; every frame with "
-        "a request gets one, too.",
+        "a request gets one, too. Where correction_bytes would not hold the horizon so, copies lie "
+        "further apart, and requests get none of their own.",
         bounds=(0, DAY),
         unit=Unit.NANOSECONDS,
     )
@@ -256,6 +274,8 @@ class LazyConfig:
         plain = cls(
             cooldown_frames=0,
             pseudo_cooldown_frames=0,
+            operator_lookalikes=False,
+            gate_radius=0.0,
             joint_margin=0.0,
             max_open_requests=0,
             request_timeout=0,

@@ -12,11 +12,10 @@ import numpy as np
 from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.correction.base import mask_iou
 from lazyxmem_ros.lazy.config import Source
+from lazyxmem_ros.lazy.past import Past
 from lazyxmem_ros.lazy.policy import ObjectHistory, doubted_since
 from lazyxmem_ros.lazy.record import FrameRecord, PackedMask, Said
-from lazyxmem_ros.lazy.replay import Past
-from lazyxmem_ros.lazy.state import FollowedObject, LazyState, label_map
-from lazyxmem_ros.lazy.uncertainty import winning_class
+from lazyxmem_ros.lazy.state import FollowedObject, LazyState
 from lazyxmem_ros.xmem import MaskError, TrackerError
 
 
@@ -128,7 +127,7 @@ class CorrectionDesk:
             stamp=correction.stamp,
             object_ids=tuple(masks),
             applied_stamp=stamp,
-            labels=self._state.corrected_labels(newest),
+            labels=self._state.labels_with(newest, newest.all_corrections()),
         )
 
     def _learn_after_closing(self, masks: dict[int, BoolMask]) -> None:
@@ -163,9 +162,8 @@ class CorrectionDesk:
         records = self._past.replayable(past.stamp)
         if not records:
             return self._apply_to_newest(correction, past, masks)
-        frame = records[-1].frame
         masks = _left_over(masks, records[-1].told_masks(), correction.source)
-        probabilities = state.tracker.preview(frame, masks)
+        labels = state.labels_with(records[-1], masks)
         if correction.source is Source.OPERATOR:
             for record in records:
                 record.told |= masks.keys()
@@ -182,7 +180,7 @@ class CorrectionDesk:
             stamp=correction.stamp,
             object_ids=tuple(masks),
             applied_stamp=past.stamp,
-            labels=label_map(winning_class(probabilities), frame.object_ids),
+            labels=labels,
         )
 
     def _apply_to_newest(
@@ -306,7 +304,9 @@ def add_to_past(
     assert newest is not None
     for object_id, mask in masks.items():
         _check_new(state, frame.stamp, object_id, mask)
-    labels = _labels_with(records[-1], masks)
+    labels = state.labels_with(records[-1], {})
+    for object_id, mask in reversed(list(masks.items())):  # of two the one named first covers
+        labels[mask] = object_id
     for record in records:
         record.additions.append(dict(masks))
     for object_id in masks:
@@ -354,14 +354,6 @@ def _introduce(state: LazyState, object_id: int, index: int) -> None:
     item.history = replace(item.history, operator_index=helped)
     if item.born > index:
         item.born, item.arriving = index, True
-
-
-def _labels_with(record: FrameRecord, masks: Mapping[int, BoolMask]) -> Labels:
-    """The frame's label map, uint16 [H, W], with masks; of two the one named first covers."""
-    labels = label_map(winning_class(record.frame.probabilities), record.frame.object_ids)
-    for object_id, mask in reversed(list(masks.items())):
-        labels[mask] = object_id
-    return labels
 
 
 def _without_overlap(masks: Mapping[int, BoolMask]) -> dict[int, BoolMask]:

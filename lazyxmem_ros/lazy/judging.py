@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.lazy.config import Source
+from lazyxmem_ros.lazy.past import Past
 from lazyxmem_ros.lazy.policy import Decision, Observation, decide_together, hold_frame
 from lazyxmem_ros.lazy.prompts import operator_prompt, pseudo_prompt
 from lazyxmem_ros.lazy.record import FrameRecord, PackedMask, Request
-from lazyxmem_ros.lazy.replay import Past
 from lazyxmem_ros.lazy.results import StateChange, StepResult, Track
 from lazyxmem_ros.lazy.state import LazyState, label_map
 from lazyxmem_ros.lazy.uncertainty import Uncertainty, measure
@@ -40,7 +40,7 @@ class FrameJudge:
         labels = label_map(uncertainty.winner, frame.object_ids)
         requests = self._requests(newest, labels, uncertainty, decisions)
         if newest.all_corrections():
-            labels = state.corrected_labels(newest)
+            labels = state.labels_with(newest, newest.all_corrections())
         newest.masks = {i: PackedMask.pack(labels == i) for i in frame.object_ids}
         if not again:
             newest.held = hold_frame(state.config, decisions.values())
@@ -84,6 +84,7 @@ class FrameJudge:
                 given=object_id in given,
                 predicted_iou=state.objects[object_id].predicted_iou,
                 share=state.objects[object_id].looks.share,
+                mistakable=object_id in frame.places and frame.places[object_id].mistakable,
             )
             for object_id, measured in zip(frame.object_ids, uncertainty.objects, strict=True)
             if object_id in chosen

@@ -36,6 +36,7 @@ def open_tracker(
         backend: what computes the convolutions, as for `with_backend`.
 
     Raises:
+        ValueError: the device is unknown or not here, or the precision is unknown.
         BackendError: the backend is not installed, or not for this device.
         WeightsError, CheckpointError: the file is missing, or holds another network.
         CalibrationError: the calibration beside it cannot be read.

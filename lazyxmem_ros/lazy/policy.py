@@ -26,6 +26,7 @@ class TrackState(enum.IntEnum):
 
 OBJECTS_TOGETHER = 5
 """Objects that one question is about at most, where `max_open_requests` is a limit."""
+JUMPED = "may have jumped to something alike"
 UNCLEAR = 0.5
 """Share of `uncertain_entropy` from which an object's outline looks unsure."""
 
@@ -42,6 +43,7 @@ class Observation:
         given: whether the object's mask was given on this frame (it was introduced or set).
         predicted_iou: its predicted IoU, 0..1; None: not known.
         share: its area relative to its usual one; None: not known.
+        mistakable: whether from this frame on it may be another that looks like it.
     """
 
     index: int
@@ -51,6 +53,7 @@ class Observation:
     given: bool = False
     predicted_iou: float | None = None
     share: float | None = None
+    mistakable: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class ObjectHistory:
         pseudo_index: the same for the tracker's own corrections.
         trusted_index: the last frame on which its predicted IoU was at least `trusted_iou`, or on
             which a person showed it; None: not known.
+        mistakable: whether it could be another one on the last frame.
         open: its requests that are not answered yet: source -> stamp of the frame, nanoseconds.
     """
 
@@ -77,6 +81,7 @@ class ObjectHistory:
     operator_index: int | None = None
     pseudo_index: int | None = None
     trusted_index: int | None = None
+    mistakable: bool = False
     open: tuple[tuple[Source, int], ...] = ()
 
     def is_open(self, source: Source) -> bool:
@@ -262,6 +267,7 @@ def decide(
         seen_stamp=seen_stamp,
         found_streak=streak,
         trusted_index=seen.index if _trusted(config, seen) else history.trusted_index,
+        mistakable=seen.mistakable,
     )
     if seen.given:
         # A given mask is a person's word as much as a correction is: its entropy says nothing of
@@ -310,7 +316,8 @@ def _follow(
     """Whether the object is LOST (else TRACKED), the streak towards found, when last in view."""
     if seen.given:
         return TrackState.TRACKED, 0, seen.stamp
-    seen_stamp = seen.stamp if history.seen_stamp is None else history.seen_stamp
+    # One of a snapshot may be of a clock that was ahead of this one.
+    seen_stamp = seen.stamp if history.seen_stamp is None else min(history.seen_stamp, seen.stamp)
     if history.state is TrackState.LOST:
         credible = in_view and seen.entropy <= config.uncertain_entropy
         streak = history.found_streak + 1 if credible else 0
@@ -337,6 +344,8 @@ def _condition(
         reason = reason or _poor(seen, config.operator_iou)
         if reason:
             return Source.OPERATOR, f"{_impression(config, seen)}: {reason}"
+        if seen.mistakable and config.operator_lookalikes:
+            return Source.OPERATOR, f"{JUMPED}: there are two of them"
     if config.pseudo_corrections:
         reason = _exceeded(seen.entropy, config.pseudo_entropy, rate, config.pseudo_rate)
         reason = reason or _poor(seen, config.pseudo_iou)
@@ -368,7 +377,7 @@ def _impression(config: LazyConfig, seen: Observation) -> str:
         return "nearly hidden?"
     if seen.entropy > UNCLEAR * config.uncertain_entropy:
         return "its edge is unclear"
-    return "may have jumped to something alike"
+    return JUMPED
 
 
 def _nearly_hidden(config: LazyConfig, seen: Observation) -> bool:
@@ -408,6 +417,8 @@ def _refusal(
         return "an earlier request is still open"
     cooldown = config.cooldown_frames if user else config.pseudo_cooldown_frames
     last = history.operator_index if user else history.pseudo_index
+    if user and seen.mistakable and not history.mistakable:
+        last = None  # whatever was asked before, this is news
     if last is not None and seen.index - last <= cooldown:
         return f"the last one was {seen.index - last} frames ago (cool-down {cooldown})"
     if user and config.max_open_requests:

@@ -33,6 +33,8 @@ from lazyxmem_ros.xmem.network import STRIDE
 FORMAT = "lazyxmem_ros calibration 2"
 MAX_PORTRAITS = 8
 """Portraits of one object; the first is kept for good, of the others the newest."""
+BEFORE = -1
+"""A stamp before all others, nanoseconds."""
 AREA_MEMORY = 0.1
 """Share of the newest frame in an object's usual area (a running mean of its logarithm)."""
 _EPSILON = 1e-3
@@ -96,6 +98,14 @@ class Looks:
         other.share = self.share
         return other
 
+    def begun_again(self) -> Looks:
+        """A copy for when any stamp may come next, which is later than all that it knows."""
+        other = self.copy()
+        due = self.portrayed is not None and self._told_since()
+        other.told = BEFORE + 1 if due else None
+        other.portrayed = None if self.portrayed is None else BEFORE
+        return other
+
     def see(
         self, area: int, portrait: Tensor | None, stamp: int, *, all_known: bool = True
     ) -> float:
@@ -137,8 +147,10 @@ class Looks:
 
 
 def portraits_of(frame: Frame) -> Tensor | None:
-    """Mean key under each object's soft mask, float [K, C_k] on the CPU; None without features."""
-    if frame.features is None:
+    """Mean key under each object's soft mask, float [K, C_k] on the CPU; None without
+    features or objects.
+    """
+    if frame.features is None or not frame.object_ids:
         return None
     key = frame.features.key[0].float()
     weights = F.avg_pool2d(frame.distribution[None, 1:].float(), STRIDE)[0].flatten(1)
@@ -265,7 +277,7 @@ class Calibration:
     about: Mapping[str, object]
 
     def save(self, path: Path) -> None:
-        """Writes the file."""
+        """Writes the file. Raises OSError where that fails."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
         path.write_text(text + "\n", encoding="utf-8")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.basics import BoolMask
+from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.correction.base import Prompt, box_of_mask
 from lazyxmem_ros.lazy.config import Source
 from lazyxmem_ros.lazy.policy import ObjectHistory
@@ -198,9 +198,17 @@ class FrameRecord:
     def feature_bytes(self) -> int:
         """Bytes that only replay needs."""
         masks = [*self.learnt.values(), *(m for added in self.additions for m in added.values())]
-        state = self.state.nbytes if self.state else 0
         said = sum(entry.mask.bits.nbytes for entry in self.said)
-        return self.frame.nbytes + state + said + sum(mask.nbytes for mask in masks)
+        return sum(self.tensors.values()) + said + sum(mask.nbytes for mask in masks)
+
+    @property
+    def tensors(self) -> dict[int, int]:
+        """The tensors and masks of places that only replay needs, each once: its id -> bytes."""
+        kept = [*self.frame.kept()]
+        if self.state is not None:
+            kept += self.state.kept()
+        masks = (mask for place in self.frame.places.values() for mask in place.masks)
+        return {id(t): t.nbytes for t in kept} | {id(mask): mask.nbytes for mask in masks}
 
     def mask(self, object_id: int) -> BoolMask:
         """An object's published mask, bool [H, W]. Raises KeyError if it was not followed then."""
@@ -222,6 +230,23 @@ class FrameRecord:
             learnt=dict(self.learnt),
             told=set(self.told),
         )
+
+    def release(self) -> None:
+        """Lets go of what is computed again when the frame, which is closed, is gone through again.
+        A copy of memory keeps its prediction, for it was made with the frame open.
+        """
+        if self.frame.predicted:
+            self.frame.release()
+            if self.state is not None and self.state.frame is not None:
+                self.state.frame.release(prediction=False)
+
+    @property
+    def published(self) -> Labels:
+        """The label map of its published masks, uint16 [H, W]."""
+        labels = np.zeros(self.size, np.uint16)
+        for object_id in self.masks:
+            labels[self.mask(object_id)] = object_id
+        return labels
 
     def without_features(self) -> FrameRecord:
         """What stays of it when it can be replayed no more."""
@@ -297,6 +322,8 @@ class FrameRecord:
         self.said = [entry for entry in self.said if entry.object_id != object_id]
         self.learnt.pop(object_id, None)
         self.told.discard(object_id)
+        for source in Source:
+            self.applied.pop((object_id, source), None)
 
     def opening(self) -> Frame:
         """Its frame with only those given masks with which it was opened."""

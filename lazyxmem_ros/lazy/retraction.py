@@ -7,10 +7,9 @@ from dataclasses import replace
 
 from lazyxmem_ros.lazy.config import Source
 from lazyxmem_ros.lazy.corrections import CorrectionRefusedError, Outcome
-from lazyxmem_ros.lazy.policy import TrackState
-from lazyxmem_ros.lazy.replay import Past
-from lazyxmem_ros.lazy.state import GivenAnswer, LazyState, label_map
-from lazyxmem_ros.lazy.uncertainty import winning_class
+from lazyxmem_ros.lazy.past import Past
+from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
+from lazyxmem_ros.lazy.state import GivenAnswer, LazyState
 
 
 def retract(state: LazyState, past: Past, stamp: int, object_id: int) -> Outcome:
@@ -42,24 +41,30 @@ def _retract(state: LazyState, past: Past, stamp: int, object_id: int) -> Outcom
     for record in records:
         record.take_back(object_id, stamp, learns=state.config.learns_from)
     if now and answer is state.answers[object_id][-1]:
-        state.objects[object_id].history = answer.before
+        item = state.objects[object_id]
+        item.history = _without_answer(item.history, answer.before)
     _take_back(state, object_id, answer)
     reason = ""
     if not now:
         reason = f"{past.schedule(applied)} frames are gone through again without it"
-    record = newest if now else next(iter(records))
+    record = newest if now else past.replayable(applied)[-1]
     masks = newest.all_corrections() if now else record.learnt
-    probabilities = record.frame.probabilities
-    if masks:
-        probabilities = state.tracker.preview(record.frame, masks)
+    followed = state.tracker.object_ids
     return Outcome(
         applied=True,
         reason=reason,
         stamp=stamp,
         object_ids=(object_id,),
         applied_stamp=applied,
-        labels=label_map(winning_class(probabilities), record.frame.object_ids),
+        labels=state.labels_with(record, {i: m for i, m in masks.items() if i in followed}),
     )
+
+
+def _without_answer(now: ObjectHistory, before: ObjectHistory) -> ObjectHistory:
+    """An object's history `before` an answer; a pause that began or ended since holds."""
+    if now.state is TrackState.PAUSED:
+        return before.paused()
+    return now if before.state is TrackState.PAUSED else before
 
 
 def _take_back(state: LazyState, object_id: int, answer: GivenAnswer) -> None:

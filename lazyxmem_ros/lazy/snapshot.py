@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 import stat
 from dataclasses import asdict, dataclass
@@ -163,7 +164,8 @@ def _check_maker(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> No
 
 
 def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
-    text = bytearray(json.dumps(_scalars(snapshot)).encode())
+    # Ids and stamps may be NumPy's integers.
+    text = bytearray(json.dumps(_scalars(snapshot), default=operator.index).encode())
     tensors = {JSON: torch.frombuffer(text, dtype=torch.uint8)}
     tensors |= {f"hidden.{i}": h for i, h in snapshot.tracker.hidden.items()}
     for i, item in snapshot.objects.items():
@@ -267,6 +269,7 @@ def _assemble(tensors: dict[str, Tensor], content: Fields, made_by: dict[str, An
         memory=state,
         births=tracker.pairs("births"),
         hidden=_by_id(_take_group(left, "hidden")),
+        places={},  # nobody knows how long ago that was
         frame=None,
         frames=tracker.integer("frames"),
         clock=tracker.integer("clock"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -48,6 +49,11 @@ class FollowedObject:
     def copy(self) -> FollowedObject:
         """The same, with a life of its own."""
         return replace(self, looks=self.looks.copy(), corrected=dict(self.corrected))
+
+    def begun_again(self) -> FollowedObject:
+        """A copy for when any stamp may come next: nothing is asked, and no frame can be named."""
+        history = replace(self.history, open=())
+        return replace(self, history=history, looks=self.looks.begun_again(), corrected={})
 
 
 @dataclass(eq=False)
@@ -225,10 +231,21 @@ class LazyState:
             learnt |= self.newest.corrections[Source.OPERATOR]
         return learnt
 
-    def corrected_labels(self, newest: FrameRecord) -> Labels:
-        """The newest frame's label map with its corrections."""
-        probabilities = self.tracker.preview(newest.frame, newest.all_corrections())
-        return label_map(winning_class(probabilities), newest.frame.object_ids)
+    # ---- any frame that can be gone through again
+
+    def labels_with(self, record: FrameRecord, masks: Mapping[int, BoolMask]) -> Labels:
+        """A frame's label map, uint16 [H, W], with masks [H, W] of some of its objects: from its
+        prediction or, where that was let go, from what was published of it and learnt on it.
+        """
+        frame = record.frame
+        if frame.predicted:
+            with_masks = self.tracker.preview(frame, masks) if masks else frame.probabilities
+            return label_map(winning_class(with_masks), frame.object_ids)
+        labels = record.published
+        for object_id, mask in (*record.learnt.items(), *masks.items()):
+            labels[labels == object_id] = 0
+            labels[mask] = object_id
+        return labels
 
 
 def label_map(winner: Tensor, object_ids: tuple[int, ...]) -> Labels:

@@ -15,10 +15,10 @@ from lazyxmem_ros.lazy.config import LazyConfig, Source
 from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk, Outcome, add_to_past
 from lazyxmem_ros.lazy.history import History
 from lazyxmem_ros.lazy.judging import FrameJudge
+from lazyxmem_ros.lazy.past import Past
 from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState, doubted_since
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor
 from lazyxmem_ros.lazy.record import FrameRecord, Request
-from lazyxmem_ros.lazy.replay import Past
 from lazyxmem_ros.lazy.results import StepResult
 from lazyxmem_ros.lazy.retraction import retract
 from lazyxmem_ros.lazy.snapshot import Snapshot, describe
@@ -66,6 +66,7 @@ class LazyTracker:
         self._past = Past(self._state)
         self._judge = FrameJudge(self._state, self._past)
         self._desk = CorrectionDesk(self._state, self._past)
+        tracker.gate_radius = config.gate_radius
 
     @property
     def config(self) -> LazyConfig:
@@ -76,6 +77,7 @@ class LazyTracker:
     def config(self, config: LazyConfig) -> None:
         self._state.config = config
         self._state.history.configure(config)
+        self._state.tracker.gate_radius = config.gate_radius
 
     @property
     def tracker(self) -> XMemTracker:
@@ -193,6 +195,7 @@ class LazyTracker:
         """
         self.close()
         self._past.advance(budget)
+        self._past.make_room()
         return self.frames_behind
 
     # ---- corrections
@@ -394,10 +397,14 @@ class LazyTracker:
         )
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Goes on from a snapshot: the same objects and memory. Any stamp may come next."""
+        """Goes on from a snapshot: the same objects and memory. Any stamp may come next, and
+        requests that were open are forgotten.
+
+        The snapshot has to fit the tracker; `read_snapshot` makes sure of that.
+        """
         self.reset()
         self._state.tracker.restore(snapshot.tracker)
-        self._state.objects |= {i: item.copy() for i, item in snapshot.objects.items()}
+        self._state.objects |= {i: item.begun_again() for i, item in snapshot.objects.items()}
         self._state.removed |= snapshot.removed
 
     def _remember(self, newest: FrameRecord, requests: Iterable[Request]) -> None:
@@ -412,9 +419,15 @@ class LazyTracker:
         newest.never_learnt = newest.asked_itself
         if state.config.correction_horizon:
             newest.frame.settle()
-            if Source.OPERATOR in asked or state.history.copy_due(newest.stamp):
-                newest.state = state.tracker.state()
+            if state.history.copy_due(
+                newest.stamp,
+                asked=Source.OPERATOR in asked,
+                compact=state.tracker.compact,
+                fork=state.tracker.nbytes,
+            ):
+                newest.state = state.tracker.state(before=state.history.before_copy())
         state.history.add(newest)
+        self._past.make_room()
 
     def _introduce(
         self, masks: Mapping[int, BoolMask], labels: Mapping[int, str], index: int

@@ -20,7 +20,7 @@ from lazyxmem_ros.nodes.conversions import read_mask
 from lazyxmem_ros.nodes.diagnostics import Counts, Latencies
 from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, prompt_message
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN
-from lazyxmem_ros.nodes.timers import create_steady_timer
+from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
 from lazyxmem_ros.srv import CorrectMask
 
 DEADLINE_CHECK_PERIOD_S = 0.05
@@ -135,7 +135,7 @@ class CorrectionClient:
             future, pending = self._pending.popitem()
             self._client.remove_pending_request(future)
             self._fail(pending, "failed", SHUTTING_DOWN)
-        self._node.destroy_timer(self._timer)
+        end_timer(self._node, self._timer)
         self._node.destroy_client(self._client)
 
     def _on_done(self, future: Future[Any]) -> None:

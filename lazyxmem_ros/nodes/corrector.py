@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +42,17 @@ if TYPE_CHECKING:
 
 NODE_NAME = "lazyxmem_correction"
 DIAGNOSTICS_PERIOD_S = 1.0
+MAX_PROMPTS = 64
+"""Of a request: one for each object that a tracker follows by default. They are answered one after
+the other, and every other request waits meanwhile."""
 
 PARAMETERS = (
     ParameterSpec(
         "corrector",
         DEFAULT_CORRECTOR,
-        "What turns a prompt into a mask: sam_hq needs a checkpoint, refiner is the embedded "
-        "network, grabcut needs no weights; auto = sam_hq where its weights are in the user's "
-        "cache, else refiner.",
+        "What turns a prompt into a mask: sam_hq, refiner (the embedded network) or grabcut, which "
+        "needs no weights; auto = sam_hq where checkpoint names its weights, or where it is "
+        "installed and they are in the user's cache; else refiner.",
         choices=CORRECTOR_NAMES,
         changes=Changes.NEVER,
     ),
@@ -68,20 +72,21 @@ PARAMETERS = (
     ParameterSpec(
         "model_type",
         "vit_tiny",
-        "Size of the SAM-HQ network; has to fit the checkpoint.",
+        "Size of the SAM-HQ network; has to fit the checkpoint. What auto finds in the cache is "
+        "taken whatever its size.",
         choices=tuple(SAM_HQ_WEIGHTS.values()),
         changes=Changes.NEVER,
     ),
 )
 
-ImageKey = tuple[int, str, int, int]
+ImageKey = tuple[int, str, int, int, int]
 
 
 class CorrectionNode(Node):
     """Turns an image and prompts into a mask for each, one request after the other.
 
     The decoded image and the corrector's embedding of it are kept for the requests that follow
-    with the same stamp, frame id and size.
+    with the same stamp, frame id, size and content.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -202,13 +207,17 @@ class CorrectionNode(Node):
 
 
 def image_key(message: Image) -> ImageKey | None:
-    """What tells one frame from another: its stamp, frame id and size.
+    """What tells one frame from another: its stamp, frame id and size, and a checksum of the data.
 
-    None without a stamp: then nothing says that two images are the same. Raises StampRangeError.
+    Cameras that are triggered together have one stamp, and often one frame id. None without a
+    stamp: then nothing says that two images are the same. Raises StampRangeError.
     """
     header = message.header
     stamp = stamp_of(header.stamp)
-    return (stamp, header.frame_id, message.height, message.width) if stamp else None
+    if not stamp:
+        return None
+    checksum = zlib.crc32(message.data)
+    return stamp, header.frame_id, message.height, message.width, checksum
 
 
 def _read_prompts(
@@ -216,11 +225,13 @@ def _read_prompts(
 ) -> list[Prompt | PromptError | ImageError]:
     """The request's prompts for an image of `size` (H, W), or what is wrong with each.
 
-    Raises PromptError where there is none, or another number of prior_ious.
+    Raises PromptError where there is none, more than MAX_PROMPTS, or another number of prior_ious.
     """
     count = len(request.prompts)
     if not count:
         raise PromptError("the request has no prompt; send one for each object")
+    if count > MAX_PROMPTS:
+        raise PromptError(f"the request has {count} prompts; send at most {MAX_PROMPTS} at a time")
     if len(request.prior_ious) not in (0, count):
         raise PromptError(
             f"the request has {len(request.prior_ious)} prior_ious for {count} prompts; send one "

@@ -8,7 +8,6 @@ there is read from the ROS graph, never from logs, whose look is the user's affa
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from lazyxmem_ros.evaluation.graph.launch import (
+from lazyxmem_ros.evaluation.graph.names import (
     CONSOLE_NODE,
     CORRECTION_SERVICE,
     MASK_TOPIC,
@@ -28,6 +27,7 @@ from lazyxmem_ros.evaluation.graph.launch import (
     STATUS_PERIOD_S,
     TRACKER_TOPICS,
 )
+from lazyxmem_ros.images.files import write_whole
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 from lazyxmem_ros.nodes.timers import create_steady_timer
@@ -70,9 +70,7 @@ class GraphWatchNode(Node):
     def _report(self) -> None:
         status = {"missing": self._missing(), "masks": self._masks}
         # Whoever reads it meanwhile gets the one or the other whole.
-        written = self._status.with_suffix(".new")
-        written.write_text(json.dumps(status), encoding="utf-8")
-        os.replace(written, self._status)
+        write_whole(self._status, json.dumps(status).encode())
 
     def _missing(self) -> list[str]:
         """What is not there yet, in words."""

@@ -6,7 +6,6 @@ Those with a setting of the core behind them are made from it by `parameters_of`
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from lazyxmem_ros.settings import Bounds, Changes, range_fault, settings_of
+from lazyxmem_ros.spelling import nearest
 
 Value: TypeAlias = "bool | int | float | str | Sequence[str]"
 
@@ -212,8 +212,8 @@ def unknown_parameters(node: Node, from_file: bool) -> list[str]:
     for name in sorted(set(given) - set(declared)):
         if name.startswith(_QOS_OVERRIDES):  # declared once there is such a topic
             continue
-        near = difflib.get_close_matches(name, declared, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = nearest(name, declared)
+        hint = f"; did you mean {near}?" if near else ""
         warnings.append(f"there is no parameter {name}, so it changes nothing{hint}")
     return warnings
 

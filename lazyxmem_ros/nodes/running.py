@@ -17,7 +17,9 @@ from rclpy.exceptions import NameValidationException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
 
+from lazyxmem_ros.nodes.namesakes import NamesakeWatch
 from lazyxmem_ros.nodes.parameters import ParameterError, unknown_parameters
 from lazyxmem_ros.nodes.shared_memory import remove_leftovers
 from lazyxmem_ros.nodes.timers import create_steady_timer
@@ -27,6 +29,7 @@ LOOK_UP_PERIOD_S = 0.1
 PATIENCE_S = 3.0
 """What takes longer after a signal is broken off: reading a large bag, for example."""
 PARAMETERS_FILE = "--params-file"
+LOG_VARIABLE = "ROS_LOG_DIR"
 _PARAMETERS_KEY = "ros__parameters"
 _SOURCE_LINE = re.compile(r",\s+at \S+:\d+")
 """Where in rcl an error arose, which is of no use to who reads it."""
@@ -50,7 +53,7 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
             freed = remove_leftovers()
             _begin(arguments)
             executor = SingleThreadedExecutor()
-            node = make_node()
+            node = _made(make_node)
             for warning in unknown_parameters(node, PARAMETERS_FILE in arguments):
                 node.get_logger().warning(warning)
             if freed:
@@ -58,6 +61,7 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
                     f"removed {freed / 1e6:.0f} MB that killed processes had left in /dev/shm"
                 )
             create_steady_timer(node, LOOK_UP_PERIOD_S, lambda: None)
+            NamesakeWatch(node)
             executor.add_node(node)
             while rclpy.ok() and not end.requested:
                 executor.spin_once()
@@ -81,8 +85,29 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
     return int(getattr(node, "exit_code", 0))
 
 
+def _made(make_node: Callable[[], Node]) -> Node:
+    """The node; what files and sockets refuse while it is made is its user's to put right."""
+    try:
+        return make_node()
+    except OSError as error:
+        raise NodeStartError(str(error)) from error
+
+
+def resolved(node: Node, name: str, parameter: str) -> str:
+    """The full name of a topic or node that a parameter names; raises NodeStartError for none."""
+    try:
+        return str(node.resolve_topic_name(name))
+    except RuntimeError as error:  # rcl's own errors are no more than that
+        raise NodeStartError(
+            f"{parameter}: {name!r} cannot be a name; give one of letters, digits, _ and /"
+        ) from error
+
+
 def _begin(arguments: list[str]) -> None:
-    """Begin rclpy, signals left to us. Raises NodeStartError for ROS arguments that are none."""
+    """Begin rclpy, signals left to us. Raises NodeStartError for arguments that are none.
+
+    A node has no others than ROS's: `-p NAME:=VALUE` without `--ros-args` would change nothing.
+    """
     for before, file in itertools.pairwise(arguments):
         if before == PARAMETERS_FILE:
             _check_parameters_file(Path(file))
@@ -90,7 +115,17 @@ def _begin(arguments: list[str]) -> None:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # RCLError and UnknownROSArgsError have no common, public name
         reason = _SOURCE_LINE.sub("", str(error)).replace("\n", " ").strip()
-        raise NodeStartError(f"these ROS arguments cannot be taken: {reason}") from error
+        advice = f"; set {LOG_VARIABLE} to a folder that can be written to"
+        raise NodeStartError(
+            f"ROS cannot begin with these arguments and this environment: {reason}"
+            + (advice if "logging" in reason else "")
+        ) from error
+    others = remove_ros_args(arguments)[1:]
+    if others:
+        raise NodeStartError(
+            f"a node takes no arguments {' '.join(others)}: give parameters and remappings as in "
+            "--ros-args -p NAME:=VALUE -r FROM:=TO"
+        )
 
 
 def _check_parameters_file(file: Path) -> None:

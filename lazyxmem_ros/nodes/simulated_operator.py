@@ -6,13 +6,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 
-from lazyxmem_ros.basics import SECOND, StampRangeError, stamp_of
+from lazyxmem_ros.basics import SECOND, StampRangeError, stamp_of, user_path
 from lazyxmem_ros.data.bags import BagReader, pack_labels, unpack_labels
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
@@ -24,6 +23,7 @@ from lazyxmem_ros.nodes.logs import error_of, info_of, warning_of
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.prompts import prompt_message
 from lazyxmem_ros.nodes.running import NodeStartError, run_node, surviving
+from lazyxmem_ros.nodes.timers import end_timer
 
 NODE_NAME = "lazyxmem_simulated_operator"
 QUEUE_DEPTH = 10
@@ -59,7 +59,9 @@ PARAMETERS = (
         bounds=(0.0, 1000.0),
         changes=Changes.NEVER,
     ),
-    ParameterSpec("seed", 0, "Seed of the noise.", changes=Changes.NEVER),
+    ParameterSpec(
+        "seed", 0, "Seed of the noise.", bounds=(0, 1_000_000_000), changes=Changes.NEVER
+    ),
     ParameterSpec(
         "clicks",
         1,
@@ -79,7 +81,7 @@ class SimulatedOperatorNode(Node):
         self._settings = Parameters(self, PARAMETERS)
         topic = self._settings["truth_topic"]
         try:
-            with BagReader(Path(self._settings["bag"]), info_of(self)) as bag:
+            with BagReader(user_path(self._settings["bag"]), info_of(self)) as bag:
                 self._truth = {
                     frame.stamp: pack_labels(frame.labels) for frame in bag.labels(topic)
                 }
@@ -151,7 +153,7 @@ class SimulatedOperatorNode(Node):
         return Correction(header=request.header, id=request.id, message=why)
 
     def _answer(self, answer: Correction, number: int) -> None:
-        self.destroy_timer(self._pending.pop(number))
+        end_timer(self, self._pending.pop(number))
         self._answers.publish(answer)
         self.get_logger().info(f"answered for object {answer.id} {answer.message}".rstrip())
 

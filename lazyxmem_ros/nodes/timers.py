@@ -17,3 +17,17 @@ def create_steady_timer(
     """A timer of the node's, every `period` seconds. options: those of Node.create_timer."""
     clock = Clock(clock_type=ClockType.STEADY_TIME)
     return node.create_timer(period, callback, clock=clock, **options)
+
+
+def end_timer(node: Node, timer: Timer) -> None:
+    """End a timer of the node's, and let go of what its callback holds.
+
+    Where it has just become due rclpy keeps the timer until Python looks for circles: in the
+    traceback of the error by which the executor finds that it has ended.
+    """
+    node.destroy_timer(timer)
+    timer.callback = _nothing
+
+
+def _nothing() -> None:
+    """What an ended timer does."""

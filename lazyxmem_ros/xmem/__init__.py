@@ -3,6 +3,7 @@
 
 from lazyxmem_ros.xmem.backends import BACKENDS, with_backend
 from lazyxmem_ros.xmem.checkpoint import load_network, save_network, weights_digest
+from lazyxmem_ros.xmem.copies import MemoryState
 from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import (
     BackendError,
@@ -12,10 +13,13 @@ from lazyxmem_ros.xmem.errors import (
     TrackerError,
     UnknownObjectError,
 )
-from lazyxmem_ros.xmem.memory import Memory, MemoryConfig, MemoryState
+from lazyxmem_ros.xmem.frame import Closing, Frame
+from lazyxmem_ros.xmem.memory import Memory
+from lazyxmem_ros.xmem.memory_config import MemoryConfig
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
+from lazyxmem_ros.xmem.state import TrackerState
 from lazyxmem_ros.xmem.state_check import StateError, check_state
-from lazyxmem_ros.xmem.tracker import Closing, Frame, TrackerState, XMemTracker
+from lazyxmem_ros.xmem.tracker import XMemTracker
 
 __all__ = [
     "BACKENDS",

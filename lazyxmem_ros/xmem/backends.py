@@ -41,6 +41,7 @@ def with_backend(
         say: is told what is chosen for want of another, and what takes long.
 
     Raises:
+        ValueError: the device is unknown or not here, or the precision is unknown.
         BackendError: the backend is unknown, not installed, or not for this device.
 
     """

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lazyxmem_ros.basics import reason_of
 from lazyxmem_ros.xmem.errors import CheckpointError
 from lazyxmem_ros.xmem.network import (
     EFFICIENTNET_GROUPS,
@@ -105,15 +106,19 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its text advises to execute what is in the file
+        raise CheckpointError(
+            f"{path} cannot be read as weights: it is neither a .safetensors file nor one that "
+            "PyTorch has written of tensors alone"
+        ) from error
     except (
         safetensors.SafetensorError,
-        pickle.UnpicklingError,
         zipfile.BadZipFile,
         RuntimeError,
         EOFError,
         OSError,
     ) as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
+        raise CheckpointError(f"{path} cannot be read as weights: {reason_of(error)}") from error
     for wrapper in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
@@ -140,7 +145,7 @@ _digests: WeakKeyDictionary[XMem, str] = WeakKeyDictionary()
 
 
 def weights_digest(network: XMem) -> str:
-    """SHA-256 of all of a network's weights, hexadecimal. Computed once for each network."""
+    """SHA-256 of all of a network's weights, hexadecimal; computed once for each network."""
     if network not in _digests:
         digest = hashlib.sha256()
         for name, tensor in sorted(network.state_dict().items()):

@@ -10,7 +10,10 @@ BFLOAT16_CAPABILITY = (8, 0)
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
-    """The device of a name: auto (the GPU where there is one), cpu, cuda or cuda:N."""
+    """The device of a name: auto (the GPU where there is one), cpu, cuda or cuda:N.
+
+    Raises ValueError where it is unknown or not here.
+    """
     if isinstance(name, torch.device):
         return name
     if name == "auto":
@@ -27,7 +30,10 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type of a name: float32, bfloat16, float16, or auto, bfloat16 where that is quick."""
+    """The type of a name: float32, bfloat16, float16, or auto, bfloat16 where that is quick.
+
+    Raises ValueError where it is unknown.
+    """
     if name == "auto":
         if device.type == "cuda":
             quick = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY

@@ -11,7 +11,7 @@ class FrameError(TrackerError):
 
 
 class MaskError(TrackerError):
-    """A mask has the wrong size or type, or an object id is out of range."""
+    """A mask has the wrong size or type, or shows nothing, or its object id cannot be used."""
 
 
 class UnknownObjectError(TrackerError):

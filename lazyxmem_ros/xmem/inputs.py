@@ -7,7 +7,7 @@ size (where there is a limit) and padded to multiples of the network's stride.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lazyxmem_ros.basics import MAX_OBJECT_ID, BoolMask, by_width
-from lazyxmem_ros.xmem.errors import FrameError, MaskError
+from lazyxmem_ros.xmem.errors import FrameError, MaskError, UnknownObjectError
 from lazyxmem_ros.xmem.network import IMAGE_MEAN, IMAGE_STD, STRIDE
 
 Size = tuple[int, int]
@@ -38,11 +38,10 @@ class Inputs:
         self._mean = torch.tensor(IMAGE_MEAN, device=device)[:, None, None]
         self._std = torch.tensor(IMAGE_STD, device=device)[:, None, None]
 
-    def image(self, image: NDArray[np.uint8]) -> tuple[Tensor, Size]:
+    def image(self, pixels: Tensor) -> tuple[Tensor, Size]:
         """RGB uint8 [H, W, 3] -> normalised [1, 3, H', W'] and the size without padding."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
-        scaled = pixels.permute(2, 0, 1).float()
-        size = image.shape[0], image.shape[1]
+        scaled = pixels.to(self._device).permute(2, 0, 1).float()
+        size = pixels.shape[0], pixels.shape[1]
         inner = inner_size(size, self._max_internal_size)
         if inner != size:
             scaled = F.interpolate(scaled[None], inner, mode="area")[0]
@@ -121,3 +120,13 @@ def check_masks(masks: Mapping[int, BoolMask], size: Size, *, known: Container[i
             )
         if object_id not in known and not mask.any():
             raise MaskError(f"the first mask of object {object_id} is empty")
+
+
+def check_known(object_ids: Iterable[int], *, known: Collection[int]) -> None:
+    """Raise `UnknownObjectError` where an object is none of those that there are."""
+    unknown = [i for i in object_ids if i not in known]
+    if unknown:
+        raise UnknownObjectError(
+            f"no object {', '.join(map(str, unknown))} is tracked; "
+            f"there is {', '.join(map(str, known)) or 'none'}"
+        )

@@ -55,7 +55,10 @@ EFFICIENTNET_STAGES = ((0, 1), (2,), (3, 4))
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """A ResNet or an EfficientNet-lite, cut where its features reach stride 16."""
+    """A ResNet or an EfficientNet-lite, cut where its features reach stride 16.
+
+    Raises ValueError for another number of groups than its kind of block has.
+    """
 
     block: Literal["basic", "bottleneck", "inverted"]
     """ResNet's two kinds, or the inverted residual of MobileNetV2 and EfficientNet."""

@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from lazyxmem_ros.xmem.inputs import MAX_OBJECT_ID, Size, inner_size
+from lazyxmem_ros.basics import MAX_OBJECT_ID
+from lazyxmem_ros.xmem.copies import MemoryState
+from lazyxmem_ros.xmem.inputs import Size, inner_size
 from lazyxmem_ros.xmem.network import STRIDE
-
-if TYPE_CHECKING:
-    from lazyxmem_ros.xmem.memory import MemoryState
-    from lazyxmem_ros.xmem.tracker import TrackerState, XMemTracker
-
+from lazyxmem_ros.xmem.state import TrackerState
+from lazyxmem_ros.xmem.tracker import XMemTracker
 
 MAX_FRAMES = 2**53
 """A tracker comes nowhere near it, and whatever computes with smaller numbers is exact."""
@@ -94,6 +93,10 @@ def _check_memory(
         all(0 <= index <= state.frames for index in memory.working),
         "working memory holds a frame that never was",
     )
+    _require(
+        all(earlier < later for earlier, later in pairwise(memory.working)),
+        "the frames of working memory are not in order, each once",
+    )
     most = config.max_long_term_tokens if config.long_term else 0
     _require(0 <= memory.long_term <= most, f"long-term memory holds {memory.long_term} tokens")
     rows = memory.long_term + len(memory.working) * per_frame
@@ -112,7 +115,11 @@ def _check_memory(
         _check_array(f"memory column {name}", memory.shared[name], shape, dtype)
     _check_range("shows", memory.shared["shows"], MAX_OBJECT_ID)
     _check_range("born", memory.shared["born"], state.frames)
+    newest = int(memory.shared["born"].max()) if rows else -1
     for object_id, values in memory.values.items():
+        _require(
+            memory.births[object_id] <= newest, f"memory holds nothing of object {object_id}'s time"
+        )
         _check_array(f"values of object {object_id}", values, (rows, network.value_dim))
 
 

@@ -14,7 +14,7 @@ RIM = 2
 """Pixels of a dilated mask, at most, for each of the mask's."""
 
 
-@pytest.mark.parametrize("name", ["working_memory", "long_term", "unsynced_deep_update"])
+@pytest.mark.parametrize("name", ["long_term", "unsynced_deep_update"])
 def test_sequence_agrees(name: str, golden_network: XMem) -> None:
     golden = np.load(DATA / f"sequence_{name}.npz")
     tracker = BaselineTracker(golden_network, memory_config(golden["config"]))

@@ -15,7 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage, StampedLabels, message_types
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.data.errors import BagError, DamagedBagError
+from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 
 FIRST = 1_700_000_000_000_000_000
 STEP = 100_000_000
@@ -135,7 +135,7 @@ def test_what_is_advised_can_help(tmp_path: Path) -> None:
     mcap, sqlite = write_bag(tmp_path / "m", 8), write_bag(tmp_path / "s", 8, storage="sqlite3")
     for file in (mcap, sqlite):
         file.with_name("metadata.yaml").unlink()
-        with pytest.raises(BagError, match=f"no metadata.yaml; give the file itself, {file}"):
+        with pytest.raises(BagError, match=f"no metadata.yaml, .*; give the file itself, {file}"):
             BagReader(file.parent).__enter__()
         assert len(images_of(file)) == 8
     sqlite.write_bytes(sqlite.read_bytes()[:5000])
@@ -212,3 +212,35 @@ def test_a_truth_topic_that_holds_no_label_maps_is_named_frame_by_frame(tmp_path
         assert sample.image is not None
         (fault,) = sample.faults
         assert fault.startswith(f"frame {sample.stamp}: /truth: encoding 'rgb8' is not one of")
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_split_bag_without_one_of_its_parts_says_so(storage: str, tmp_path: Path) -> None:
+    """Of MCAP, what is there is read before."""
+    bag = tmp_path / "split"
+    write_bag(bag, 4, storage=storage)
+    metadata = bag / "metadata.yaml"
+    text = metadata.read_text()
+    (line,) = (line for line in text.splitlines() if line.strip().startswith("- split."))
+    metadata.write_text(text.replace(line, f"{line}\n{line.replace('split.', 'split_1.')}"))
+    read = []
+
+    def read_all() -> None:
+        with BagReader(bag) as reader:
+            read.extend(frame.stamp for frame in reader.images("/camera"))
+
+    with pytest.raises(DamagedBagError, match=r"missing.*Put its missing files back"):
+        read_all()
+    assert len(read) == (4 if storage == "mcap" else 0)
+
+
+def test_a_bag_without_images_spoils_no_other_of_its_folder(tmp_path: Path) -> None:
+    write_bag(tmp_path / "good", 2)
+    with BagWriter(tmp_path / "silent") as bag:
+        bag.declare("/talk", "std_msgs/msg/String")
+    good, silent = open_dataset(tmp_path, DatasetOptions(truth_topic=None))
+    assert len(good) == 2
+    with pytest.raises(DatasetError, match=r"silent: .*no images to track; its topics are /talk"):
+        list(silent.samples())
+    with pytest.raises(BagError, match="no images to track"):
+        open_dataset(tmp_path / "silent")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,23 @@ def test_where_files_must_not_grow_the_metadata_is_written(storage: str, tmp_pat
     assert 0 < promised < 400
     if storage == "sqlite3":
         assert stamps_of(bag) == expected(promised)
+
+
+@pytest.mark.parametrize("when", ["committed", "closed"])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_bag_that_is_deleted_while_it_is_written_is_named(
+    storage: str, when: str, tmp_path: Path
+) -> None:
+    """What goes on into the file would be lost with it."""
+    bag = BagWriter(tmp_path / "bag", storage=storage)
+    bag.__enter__()
+    bag.write_image("/image", StampedImage(FIRST_STAMP, np.zeros((8, 8, 3), np.uint8)))
+    bag.commit()
+    shutil.rmtree(tmp_path / "bag")
+    end = {"committed": bag.commit, "closed": lambda: bag.__exit__(None, None, None)}[when]
+    with pytest.raises(BagError, match="it was deleted or replaced while it was being written"):
+        end()
+    assert not bag.is_there()
 
 
 @pytest.mark.parametrize("fails", [True, False])

@@ -69,6 +69,28 @@ def test_a_soft_mask_is_refused_and_as_a_binary_one_cut_in_the_middle(
     assert both / union > 0.9
 
 
+@pytest.mark.parametrize("name", ["mask.jpg", "mask.webp"])
+def test_lossy_files_are_no_label_maps_however_few_their_greys(name: str, tmp_path: Path) -> None:
+    """At high quality they have three greys, of which two would be objects of their own."""
+    Image.fromarray(disc()).save(tmp_path / name, quality=100)
+    with pytest.raises(DatasetError, match=rf"{name}: .* no label map.*--binary"):
+        read_label_map(tmp_path / name)
+    np.testing.assert_array_equal(read_label_map(tmp_path / name, binary=True), disc() > 0)
+
+
+@pytest.mark.parametrize("white", [0, 1, 255])
+def test_a_palette_of_black_and_white_is_read_by_its_colours(white: int, tmp_path: Path) -> None:
+    """Programs that save space number the colours as they like."""
+    black = 1 if white == 0 else 0
+    picture = Image.fromarray(np.where(disc() > 0, white, black).astype(np.uint8))
+    colours = np.zeros((256, 3), np.uint8)
+    colours[white] = 255
+    picture.putpalette(colours.reshape(-1).tolist())
+    picture.save(tmp_path / "mask.png")
+    assert are_binary([tmp_path / "mask.png"])
+    np.testing.assert_array_equal(read_label_map(tmp_path / "mask.png", binary=True), disc() > 0)
+
+
 def test_a_label_map_of_many_objects_is_not_soft() -> None:
     """Neither with ids far apart, nor with some that are seen as a few pixels only."""
     labels = np.zeros((120, 160), np.uint8)

@@ -22,6 +22,9 @@ from PIL import Image
 
 from lazyxmem_ros.cli import main
 
+PATIENCE_S = 150
+"""For two jobs to be finished, most of which time goes into starting the processes."""
+
 
 class PageReader(HTMLParser):
     """Collects images, links and text."""
@@ -42,13 +45,18 @@ class PageReader(HTMLParser):
         self.text += data
 
 
-def command(root: Path, weights: Path, out: Path, *more: str) -> list[str]:
+def arguments(root: Path, weights: Path, out: Path, *more: str) -> list[str]:
+    asked = ["evaluate", str(root), "--weights", str(weights), "--out", str(out)]
+    thresholds = ["--operator-rate", "0", "--pseudo-rate", "inf", "--cooldown-frames", "3"]
+    return [*asked, *thresholds, "--device", "cpu", *more]
+
+
+def command(arguments: list[str]) -> list[str]:
+    """The same as a process of its own."""
     installed = shutil.which("lazyxmem")
     program = "import sys; from lazyxmem_ros.cli import main; sys.exit(main(sys.argv[1:]))"
     start = [installed] if installed else [sys.executable, "-c", program]
-    arguments = ["evaluate", str(root), "--weights", str(weights), "--out", str(out)]
-    thresholds = ["--operator-rate", "0", "--pseudo-rate", "inf", "--cooldown-frames", "3"]
-    return [*start, *arguments, *thresholds, "--device", "cpu", *more]
+    return [*start, *arguments]
 
 
 def test_command_writes_tables_and_a_self_contained_report(
@@ -58,7 +66,7 @@ def test_command_writes_tables_and_a_self_contained_report(
     out = tmp_path / "out"
     options = ("--methods", "xmem,lazy", "--format", "csv", "--workers", "1")
     done = subprocess.run(
-        command(two_walks, tiny_weights, out, *options),
+        command(arguments(two_walks, tiny_weights, out, *options)),
         capture_output=True,
         text=True,
         timeout=240,
@@ -76,17 +84,17 @@ def test_command_writes_tables_and_a_self_contained_report(
         assert word in page.text
 
 
-def test_without_ground_truth_what_can_be_known(tmp_path: Path, tiny_weights: Path) -> None:
+def test_without_ground_truth_what_can_be_known(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     walking_bag(tmp_path / "drive", 8)
     labels = np.zeros((64, 96), np.uint8)
     labels[10:30, 5:25] = 1
     Image.fromarray(labels).save(tmp_path / "first.png")
     out = tmp_path / "out"
-    call = command(tmp_path / "drive", tiny_weights, out, "--first-mask")
-    call += [str(tmp_path / "first.png"), "--workers", "1"]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "no ground truth" in done.stdout
+    asked = arguments(tmp_path / "drive", tiny_weights, out, "--first-mask")
+    assert main([*asked, str(tmp_path / "first.png"), "--workers", "1"]) == 0
+    assert "no ground truth" in capsys.readouterr().out
     frames = pd.read_parquet(out / "frames.parquet")
     assert set(frames["method"]) == {"xmem", "udu", "pseudo", "lazy"}
     assert len(frames) == 4 * 8
@@ -126,6 +134,16 @@ def test_command_counts_what_could_not_be_evaluated(
     assert "R@0.5" in printed, "the table is too wide for 80 columns"
 
 
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def group_ends(group: int, *, within: float) -> bool:
     """Whether a process group is empty before so many seconds have passed."""
     deadline = time.monotonic() + within
@@ -140,27 +158,27 @@ def group_ends(group: int, *, within: float) -> bool:
 
 @pytest.mark.slow
 def test_interrupted_it_goes_on_from_what_is_finished(
-    make_tree: Callable[..., Path], tiny_weights: Path, tmp_path: Path
+    make_tree: Callable[..., Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name in ("one", "two", "three", "four"):
         root = make_tree(name, 30, {index: (1,) for index in range(30)})
     out = tmp_path / "out"
-    call = command(root, tiny_weights, out, "--methods", "xmem,lazy,every", "--workers", "2")
-    started = subprocess.Popen(
-        call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 90
+    asked = arguments(root, tiny_weights, out, "--methods", "xmem,lazy,every", "--workers", "2")
+    started = start(asked)
+    deadline = time.monotonic() + PATIENCE_S
     while len(list(out.glob("jobs/*/*/job.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(started.pid, signal.SIGINT)  # as the terminal does
-    assert started.wait(timeout=30) == -signal.SIGINT
+    assert started.wait(timeout=120) == -signal.SIGINT
     finished = len(list(out.glob("jobs/*/*/job.json")))
     assert 2 <= finished < 12
     assert "interrupted; what was finished is kept" in started.stderr.read()
-    assert group_ends(started.pid, within=10), "a process was left behind"
-    done = subprocess.run(call, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("kept from an earlier run") == finished
+    assert group_ends(started.pid, within=60), "a process was left behind"
+    assert main(asked) == 0
+    assert capsys.readouterr().out.count("kept from an earlier run") == finished
     assert len(pd.read_parquet(out / "frames.parquet")) == 4 * 3 * 30
 
 
@@ -181,16 +199,14 @@ def test_a_killed_worker_ends_the_evaluation_in_one_sentence(
     for name in ("one", "two"):
         root = make_tree(name, 28, {index: (1,) for index in range(28)})
     out = tmp_path / "out"
-    call = command(root, tiny_weights, out, "--methods", "xmem,lazy,every", "--workers", "2")
-    started = subprocess.Popen(
-        call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 90
+    asked = arguments(root, tiny_weights, out, "--methods", "xmem,lazy,every", "--workers", "2")
+    started = start(asked)
+    deadline = time.monotonic() + PATIENCE_S
     while not list(out.glob("jobs/*/*/job.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(workers_of(started.pid)[0], signal.SIGKILL)
-    _, errors = started.communicate(timeout=30)
+    _, errors = started.communicate(timeout=120)
     assert started.returncode == 1, errors
     assert "a worker process was ended from outside" in errors
     assert "Traceback" not in errors
-    assert group_ends(started.pid, within=10), "a process was left behind"
+    assert group_ends(started.pid, within=60), "a process was left behind"

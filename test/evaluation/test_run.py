@@ -48,9 +48,10 @@ def test_parallel_run_then_everything_is_kept(
         repeated.dataset.set_index("method").sort_index(), dataset.sort_index()
     )
     other = Watcher()
-    boxed = replace(plan, operator=OperatorConfig(Gesture.BOX), workers=1)
+    lazy = tuple(method for method in plan.methods if method.name == "lazy")
+    boxed = replace(plan, methods=lazy, operator=OperatorConfig(Gesture.BOX), workers=1)
     evaluate(boxed, tmp_path / "out", other)
-    assert sorted(other.run) == sorted(watcher.names), "other settings, other results"
+    assert sorted(other.run) == ["run/lazy", "walk/lazy"], "other settings, other results"
 
 
 def test_what_is_missing_is_run_again_and_nothing_twice(
@@ -104,7 +105,7 @@ def test_no_times_are_drawn_where_nothing_was_tracked(
 def test_a_damaged_bag_keeps_what_came_before(tmp_path: Path, tiny_weights: Path) -> None:
     noise = np.random.default_rng(0)
     with BagWriter(tmp_path / "drive", storage="mcap") as writer:
-        for index in range(200):
+        for index in range(80):
             image = noise.integers(0, 256, (64, 96, 3), dtype=np.uint8)
             writer.write_image("/camera", StampedImage(10**9 + index * 10**8, image))
     labels = np.zeros((64, 96), np.uint8)
@@ -121,7 +122,7 @@ def test_a_damaged_bag_keeps_what_came_before(tmp_path: Path, tiny_weights: Path
     plan = EvaluationPlan((sequence,), tuple(choose_methods(["xmem"])), settings)
     results = evaluate(plan, tmp_path / "out", Watcher())
     assert "drive: cannot be read" in str(results.reports[0].error)
-    assert 0 < len(results.frames) < 200
+    assert 0 < len(results.frames) < 80
     with pytest.raises(DamagedBagError, match="drive: cannot be read"):
         evaluate(replace(plan, strict=True), tmp_path / "strict", Watcher())
 

@@ -32,15 +32,17 @@ def evaluate(tiny_weights: Path, tmp_path: Path) -> Callable[..., int]:
     return run
 
 
-def folder_of(root: Path, masks: Callable[[np.ndarray], Image.Image], suffix: str = ".png") -> Path:
-    """Four frames, and masks of a square made by `masks` from one with 255 in it."""
+def folder_of(root: Path, masks: Callable[[np.ndarray], Image.Image], *suffixes: str) -> Path:
+    """Four frames, and masks of a square made by `masks` from one with 255 in it; PNG, or in the
+    formats of the suffixes by turns.
+    """
     for index in range(4):
         image = np.random.default_rng(index).integers(0, 200, (48, 64, 3), dtype=np.uint8)
         mask = np.zeros((48, 64), np.uint8)
         mask[10:30, 5 + index : 25 + index] = 255
         for name, picture, end in (
             ("frames", Image.fromarray(image), ".jpg"),
-            ("masks", masks(mask), suffix),
+            ("masks", masks(mask), suffixes[index % len(suffixes)] if suffixes else ".png"),
         ):
             file = root / name / f"{index:05d}{end}"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -87,22 +89,18 @@ def test_without_masks_it_says_how_to_give_them(
 
 
 @pytest.mark.parametrize(
-    ("masks", "suffix", "options"),
-    [
-        (in_colour, ".png", ["--binary"]),
-        (Image.fromarray, ".PNG", []),
-        (Image.fromarray, ".TIF", []),
-    ],
+    ("masks", "suffixes", "options"),
+    [(in_colour, [".png"], ["--binary"]), (Image.fromarray, [".PNG", ".TIF"], [])],
 )
 def test_masks_that_can_be_read_are(
     masks: Callable[[np.ndarray], Image.Image],
-    suffix: str,
+    suffixes: list[str],
     options: list[str],
     evaluate: Callable[..., int],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert evaluate(folder_of(tmp_path / "walk", masks, suffix), *options) == 0
+    assert evaluate(folder_of(tmp_path / "walk", masks, *suffixes), *options) == 0
     assert "frames: 4 asked for, 4 read, 4 tracked, 3 scored" in capsys.readouterr().out
 
 

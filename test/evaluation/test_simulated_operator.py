@@ -138,6 +138,8 @@ def test_one_request_after_the_other() -> None:
 def test_bad_settings_and_shapes() -> None:
     with pytest.raises(MetricError, match="click_noise"):
         OperatorConfig(click_noise=-1)
+    with pytest.raises(MetricError, match="seed must be at least 0"):
+        OperatorConfig(seed=-1)
     with pytest.raises(MetricError, match="reaction_delay"):
         OperatorConfig(reaction_delay=float("nan"))
     with pytest.raises(MetricError, match="one size"):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -11,7 +12,7 @@ import pytest
 
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import davis_palette, object_colour, overlay
-from lazyxmem_ros.images.files import write_video
+from lazyxmem_ros.images.files import write_video, write_whole
 
 
 def test_palette_is_that_of_davis() -> None:
@@ -48,3 +49,24 @@ def test_video_can_be_read_again(tmp_path: Path) -> None:
     np.testing.assert_allclose(read, [25 * number for number in range(8)], atol=3)
     with pytest.raises(ImageError, match="at least one frame"):
         write_video(tmp_path / "empty.mp4", iter([]), rate=10)
+
+
+def test_a_video_of_an_odd_size_gets_its_last_row_and_column_twice(tmp_path: Path) -> None:
+    frame = np.zeros((3, 5, 3), np.uint8)
+    write_video(tmp_path / "odd.mp4", [frame, frame], rate=10)
+    facts = next(imageio_ffmpeg.read_frames(str(tmp_path / "odd.mp4")))
+    assert facts["size"] == (6, 4)
+
+
+def test_a_full_disk_is_named_and_leaves_no_broken_file(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+        with pytest.raises(ImageError, match=r"a\.mp4: the video could not be encoded"):
+            write_video(tmp_path / "a.mp4", [noise] * 3, rate=10)
+        with pytest.raises(OSError, match=r"a\.png cannot be written: File too large"):
+            write_whole(tmp_path / "a.png", noise.tobytes())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

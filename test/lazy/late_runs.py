@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
 
 import torch
 from random_clip import TINY, image, mask
@@ -17,6 +19,8 @@ from lazyxmem_ros.lazy import (
     LazyConfig,
     LazyTracker,
     Source,
+    StepResult,
+    Track,
 )
 from lazyxmem_ros.xmem import XMem, XMemTracker
 
@@ -41,6 +45,12 @@ CALIBRATION = IouPredictor(
 
 FIRST = {1: mask(30, 10)}
 SECOND_ONE = {2: mask(2, 44)}
+
+SETTLED = 10
+"""Frames after a catch-up, in which working memory (see TINY) is filled with new ones and the old
+go into long-term memory."""
+LONGEST = 150
+"""Frames in which every catch-up of the tests has come to its end."""
 
 
 def start(
@@ -70,10 +80,103 @@ def run(lazy: LazyTracker, answers, last: int, **given):
     return results
 
 
+def catch_up(lazy: LazyTracker, first: int) -> dict[int, StepResult]:
+    """Steps from frame `first` on until it has caught up, and `SETTLED` frames more."""
+    results: dict[int, StepResult] = {}
+    settled = 0
+    for index in range(first, first + LONGEST):
+        results[index] = step(lazy, index)
+        settled += lazy.frames_behind == 0
+        if settled > SETTLED:
+            return results
+    raise AssertionError(f"{lazy.frames_behind} frames behind after {LONGEST} frames")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a tracker has made of a frame."""
+
+    probabilities: torch.Tensor
+    tracks: list[Track]
+    memory_tokens: tuple[int, int]
+
+
+Act = Callable[[LazyTracker], object]
+
+
+class Instant:
+    """A run in which everything is said at once; it goes as far as it is looked at."""
+
+    def __init__(
+        self, lazy: LazyTracker, acts: Mapping[int, Sequence[Act]], shown: Mapping = {}
+    ) -> None:
+        """Args:
+        lazy: has seen frame 0.
+        acts: after which frame -> what is then done with the tracker.
+        shown: with which frame -> masks of new objects.
+        """
+        self.lazy = lazy
+        self._acts, self._shown = acts, shown
+        self._frames: list[Shown] = []
+
+    def __getitem__(self, index: int) -> Shown:
+        """What was made of frame `index`, 1 or more."""
+        for number in range(len(self._frames) + 1, index + 1):
+            result = step(self.lazy, number, masks=self._shown.get(number))
+            tokens = self.lazy.tracker.memory_tokens
+            for act in self._acts.get(number, ()):
+                act(self.lazy)
+            shown = Shown(probabilities(self.lazy).clone(), list(result.tracks), tokens)
+            self._frames.append(shown)
+        return self._frames[index - 1]
+
+
+def answer(index: int, masks, source=Source.OPERATOR) -> Act:
+    """Corrects frame `index`."""
+
+    def act(lazy: LazyTracker) -> None:
+        outcome = lazy.apply(correction(index, masks, source))
+        assert outcome.applied, outcome.reason
+
+    return act
+
+
+def add(masks) -> Act:
+    """Adds objects on the newest frame."""
+    return lambda lazy: lazy.add_objects(masks)
+
+
+NEVER = -1
+
+
+def remove(*object_ids: int) -> Act:
+    """Removes objects."""
+    return lambda lazy: lazy.remove_objects(object_ids)
+
+
+@cache
+def answered_at_once(network: XMem, index: int) -> Instant:
+    """Frame `index` is corrected at once, or `NEVER`."""
+    return Instant(start(network), {index: [answer(index, FIRST)]})
+
+
+def newest(lazy: LazyTracker) -> int:
+    """The number of the frame that it has seen last."""
+    assert lazy.tracker.frame is not None
+    return lazy.tracker.frame.index
+
+
 def probabilities(lazy: LazyTracker) -> torch.Tensor:
     assert lazy.tracker.frame is not None
     return lazy.tracker.frame.probabilities
 
 
-def same(a: LazyTracker, b: LazyTracker) -> bool:
-    return torch.equal(probabilities(a), probabilities(b))
+def same(a: LazyTracker | Instant, b: LazyTracker) -> bool:
+    expected = a[newest(b)].probabilities if isinstance(a, Instant) else probabilities(a)
+    return torch.equal(expected, probabilities(b))
+
+
+def assert_close(a: Instant, b: LazyTracker) -> None:
+    """The same but for the order in which memory has been summed up."""
+    expected = a[newest(b)].probabilities
+    torch.testing.assert_close(expected, probabilities(b), rtol=0, atol=1e-3)

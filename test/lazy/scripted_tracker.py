@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from lazyxmem_ros.xmem.gating import Place
+
 SIZE = (48, 64)
 SECOND = 1_000_000_000
 FRAME_TIME = SECOND // 30
@@ -57,6 +59,8 @@ class ScriptedFrame:
     object_ids: tuple[int, ...]
     probabilities: torch.Tensor
     open: bool = True
+    predicted: bool = True
+    places: dict[int, Place] = field(default_factory=dict)
 
     def labels(self) -> np.ndarray:
         ids = np.array([0, *self.object_ids], np.uint16)

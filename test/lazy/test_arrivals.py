@@ -2,6 +2,7 @@
 """Objects shown on past frames: once caught up, exactly what showing them at once leads to."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,17 @@ from late_runs import (
     CONFIG,
     FIRST,
     FRAME_TIME,
+    NEVER,
     SECOND_ONE,
+    Act,
+    Instant,
+    add,
+    answer,
+    answered_at_once,
+    assert_close,
+    catch_up,
     correction,
-    probabilities,
+    remove,
     same,
     start,
     step,
@@ -23,6 +32,7 @@ from random_clip import TINY, mask
 
 from lazyxmem_ros.lazy import (
     SECOND,
+    IouPredictor,
     LazyTracker,
     StampError,
     TrackState,
@@ -43,57 +53,55 @@ def run(lazy: LazyTracker, first: int, last: int):
     return {index: step(lazy, index) for index in range(first, last + 1)}
 
 
-def added_at_once(
-    network: XMem, index: int, masks, last: int, config=CONFIG, iou_predictor=None
-) -> LazyTracker:
-    lazy = start(network, config, iou_predictor)
-    run(lazy, 1, index)
-    lazy.add_objects(masks)
-    run(lazy, index + 1, last)
-    return lazy
+@cache
+def added_at_once(network: XMem, index: int, iou_predictor: IouPredictor | None = None) -> Instant:
+    """THIRD is shown on frame `index` at once."""
+    return Instant(start(network, iou_predictor=iou_predictor), {index: [add(THIRD)]})
 
 
-@pytest.mark.parametrize("delay", [1, 3, 12, 25])
-@pytest.mark.parametrize("index", [5, 7])  # with a copy of memory of its own, and between two
+@pytest.mark.parametrize(
+    ("delay", "index"),
+    [(1, 7), (3, 5), (12, 5), (25, 7)],  # 5 has a copy of memory of its own, 7 lies between two
+)
 def test_once_caught_up_it_is_as_if_the_object_had_been_shown_at_once(
     delay: int, index: int, small_network: XMem
 ) -> None:
-    instant = added_at_once(small_network, index, THIRD, 60, iou_predictor=CALIBRATION)
     late = start(small_network, CONFIG, CALIBRATION)
     run(late, 1, index + delay)
     outcome = show(late, index, THIRD)
     assert outcome.applied
     assert outcome.applied_stamp == index * FRAME_TIME
     assert f"shown {delay} frames late" in outcome.reason
-    results = run(late, index + delay + 1, 60)
+    results = catch_up(late, index + delay + 1)
     caught_up = [i for i, result in results.items() if result.caught_up]
     assert len(caught_up) == 1
     assert caught_up[0] <= index + 2 * delay + 15
     for i, result in results.items():
         ids = [track.object_id for track in result.tracks]
         assert ids == ([1, 2, 3] if i >= caught_up[0] else [1, 2])
+    instant = added_at_once(small_network, index, CALIBRATION)
     assert same(instant, late)
-    assert late.tracker.memory_tokens == instant.tracker.memory_tokens
+    last = max(results)
+    assert late.tracker.memory_tokens == instant[last].memory_tokens
     # What is said from now on is the same as well: states, uncertainty, its rate, predicted IoU.
-    assert step(late, 61).tracks == step(instant, 61).tracks
+    assert results[last].tracks == instant[last].tracks
 
 
 def test_until_then_the_others_are_tracked_on_and_it_is_known_as_arriving(
     small_network: XMem,
 ) -> None:
-    plain, late = start(small_network), start(small_network)
-    run(plain, 1, 21)
-    run(late, 1, 20)
+    late = start(small_network)
+    run(late, 1, 15)
     show(late, 5, THIRD, labels={3: "cup"})
     assert late.arriving_ids == (3,)
-    result = step(late, 21)
+    result = step(late, 16)
     assert late.object_ids == (1, 2)
     assert result.catching_up > 0
-    assert same(plain, late)
-    results = run(late, 22, 60)
+    assert same(answered_at_once(small_network, NEVER), late)
+    results = catch_up(late, 17)
     assert late.arriving_ids == ()
     assert late.object_ids == (1, 2, 3)
-    assert results[60].tracks[2].label == "cup"
+    assert results[max(results)].tracks[2].label == "cup"
 
 
 def test_its_frames_labels_are_told(small_network: XMem) -> None:
@@ -111,57 +119,51 @@ def test_on_the_kept_frame_before_any_object(small_network: XMem) -> None:
     late = start(small_network)
     run(late, 1, 12)
     show(late, 0, THIRD)
-    instant = added_at_once(small_network, 0, THIRD, 40)
-    run(late, 13, 40)
-    assert same(instant, late)
-
-
-@pytest.mark.parametrize(("second", "when"), [(9, 22), (5, 22), (3, 22), (9, 60)])
-def test_one_more_while_the_first_is_arriving_or_afterwards(
-    second: int, when: int, small_network: XMem
-) -> None:
-    instant, late = start(small_network), start(small_network)
-    for index in range(1, 101):
-        step(instant, index)
-        for at, masks in sorted({5: THIRD, second: FOURTH}.items()) if second != 5 else ():
-            if index == at:
-                instant.add_objects(masks)
-        if second == 5 and index == 5:
-            instant.add_objects(THIRD)
-            instant.add_objects(FOURTH)
-    run(late, 1, 20)
-    show(late, 5, THIRD)
-    run(late, 21, when)
-    # Kept for 5 s = 50 frames.
-    if when == 60:
-        with pytest.raises(StampError, match="not kept"):
-            show(late, second, FOURTH)
-        return
-    show(late, second, FOURTH)
-    run(late, when + 1, 100)
-    assert late.arriving_ids == ()
-    assert late.object_ids == instant.object_ids
-    assert same(instant, late)
-
-
-def test_shown_and_corrected_late_in_any_order(small_network: XMem) -> None:
+    catch_up(late, 13)
     instant = start(small_network)
-    for index in range(1, 81):
-        step(instant, index)
-        if index == 5:
-            instant.add_objects(THIRD)
-        if index == 9:
-            assert instant.apply(correction(9, FIRST)).applied
-    for order in ((0, 1), (1, 0)):
-        late = start(small_network)
-        run(late, 1, 20)
-        acts = [lambda t=late: show(t, 5, THIRD), lambda t=late: t.apply(correction(9, FIRST))]
-        assert acts[order[0]]().applied
-        run(late, 21, 24)
-        assert acts[order[1]]().applied
-        run(late, 25, 80)
-        assert late.frames_behind == 0
-        assert same(instant, late)
+    instant.add_objects(THIRD)
+    assert same(Instant(instant, {}), late)
+
+
+@pytest.mark.parametrize("second", [9, 5, 3])
+def test_one_more_while_the_first_is_arriving(second: int, small_network: XMem) -> None:
+    late = start(small_network)
+    run(late, 1, 14)
+    show(late, 5, THIRD)
+    run(late, 15, 16)
+    assert late.arriving_ids == (3,)
+    show(late, second, FOURTH)
+    catch_up(late, 17)
+    assert late.arriving_ids == ()
+    acts = {5: [add(THIRD)]}
+    acts[second] = [*acts.get(second, ()), add(FOURTH)]
+    instant = Instant(start(small_network), acts)
+    assert same(instant, late)
+    assert late.object_ids == instant.lazy.object_ids
+
+
+def test_one_more_on_a_frame_that_is_not_kept_any_more(small_network: XMem) -> None:
+    late = start(small_network, replace(CONFIG, correction_horizon=SECOND))
+    run(late, 1, 12)
+    show(late, 9, THIRD)
+    catch_up(late, 13)
+    with pytest.raises(StampError, match="not kept"):
+        show(late, 9, FOURTH)
+    assert late.object_ids == (1, 2, 3)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_shown_and_corrected_late_in_any_order(order: tuple[int, int], small_network: XMem) -> None:
+    late = start(small_network)
+    run(late, 1, 14)
+    acts = [lambda: show(late, 5, THIRD), lambda: late.apply(correction(9, FIRST))]
+    assert acts[order[0]]().applied
+    run(late, 15, 17)
+    assert late.frames_behind > 0
+    assert acts[order[1]]().applied
+    catch_up(late, 18)
+    instant = Instant(start(small_network), {5: [add(THIRD)], 9: [answer(9, FIRST)]})
+    assert same(instant, late)
 
 
 def test_what_was_gone_through_before_the_change_is_not_repeated(small_network: XMem) -> None:
@@ -177,56 +179,50 @@ def test_what_was_gone_through_before_the_change_is_not_repeated(small_network: 
 
 
 def test_a_known_objects_mask_on_a_past_frame(small_network: XMem) -> None:
-    instant, late = added_at_once(small_network, 7, FIRST, 60), start(small_network)
-    run(late, 1, 19)
+    late = start(small_network)
+    run(late, 1, 15)
     show(late, 7, FIRST)
     assert late.arriving_ids == ()
-    run(late, 20, 60)
-    assert same(instant, late)
+    catch_up(late, 16)
+    assert same(Instant(start(small_network), {7: [add(FIRST)]}), late)
 
 
 def test_a_known_object_is_shown_on_a_frame_before_its_first(small_network: XMem) -> None:
-    instant, late = start(small_network), start(small_network)
-    earlier = {3: mask(26, 40)}
-    for lazy in (instant, late):
-        for index in range(1, 61):
-            step(lazy, index, **({"masks": THIRD} if index == 12 else {}))
-            if lazy is instant and index == 7:
-                lazy.add_objects(earlier)
-            if lazy is late and index == 19:
-                show(lazy, 7, earlier)
-    assert late.object_ids == instant.object_ids == (1, 2, 3)
-    assert same(instant, late)
+    late, earlier = start(small_network), {3: mask(26, 40)}
+    for index in range(1, 17):
+        step(late, index, masks=THIRD if index == 12 else None)
+    show(late, 7, earlier)
+    catch_up(late, 17)
+    assert late.object_ids == (1, 2, 3)
+    assert same(Instant(start(small_network), {7: [add(earlier)]}, {12: THIRD}), late)
 
 
 @pytest.mark.parametrize("delay", [0, 2, 9])
 def test_removed_before_it_arrived_it_was_never_shown(delay: int, small_network: XMem) -> None:
-    plain, late = start(small_network), start(small_network)
-    run(plain, 1, 70)
+    late = start(small_network)
     run(late, 1, 20)
     show(late, 5, THIRD)
     run(late, 21, 20 + delay)
     assert late.arriving_ids == (3,)
     late.remove_objects([3])
     assert late.arriving_ids == ()
-    results = run(late, 21 + delay, 70)
+    results = catch_up(late, 21 + delay)
     assert all([t.object_id for t in r.tracks] == [1, 2] for r in results.values())
-    assert late.frames_behind == 0
-    assert same(plain, late)
-    refused = late.apply(correction(69, THIRD))
+    assert same(answered_at_once(small_network, NEVER), late)
+    refused = late.apply(correction(max(results) - 1, THIRD))
     assert "removed" in refused.reason
 
 
 def test_removed_before_it_arrived_and_shown_again(small_network: XMem) -> None:
-    instant, late = added_at_once(small_network, 9, {3: mask(4, 30)}, 90), start(small_network)
-    run(late, 1, 20)
+    late, again = start(small_network), {3: mask(4, 30)}
+    run(late, 1, 15)
     show(late, 5, THIRD)
-    run(late, 21, 26)
+    run(late, 16, 20)
     late.remove_objects([3])
-    show(late, 9, {3: mask(4, 30)})
-    run(late, 27, 90)
+    show(late, 9, again)
+    catch_up(late, 21)
     assert late.object_ids == (1, 2, 3)
-    assert same(instant, late)
+    assert same(Instant(start(small_network), {9: [add(again)]}), late)
 
 
 @pytest.mark.parametrize("gap", [0, 2])
@@ -234,21 +230,22 @@ def test_an_id_that_is_given_to_another_object_during_a_catch_up(
     gap: int, small_network: XMem
 ) -> None:
     """The new object has nothing of the old one, whose id it has."""
-    alone, late = start(small_network), start(small_network)
-    for lazy, answered in ((alone, 5), (late, 20)):
-        for index in range(1, 81):
-            step(lazy, index)
-            if index == answered:
-                assert lazy.apply(correction(5, FIRST)).applied
-            if index == 22:
-                lazy.remove_objects([2])
-            if index == 22 + gap:
-                lazy.add_objects({2: mask(4, 44)})
-    assert late.frames_behind == 0
-    assert late.object_ids == alone.object_ids == (1, 2)
-    births = [lazy.tracker.state().births for lazy in (alone, late)]
-    assert births[0] == births[1] == {1: 0, 2: 22 + gap}
-    torch.testing.assert_close(probabilities(alone), probabilities(late), rtol=0, atol=1e-3)
+    acts: dict[int, list[Act]] = {5: [answer(5, FIRST)], 17: [remove(2)]}
+    acts[17 + gap] = [*acts.get(17 + gap, ()), add({2: mask(4, 44)})]
+    late = start(small_network)
+    for index in range(1, 18 + gap):
+        step(late, index)
+        if index == 15:
+            assert late.apply(correction(5, FIRST)).applied
+        for act in acts.get(index, ()) if index >= 17 else ():
+            act(late)
+    assert late.frames_behind > 0
+    catch_up(late, 18 + gap)
+    assert late.object_ids == (1, 2)
+    alone = Instant(start(small_network), acts)
+    assert_close(alone, late)
+    births = [lazy.tracker.state().births for lazy in (alone.lazy, late)]
+    assert births[0] == births[1] == {1: 0, 2: 17 + gap}
 
 
 def test_the_id_of_another_object_is_refused(small_network: XMem) -> None:
@@ -270,8 +267,7 @@ def test_the_id_of_another_object_is_refused(small_network: XMem) -> None:
 
 
 def test_what_cannot_be_is_refused_and_changes_nothing(small_network: XMem) -> None:
-    plain, late = start(small_network), start(small_network)
-    run(plain, 1, 40)
+    late = start(small_network)
     run(late, 1, 12)
     for masks, index, error, text in (
         ({}, 5, MaskError, "no mask"),
@@ -285,8 +281,8 @@ def test_what_cannot_be_is_refused_and_changes_nothing(small_network: XMem) -> N
             show(late, index, masks)
     with pytest.raises(MaskError, match="empty"):
         show(late, 5, {**THIRD, 4: np.zeros((48, 64), bool)})
-    run(late, 13, 40)
-    assert same(plain, late)
+    run(late, 13, 25)
+    assert same(answered_at_once(small_network, NEVER), late)
 
 
 def test_an_arriving_object_is_not_corrected_yet(small_network: XMem) -> None:
@@ -328,18 +324,17 @@ def test_every_other_object_may_go_meanwhile(small_network: XMem) -> None:
 
 
 def test_no_more_frames_are_needed_to_catch_up(small_network: XMem) -> None:
-    instant, late = added_at_once(small_network, 5, THIRD, 20), start(small_network)
+    late = start(small_network)
     run(late, 1, 20)
     show(late, 5, THIRD)
     assert late.catch_up(0.0) > 0
     assert late.catch_up(60.0) == 0
     assert late.object_ids == (1, 2, 3)
-    instant.close()
-    for index in range(21, 30):
-        assert np.array_equal(step(instant, index).labels, step(late, index).labels)
+    run(late, 21, 29)
+    assert same(added_at_once(small_network, 5), late)
 
 
-@pytest.mark.parametrize("more", [1, 4, 9])
+@pytest.mark.parametrize("more", [1, 9])
 def test_a_snapshot_in_between_has_the_arriving_objects(
     more: int, small_network: XMem, tmp_path: Path
 ) -> None:
@@ -361,18 +356,10 @@ def test_a_snapshot_in_between_has_the_arriving_objects(
     assert [track.label for track in result.tracks] == ["", "cup", ""]
     assert all(track.uncertainty_rate is not None for track in result.tracks)
     # The one that the snapshot was made of is not disturbed by it.
-    instant = start(small_network)
-    for index in range(1, 61):
-        step(instant, index)
-        if index == 9:
-            instant.add_objects(THIRD)
-        if index == 18:
-            instant.add_objects(FOURTH)
-        if index == 22 + more:
-            instant.remove_objects([2])
-    run(late, 23 + more, 60)
-    assert late.object_ids == instant.object_ids == (1, 3, 4)
-    torch.testing.assert_close(probabilities(instant), probabilities(late), rtol=0, atol=1e-3)
+    catch_up(late, 23 + more)
+    acts = {9: [add(THIRD)], 18: [add(FOURTH)], 22 + more: [remove(2)]}
+    assert_close(Instant(start(small_network), acts), late)
+    assert late.object_ids == (1, 3, 4)
 
 
 def test_a_snapshot_in_between_is_that_of_the_frame_gone_through_last(small_network: XMem) -> None:
@@ -384,9 +371,10 @@ def test_a_snapshot_in_between_is_that_of_the_frame_gone_through_last(small_netw
     gone_through = 23 - late.frames_behind  # the last frame is still open
     resumed = LazyTracker(XMemTracker(small_network, TINY), CONFIG)
     resumed.resume(late.snapshot())
-    instant = added_at_once(small_network, 5, THIRD, gone_through - 1)
-    for index in range(gone_through, gone_through + 5):
-        assert np.array_equal(step(resumed, index).labels, step(instant, index).labels)
+    run(resumed, gone_through, gone_through + 4)
+    probabilities = added_at_once(small_network, 5)[gone_through + 4].probabilities
+    assert resumed.tracker.frame is not None
+    assert torch.equal(resumed.tracker.frame.probabilities, probabilities)
 
 
 def test_an_object_added_after_a_snapshot_has_gone_through_the_newest_frame(
@@ -394,14 +382,7 @@ def test_an_object_added_after_a_snapshot_has_gone_through_the_newest_frame(
 ) -> None:
     """The catch-up has passed the frame, but has not taken over."""
     fifth = {5: mask(20, 4)}
-    instant, late = start(small_network), start(small_network)
-    for index in range(1, 61):
-        step(instant, index)
-        if index == 5:
-            instant.add_objects(THIRD)
-        if index == 21:
-            instant.add_objects(FOURTH)
-            instant.add_objects(fifth)
+    late = start(small_network)
     run(late, 1, 20)
     show(late, 5, THIRD)
     step(late, 21)
@@ -410,21 +391,16 @@ def test_an_object_added_after_a_snapshot_has_gone_through_the_newest_frame(
     assert late.frames_behind == 0
     assert late.arriving_ids == (3,)
     late.add_objects(fifth)
-    run(late, 22, 60)
-    assert late.object_ids == instant.object_ids == (1, 2, 3, 4, 5)
-    assert same(instant, late)
+    catch_up(late, 22)
+    assert late.object_ids == (1, 2, 3, 4, 5)
+    acts = {5: [add(THIRD)], 21: [add(FOURTH), add(fifth)]}
+    assert same(Instant(start(small_network), acts), late)
 
 
 def test_its_frame_may_leave_the_horizon_while_it_arrives(small_network: XMem) -> None:
     """What the catch-up needs it holds on to, and a correction on its way still reaches it."""
     config = replace(CONFIG, correction_horizon=SECOND, history_time=10 * SECOND)
-    instant, late = start(small_network, config), start(small_network, config)
-    for index in range(1, 61):
-        step(instant, index)
-        if index == 11:
-            instant.add_objects(THIRD)
-        if index == 16:
-            assert instant.apply(correction(16, FIRST)).applied
+    late = start(small_network, config)
     run(late, 1, 20)
     show(late, 11, THIRD)
     run(late, 21, 28)
@@ -432,6 +408,16 @@ def test_its_frame_may_leave_the_horizon_while_it_arrives(small_network: XMem) -
     outcome = late.apply(correction(16, FIRST))
     assert outcome.applied
     assert "the frame's own" in outcome.reason
-    run(late, 29, 60)
-    assert late.frames_behind == 0
-    assert same(instant, late)
+    catch_up(late, 29)
+    acts = {11: [add(THIRD)], 16: [answer(16, FIRST)]}
+    assert same(Instant(start(small_network, config), acts), late)
+
+
+def test_it_is_shown_on_a_frame_from_which_all_others_have_gone(small_network: XMem) -> None:
+    late = start(small_network, CONFIG, CALIBRATION)
+    run(late, 1, 7)
+    late.remove_objects([1, 2])
+    late.close()
+    assert late.add_to_past({3: mask(30, 40)}, 7 * FRAME_TIME).applied
+    catch_up(late, 8)
+    assert late.object_ids == (3,)

@@ -68,6 +68,15 @@ def test_removing_an_object_drops_its_requests_and_corrections():
     assert set(tracker.calls[-1][2]) == {2}
 
 
+def test_what_was_said_of_a_removed_object_is_not_said_of_the_next_of_its_id():
+    lazy, _ = start([BOTH, BOTH])
+    correction = Correction(stamp_of(0), {1: square(4)})
+    assert lazy.apply(correction).applied
+    lazy.remove_objects([1])
+    lazy.add_objects({1: HERE})
+    assert lazy.apply(correction).applied
+
+
 def test_removing_an_unknown_object_removes_none():
     lazy, _ = start([{1: (HERE, 0.0), 2: (THERE, 0.0)}])
     with pytest.raises(UnknownObjectError, match="9"):

@@ -242,6 +242,15 @@ def test_lost_after_a_time_out_of_view():
     assert states == [TRACKED] + [UNCERTAIN] * 20 + [LOST] * 4
 
 
+def test_lost_after_a_restart_with_a_clock_that_is_behind():
+    history, states = ObjectHistory(entropy=0.0, seen_stamp=3600 * SECOND), []
+    for index in range(25):
+        seen = Observation(index, index * TICK, 0, 0.0)
+        decision, history = decide(FREE, history, seen, waiting=0)
+        states.append(decision.state)
+    assert states == [UNCERTAIN] * 21 + [LOST] * 4
+
+
 def test_lost_can_be_turned_off():
     decisions = play(replace(FREE, lost_after=0), [0.0] * 60, areas=absent(59))
     assert LOST not in [d.state for d in decisions]
@@ -504,3 +513,25 @@ def test_nobody_is_asked_about_what_is_nearly_hidden_until_it_is_well_in_view_ag
     before = ObjectHistory(entropy=0.1, seen_stamp=0)
     decision, _ = decide(replace(config, least_view=0.0), before, seen, waiting=0)
     assert decision.request is USER
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_person_is_asked_which_of_two_it_is(*, asks: bool) -> None:
+    """However certain the tracker is."""
+    config = LazyConfig(operator_lookalikes=asks)
+    history = ObjectHistory(entropy=0.1, trusted_index=5)
+    seen = Observation(6, 6 * TICK, BIG, 0.1, predicted_iou=0.95, mistakable=True)
+    decision, _ = decide(config, history, seen, waiting=0)
+    assert decision.request is (USER if asks else None)
+    assert ("there are two of them" in decision.reason) == asks
+
+
+def test_that_there_are_two_of_them_is_news_once_whatever_was_asked_before() -> None:
+    history = ObjectHistory(entropy=0.1, trusted_index=5, operator_index=4)
+    wanted = []
+    for index in (5, 6, 7):
+        seen = Observation(index, index * TICK, BIG, 0.1, mistakable=index > 5)
+        decision, history = decide(LazyConfig(), history, seen, waiting=0)
+        history = history.closed(USER)  # waved off
+        wanted.append(decision.request)
+    assert wanted == [None, USER, None]

@@ -49,9 +49,11 @@ def equal(a: LazyTracker, b: LazyTracker) -> bool:
     return same(a, b) and tracks[0] == tracks[1]
 
 
-@pytest.mark.parametrize("delay", [0, 3])
-@pytest.mark.parametrize("index", [5, 7])  # with a copy of memory of its own, and between two
-@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize(
+    ("after", "index", "delay"),
+    # Frame 5 has a copy of memory of its own, 7 lies between two.
+    [(0, 5, 0), (2, 7, 0), (0, 7, 3), (2, 5, 3)],
+)
 def test_it_is_as_if_it_had_never_been_given(
     after: int, index: int, delay: int, small_network: XMem
 ) -> None:
@@ -190,3 +192,25 @@ def test_what_cannot_be_taken_back_is_refused_and_nothing_changes(small_network:
         step(plain, number)
         step(lazy, number)
     assert same(plain, lazy)
+
+
+def test_an_object_that_was_corrected_with_it_is_gone_by_then(small_network: XMem) -> None:
+    lazy = start(small_network)
+    run(lazy, {5: [correction(5, FIRST), correction(5, SECOND_ONE)]}, 9)
+    lazy.remove_objects([2])
+    take_back(lazy, 5)
+    step(lazy, 10)
+    assert lazy.object_ids == (1,)
+
+
+def test_a_pause_that_began_or_ended_since_holds(small_network: XMem) -> None:
+    lazy = start(small_network)
+    run(lazy, {5: [correction(5, FIRST)]}, 5)
+    lazy.pause_objects([1])
+    take_back(lazy, 5)
+    assert lazy.paused_ids == {1}
+    step(lazy, 6)
+    assert lazy.apply(correction(6, FIRST)).applied
+    lazy.resume_objects([1])
+    take_back(lazy, 6)
+    assert not lazy.paused_ids

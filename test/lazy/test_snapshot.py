@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from late_runs import CALIBRATION
 from random_clip import TINY, image, mask
 
 from lazyxmem_ros.lazy import (
     SECOND,
+    Correction,
     LazyConfig,
     LazyTracker,
     SnapshotError,
@@ -43,11 +45,18 @@ def tracker(network: XMem, memory: MemoryConfig = TINY) -> XMemTracker:
 def begun(network: XMem, frames: int = 30) -> LazyTracker:
     lazy = LazyTracker(tracker(network), CONFIG)
     for index in range(frames):
-        masks = {0: {1: mask(0, 0), 2: mask(20, 30)}, 8: {7: mask(5, 40)}}.get(index)
+        masks = {0: {1: mask(0, 0), 2: mask(20, 30)}, 8: {np.uint8(7): mask(5, 40)}}.get(index)
         lazy.step(image(index), index * SECOND, masks=masks, labels={1: "cup"})
-    lazy.remove_objects([2])
+    lazy.remove_objects(np.array([2], np.uint8))  # ids as label maps have them
     lazy.close()
     return lazy
+
+
+@pytest.fixture(scope="module")
+def written(small_network: XMem, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("snapshots") / "s"
+    write_snapshot(begun(small_network, 12).snapshot(), path)
+    return path.read_bytes()
 
 
 def test_a_restarted_process_goes_on_as_the_first_would(
@@ -81,6 +90,23 @@ def test_another_clock_changes_nothing_but_the_stamps(small_network: XMem) -> No
             (t.object_id, t.label) for t in b.tracks
         ]
         assert TrackState.LOST not in {t.state for t in b.tracks if t.area > 16}
+
+
+def test_what_was_asked_and_said_lies_before_another_clock(small_network: XMem) -> None:
+    asks = replace(CONFIG, operator_corrections=True, operator_entropy=0.0, cooldown_frames=0)
+    lazy = LazyTracker(tracker(small_network), asks, iou_predictor=CALIBRATION)
+    lazy.step(image(0), 100 * SECOND, masks={1: mask(0, 0)})
+    lazy.step(image(1), 101 * SECOND)
+    assert lazy.open_requests
+    lazy.change_clock()
+    assert not lazy.open_requests
+    for index in range(2, 4):
+        lazy.step(image(index), index * SECOND)
+    assert lazy.apply(Correction(3 * SECOND, {1: mask(30, 10)})).applied
+    lazy.step(image(4), 4 * SECOND)
+    portraits = lazy.snapshot().objects[1].looks.portraits
+    assert portraits is not None
+    assert len(portraits) == 2
 
 
 def test_a_paused_object_is_paused_after_a_restart(small_network: XMem, tmp_path: Path) -> None:
@@ -127,19 +153,18 @@ def test_an_empty_tracker_has_a_snapshot_too(small_network: XMem, tmp_path: Path
     ],
 )
 def test_a_damaged_file_is_refused_and_named(
-    change, text: str, small_network: XMem, tmp_path: Path
+    change, text: str, written: bytes, small_network: XMem, tmp_path: Path
 ) -> None:
     path = tmp_path / "s"
-    write_snapshot(begun(small_network, 12).snapshot(), path)
-    path.write_bytes(change(path.read_bytes()))
+    path.write_bytes(change(written))
     with pytest.raises(SnapshotError, match=text) as error:
         read_snapshot(path, tracker(small_network))
     assert str(path) in str(error.value)
 
 
-def test_a_foreign_file_is_refused(small_network: XMem, tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused(written: bytes, small_network: XMem, tmp_path: Path) -> None:
     path = tmp_path / "s"
-    write_snapshot(begun(small_network, 12).snapshot(), path)
+    path.write_bytes(written)
     with pytest.raises(SnapshotError, match="memory settings"):
         read_snapshot(path, tracker(small_network, replace(TINY, top_k=6)))
     torch.manual_seed(5)
@@ -242,6 +267,7 @@ BAD_CONTENT = {
     "negative frames": (put("tracker", "frames", -1), "has seen -1 frames"),
     "frames beyond 64 bits": (put("tracker", "frames", 10**30), "not an integer"),
     "a clock ahead": (put("tracker", "clock", 10_000), "its clock is 10000"),
+    "a frame of working memory twice": (put("memory", "working", 1, 0), "not in order, each once"),
     "working memory of nothing": (put("memory", "working", []), "holds 0 frames"),
     "no memory": (put("memory", None), "values.1"),
     "an entropy that is none": (no_entropy, "not a finite number"),
@@ -259,15 +285,9 @@ BAD_CONTENT = {
     "other types": (turn("shared.key", lambda t: t.double()), "torch.float64"),
     "values that are no numbers": (turn("values.1", lambda t: t * math.nan), "not finite"),
     "tokens that show nobody": (turn("shared.shows", lambda t: t - 9), "outside 0..65535"),
+    "tokens of before an object": (turn("shared.born", lambda t: t * 0), "nothing of object 7's"),
     "other hidden states": (turn("hidden.1", lambda t: t[..., :1]), "hidden state of object 1"),
 }
-
-
-@pytest.fixture(scope="module")
-def written(small_network: XMem, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("snapshots") / "s"
-    write_snapshot(begun(small_network, 12).snapshot(), path)
-    return path.read_bytes()
 
 
 @pytest.mark.parametrize("what", BAD_CONTENT)
@@ -348,6 +368,11 @@ for _ in sys.stdin:
 """
 
 
+def written_at(path: Path) -> int:
+    """When a file was written, ns; 0 before it is there."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_of_writing_the_file_is_whole(
     small_network: XMem, tmp_path: Path
@@ -368,9 +393,12 @@ def test_killed_in_the_middle_of_writing_the_file_is_whole(
         assert process.stdin is not None
         assert process.stdout is not None
         for _ in range(5):
+            before = written_at(path)
             print(file=process.stdin, flush=True)
             writer = int(process.stdout.readline())
-            time.sleep(0.1 + rng.uniform(0, 0.1))
+            while written_at(path) == before:  # then it begins again
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 0.1))
             os.kill(writer, signal.SIGKILL)
             assert process.stdout.readline() == "ended\n"
             assert read_snapshot(path, reader).objects.keys() == {1, 7}

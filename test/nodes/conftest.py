@@ -85,13 +85,15 @@ def shared_tracker(ros: None, weights: Path, probe: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def own_tracker(ros: None, weights: Path, probe: Any) -> Iterator[Callable[..., Any]]:
-    """Makes trackers of the test's own: with parameters of its choice, or to be maltreated."""
+    """Makes trackers of the test's own: with parameters of its choice, or to be maltreated; in a
+    namespace of their own, if not in a named one.
+    """
     from tracker_harness import Tracker
 
     made: list[Tracker] = []
 
-    def make(**values: Any) -> Tracker:
-        made.append(Tracker(probe, weights, f"/own_tracker{next(_numbers)}", **values))
+    def make(ns: str = "", **values: Any) -> Tracker:
+        made.append(Tracker(probe, weights, ns or f"/own_tracker{next(_numbers)}", **values))
         return made[-1]
 
     yield make

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 from std_msgs.msg import Header
 
 from lazyxmem_ros.basics import stamp_of
@@ -47,7 +49,7 @@ class Probe:
         self.spinner.close()
 
     def listen(self, message_type: Any, topic: str) -> None:
-        """Collect the topic's messages from now on; waits until a publisher is seen."""
+        """Collect the topic's messages from now on; waits until a publisher has been found."""
         if topic not in self._subscriptions:
 
             def keep(message: Any) -> None:
@@ -58,7 +60,11 @@ class Probe:
             self._subscriptions[topic] = self.node.create_subscription(
                 message_type, topic, keep, quality
             )
-        wait_for(lambda: self.node.count_publishers(topic) > 0, f"a publisher of {topic}")
+        subscription = self._subscriptions[topic]
+        wait_for(
+            lambda: self.node.count_publishers(topic) and has_found_a_publisher(subscription),
+            f"a publisher of {topic}",
+        )
 
     def ignore(self, topic: str) -> None:
         """Unsubscribe."""
@@ -73,12 +79,17 @@ class Probe:
             self._messages.clear()
 
     def publish(self, topic: str, message: Any) -> None:
-        """Publish once somebody listens."""
+        """Publish once somebody listens.
+
+        A best-effort subscription of another process may not have found this publisher yet, which
+        cannot be seen from here: the first messages to one are repeated (`repeat_until`).
+        """
         if topic not in self._publishers:
             publisher = self.node.create_publisher(type(message), topic, QoSProfile(depth=200))
             self._publishers[topic] = publisher
         publisher = self._publishers[topic]
         wait_for(lambda: publisher.get_subscription_count() > 0, f"a subscriber of {topic}")
+        wait_for(lambda: is_heard_here(topic), f"this process's subscriber of {topic}")
         publisher.publish(message)
 
     def ask(self, service_type: Any, name: str, request: Any) -> Any:
@@ -98,11 +109,35 @@ class Probe:
         return future.result()
 
 
+_spun: list[Node] = []
+"""The nodes that are spun in this process."""
+
+
+def has_found_a_publisher(subscription: Subscription[Any]) -> bool:
+    """Whether messages can come; before Jazzy that cannot be known."""
+    return bool(getattr(subscription, "get_publisher_count", lambda: 1)())
+
+
+def is_heard_here(topic: str) -> bool:
+    """Whether the topic's subscriptions of this process have each found a publisher.
+
+    The ends of a topic find each other one after the other; what is sent in between is lost where
+    the subscription is best effort.
+    """
+    return all(
+        has_found_a_publisher(subscription)
+        for node in _spun
+        for subscription in node.subscriptions
+        if subscription.topic_name == topic
+    )
+
+
 class Spinner:
     """Spins a node in a thread."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        _spun.append(node)
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -115,6 +150,8 @@ class Spinner:
     def close(self) -> None:
         self.executor.shutdown()
         self._thread.join(WAIT_S)
+        _spun.remove(self.node)
+        self.node.executor = None  # else its end would wait for last calls, which nobody makes
         closing = getattr(self.node, "close", None)
         if closing is not None:
             closing()
@@ -155,6 +192,30 @@ class NodeProcess:
             self.process.wait(WAIT_S)
 
 
+OFFERS = """
+import importlib, sys, time, rclpy
+name, package, kind, topic = sys.argv[1:]
+rclpy.init()
+node = rclpy.create_node(name)
+message = getattr(importlib.import_module(package + ".msg"), kind)
+publisher = node.create_publisher(message, topic, 10)
+time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def offered_by_another(name: str, package: str, kind: str, topic: str) -> Iterator[None]:
+    """Within, a node of that name offers a topic, in a process of its own: one participant knows
+    one type of a topic.
+    """
+    process = subprocess.Popen([sys.executable, "-c", OFFERS, name, package, kind, topic])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def yaml_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -173,6 +234,22 @@ def wait_for(done: Callable[[], Any], what: str, timeout: float = WAIT_S) -> Non
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come within {timeout:g} s")
         time.sleep(0.005)
+
+
+def repeat_until(
+    done: Callable[[], Any], act: Callable[[], None], what: str, *, every: float = 0.3
+) -> None:
+    """Act every so many seconds until it has had its effect.
+
+    What is sent before both ends have found each other is lost.
+    """
+    deadline = time.monotonic() + WAIT_S
+    while not done():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come within {WAIT_S:g} s")
+        act()
+        with contextlib.suppress(AssertionError):
+            wait_for(done, what, every)
 
 
 def header(index: int) -> Header:
@@ -202,13 +279,16 @@ def show_until_tracked(probe: Probe, ns: str, index: int) -> int:
     While nodes find each other images get lost.
     """
     topic = f"{ns}/lazyxmem_tracker/mask"
-    masks, last = len(probe.messages(topic)), index + 100
-    while len(probe.messages(topic)) == masks:
-        assert index < last, f"no mask came on {topic}"
+    before = len(probe.messages(topic))
+    shown = itertools.count(index)
+
+    def show() -> None:
+        nonlocal index
+        index = next(shown)
         probe.publish(f"{ns}/image", scene_message(index))
-        index += 1
-        time.sleep(0.3)
-    return index - 1
+
+    repeat_until(lambda: len(probe.messages(topic)) > before, show, f"a mask on {topic}")
+    return index
 
 
 def labels_of(message: Any) -> NDArray[np.uint16]:

@@ -24,6 +24,8 @@ def test_its_box_is_around_the_largest_piece_and_the_tracker_takes_it(
     try:
         topic = f"{tracker.name}/correction_request"
         wait_for(lambda: tracker.probe.node.count_subscribers(topic) > 1, "the example")
+        answers = f"{tracker.name}/operator_correction"
+        wait_for(lambda: tracker.probe.node.count_publishers(answers) > 0, "its answers' topic")
         asked = ask_the_operator(tracker)
         wait_for(lambda: tracker.out("corrected"), "what became of the answer")
         assert tracker.out("corrected")[0].header == asked.header

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +220,7 @@ def test_several_prompts_of_one_image_get_a_mask_each(
     ("prompts", "prior_ious", "fault"),
     [
         (0, [], "no prompt"),
+        (65, [], "at most 64"),
         (2, [0.5], "1 prior_ious for 2 prompts"),
         (1, [1.5], "an overlap from 0 to 1"),
     ],
@@ -234,7 +235,7 @@ def test_what_does_not_fit_together_is_refused(
     assert fault in response.message
 
 
-def test_an_image_is_decoded_and_keyed_once_per_stamp(
+def test_an_image_is_decoded_and_keyed_once(
     server: CorrectionNode, probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting = CountingCorrector()
@@ -245,6 +246,11 @@ def test_an_image_is_decoded_and_keyed_once_per_stamp(
     assert first == second != third
     assert counting.images[0] is counting.images[1]
     np.testing.assert_array_equal(counting.images[2], scene(8)[0])
+    twin = scene_message(9)
+    twin.header = header(8)  # another camera that is triggered with the first
+    assert probe.call(CorrectMask, SERVICE, request(image=twin)).success
+    assert counting.keys[-1] != third
+    np.testing.assert_array_equal(counting.images[-1], scene(9)[0])
     unstamped = scene_message(9)
     unstamped.header.stamp.sec = unstamped.header.stamp.nanosec = 0
     assert probe.call(CorrectMask, SERVICE, request(image=unstamped)).success
@@ -291,13 +297,3 @@ def test_a_corrector_that_cannot_be_made_is_named(
     with pytest.raises(NodeStartError) as caught:
         CorrectionNode(parameter_overrides=parameters(**values))
     assert reason in str(caught.value)
-
-
-Start = Callable[..., Any]
-
-
-def test_ctrl_c_ends_it_cleanly(start: Start) -> None:
-    server = start("correction", {})
-    wait_for(lambda: "serves" in server.log, "the server")
-    assert server.stop() == 0
-    assert "Traceback" not in server.log

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from node_graph import (
     FIRST_STAMP,
     STEP,
+    WAIT_S,
     NodeProcess,
     Probe,
     labels_of,
@@ -23,7 +23,7 @@ from node_graph import (
     wait_for,
 )
 from sensor_msgs.msg import Image
-from tracker_harness import Service
+from tracker_harness import Service, sees_service
 
 from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.msg import Correction, TrackArray
@@ -33,6 +33,8 @@ FRAMES = 12
 NS = "/graph_test"
 NODE = f"{NS}/lazyxmem_tracker"
 NAMESPACE = ("-r", f"__ns:={NS}")
+QUICK = {"corrector": "grabcut"}
+"""A corrector that starts without PyTorch."""
 Start = Callable[..., NodeProcess]
 
 
@@ -55,16 +57,6 @@ def start_tracker(start: Start, weights: Path, **parameters: Any) -> NodeProcess
     return start("tracker", values, *NAMESPACE)
 
 
-def sees_service(probe: Probe) -> bool:
-    """Whether the tracker has found the correction service, by its reports."""
-    return any(
-        (pair.key, pair.value) == ("service available", "True")
-        for array in probe.messages("/diagnostics")
-        for status in array.status
-        for pair in status.values
-    )
-
-
 def test_a_bag_in_masks_out(bag: Path, weights: Path, probe: Probe, start: Start) -> None:
     """Every frame's mask with the frame's own stamp; the correction server helps."""
     tracker = start_tracker(
@@ -73,14 +65,14 @@ def test_a_bag_in_masks_out(bag: Path, weights: Path, probe: Probe, start: Start
         operator_corrections=False,
         pseudo_entropy=0.0,
         pseudo_cooldown_frames=0,
-        correction_wait=20.0,
-        correction_timeout=20.0,
+        correction_wait=WAIT_S,
+        correction_timeout=WAIT_S,
     )
     start("correction", {}, *NAMESPACE)
     for kind, name in ((Image, "mask"), (TrackArray, "tracks"), (Correction, "corrected")):
         probe.listen(kind, f"{NODE}/{name}")
     probe.listen(DiagnosticArray, "/diagnostics")
-    wait_for(lambda: sees_service(probe), "the correction service, as the tracker sees it", 40)
+    wait_for(lambda: sees_service(probe, NODE), "the correction service, as the tracker sees it")
     replay = start(
         "replay",
         {
@@ -91,7 +83,7 @@ def test_a_bag_in_masks_out(bag: Path, weights: Path, probe: Probe, start: Start
             "lockstep_wait_for_object": True,
         },
     )
-    assert replay.wait(60) == 0, replay.log + tracker.log
+    assert replay.wait() == 0, replay.log + tracker.log
     assert "did not come in time" not in replay.log
     expected = [FIRST_STAMP + i * STEP for i in range(FRAMES)]
     wait_for(lambda: expected[-1] in stamps(probe.messages(f"{NODE}/tracks")), "the last tracks")
@@ -124,13 +116,13 @@ def test_a_service_that_dies_and_returns(
         operator_corrections=False,
         pseudo_entropy=0.0,
         pseudo_cooldown_frames=0,
-        correction_timeout=0.5,
+        correction_timeout=2.0,
     )
     probe.listen(Correction, f"{NODE}/corrected")
     probe.listen(Image, f"{NODE}/mask")
     probe.listen(DiagnosticArray, "/diagnostics")
     probe.forget()
-    server = start("correction", {}, *NAMESPACE)
+    server = start("correction", QUICK, *NAMESPACE)
     start(
         "replay",
         {"bag": bag, "loop": True, "rate": 1.0, "wait_for_subscribers": 1},
@@ -168,16 +160,15 @@ def test_a_service_that_dies_and_returns(
         "the warning on /diagnostics",
     )
     before = len(probe.messages(f"{NODE}/corrected"))
-    start("correction", {}, *NAMESPACE)
+    start("correction", QUICK, *NAMESPACE)
     wait_for(lambda: answered(2, before), "corrections by the service's return")
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_every_node_cleanly(
-    signal_number: int, bag: Path, weights: Path, probe: Probe, start: Start
+def test_ctrl_c_ends_every_node_cleanly(
+    bag: Path, weights: Path, probe: Probe, start: Start
 ) -> None:
     tracker = start_tracker(start, weights)
-    correction = start("correction", {}, *NAMESPACE)
+    correction = start("correction", QUICK, *NAMESPACE)
     probe.listen(Image, f"{NODE}/mask")
     probe.forget()
     replay = start("replay", {"bag": bag, "loop": True, "wait_for_subscribers": 1})
@@ -185,15 +176,13 @@ def test_an_interrupt_ends_every_node_cleanly(
     wait_for(lambda: "serves" in correction.log, "the correction server")
     nodes = (tracker, correction, replay)
     for node in nodes:  # as a terminal does: all at once
-        node.process.send_signal(signal_number)
-    started = time.monotonic()
+        node.process.send_signal(signal.SIGINT)
     for node in nodes:
-        assert node.process.wait(10) == 0, node.log
+        assert node.wait() == 0, node.log
         assert "Traceback" not in node.log
-    assert time.monotonic() - started < 10
 
 
-def test_an_interrupt_while_a_correction_is_awaited(
+def test_a_request_to_end_while_a_correction_is_awaited(
     bag: Path, weights: Path, probe: Probe, start: Start
 ) -> None:
     service = Service(probe, NS)
@@ -201,19 +190,12 @@ def test_an_interrupt_while_a_correction_is_awaited(
     tracker = start_tracker(
         start, weights, operator_corrections=False, pseudo_entropy=0.0, correction_timeout=600.0
     )
-    start("replay", {"bag": bag, "loop": True, "wait_for_subscribers": 1})
+    replay = start("replay", {"bag": bag, "loop": True, "wait_for_subscribers": 1})
     wait_for(lambda: service.requests, "a request")
     service.stop()
-    assert tracker.stop() == 0, tracker.log
-    assert "Traceback" not in tracker.log
-
-
-@pytest.mark.parametrize("delay", [0.3, 1.2])
-def test_an_interrupt_while_it_starts_ends_it(delay: float, weights: Path, start: Start) -> None:
-    tracker = start_tracker(start, weights)
-    time.sleep(delay)
-    tracker.process.send_signal(signal.SIGINT)
-    assert tracker.process.wait(10) is not None
+    for node in (tracker, replay):
+        assert node.stop(signal.SIGTERM) == 0, node.log
+        assert "Traceback" not in node.log
 
 
 def test_what_cannot_start_says_so_in_a_line(start: Start) -> None:

@@ -44,6 +44,38 @@ def parameters_of(node: Any) -> dict[str, Any]:
     return found
 
 
+def test_a_misspelt_argument_is_named(root: Path) -> None:
+    """Also one of the launch file that is included."""
+    from launch import LaunchContext
+    from launch.actions import LogInfo
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    context = LaunchContext(argv=["image_topik:=/x", "image_reliabilty:=reliable", "rate:=2.0"])
+    context.launch_configurations.update(bag="/bag")
+    said: list[str] = []
+
+    def visit(entity: Any) -> None:
+        if isinstance(entity, LogInfo):
+            said.append("".join(part.perform(context) for part in entity.msg))
+        elif "Node" not in type(entity).__name__:
+            for each in entity.visit(context) or ():
+                visit(each)
+
+    source = PythonLaunchDescriptionSource(str(root / "launch" / "replay.launch.py"))
+    visit(source.get_launch_description(context))
+    assert [text.partition("so it changes nothing; ")[2] for text in said] == [
+        "did you mean image_topic?",
+        "did you mean image_reliability?",
+    ]
+
+
+@pytest.mark.parametrize("name", ["params_file", "correction_params_file"])
+def test_a_parameter_file_that_is_not_there_ends_the_launch(root: Path, name: str) -> None:
+    """launch_ros warns, and starts the node with its defaults."""
+    with pytest.raises(FileNotFoundError, match=f"{name}:=/none.yaml: there is no such file"):
+        started(root / "launch" / "track.launch.py", **{name: "/none.yaml"})
+
+
 @pytest.mark.parametrize("transport", ["raw", "compressed"])
 def test_the_cameras_transport_is_the_trackers(root: Path, transport: str) -> None:
     nodes = started(root / "launch" / "track.launch.py", image_transport=transport)

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from node_graph import Spinner, wait_for
+from rclpy.node import Node
 
 from lazyxmem_ros.nodes import running
+from lazyxmem_ros.nodes.namesakes import NamesakeWatch
 from lazyxmem_ros.nodes.running import EndRequest
 
 Start = Callable[..., Any]
@@ -84,6 +87,7 @@ INTERRUPTED = """
 import os, signal, sys, time
 from rclpy.node import Node
 from lazyxmem_ros.nodes import running
+from lazyxmem_ros.nodes.namesakes import NamesakeWatch
 
 running.PATIENCE_S = 0.3
 
@@ -117,6 +121,31 @@ BROKEN_IMPORT = """
 def test_a_signal_while_a_node_is_made_ends_it_in_order(then: str, said: str) -> None:
     ended = run_program(INTERRUPTED.format(then=then))
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, said, "")
+
+
+def test_a_namesake_that_stays_is_named(ros: None, capfd: pytest.CaptureFixture[str]) -> None:
+    first, second = Node("twin", namespace="/here"), Node("twin", namespace="/here")
+    other = Node("twin", namespace="/there")
+    NamesakeWatch(first, after=0.2)
+    NamesakeWatch(other, after=0.2)
+    said = ""
+
+    def is_said() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "called" in said
+
+    spinners = [Spinner(first), Spinner(other)]
+    try:
+        wait_for(is_said, "the warning")
+        assert "another node is called /here/twin: both publish" in said
+        time.sleep(0.5)  # in which it would be said again, and of the other one
+        is_said()
+        assert said.count("called") == 1
+    finally:
+        for spinner in spinners:
+            spinner.close()
+        second.destroy_node()
 
 
 BAD_FILES = {
@@ -161,11 +190,16 @@ def test_a_bad_parameter_file_ends_a_node_with_the_cause(tmp_path: Path) -> None
     [
         ("recorder", ["-r", "a"], "Couldn't parse remap rule: '-r a'"),
         ("recorder", ["--nonsense"], "--nonsense"),
+        ("recorder", ["--", "--help"], "takes no arguments --help: give parameters"),
+        ("recorder", ["--", "-p", "bag:=x"], "takes no arguments -p: give parameters"),
         (
             "recorder",
             ["-p", "bag:=x", "-p", "topics:=['/a b']"],
-            "'/a b' cannot be the name of a topic",
+            "topics: '/a b' cannot be a name",
         ),
+        ("recorder", ["-p", f"bag:={'n' * 300}", "-p", "topics:=[/a]"], "File name too long"),
+        ("replay", ["-p", "bag:=~nobody-of-that-name/x"], "there is no such home directory"),
+        ("operator", ["-p", "port:=0", "-p", "trackers:=['a b']"], "trackers: 'a b' cannot be"),
         ("replay", ["-p", "bag:=/nowhere"], "there is no bag at /nowhere"),
         ("replay", ["-p", "wait_for_subscribers:=many"], "wait_for_subscribers"),
         ("recorder", ["-p", "report_period:=often"], "report_period"),
@@ -181,6 +215,16 @@ def test_bad_arguments_end_a_node_in_words(
     assert said in node.log.splitlines()[-1], node.log
 
 
+def test_logs_that_cannot_be_written_end_a_node_with_advice(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a service has no HOME."""
+    monkeypatch.setenv("ROS_LOG_DIR", "/dev/null/logs")
+    node = start("recorder", {})
+    assert node.wait() == 1
+    assert node.log.endswith("set ROS_LOG_DIR to a folder that can be written to\n"), node.log
+
+
 def test_parameters_that_nobody_knows_are_named(tmp_path: Path, start: Start) -> None:
     file = tmp_path / "recorder.yaml"
     file.write_text(
@@ -188,23 +232,19 @@ def test_parameters_that_nobody_knows_are_named(tmp_path: Path, start: Start) ->
         "    qos_overrides./x.subscription.depth: 3\n"
     )
     recorder = start("recorder", {"topics": ["/a"], "zzz": 1}, "--params-file", str(file))
-    time.sleep(0.5)
-    while "zzz" not in recorder.log and recorder.process.poll() is None:
-        time.sleep(0.05)
-    assert "there is no parameter topic, so it changes nothing; did you mean topics?" in (
-        recorder.log
-    )
-    assert "there is no parameter zzz, so it changes nothing\n" in recorder.log
-    assert "qos_overrides" not in recorder.log
+    for said in (
+        "there is no parameter topic, so it changes nothing; did you mean topics?",
+        "there is no parameter zzz, so it changes nothing\n",
+    ):
+        wait_for(lambda words=said: words in recorder.log, said)
     assert recorder.stop() == 0
+    assert "qos_overrides" not in recorder.log
 
 
 def test_a_parameter_file_for_another_node_is_named(tmp_path: Path, start: Start) -> None:
     file = tmp_path / "other.yaml"
     file.write_text("lazyxmem_tracker:\n  ros__parameters:\n    device: cpu\n")
     node = start("correction", {}, "--params-file", str(file))
-    while "serves" not in node.log and node.process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(0.3)
+    said = "no part of the parameter file is for /lazyxmem_correction"
+    wait_for(lambda: said in node.log, said)
     assert node.stop() == 0
-    assert "no part of the parameter file is for /lazyxmem_correction" in node.log

@@ -35,7 +35,7 @@ from node_graph import (
 )
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from lazyxmem_ros.msg import Correction, CorrectionRequest, Prompt, TrackArray
@@ -138,7 +138,8 @@ class Tracker:
         self.ns = ns
         self.name = f"{ns}/lazyxmem_tracker"
         self.service = Service(probe, ns)
-        common = {"weights": str(weights), "device": "cpu", "diagnostics_period": 0.1}
+        common = {"weights": str(weights), "device": "cpu", "backend": "torch"}
+        common |= {"diagnostics_period": 0.1}
         self.node: TrackerNode = make_node(
             cli_args=["--ros-args", "-r", f"__ns:={ns}"],
             parameter_overrides=parameters(**{**common, **QUIET, **values}),
@@ -149,10 +150,12 @@ class Tracker:
         self.wait_until_heard()
 
     def wait_until_heard(self) -> None:
-        """Until the probe gets all that the node publishes."""
-        outputs = self.node._parts.outputs
+        """Until the probe gets all that the node publishes, and the node has found the service."""
+        parts = self.node._parts
+        outputs = parts.outputs
         for publisher in (outputs._mask, outputs._tracks, outputs._request, outputs._corrected):
             wait_for(publisher.get_subscription_count, f"the probe on {publisher.topic_name}")
+        wait_for(parts.client.is_available, "the correction service")
 
     def close(self) -> None:
         self._spinner.close()
@@ -204,7 +207,9 @@ class Tracker:
 
     def send(self, index: int, message: Any | None = None) -> Any:
         """Publish a frame and wait for its mask and tracks."""
-        self.probe.publish(f"{self.ns}/image", scene_message(index) if message is None else message)
+        message = scene_message(index) if message is None else message
+        name = "image/compressed" if isinstance(message, CompressedImage) else "image"
+        self.probe.publish(f"{self.ns}/{name}", message)
         stamp = FIRST_STAMP + index * STEP
         wait_for(
             lambda: self.mask_of(index) is not None and stamp in stamps(self.out("tracks")),
@@ -229,6 +234,17 @@ class Tracker:
 
     def count(self, name: str) -> int:
         return self.node._measures.counts[name]
+
+
+def sees_service(probe: Probe, node: str) -> bool:
+    """Whether a tracker in another process has found the correction service, by its reports."""
+    return any(
+        (pair.key, pair.value) == ("service available", "True")
+        for array in probe.messages("/diagnostics")
+        for status in array.status
+        if status.name.startswith(f"{node.lstrip('/')}: ")
+        for pair in status.values
+    )
 
 
 def click(index: int) -> Point:

@@ -69,12 +69,14 @@ def test_the_most_distinct_ones_stay() -> None:
 
 def test_their_number_is_bounded_over_all_objects() -> None:
     memory = memory_of(ids=(1, 2, 3, 4))
-    size = memory.nbytes
+    sizes = []
     for index in range(1, 60):
         write(memory, index, told=(1 + index % 4,), look=float(index % 7))
         assert len(memory.told_frames) <= CONFIG.max_told_frames
         assert len(memory.working_frames) <= CONFIG.max_working_frames + CONFIG.max_told_frames
-    assert memory.nbytes == size
+        sizes.append(memory.nbytes)
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 1 + CONFIG.max_told_frames  # a frame's rows more each time
 
 
 def test_a_sliver_does_not_stay_but_an_absence_does() -> None:
@@ -98,6 +100,20 @@ def test_they_go_with_the_object() -> None:
     memory.remove_object(2)
     assert not memory.told_frames
     assert not memory.working_frames
+
+
+def test_one_that_is_all_that_others_have_does_not() -> None:
+    small = replace(CONFIG, max_working_frames=3, min_working_frames=2, keep_first_frames=1)
+    memory = memory_of(small)
+    write(memory, 0)
+    memory.add_object(2, birth=1)
+    for index in range(1, 8):
+        write(memory, index)
+    write(memory, 8, told=(1,))
+    memory.unlearn(1, since=0, until=8)
+    memory.remove_object(1)
+    assert memory.read(torch.ones(TOKENS, KEYS), torch.ones(TOKENS, KEYS)).isfinite().all()
+    assert memory.working_frames == (8,)
 
 
 @pytest.mark.parametrize("long_term", [True, False])

@@ -152,7 +152,7 @@ def test_copies_of_memory_come_and_go_without_a_trace() -> None:
 
 def parts(frame: Frame) -> list[torch.Tensor]:
     assert frame.features is not None
-    return [frame.image, *frame.features, frame.distribution, *frame.hidden.values()]
+    return [*frame.kept()]
 
 
 def test_a_settled_frame_is_the_same_frame(small_network: XMem) -> None:
@@ -169,7 +169,6 @@ def test_a_settled_frame_is_the_same_frame(small_network: XMem) -> None:
         plain.memorize(expected)
         settling.memorize(frame)
         frame.settle()
-        assert frame.nbytes == expected.nbytes
         for mine, theirs in zip(parts(frame), parts(expected), strict=True):
             assert torch.equal(mine, theirs)
             assert mine.data_ptr() != theirs.data_ptr()

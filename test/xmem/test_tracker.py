@@ -10,7 +10,7 @@ import pytest
 import torch
 from random_clip import SIZE, TINY, image, mask
 
-import lazyxmem_ros.xmem.tracker as tracker_module
+import lazyxmem_ros.xmem.frame as frame_module
 from lazyxmem_ros.xmem import (
     Frame,
     FrameError,
@@ -142,7 +142,7 @@ def test_without_long_term_memory_working_memory_is_bounded(small_network: XMem)
 def storages(tracker: XMemTracker) -> dict[int, int]:
     """Address and size of every tensor storage that the tracker's memory holds."""
     assert tracker._memory is not None
-    arrays = tracker._memory._arrays()
+    arrays = tracker._memory._tokens.arrays()
     return {a.untyped_storage().data_ptr(): a.untyped_storage().nbytes() for a in arrays}
 
 
@@ -173,9 +173,8 @@ def test_a_crowd_of_newer_objects_cannot_push_an_absent_one_out(
     def shown(object_id: int) -> int:
         """Long-term tokens that show the object."""
         assert tracker._memory is not None
-        memory = tracker._memory
-        rows = slice(memory._base - memory.long_term_tokens, memory._base)
-        return int((memory._shows[rows] == object_id).sum())
+        tokens = tracker._memory._tokens
+        return int((tokens.shows[tokens.long_term_rows] == object_id).sum())
 
     everything = np.ones(SIZE, dtype=bool)
     tracker.memorize(tracker.segment(image(0), {9: mask(0, 0)}))
@@ -288,7 +287,7 @@ def test_what_fails_on_the_way_changes_nothing(
     before = disturbed.frame.probabilities
     full = Mock(side_effect=torch.OutOfMemoryError("the device's memory is full"))
     with monkeypatch.context() as patch:
-        patch.setattr(tracker_module if part == "aggregate" else disturbed.network, part, full)
+        patch.setattr(frame_module if part == "aggregate" else disturbed.network, part, full)
         with pytest.raises(torch.OutOfMemoryError):
             call(disturbed)
     assert disturbed.object_ids == (1,)
@@ -437,6 +436,15 @@ def test_the_smallest_memories_need_no_other_settings(long_term: bool) -> None:
                 replace(config, keep_first_frames=largest - least + 1)
     assert MemoryConfig(max_long_term_tokens=50).prototypes == 50
     assert MemoryConfig() == MemoryConfig(min_working_frames=5, keep_first_frames=4, prototypes=128)
+
+
+def test_gates_that_open_leave_no_places_behind(tracker: XMemTracker) -> None:
+    tracker.gate_radius = 0.25
+    tracker.memorize(tracker.segment(image(0), {1: mask(0, 0)}))
+    assert run(tracker, range(1, 2)).places
+    tracker.gate_radius = 0.0
+    assert not run(tracker, range(2, 4)).places
+    assert not tracker.state().places
 
 
 def test_precisions() -> None:

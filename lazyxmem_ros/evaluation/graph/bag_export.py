@@ -11,7 +11,7 @@ import numpy as np
 from lazyxmem_ros.data.bags import IMAGE_TYPE, BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.data.errors import DatasetError, because
 from lazyxmem_ros.data.sequences import BagSequence, VideoSequence
-from lazyxmem_ros.evaluation.graph.launch import INIT_TOPIC
+from lazyxmem_ros.evaluation.graph.names import INIT_TOPIC
 
 IMAGE_TOPIC = "/camera/image_raw/compressed"
 TRUTH_TOPIC = "/ground_truth"

@@ -19,35 +19,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lazyxmem_ros.evaluation.graph.names import (
+    ANSWER_TOPIC,
+    INIT_TOPIC,
+    MASK_TOPIC,
+    RECORDED_TOPICS,
+    REQUEST_TOPIC,
+    STATUS_PERIOD_S,
+)
 from lazyxmem_ros.evaluation.graph.processes import Child, ProcessError, ProcessSet
 from lazyxmem_ros.evaluation.plan import TrackerSettings
 from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
 from lazyxmem_ros.settings import shown
 
-TRACKER = "/lazyxmem_tracker"
-RECORDER_NODE = "lazyxmem_recorder"
-OPERATOR_NODE = "lazyxmem_simulated_operator"
-CONSOLE_NODE = "lazyxmem_operator"
-CORRECTION_SERVICE = "/correct_mask"
-MASK_TOPIC = f"{TRACKER}/mask"
-TRACKS_TOPIC = f"{TRACKER}/tracks"
-REQUEST_TOPIC = f"{TRACKER}/correction_request"
-ANSWER_TOPIC = f"{TRACKER}/operator_correction"
-CORRECTED_TOPIC = f"{TRACKER}/corrected"
-INIT_TOPIC = f"{TRACKER}/init_mask"
-DIAGNOSTICS_TOPIC = "/diagnostics"
-RECORDED_TOPICS = (
-    MASK_TOPIC,
-    TRACKS_TOPIC,
-    REQUEST_TOPIC,
-    ANSWER_TOPIC,
-    CORRECTED_TOPIC,
-    INIT_TOPIC,
-    DIAGNOSTICS_TOPIC,
-)
-TRACKER_TOPICS = (MASK_TOPIC, TRACKS_TOPIC, REQUEST_TOPIC, CORRECTED_TOPIC)
-"""Those of them that the tracker publishes from its start on."""
 SUBSCRIBERS = 2
 """The tracker and the recorder: the replay begins when both listen to its images."""
 START_TIMEOUT_S = 90.0
@@ -62,8 +47,6 @@ DRAIN_S = 1.5
 """Time after the last image for its mask and for corrections under way."""
 QUIET_S = 1.5
 """The tracker counts as done when no mask has come for so long."""
-STATUS_PERIOD_S = 0.25
-"""Time between two looks of the watching node at the graph."""
 LARGEST_DOMAIN = 101
 """Domains above collide with the ports of ordinary programs on Linux."""
 

@@ -19,7 +19,7 @@ from lazyxmem_ros.data.bags import (
     unpack_labels,
 )
 from lazyxmem_ros.data.sequences import VideoSequence
-from lazyxmem_ros.evaluation.graph import launch as graph
+from lazyxmem_ros.evaluation.graph import names
 from lazyxmem_ros.evaluation.rows import FrameName, FrameRows, Measured, RunLog, event_row
 
 STATES = ("tracked", "uncertain", "lost", "paused")
@@ -98,22 +98,22 @@ def score_record(record: GraphRecord, sequence: VideoSequence, log: RunLog) -> N
 def _take(record: GraphRecord, topic: str, content: Any, received: int, image_topic: str) -> None:
     if topic == image_topic:
         record.received.setdefault(stamp_of(content.header.stamp), received)
-    elif topic == graph.MASK_TOPIC:
+    elif topic == names.MASK_TOPIC:
         stamp = stamp_of(content.header.stamp)
         record.latency.setdefault(stamp, float(received))
         record.masks[stamp] = pack_labels(decode_labels(content))
-    elif topic == graph.TRACKS_TOPIC:
+    elif topic == names.TRACKS_TOPIC:
         record.tracks[stamp_of(content.header.stamp)] = content
-    elif topic == graph.REQUEST_TOPIC:
+    elif topic == names.REQUEST_TOPIC:
         record.requests.append(content)
-    elif topic == graph.ANSWER_TOPIC:
+    elif topic == names.ANSWER_TOPIC:
         record.answers.append(content)
-    elif topic == graph.CORRECTED_TOPIC:
+    elif topic == names.CORRECTED_TOPIC:
         newest = max(
             record.received, key=record.received.__getitem__, default=stamp_of(content.header.stamp)
         )
         record.corrected.append((newest, content))
-    elif topic == graph.DIAGNOSTICS_TOPIC:
+    elif topic == names.DIAGNOSTICS_TOPIC:
         for status in content.status:
             for value in status.values:
                 record.diagnostics[f"{status.name}: {value.key}"] = value.value

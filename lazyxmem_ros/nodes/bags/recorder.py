@@ -12,18 +12,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from lazyxmem_ros.basics import user_path
 from lazyxmem_ros.data.bag_writing import COMMIT_PERIOD_S
 from lazyxmem_ros.data.bags import STORAGES, BagWriter, message_types
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.nodes.bags.replay import find_message_type
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
-from lazyxmem_ros.nodes.running import NodeStartError, run_node
+from lazyxmem_ros.nodes.running import NodeStartError, resolved, run_node
 from lazyxmem_ros.nodes.timers import create_steady_timer
 
 NODE_NAME = "lazyxmem_recorder"
@@ -57,13 +57,15 @@ class RecorderNode(Node):
         super().__init__(NODE_NAME, **options)
         self.exit_code = 0
         self._settings = Parameters(self, PARAMETERS)
-        self._waiting = {self._resolved(name) for name in self._settings["topics"]}
+        self._waiting = {resolved(self, name, "topics") for name in self._settings["topics"]}
         if not self._settings["bag"] or not self._waiting:
             raise NodeStartError(
                 "give the new bag and its topics: --ros-args -p bag:=FOLDER -p topics:=[/a,/b]"
             )
         try:
-            self._bag = BagWriter(Path(self._settings["bag"]), storage=self._settings["storage"])
+            self._bag = BagWriter(
+                user_path(self._settings["bag"]), storage=self._settings["storage"]
+            )
             self._bag.__enter__()
         except BagError as error:
             raise NodeStartError(str(error)) from error
@@ -79,12 +81,6 @@ class RecorderNode(Node):
             self._bag.__exit__(None, None, None)
         except BagError as error:
             self._give_up(error)
-
-    def _resolved(self, topic: str) -> str:
-        try:
-            return self.resolve_topic_name(topic)
-        except RuntimeError as error:  # rcl's own errors are no more than that
-            raise NodeStartError(f"topics: {topic!r} cannot be the name of a topic") from error
 
     def _discover(self) -> None:
         """Subscribe to the topics that have found a publisher."""
@@ -143,8 +139,11 @@ class RecorderNode(Node):
         return True
 
     def _give_up(self, error: BagError) -> None:
+        if self.exit_code:
+            return  # it has been said
         self.exit_code = 1
-        self.get_logger().error(f"{error}. The bag holds what was recorded before")
+        kept = "The bag holds what was recorded before" if self._bag.is_there() else "It is lost"
+        self.get_logger().error(f"{error}. {kept}")
 
     def _report(self) -> None:
         counts = " ".join(f"{topic}={count}" for topic, count in sorted(self._recorded.items()))

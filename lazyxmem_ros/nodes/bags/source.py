@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lazyxmem_ros.basics import stamp_fields, stamp_from
+from lazyxmem_ros.basics import stamp_fields, stamp_from, user_path
 from lazyxmem_ros.data.bag_storage import OpenBag, explained, serialized_messages
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.data.slowness import Tell, silent
@@ -53,7 +53,7 @@ class BagSource:
         Raises BagError for a path that is not a bag, one that is damaged, and a topic that is not
         in it (the error lists those that are).
         """
-        self.path = Path(path).expanduser()
+        self.path = user_path(path)
         if not self.path.exists():
             raise BagError(f"there is no bag at {self.path}")
         self._reader = OpenBag(self.path, tell)

@@ -20,6 +20,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lazyxmem_ros.basics import user_path
+
 TOKEN_BYTES = 32
 MIN_TOKEN_CHARACTERS = 16
 TOKEN_MODE = 0o600
@@ -55,8 +57,8 @@ def is_loopback(address: str) -> bool:
 
 def read_token(path: Path) -> str:
     """The token that a file holds, which is made where it is not there. Raises AccessError."""
-    path = path.expanduser()
     try:
+        path = user_path(path)
         with contextlib.suppress(FileExistsError):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, TOKEN_MODE)
@@ -64,7 +66,7 @@ def read_token(path: Path) -> str:
                 file.write(make_token() + "\n")
         with path.open() as file:
             token = file.read(4096).strip()
-    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise AccessError(f"token_file: {path} cannot be used: {error}") from error
     if len(token) < MIN_TOKEN_CHARACTERS or not token.isascii() or not token.isprintable():
         raise AccessError(
@@ -88,7 +90,7 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(user_path(certificate), user_path(key))
     except (OSError, ssl.SSLError) as error:
         raise AccessError(
             f"certificate {certificate!r} and key {key!r} cannot be used: {error}"

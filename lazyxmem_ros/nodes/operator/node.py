@@ -33,7 +33,7 @@ from lazyxmem_ros.nodes.operator.server import Server, ServerSettings
 from lazyxmem_ros.nodes.operator.tracker_link import Presence, SeenFrame, TrackerLink
 from lazyxmem_ros.nodes.operator.view import TrackerView
 from lazyxmem_ros.nodes.parameters import Parameters
-from lazyxmem_ros.nodes.running import NodeStartError, run_node
+from lazyxmem_ros.nodes.running import NodeStartError, resolved, run_node
 from lazyxmem_ros.nodes.timers import create_steady_timer
 
 NODE_NAME = "lazyxmem_operator"
@@ -89,6 +89,8 @@ class OperatorNode(Node):
 
     def _open(self) -> None:
         settings = self._settings
+        names = (resolved(self, name, "trackers") for name in settings["trackers"])
+        self._trackers = tuple(dict.fromkeys(names))
         address: str = settings["address"]
         tls = tls_context(settings["certificate"], settings["key"])
         self._secure = tls is not None
@@ -140,10 +142,7 @@ class OperatorNode(Node):
             past_s=settings["past_time"],
             past_bytes=settings["past_megabytes"] * MEBIBYTE,
         )
-        for given in settings["trackers"]:
-            name = self.resolve_topic_name(given)
-            if name in console.views:
-                continue
+        for name in self._trackers:
             view = TrackerView(
                 name,
                 picture_settings,

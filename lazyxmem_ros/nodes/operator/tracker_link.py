@@ -28,7 +28,7 @@ from lazyxmem_ros.msg import Correction, CorrectionRequest, TrackArray
 from lazyxmem_ros.nodes.correction_client import AnswersCallback, CorrectionClient
 from lazyxmem_ros.nodes.diagnostics import OK
 from lazyxmem_ros.nodes.running import surviving
-from lazyxmem_ros.nodes.timers import create_steady_timer
+from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
 from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects, RetractCorrection
 
 PRESENCE_PERIOD_S = 0.5
@@ -183,7 +183,7 @@ class TrackerLink:
     def close(self) -> None:
         """Leaves the graph."""
         self._watch(pictures=False, entropy=False)
-        self._node.destroy_timer(self._timer)
+        end_timer(self._node, self._timer)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         for client in self._services.values():

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -30,6 +29,7 @@ from lazyxmem_ros.nodes.correction_client import (
     CorrectionClient,
 )
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
+from lazyxmem_ros.nodes.pacing import PacedSubscription
 from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.services import Services, result_of
@@ -357,17 +357,25 @@ class CorrectionInput:
         self._worker = worker
         self._corrections = corrections
         self._is_active = is_active
-        self._subscription = node.create_subscription(
+        self._measures = failures.measures
+        self._topic = node.resolve_topic_name(TOPIC)
+        self._subscription = PacedSubscription(
+            node,
             msg.Correction,
             TOPIC,
             surviving(self._on_answer, failures.report),
-            QoSProfile(depth=QUEUE_DEPTH),
+            depth=QUEUE_DEPTH,
+            on_left_out=self._leave_out,
         )
         services.serve(RETRACTION, self._on_retraction)
 
     def close(self) -> None:
         """Stop listening."""
-        self._node.destroy_subscription(self._subscription)
+        self._subscription.close()
+
+    def _leave_out(self, kind: str, fault: str) -> None:
+        self._measures.count("operator received")
+        self._measures.refuse(self._topic, kind, fault)
 
     async def _on_retraction(
         self, request: RetractCorrection.Request, response: RetractCorrection.Response

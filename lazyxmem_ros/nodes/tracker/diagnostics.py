@@ -98,17 +98,18 @@ class TrackerReport:
         service_available: bool,
         images_kept: int,
         upkeep: Upkeep,
-        silence: str,
+        images_fault: str,
         snapshots: SnapshotKeeper | None,
         records: DiagnosticStatus | None,
     ) -> list[DiagnosticStatus]:
         """One status each for frames, corrections, memory and refusals, and for snapshots and
         records, if any.
 
-        silence: that no image comes, in words; "" while they do. records: their own status.
+        images_fault: what is wrong with how images come, in words, or "". records: their own
+        status.
         """
         made = [
-            self._frames(device, received_rate, object_ids, silence),
+            self._frames(device, received_rate, object_ids, images_fault),
             self._corrections(open_requests, service_available),
             self._memory(device, images_kept, upkeep),
             self._refused(),
@@ -122,7 +123,7 @@ class TrackerReport:
         return made
 
     def _frames(
-        self, device: str, received_rate: float, object_ids: tuple[int, ...], silence: str
+        self, device: str, received_rate: float, object_ids: tuple[int, ...], images_fault: str
     ) -> DiagnosticStatus:
         measures, counts = self._measures, self._measures.counts
         values = {
@@ -138,10 +139,10 @@ class TrackerReport:
             "tracking p99 (ms)": measures.tracking.milliseconds(99),
             "objects": ", ".join(map(str, object_ids)) or "none",
         }
-        level, message = self._alarm(silence)
+        level, message = self._alarm(images_fault)
         return status(f"{self._name}: frames", values, level=level, message=message)
 
-    def _alarm(self, silence: str) -> tuple[bytes, str]:
+    def _alarm(self, images_fault: str) -> tuple[bytes, str]:
         """What is worst about the frames of the last ALARM_WINDOW_S: a level and its reason."""
         recent = self._recent.look()
         failed, dropped = recent.get("failed", 0), recent.get("dropped", 0)
@@ -149,8 +150,8 @@ class TrackerReport:
         window = f"in the last {ALARM_WINDOW_S:g} s"
         if failed:
             return ERROR, f"{failed} failed {window}: {self._measures.last_failure}"
-        if silence:
-            return WARN, silence
+        if images_fault:
+            return WARN, images_fault
         if dropped >= max(MIN_DROPPED, DROPPED_SHARE * received):
             busy = self._measures.tracking.milliseconds(50)
             why = f": tracking a frame takes {busy:.0f} ms" if math.isfinite(busy) else ""

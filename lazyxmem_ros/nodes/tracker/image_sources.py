@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why no image comes: who publishes the topic, as what type, and with which quality of service."""
+"""Who publishes images, and why none comes: as what type, with which quality of service."""
 
 from __future__ import annotations
+
+import os
 
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from lazyxmem_ros.nodes.offers import publisher_name
+
+SHOWN_TOPICS = 5
 
 
 def why_no_image(
@@ -20,11 +26,11 @@ def why_no_image(
     if not offers:
         found = f"nobody publishes {topic}"
         if node.count_publishers(other_topic):
-            found += f", but {other_topic} is: set image_transport to take that"
-        return found
+            return f"{found}, but {other_topic} is: set image_transport to take that"
+        return f"{found}; {_elsewhere(node, type_name)}"
     fitting = [offer for offer in offers if offer.topic_type == type_name]
     if not fitting:
-        names = ", ".join(f"{_name(offer)} as {offer.topic_type}" for offer in offers)
+        names = ", ".join(f"{publisher_name(offer)} as {offer.topic_type}" for offer in offers)
         return (
             f"{topic} is published by {names}, not as {type_name}: set image_transport to what it "
             "is, and remap that transport's topic to it"
@@ -32,10 +38,31 @@ def why_no_image(
     faults = [(offer, _misfit(offer, quality)) for offer in fitting]
     if all(fault for _, fault in faults):
         return "; ".join(
-            f"{_name(offer)} publishes {topic}, but {fault}" for offer, fault in faults
+            f"{publisher_name(offer)} publishes {topic}, but {fault}" for offer, fault in faults
         )
-    names = ", ".join(_name(offer) for offer, fault in faults if not fault)
+    names = ", ".join(publisher_name(offer) for offer, fault in faults if not fault)
     return f"{topic} is published by {names}, which has sent nothing"
+
+
+def publisher_names(node: Node, topic: str, type_name: str) -> list[str]:
+    """The nodes that publish a topic with this type, one that does twice twice."""
+    offers = node.get_publishers_info_by_topic(topic)
+    return sorted(publisher_name(offer) for offer in offers if offer.topic_type == type_name)
+
+
+def _elsewhere(node: Node, type_name: str) -> str:
+    """Where images are published instead, and what to do about it."""
+    own = f"{node.get_fully_qualified_name()}/"
+    found = [
+        name
+        for name, types in node.get_topic_names_and_types()
+        if type_name in types and not name.startswith(own) and node.count_publishers(name)
+    ]
+    if not found:
+        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        return f"no other such topic is seen in the ROS domain {domain}: is its node in that one?"
+    shown = ", ".join(found[:SHOWN_TOPICS]) + (", ..." if len(found) > SHOWN_TOPICS else "")
+    return f"such images are on {shown}: remap to the right one (image:=TOPIC of the launch files)"
 
 
 def quality_text(quality: QoSProfile) -> str:
@@ -55,7 +82,3 @@ def _misfit(offer: TopicEndpointInfo, quality: QoSProfile) -> str:
             "or have it publish as reliable"
         )
     return f"with another quality of service ({reason}): see qos_overrides"
-
-
-def _name(offer: TopicEndpointInfo) -> str:
-    return f"{offer.node_namespace.rstrip('/')}/{offer.node_name}"

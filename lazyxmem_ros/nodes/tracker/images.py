@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
@@ -31,17 +32,20 @@ from lazyxmem_ros.basics import Labels, StampRangeError, stamp_of
 from lazyxmem_ros.images import MAX_PIXELS, ImageError, check_image, read_image
 from lazyxmem_ros.nodes.conversions import image_message
 from lazyxmem_ros.nodes.diagnostics import Rate
+from lazyxmem_ros.nodes.offers import LINGERING_S
 from lazyxmem_ros.nodes.running import surviving
-from lazyxmem_ros.nodes.timers import create_steady_timer
+from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
-from lazyxmem_ros.nodes.tracker.image_sources import quality_text, why_no_image
+from lazyxmem_ros.nodes.tracker.image_sources import publisher_names, quality_text, why_no_image
 from lazyxmem_ros.nodes.tracker.stamp_order import Order, StampOrder
 from lazyxmem_ros.nodes.tracker.worker import Worker
 
 QUEUE_DEPTH = 5
 NO_IMAGE_AFTER_S = 5.0
 """Of steady time, after which it is said that no image comes, and why."""
-SILENCE_CHECK_PERIOD_S = 1.0
+SEVERAL_AFTER_S = LINGERING_S
+"""Of steady time, after which it is said that several nodes publish the images."""
+LOOK_PERIOD_S = 1.0
 TRANSPORTS = {"raw": (Image, "image"), "compressed": (CompressedImage, "image/compressed")}
 """What images come as -> the message type and the topic."""
 
@@ -62,6 +66,8 @@ class ReceivedFrame:
     labels: Labels | None = field(default=None, repr=False)
     published: bool = False
     max_pixels: int = MAX_PIXELS
+    _decoding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _rgb: weakref.ref[NDArray[np.uint8]] | None = field(default=None, init=False, repr=False)
 
     @property
     def header(self) -> Header:
@@ -73,9 +79,32 @@ class ReceivedFrame:
         """Memory that keeping the frame costs, in bytes."""
         return len(self.message.data) + (0 if self.labels is None else self.labels.nbytes)
 
+    @property
+    def decoded(self) -> NDArray[np.uint8] | None:
+        """What `rgb` returned, as long as somebody holds it; else None."""
+        return None if self._rgb is None else self._rgb()
+
     def rgb(self) -> NDArray[np.uint8]:
-        """RGB uint8 [H, W, 3]; decoded anew at each call. Raises ImageError."""
-        return read_image(self.message, max_pixels=self.max_pixels).rgb()
+        """RGB uint8 [H, W, 3], not to be written into. Raises ImageError.
+
+        All who need it at a time share one: it is decoded anew only once nobody holds it any more.
+        The frame does not, for many frames are kept. Any thread may call this.
+        """
+        with self._decoding:
+            rgb = self.decoded
+            if rgb is None:
+                rgb = read_image(self.message, max_pixels=self.max_pixels).rgb()
+                self._rgb = weakref.ref(rgb)
+            return rgb
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels; a frame that was tracked is not decoded for them.
+
+        Raises ImageError.
+        """
+        height, width = (self.rgb() if self.labels is None else self.labels).shape[:2]
+        return height, width
 
     def image_message(self, rgb: NDArray[np.uint8] | None = None) -> Image:
         """The frame as an uncompressed message: the one received, where it is one.
@@ -221,8 +250,9 @@ class ImageInput:
         self._subscription: Subscription[Any] | None = None
         self._order = StampOrder()
         self._last_received = 0.0
-        self._silence: Timer | None = None
-        self._silence_said = False
+        self._look_timer: Timer | None = None
+        self._said = False
+        self._single_at = 0.0
         self.rate = Rate()
 
     @property
@@ -242,27 +272,29 @@ class ImageInput:
         self._subscription = self._overrides.subscribe(
             self._node, self._message_type, self._name, receive, self._quality
         )
-        self._last_received, self._silence_said = time.monotonic(), False
-        self._silence = create_steady_timer(
-            self._node, SILENCE_CHECK_PERIOD_S, self._look_for_silence
-        )
+        self._last_received = self._single_at = time.monotonic()
+        self._said = False
+        self._look_timer = create_steady_timer(self._node, LOOK_PERIOD_S, self._look)
 
     def close(self) -> None:
         """Stop listening, and drop the frame that waits for the worker."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             self._node.destroy_subscription(subscription)
-        silence, self._silence = self._silence, None
-        if silence is not None:
-            self._node.destroy_timer(silence)
+        timer, self._look_timer = self._look_timer, None
+        if timer is not None:
+            end_timer(self._node, timer)
         self._drop_waiting()
 
-    def silence(self) -> str:
-        """That no image has come for NO_IMAGE_AFTER_S, and why, in words; "" while they come."""
+    def fault(self) -> str:
+        """What is wrong with how images come, in words; "" where nothing is: that there are none
+        for NO_IMAGE_AFTER_S, and why, or that they have come of several nodes for SEVERAL_AFTER_S.
+        """
         subscription = self._subscription
-        seconds = time.monotonic() - self._last_received
-        if subscription is None or seconds < NO_IMAGE_AFTER_S:
+        if subscription is None:
             return ""
+        if not self._is_silent():
+            return self._several() if self._is_crowded() else ""
         quality = subscription.qos_profile
         why = why_no_image(
             self._node,
@@ -272,19 +304,37 @@ class ImageInput:
             other_topic=self._node.resolve_topic_name(self._other_name),
         )
         return (
-            f"no image for {seconds:.0f} s on {self.topic} ({self._type_name}, "
-            f"{quality_text(quality)}): {why}"
+            f"no image for {time.monotonic() - self._last_received:.0f} s on {self.topic} "
+            f"({self._type_name}, {quality_text(quality)}): {why}"
         )
 
-    def _look_for_silence(self) -> None:
-        """Says it once, until images come again."""
-        said = self._silence_said and time.monotonic() - self._last_received >= NO_IMAGE_AFTER_S
-        if said:
-            return
-        text = self.silence()
-        self._silence_said = bool(text)
-        if text:
-            self._node.get_logger().warning(text)
+    def _is_silent(self) -> bool:
+        return time.monotonic() - self._last_received >= NO_IMAGE_AFTER_S
+
+    def _is_crowded(self) -> bool:
+        return time.monotonic() - self._single_at >= SEVERAL_AFTER_S
+
+    def _several(self) -> str:
+        """That several nodes publish the images, in words; "" where it is one."""
+        names = publisher_names(self._node, self.topic, self._type_name)
+        if len(names) < 2:
+            return ""
+        return (
+            f"{self.topic} is published by {' and '.join(names)}: their images are tracked as if "
+            "they were one camera's; end one, or remap it"
+        )
+
+    def _look(self) -> None:
+        """Says what is wrong once, until it is right again."""
+        if not self._several():
+            self._single_at = time.monotonic()
+        if not (self._is_silent() or self._is_crowded()):
+            self._said = False
+        elif not self._said:
+            text = self.fault()
+            self._said = bool(text)
+            if text:
+                self._node.get_logger().warning(text)
 
     @property
     def _type_name(self) -> str:

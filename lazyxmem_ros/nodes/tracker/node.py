@@ -18,13 +18,14 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
+from lazyxmem_ros.basics import reason_of
 from lazyxmem_ros.entry import load
 from lazyxmem_ros.nodes import diagnostics
 from lazyxmem_ros.nodes.logs import warning_of
 from lazyxmem_ros.nodes.parameters import Parameters
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 from lazyxmem_ros.nodes.services import Services
-from lazyxmem_ros.nodes.timers import create_steady_timer
+from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
 from lazyxmem_ros.nodes.tracker import parameters as tracker_parameters
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.failures import Failures
@@ -99,6 +100,15 @@ class TrackerNode(LifecycleNode):
         self._tear_down()
         self._calls.finish()
 
+    def destroy_node(self) -> None:
+        """Leave the graph at once.
+
+        rclpy's state machine keeps a destroyed lifecycle node there until Python frees it, and its
+        end then takes the topics of a later node of the same name out of the graph.
+        """
+        super().destroy_node()
+        self.__dict__.pop("_state_machine", None)
+
     # ---- lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -110,7 +120,7 @@ class TrackerNode(LifecycleNode):
             with ExitStack() as doors:
                 self._parts = self._build(doors)
         except Exception as error:  # noqa: BLE001 - whatever it is, the node stays unconfigured
-            self._fault = f"the tracker cannot be configured: {error}"
+            self._fault = f"the tracker cannot be configured: {reason_of(error)}"
             self.get_logger().error(self._fault)
             if not isinstance(error, (ValueError, OSError)):
                 self.get_logger().debug(traceback.format_exc())
@@ -164,7 +174,7 @@ class TrackerNode(LifecycleNode):
             self, doors, self._settings, self._calls, self._failures, self._image_quality
         )
         timer = create_steady_timer(self, self._settings["diagnostics_period"], self._report)
-        parts.doors.callback(self.destroy_timer, timer)
+        parts.doors.callback(end_timer, self, timer)
         return parts
 
     def _tear_down(self) -> None:
@@ -196,7 +206,7 @@ class TrackerNode(LifecycleNode):
             service_available=parts.client.is_available(),
             images_kept=len(parts.received),
             upkeep=parts.session.upkeep,
-            silence=parts.images.silence(),
+            images_fault=parts.images.fault(),
             snapshots=parts.snapshots,
             records=parts.records.status() if parts.records is not None else None,
         )

@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -22,6 +21,7 @@ from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.nodes.conversions import read_object_masks, time_message
 from lazyxmem_ros.nodes.correction_client import CorrectionAnswer
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
+from lazyxmem_ros.nodes.pacing import PacedSubscription
 from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.services import Services, result_of
@@ -61,7 +61,6 @@ class MaskInput:
         """max_objects, max_pixels: of a label map; one with more is refused before masks are
         made.
         """
-        self._node = node
         self._worker = worker
         self._objects = objects
         self._images = images
@@ -69,16 +68,23 @@ class MaskInput:
         self._max_objects = max_objects
         self._max_pixels = max_pixels
         self._topic = node.resolve_topic_name("~/init_mask")
-        self._subscription = node.create_subscription(
+        self._subscription = PacedSubscription(
+            node,
             Image,
             "~/init_mask",
             surviving(self._on_mask, failures.report),
-            QoSProfile(depth=QUEUE_DEPTH),
+            depth=QUEUE_DEPTH,
+            on_left_out=self._leave_out,
         )
 
     def close(self) -> None:
         """Stop listening."""
-        self._node.destroy_subscription(self._subscription)
+        self._subscription.close()
+
+    def _leave_out(self, kind: str, fault: str) -> None:
+        measures = self._failures.measures
+        measures.count("init masks received")
+        measures.refuse(self._topic, kind, fault)
 
     def _on_mask(self, message: Image) -> None:
         measures = self._failures.measures
@@ -170,7 +176,7 @@ class ObjectServices:
         self, reservation: Reservation, messages: Sequence[msg.Prompt]
     ) -> list[BoolMask]:
         """The objects' masks bool [H, W]: as given, or made by the service, in one request."""
-        height, width = reservation.frame.rgb().shape[:2]
+        height, width = reservation.frame.size
         prompts = [read_prompt(message, (height, width)) for message in messages]
         for prompt in prompts:
             if prompt.is_empty:

@@ -342,7 +342,7 @@ class Objects:
         self._check_sizes(given, frame)
 
     def _check_sizes(self, given: GivenMasks, frame: ReceivedFrame) -> None:
-        size = frame.rgb().shape[:2]
+        size = frame.size
         for object_id, mask in given.masks.items():
             if mask.shape != size:
                 raise InputRefusedError(

@@ -128,7 +128,7 @@ _SERVICE_AND_OUTPUT = (
         "snapshot_path",
         "",
         "File that keeps everything known of the objects, so that a restarted node goes on with "
-        "them; empty = none.",
+        "them; each tracker needs its own; empty = none.",
         changes=Changes.UNCONFIGURED,
         heading="What outlives the node",
     ),

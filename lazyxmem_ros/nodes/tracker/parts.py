@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rclpy.lifecycle import LifecycleNode
@@ -46,6 +47,8 @@ from lazyxmem_ros.nodes.tracker.snapshots import (
     SAVING,
     SnapshotKeeper,
     SnapshotService,
+    claimed,
+    set_aside,
     usable_path,
 )
 from lazyxmem_ros.nodes.tracker.worker import Worker
@@ -209,7 +212,11 @@ def build_parts(
     report = TrackerReport(node.get_fully_qualified_name(), measures, client.measures)
     snapshots = None
     if values["snapshot_path"]:
-        service = _open_snapshots(node, settings, services, lazy, session, worker, failures)
+        kept_at = usable_path(values["snapshot_path"])
+        doors.enter_context(claimed(kept_at))
+        service = _open_snapshots(
+            node, kept_at, values["snapshot_period"], services, lazy, session, worker, failures
+        )
         doors.callback(service.close)
         snapshots = service.keeper
     else:
@@ -250,7 +257,8 @@ def _open_records(node: LifecycleNode, values: Mapping[str, Any]) -> Records:
 
 def _open_snapshots(
     node: LifecycleNode,
-    settings: Parameters,
+    path: Path,
+    period: float,
     services: Services,
     lazy: LazyTracker,
     session: TrackingSession,
@@ -258,18 +266,17 @@ def _open_snapshots(
     failures: Failures,
 ) -> SnapshotService:
     """Goes on from the snapshot, if there is one that can be used, and keeps saving."""
-    path = usable_path(settings["snapshot_path"])
     on_fault = partial(LogLimiter(error_of(node)).say, "snapshots")
     keeper = SnapshotKeeper(path, lazy, worker, on_fault=on_fault)
     try:
         ids = keeper.resume()
     except SnapshotError as error:
-        failures.measures.refuse(str(path), "snapshot", f"{error}; tracking starts empty")
+        kept = f"tracking starts empty, and the file is kept as {set_aside(path)}"
+        failures.measures.refuse(str(path), "snapshot", f"{error}; {kept}")
     else:
         session.see_objects()
         if ids:
             node.get_logger().info(f"going on with object {', '.join(map(str, ids))}")
-    period = settings["snapshot_period"]
     return SnapshotService(node, services, keeper, period=period, on_fault=on_fault)
 
 

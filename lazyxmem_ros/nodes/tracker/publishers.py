@@ -115,19 +115,30 @@ class TrackerOutputs:
         self._detections.publish(header, tracks)
         self._markers.publish(header, tracks, (labels.shape[0], labels.shape[1]))
         if self._overlay.get_subscription_count() or self._uncertainty.get_subscription_count():
-            self._pictures.offer(partial(self._publish_pictures, frame, labels, result))
+            # They hold the image that was decoded for the tracker, until they are drawn.
+            self._pictures.offer(
+                partial(self._publish_pictures, frame, frame.decoded, labels, result)
+            )
         self._count_frame(frame)
         self._say_changes([] if result is None else result.changes)
 
     def _publish_pictures(
-        self, frame: ReceivedFrame, labels: Labels, result: StepResult | None
+        self,
+        frame: ReceivedFrame,
+        image: NDArray[np.uint8] | None,
+        labels: Labels,
+        result: StepResult | None,
     ) -> None:
-        """What somebody looks at, of the newest frame for which there is time."""
+        """What somebody looks at, of the newest frame for which there is time.
+
+        image: the frame's RGB uint8 [H, W, 3], where it is still there.
+        """
         if self._overlay.get_subscription_count():
             self.overlays_made += 1
             names = track_names([] if result is None else result.tracks)
             opacity = self._setting("overlay_opacity")
-            drawn = overlay(frame.rgb(), labels, names=names, opacity=opacity)
+            rgb = frame.rgb() if image is None else image
+            drawn = overlay(rgb, labels, names=names, opacity=opacity)
             self._overlay.publish(image_message(drawn, "rgb8", frame.header))
         if self._uncertainty.get_subscription_count():
             self.uncertainty_maps_made += 1

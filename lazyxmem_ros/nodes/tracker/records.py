@@ -33,7 +33,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import by_width, stamp_of
+from lazyxmem_ros.basics import by_width, stamp_of, user_path
 from lazyxmem_ros.data.bags import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, BagWriter
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.images import ImageError, read_image
@@ -243,6 +243,7 @@ class Records:
         It begins with the objects that are followed. Where nothing was written for a while, an id
         may have become another object's: then it begins with none.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         number = max((_number(bag) for bag in self._bags()), default=0) + 1
         self._make_room()
         bag = _Bag(self.folder / f"{self._name}-{number:06d}")
@@ -328,12 +329,12 @@ class _Bag:
 def _usable(text: str) -> Path:
     """The folder, made where it is not there; raises RecordError where nothing can be written."""
     try:
-        folder = Path(text).expanduser()
+        folder = user_path(text)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".writable-{os.getpid()}"
         probe.write_bytes(b"1")
         probe.unlink()
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise RecordError(
             f"record_dir: {text} cannot hold records: {error}; name a folder that can be written "
             "into, or leave it empty"

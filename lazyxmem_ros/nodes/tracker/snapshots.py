@@ -7,21 +7,23 @@ The worker only copies the memory, which takes milliseconds; a thread of its own
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
+from lazyxmem_ros.basics import reason_of, user_path
 from lazyxmem_ros.lazy import LazyTracker, Snapshot, SnapshotError, read_snapshot, write_snapshot
 from lazyxmem_ros.lazy.snapshot import check_path
 from lazyxmem_ros.nodes.services import SHUTTING_DOWN, Services, result_of
-from lazyxmem_ros.nodes.timers import create_steady_timer
+from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
 from lazyxmem_ros.nodes.tracker.worker import FrameT, Worker
 from lazyxmem_ros.xmem import weights_digest
 
@@ -30,19 +32,60 @@ WRITING_TIMEOUT = 30.0
 """Seconds that the end of the node waits for the last file to be written."""
 WRITING_NICENESS = 10
 """Of the thread that writes files now and then; the others have the process's, mostly 0."""
+MAX_ASIDE = 5
+"""Snapshots that could not be used and are kept beside."""
 CATCH_UP_TIMEOUT = 2.0
 """Seconds that the end of the node goes on with late corrections and objects that are arriving, so
 that they are in the last file; launch kills a node 5 s after it was asked to end."""
 
 
 def usable_path(text: str) -> Path:
-    """The path of a parameter, `~` expanded; raises SnapshotError where no snapshot can be kept."""
+    """The path of a parameter, `~` and links resolved: a snapshot replaces the file, not its link.
+
+    Raises SnapshotError where none can be kept.
+    """
     try:
-        path = Path(text).expanduser()
-    except RuntimeError as error:
+        path = user_path(text)
+    except OSError as error:
         raise SnapshotError(f"{text} cannot be a snapshot: {error}") from error
     check_path(path)
-    return path
+    return path.resolve()
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Within, this tracker alone keeps its snapshots at `path`.
+
+    Raises SnapshotError where another one does, or where no file can be made there. The lock lies
+    in a file beside it, since every snapshot is a new file; with the process it ends, too.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f".{path.name}.lock").open("ab")
+    except OSError as error:
+        raise SnapshotError(f"{path} cannot be a snapshot: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SnapshotError(
+                f"{path} is the snapshot of another tracker, which is running: give each its own "
+                "snapshot_path"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a snapshot that cannot be used, lest the next one replaces it; returns where it is.
+
+    With the right settings it may be used again. Of MAX_ASIDE the oldest goes. Raises OSError.
+    """
+    places = [path.with_name(f"{path.name}.refused{n}") for n in range(1, MAX_ASIDE + 1)]
+    aside = min(places, key=lambda place: place.stat().st_mtime if place.exists() else 0.0)
+    os.replace(path, aside)
+    return aside
 
 
 class SnapshotKeeper:
@@ -91,7 +134,7 @@ class SnapshotKeeper:
                     return
                 if (error := future.exception()) is not None:
                     self._writing.release()
-                    self._report(f"the memory cannot be copied: {error}")
+                    self._report(f"the memory cannot be copied: {reason_of(error)}")
                     return
                 snapshot = future.result()
                 threading.Thread(target=self._write_unhurried, args=(snapshot,)).start()
@@ -110,7 +153,7 @@ class SnapshotKeeper:
         except CancelledError:
             raise
         except Exception as error:
-            self.last_fault = f"the snapshot {self.path} was not saved: {error}"
+            self.last_fault = f"the snapshot {self.path} was not saved: {reason_of(error)}"
             raise
         finally:
             self._writing.release()
@@ -129,7 +172,7 @@ class SnapshotKeeper:
             snapshot = self._copy()
         except Exception as error:  # noqa: BLE001 - the end of the node goes on
             self._writing.release()
-            self._report(f"the memory cannot be copied: {error}")
+            self._report(f"the memory cannot be copied: {reason_of(error)}")
             return
         self._write_and_release(snapshot)
 
@@ -152,7 +195,7 @@ class SnapshotKeeper:
         try:
             self._write(snapshot)
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
-            self._report(f"the file cannot be written: {error}")
+            self._report(f"the file cannot be written: {reason_of(error)}")
         finally:
             self._writing.release()
 
@@ -192,7 +235,7 @@ class SnapshotService:
     def close(self) -> None:
         """Stop, and save for the last time; the worker must have ended."""
         if self._timer is not None:
-            self._node.destroy_timer(self._timer)
+            end_timer(self._node, self._timer)
         self._saving.shutdown()
         self.keeper.close()
 
@@ -200,7 +243,7 @@ class SnapshotService:
         try:
             size = await result_of(self._node, self._saving.submit(self.keeper.save))
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
-            why = SHUTTING_DOWN if isinstance(error, CancelledError) else str(error) or repr(error)
+            why = SHUTTING_DOWN if isinstance(error, CancelledError) else reason_of(error)
             response.message = f"the snapshot {self.keeper.path} was not saved: {why}"
             self._on_fault(response.message)
         else:

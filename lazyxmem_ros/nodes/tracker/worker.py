@@ -28,8 +28,8 @@ Where a frame takes three times the camera's period, work as dear as three frame
 GRACE_RATE = 0.3
 """Pieces of work per second of steady time that go whatever they cost.
 
-What a person says is about a frame that will be forgotten; it must not wait behind a debt. At 10
-frames a second, a flood of work as dear as a frame costs 0.03 of them beside LOST_SHARE.
+What a person says is about a frame that will be forgotten; it must not wait behind a debt. Each
+kind of work has its own, and none as long as work of that kind is left out: then it is a flood.
 """
 MAX_GRACE = 2.0
 """Of them at a time: an answer's clicks go to the correction service, and its mask to memory."""
@@ -63,6 +63,11 @@ class _Job:
     about: About | None = None
     number: int = 0
 
+    @property
+    def kind(self) -> str:
+        """Of work; "" where nothing is said of it."""
+        return "" if self.about is None else self.about.kind
+
 
 class Worker(Generic[FrameT]):
     """Runs frames, commands and work in one thread, so that what they touch needs no lock.
@@ -71,7 +76,7 @@ class Worker(Generic[FrameT]):
     before frames: each of them is cheap and may change how a frame comes out. Work, such as a mask
     that memory learns, may cost as much as a frame. It goes between two frames, one piece at a
     time, and only as long as no more than LOST_SHARE of the frames are dropped for it, but for
-    GRACE_RATE pieces a second, MAX_GRACE at a time.
+    GRACE_RATE pieces of each kind a second, MAX_GRACE at a time.
     """
 
     def __init__(
@@ -94,7 +99,8 @@ class Worker(Generic[FrameT]):
         self._dropped = 0
         self._usually_dropped = 0.0
         self._worked = False
-        self._grace_at = 0.0  # the steady time from which work goes whatever it costs
+        # By kind, the steady time from which work goes whatever it costs.
+        self._grace_at: dict[str, float] = {}
         self._frame_is_next = False
         self._stopping = False
         self._busy = False
@@ -203,6 +209,8 @@ class Worker(Generic[FrameT]):
                 left_out += [(same, _replaced()) for same in self._take_older(job)]
                 if len(self._work) >= MAX_WORK:
                     left_out.append((self._work.popleft(), _too_busy()))
+                for other, _ in left_out:
+                    self._grant_none(other.kind)
                 self._work.append(job)
                 self._changed.notify_all()
         if stopping:
@@ -319,6 +327,11 @@ class Worker(Generic[FrameT]):
             _run_job(job)
 
     def _run(self, handle_frame: Callable[[FrameT], object]) -> None:
+        self._work_until_stopped(handle_frame)
+        # Whoever still knows the worker keeps nothing of what it did.
+        self._is_behind = lambda: False
+
+    def _work_until_stopped(self, handle_frame: Callable[[FrameT], object]) -> None:
         while True:
             with self._changed:
                 self._busy = False
@@ -335,31 +348,38 @@ class Worker(Generic[FrameT]):
         if self._commands:
             job = self._commands.popleft()
             return lambda: _run_job(job)
-        if self._slot is not None and (self._frame_is_next or not self._may_work()):
+        work = self._next_work()
+        if self._slot is not None and (self._frame_is_next or work is None):
             frame, self._slot = self._slot, None
             self._frame_is_next = False
             return lambda: self._run_frame(handle_frame, frame)
-        if self._may_work():
-            work = self._work.popleft()
-            self._worked = self._frame_is_next = True
-            if self._credit < 0:
-                self._use_grace()
-            return lambda: _run_job(work)
-        return None
+        if work is None:
+            return None
+        self._work.remove(work)
+        self._worked = self._frame_is_next = True
+        if self._credit < 0:
+            self._use_grace(work.kind)
+        return lambda: _run_job(work)
 
-    def _may_work(self) -> bool:
-        """Whether there is work, and doing it costs no more frames than it may, or is granted."""
-        if not self._work:
-            return False
+    def _next_work(self) -> _Job | None:
+        """The first piece of work that costs no more frames than it may, or is granted."""
         now = time.monotonic()
         is_quiet = now - self._offered_at >= QUIET_S
-        return self._credit >= 0 or is_quiet or now >= self._grace_at
+        if self._credit >= 0 or is_quiet:
+            return self._work[0] if self._work else None
+        granted = (job for job in self._work if now >= self._grace_at.get(job.kind, 0.0))
+        return next(granted, None)
 
-    def _use_grace(self) -> None:
+    def _use_grace(self, kind: str) -> None:
         """One piece of work more has been done whatever it costs."""
         period = 1 / GRACE_RATE
         earliest = time.monotonic() - (MAX_GRACE - 1) * period
-        self._grace_at = max(self._grace_at, earliest) + period
+        self._grace_at[kind] = max(self._grace_at.get(kind, 0.0), earliest) + period
+
+    def _grant_none(self, kind: str) -> None:
+        """Work of this kind was left out: the next piece is granted 1 / GRACE_RATE later."""
+        at = time.monotonic() + 1 / GRACE_RATE
+        self._grace_at[kind] = max(self._grace_at.get(kind, 0.0), at)
 
     def _run_frame(self, handle_frame: Callable[[FrameT], object], frame: FrameT) -> None:
         try:

@@ -40,7 +40,7 @@ except KeyboardInterrupt:
 """
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> bool:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -76,7 +76,9 @@ def test_leaving_ends_children_and_grandchildren(
         processes.start("child", child_command(tmp_path / "ids", manner))
         ids = ids_in(tmp_path / "ids")
         assert all(alive(entry) for entry in ids)
-    assert wait_for(lambda: not any(alive(entry) for entry in ids), 5)
+    assert wait_for(
+        lambda: not any(alive(entry) for entry in ids),
+    )
 
 
 def test_an_error_ends_them_too(tmp_path: Path) -> None:
@@ -90,7 +92,9 @@ def test_an_error_ends_them_too(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="something else"):
         fail()
-    assert wait_for(lambda: not any(alive(entry) for entry in ids), 5)
+    assert wait_for(
+        lambda: not any(alive(entry) for entry in ids),
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
@@ -100,11 +104,15 @@ def test_a_signal_to_the_parent_ends_them(tmp_path: Path, number: signal.Signals
     parent.send_signal(number)
     status = parent.wait(timeout=60)
     assert status == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-    assert wait_for(lambda: not alive(child), 5)
+    assert wait_for(
+        lambda: not alive(child),
+    )
     if number == signal.SIGKILL:
         os.kill(grandchild, signal.SIGKILL)  # nobody was left who knew of it
     else:
-        assert wait_for(lambda: not alive(grandchild), 5)
+        assert wait_for(
+            lambda: not alive(grandchild),
+        )
 
 
 def test_a_failing_process_is_reported_with_its_last_words(tmp_path: Path) -> None:

@@ -15,8 +15,6 @@ from PIL import Image
 
 from lazyxmem_ros.data.bags import BagWriter, StampedImage
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.data.pond import SceneConfig
-from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.evaluation.graph.launch import tracker_parameters
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, GraphMode, TrackerSettings
@@ -27,8 +25,6 @@ from lazyxmem_ros.nodes.tracker import parameters as node_parameters
 from lazyxmem_ros.xmem import MemoryConfig
 
 pytestmark = pytest.mark.slow
-SIZE = 64
-"""Short side inside the tracker, pixels."""
 HELP_WANTED = LazyConfig(
     operator_rate=0.0,
     pseudo_rate=OFF,
@@ -56,32 +52,22 @@ def both_ways(plan: EvaluationPlan, folder: Path) -> tuple[Results, Results]:
     return offline, graph
 
 
-def test_slow_enough_the_graph_agrees_with_the_offline_run(
-    tiny_weights: Path, tmp_path: Path
-) -> None:
-    plan = EvaluationPlan(
-        (SceneSequence(SceneConfig(duration=2.0)),),
-        tuple(choose_methods(["udu"])),
-        TrackerSettings(tiny_weights, device="cpu", max_internal_size=SIZE),
-        save_masks=True,
-    )
-    offline, _ = both_ways(plan, tmp_path)
-    assert len(offline.frames) == 20
-
-
-@pytest.mark.parametrize("gesture", [Gesture.CLICK, Gesture.MASK])
+@pytest.mark.parametrize(
+    ("gesture", "size"),
+    [(Gesture.CLICK, 64), (Gesture.MASK, 48)],  # as large as the images, and scaled down
+)
 def test_it_agrees_with_an_operator_and_the_trackers_own_corrections(
-    gesture: Gesture, tiny_weights: Path, make_tree: Callable[..., Path], tmp_path: Path
+    gesture: Gesture, size: int, tiny_weights: Path, make_tree: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Requests, answers through the correction service, learning from them; two objects.
 
     On some frames the operator has nothing to say: those are not annotated.
     """
-    annotated = {index: (1, 2) for index in range(24) if index not in (5, 6, 7)}
+    annotated = {index: (1, 2) for index in range(16) if index not in (5, 6, 7)}
     plan = EvaluationPlan(
-        tuple(open_dataset(make_tree("walk", 24, annotated))),
+        tuple(open_dataset(make_tree("walk", 16, annotated))),
         tuple(choose_methods(["lazy"], MethodOptions(HELP_WANTED))),
-        TrackerSettings(tiny_weights, device="cpu"),
+        TrackerSettings(tiny_weights, device="cpu", max_internal_size=size),
         OperatorConfig(gesture, click_noise=2.0),
         save_masks=True,
     )
@@ -97,9 +83,17 @@ def test_it_agrees_with_an_operator_and_the_trackers_own_corrections(
 
 
 def test_it_agrees_on_a_recording_without_ground_truth(
-    tiny_weights: Path, make_tree: Callable[..., Path], tmp_path: Path
+    tiny_weights: Path,
+    make_tree: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stamps are since the epoch, one mask is all there is, and nobody knows an answer."""
+    """Stamps are since the epoch, one mask is all there is, and nobody knows an answer.
+
+    The nodes are awaited however their logs look.
+    """
+    monkeypatch.setenv("RCUTILS_COLORIZED_OUTPUT", "1")
+    monkeypatch.setenv("RCUTILS_CONSOLE_OUTPUT_FORMAT", "{severity} of {name}: {message}!")
     tree = make_tree("walk", 12, {0: (1,)})
     with BagWriter(tmp_path / "drive") as bag:
         for sample in open_dataset(tree)[0].samples():
@@ -109,7 +103,7 @@ def test_it_agrees_on_a_recording_without_ground_truth(
     plan = EvaluationPlan(
         tuple(open_dataset(tmp_path / "drive", options)),
         tuple(choose_methods(["lazy"], MethodOptions(HELP_WANTED))),
-        TrackerSettings(tiny_weights, device="cpu"),
+        TrackerSettings(tiny_weights, device="cpu", corrector="grabcut"),
         save_masks=True,
     )
     for results in both_ways(plan, tmp_path):
@@ -117,6 +111,8 @@ def test_it_agrees_on_a_recording_without_ground_truth(
         assert not results.frames["scored"].any()
         asked = results.events[results.events["source"] == "operator"]
         assert set(asked["outcome"]) == {"the frame is not annotated"}
+    (log,) = tmp_path.glob("graph/jobs/*/*/logs/recorder.log")
+    assert "\033[" in log.read_text()
 
 
 def test_settings_reach_the_node_as_they_are(tiny_weights: Path) -> None:
@@ -128,21 +124,3 @@ def test_settings_reach_the_node_as_they_are(tiny_weights: Path) -> None:
     values = {**defaults, **parameters}
     assert node_parameters.lazy_config(values) == lazy
     assert node_parameters.memory_config(values) == memory
-
-
-def test_nodes_are_awaited_however_their_logs_look(
-    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RCUTILS_COLORIZED_OUTPUT", "1")
-    monkeypatch.setenv("RCUTILS_CONSOLE_OUTPUT_FORMAT", "{severity} of {name}: {message}!")
-    plan = EvaluationPlan(
-        (SceneSequence(SceneConfig(duration=0.6)),),
-        tuple(choose_methods(["lazy"])),
-        TrackerSettings(tiny_weights, device="cpu", max_internal_size=SIZE),
-        graph=GraphMode(lockstep=True),
-    )
-    results = evaluate(plan, tmp_path, Watcher())
-    assert [report.error for report in results.reports] == [None]
-    assert len(results.frames) == 6
-    (log,) = tmp_path.glob("jobs/*/*/logs/recorder.log")
-    assert "\033[" in log.read_text()

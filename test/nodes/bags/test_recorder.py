@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from node_graph import NodeProcess, wait_for
 
 from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage, StampedLabels
 
+Start = Callable[..., NodeProcess]
 FIRST_STAMP = 1_700_000_000_000_000_000
 STEP = 50_000_000
 FRAMES = 8
@@ -32,27 +31,15 @@ def bag(tmp_path: Path) -> Path:
     return path
 
 
-def start(name: str, *parameters: str) -> subprocess.Popen[bytes]:
-    pairs = [part for parameter in parameters for part in ("-p", parameter)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "lazyxmem_ros.nodes", name, "--ros-args", *pairs]
-    )
-
-
-def test_replayed_messages_are_recorded(bag: Path, tmp_path: Path) -> None:
+def test_replayed_messages_are_recorded(bag: Path, tmp_path: Path, start: Start) -> None:
     target = tmp_path / "recorded"
-    recorder = start(
-        "recorder",
-        f"bag:={target}",
-        "topics:=[/recorder_test/image,/recorder_test/labels]",
-    )
-    try:
-        replay = start("replay", f"bag:={bag}", "wait_for_subscribers:=1")
-        assert replay.wait(timeout=40) == 0
-        time.sleep(0.5)
-    finally:
-        recorder.send_signal(signal.SIGINT)
-        assert recorder.wait(timeout=10) == 0
+    topics = ["/recorder_test/image", "/recorder_test/labels"]
+    recorder = start("recorder", {"bag": target, "topics": topics, "report_period": 0.1})
+    replay = start("replay", {"bag": bag, "wait_for_subscribers": 1})
+    assert replay.wait() == 0, replay.log
+    whole = "recorded " + " ".join(f"{topic}={FRAMES}" for topic in topics)
+    wait_for(lambda: whole in recorder.log, "every message")
+    assert recorder.stop() == 0, recorder.log
     with BagReader(target) as recorded, BagReader(bag) as source:
         for topic in ("/recorder_test/image", "/recorder_test/labels"):
             assert recorded.topics[topic] == source.topics[topic]
@@ -63,13 +50,7 @@ def test_replayed_messages_are_recorded(bag: Path, tmp_path: Path) -> None:
     assert [int(frame.labels[0, 0]) for frame in labels] == list(range(FRAMES))
 
 
-def test_says_what_it_needs() -> None:
-    started = subprocess.run(
-        [sys.executable, "-m", "lazyxmem_ros.nodes", "recorder"],
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
-    assert started.returncode == 1
-    assert "give the new bag and its topics" in started.stderr
+def test_says_what_it_needs(start: Start) -> None:
+    recorder = start("recorder", {})
+    assert recorder.wait() == 1
+    assert "give the new bag and its topics" in recorder.log

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,19 @@ def test_a_full_disk_ends_it_in_a_line_and_leaves_a_bag(
     assert "The bag holds what was recorded before" in line
     with BagReader(small_disk / "bag") as bag:
         assert bag.topics[topic].messages == len(list(bag.messages(topic))) > 0
+
+
+def test_a_bag_that_is_deleted_ends_it_in_a_line(
+    tmp_path: Path, probe: Probe, start: Callable[..., NodeProcess]
+) -> None:
+    topic, path = "/deleted_bag/image", tmp_path / "bag"
+    recorder = start("recorder", {"bag": path, "topics": [topic]})
+    publisher = probe.node.create_publisher(type(scene_message(0)), topic, 10)
+    wait_for(publisher.get_subscription_count, "the recorder")
+    shutil.rmtree(path)
+    assert recorder.wait() == 1, recorder.log
+    [line] = [line for line in recorder.log.splitlines() if "ERROR" in line]
+    assert "it was deleted or replaced while it was being written. It is lost" in line
 
 
 def test_killed_it_leaves_all_but_the_last_second(

@@ -61,17 +61,18 @@ def listen(probe: Probe, process: NodeProcess, message_type: Any, topic: str) ->
     probe.listen(message_type, topic)
 
 
-@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
-def test_every_message_comes_with_its_stamp(
-    storage: str, tmp_path: Path, probe: Probe, start: Start, topics: dict[str, str]
+def test_every_message_comes_with_its_stamp_and_none_too_early(
+    tmp_path: Path, probe: Probe, start: Start, topics: dict[str, str]
 ) -> None:
-    bag = write_bag(tmp_path / "bag", storage=storage)
-    replay = start(
-        "replay", {"bag": bag, "wait_for_subscribers": 1, "rate": 20.0}, *renamed(topics)
-    )
+    """Never quicker than asked; how much slower is the machine's affair."""
+    values = {"bag": write_bag(tmp_path / "bag"), "wait_for_subscribers": 1, "rate": 2.0}
+    replay = start("replay", values, *renamed(topics))
     listen(probe, replay, Image, topics["/image"])
     listen(probe, replay, Image, topics["/truth"])
+    wait_for(lambda: probe.messages(topics["/image"]), "the first image")
+    began = time.monotonic()
     assert replay.wait() == 0, replay.log
+    assert time.monotonic() - began >= 0.8 * (FRAMES - 1) * STEP / 1e9 / 2.0
     expected = [FIRST_STAMP + i * STEP for i in range(FRAMES)]
     wait_for(lambda: len(probe.messages(topics["/truth"])) == FRAMES, "the last message")
     images, truth = probe.messages(topics["/image"]), probe.messages(topics["/truth"])
@@ -113,21 +114,7 @@ def test_part_of_a_compressed_recording_with_its_clock(
     clock = [stamp_of(message.clock) for message in probe.messages(topics["/mask"])]
     assert clock == sorted(clock)
     assert set(expected) <= set(clock)
-    assert len(clock) > 20  # it goes on between messages
-
-
-def test_the_rate_is_kept(
-    tmp_path: Path, probe: Probe, start: Start, topics: dict[str, str]
-) -> None:
-    """Never quicker than asked; how much slower is the machine's affair."""
-    bag = write_bag(tmp_path / "bag")
-    values = {"bag": bag, "topics": ["/image"], "wait_for_subscribers": 1, "rate": 2.0}
-    replay = start("replay", values, *renamed(topics))
-    listen(probe, replay, Image, topics["/image"])
-    wait_for(lambda: probe.messages(topics["/image"]), "the first image")
-    began = time.monotonic()
-    assert replay.wait() == 0, replay.log
-    assert time.monotonic() - began >= 0.8 * (FRAMES - 1) * STEP / 1e9 / 2.0
+    assert len(clock) > len(expected)  # it goes on between messages
 
 
 def test_stamps_go_on_rising_in_a_loop(

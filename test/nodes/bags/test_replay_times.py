@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def test_there_is_one_clock_and_it_rises_in_a_loop_too(
     wait_for(lambda: len(probe.messages(topics["/image"])) > 2 * FRAMES + 2, "a third round")
     assert replay.stop() == 0, replay.log
     clock, images = clock_times(probe, topics["/clock"]), stamps(probe.messages(topics["/image"]))
-    assert len(clock) > 2 * CLOCKS
+    assert len(clock) > (len(images) if own else 2 * CLOCKS)
     assert clock == sorted(clock)
     assert images == sorted(set(images))
     if own:
@@ -104,12 +103,11 @@ def test_there_is_one_clock_and_it_rises_in_a_loop_too(
         assert clock[0] == STEP  # the simulated time
 
 
-@pytest.mark.parametrize("first", [0, FIRST_STAMP - HOUR])
-def test_a_gap_is_said_and_cut_where_that_is_asked_for(
-    first: int, tmp_path: Path, probe: Probe, start: Start, topics: dict[str, str]
+def test_gaps_are_said_and_cut_where_that_is_asked_for(
+    tmp_path: Path, probe: Probe, start: Start, topics: dict[str, str]
 ) -> None:
-    """The first message is of 1970, or an hour before the others."""
-    times = [first, *(FIRST_STAMP + i * STEP for i in range(FRAMES))]
+    """The first message is of 1970, the next one an hour before the others."""
+    times = [0, FIRST_STAMP - HOUR, *(FIRST_STAMP + i * STEP for i in range(FRAMES))]
     bag = write_bag(tmp_path / "bag", times=times)
     values = {"bag": bag, "wait_for_subscribers": 1}
     waiting = start("replay", values, *renamed(topics))
@@ -119,9 +117,7 @@ def test_a_gap_is_said_and_cut_where_that_is_asked_for(
     assert len(probe.messages(topics["/image"])) == 1
     probe.forget()
     cutting = start("replay", {**values, "skip_gaps": 0.5}, *renamed(topics))
-    began = time.monotonic()
     assert cutting.wait() == 0, cutting.log
-    assert time.monotonic() - began < 20
     assert "are cut to 0.5 s" in cutting.log
     wait_for(lambda: len(probe.messages(topics["/image"])) == len(times), "every image")
 
@@ -141,11 +137,14 @@ def test_topics_that_are_not_played_do_not_make_it_wait(
     assert f"played {FRAMES} messages" in replay.log
 
 
-@pytest.mark.parametrize("name", ["start_offset", "duration", "skip_gaps"])
-def test_endless_seconds(name: str, tmp_path: Path, start: Start, topics: dict[str, str]) -> None:
+@pytest.mark.parametrize(("names", "code"), [(["start_offset"], 1), (["duration", "skip_gaps"], 0)])
+def test_endless_seconds(
+    names: list[str], code: int, tmp_path: Path, start: Start, topics: dict[str, str]
+) -> None:
     bag = write_bag(tmp_path / "bag", times=[FIRST_STAMP, FIRST_STAMP + STEP])
-    replay = start("replay", {"bag": bag, name: float("inf")}, *renamed(topics))
-    assert replay.wait() == int(name == "start_offset"), replay.log
+    values = dict.fromkeys(names, float("inf"))
+    replay = start("replay", {"bag": bag, **values}, *renamed(topics))
+    assert replay.wait() == code, replay.log
     assert "Traceback" not in replay.log
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 CAMERA_PERIOD_S = 0.1
+_beginnings = itertools.count(0, 10_000)
+"""A camera's first frames: far from those of the test before, of which some may yet come."""
+_consoles = itertools.count()
+"""Each has its own name: an earlier one may still be in the graph."""
 PATIENCE_MS = 60_000
 """How long a page may take for anything while other programs use the machine."""
 
@@ -44,8 +49,9 @@ class Console:
 
     def __init__(self, trackers: Sequence[str], **values: Any) -> None:
         values = {"port": 0, "max_rate": 30.0, **values}
+        namespace = f"/console_test{next(_consoles)}"
         self.node = OperatorNode(
-            cli_args=["--ros-args", "-r", "__ns:=/console_test"],
+            cli_args=["--ros-args", "-r", f"__ns:={namespace}"],
             parameter_overrides=parameters(trackers=list(trackers), **values),
         )
         self._spinner = Spinner(self.node)
@@ -67,7 +73,7 @@ class Camera:
     def __init__(self, tracker: Tracker, period: float = CAMERA_PERIOD_S) -> None:
         self.tracker = tracker
         self.period = period
-        self.index = 0
+        self.index = self._first = next(_beginnings)
         self._running = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -94,9 +100,10 @@ class Camera:
             time.sleep(self.period)
 
     def tracked(self) -> int:
-        """The number of the newest frame that was tracked."""
+        """The number of the newest frame that was tracked, -1 before the first."""
         seen = stamps(self.tracker.out("mask"))
-        return (seen[-1] - FIRST_STAMP) // STEP if seen else -1
+        newest = (seen[-1] - FIRST_STAMP) // STEP if seen else -1
+        return newest if newest >= self._first else -1
 
     def show_object(self, object_id: int = 1) -> None:
         """Show the tracker the square on its newest frame."""

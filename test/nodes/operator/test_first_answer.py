@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +27,7 @@ from std_msgs.msg import Header
 
 from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.correction.base import Prompt, mask_iou
-from lazyxmem_ros.data.pond import TARGET_ID, SceneConfig
-from lazyxmem_ros.data.sequences import SceneSequence
+from lazyxmem_ros.data.pond import TARGET_ID, Scene, SceneConfig
 from lazyxmem_ros.msg import Correction, NewObject, TrackArray
 from lazyxmem_ros.nodes.conversions import image_message, time_message
 from lazyxmem_ros.nodes.prompts import prompt_message
@@ -46,6 +44,8 @@ SHOWN = 14
 """Frames before the camera jumps."""
 JUMP = 86
 """The number of the frame that it jumps to: the koi is elsewhere, beside a look-alike."""
+STRETCH = 24
+"""Frames that are shown from there on, to and fro."""
 PERIOD_S = 0.6
 
 
@@ -53,9 +53,10 @@ class Pond:
     """Publishes the pond's frames slowly, with a jump when it is told to; then to and fro."""
 
     def __init__(self, probe: Probe) -> None:
-        samples = list(islice(SceneSequence(SceneConfig()).samples(), JUMP + 45))
-        there, back = samples[JUMP:], samples[-2:JUMP:-1]
-        self.samples = [*samples[:SHOWN], *there, *(10 * [*back, *there])]
+        scene = Scene(SceneConfig())
+        before = [scene.render(number) for number in range(SHOWN)]
+        there = [scene.render(number) for number in range(JUMP, JUMP + STRETCH)]
+        self.frames = [*before, *there, *(20 * [*there[-2:0:-1], *there])]
         self.probe = probe
         self.number = 0
         self.may_jump = threading.Event()
@@ -70,7 +71,7 @@ class Pond:
     def truth(self, stamp: int) -> np.ndarray:
         """The koi's mask bool [H, W] in a frame."""
         number = (stamp - FIRST_STAMP) * 10 // SECOND
-        return np.asarray(self.samples[number].truth == TARGET_ID)
+        return np.asarray(self.frames[number].labels == TARGET_ID)
 
     def close(self) -> None:
         self._ended.set()
@@ -78,12 +79,12 @@ class Pond:
         self._thread.join(10)
 
     def _run(self) -> None:
-        for number, sample in enumerate(self.samples):
+        for number, frame in enumerate(self.frames):
             if number == SHOWN:
                 self.may_jump.wait()
             if self._ended.wait(PERIOD_S):
                 return
-            message = image_message(sample.image, "rgb8", self.header(number))
+            message = image_message(frame.image, "rgb8", self.header(number))
             self.probe.publish(f"{NS}/image", message)
             self.number = number
 

@@ -19,7 +19,7 @@ pytest.importorskip("aiohttp", reason="needs aiohttp (requirements-operator.txt)
 
 import aiohttp
 from console_harness import Camera, Console
-from node_graph import parameters, wait_for
+from node_graph import WAIT_S, parameters, wait_for
 from tracker_harness import Tracker
 
 from lazyxmem_ros.nodes.operator import browser as browser_module
@@ -47,7 +47,7 @@ def talk(url: str, what: Talk, certificate: Path | None = None) -> Any:
         connector = aiohttp.TCPConnector(ssl=trusted)
         jar = aiohttp.CookieJar(unsafe=True)  # of an address, not a name
         async with aiohttp.ClientSession(connector=connector, cookie_jar=jar) as session:
-            return await asyncio.wait_for(what(session, url), 30)
+            return await asyncio.wait_for(what(session, url), 2 * WAIT_S)
 
     return asyncio.run(run())
 
@@ -60,7 +60,7 @@ def connect(session: aiohttp.ClientSession, url: str, **headers: str) -> Any:
 async def answer(socket_: Any, kind: str) -> dict[str, Any]:
     """The next message of a kind."""
     while True:
-        message = await socket_.receive(timeout=10)
+        message = await socket_.receive(timeout=WAIT_S)
         assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY), message
         text = message.data
         if isinstance(text, bytes):
@@ -97,7 +97,7 @@ async def state_of(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
 )
 def test_nothing_but_the_page_s_own_files_is_served(console: Console, path: str) -> None:
     """The request is sent as it stands: clients would tidy it up."""
-    with socket.create_connection(("127.0.0.1", console.node.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", console.node.port), timeout=WAIT_S) as connection:
         request = f"GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         connection.sendall(request.encode())
         reply = b""
@@ -178,7 +178,7 @@ def test_who_goes_on_with_nonsense_is_cut_off(console: Console) -> None:
             for _ in range(server_module.MAX_MALFORMED):
                 await socket_.send_str("nonsense")
             while not socket_.closed:
-                await socket_.receive(timeout=10)
+                await socket_.receive(timeout=WAIT_S)
             return int(socket_.close_code)
 
     assert talk(console.url, speak) == aiohttp.WSCloseCode.POLICY_VIOLATION
@@ -192,7 +192,7 @@ def test_an_oversized_message_ends_its_connection_alone(console: Console) -> Non
             await answer(socket_, "welcome")
             await socket_.send_bytes(bytes(200_000))
             while not socket_.closed:
-                await socket_.receive(timeout=10)
+                await socket_.receive(timeout=WAIT_S)
             return int(socket_.close_code)
 
     assert talk(console.url, speak) == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
@@ -207,7 +207,7 @@ def test_a_flood_is_cut_off(console: Console) -> None:
             for number in range(2 * int(browser_module.MESSAGE_BURST)):
                 await socket_.send_json({"type": "shown", "number": number})
             while not socket_.closed:
-                await socket_.receive(timeout=10)
+                await socket_.receive(timeout=WAIT_S)
             return int(socket_.close_code)
 
     assert talk(console.url, speak) == aiohttp.WSCloseCode.POLICY_VIOLATION

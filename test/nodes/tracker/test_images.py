@@ -4,14 +4,33 @@
 from __future__ import annotations
 
 import array
+import threading
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
-from node_graph import HEIGHT, WIDTH, header, labels_of, scene, scene_message, wait_for
-from sensor_msgs.msg import CompressedImage
+from node_graph import (
+    HEIGHT,
+    WAIT_S,
+    WIDTH,
+    header,
+    labels_of,
+    scene,
+    scene_message,
+    stamps,
+    wait_for,
+)
+from sensor_msgs.msg import CompressedImage, Image
 from tracker_harness import Tracker
+
+from lazyxmem_ros.basics import stamp_of
+from lazyxmem_ros.images import Pixels, read_image
+from lazyxmem_ros.nodes.conversions import labels_message
+from lazyxmem_ros.nodes.tracker import images
 
 OwnTracker = Callable[..., Tracker]
 TOPICS = {"raw": "image", "compressed": "image/compressed"}
@@ -46,6 +65,51 @@ def test_compressed_images_are_tracked_and_nonsense_is_refused(own_tracker: OwnT
     wait_for(lambda: tracker.refusals() == {f"{topic}: image": 2}, "both refusals")
     tracker.probe.publish(topic, compressed(3))
     wait_for(lambda: tracker.mask_of(3) is not None, "the next mask")
+
+
+def test_an_image_is_decoded_once_whoever_looks(
+    own_tracker: OwnTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tracker, both pictures for people and the correction service share it."""
+    decodings: Counter[int] = Counter()
+
+    def counting(message: Any, **limits: int) -> Pixels:
+        decodings[stamp_of(message.header.stamp)] += 1
+        return read_image(message, **limits)
+
+    tracker = own_tracker(image_transport="compressed")
+    tracker.service.truth = scene(0)[1]
+    for name in ("overlay", "uncertainty"):
+        tracker.probe.listen(Image, f"{tracker.name}/{name}")
+    outputs = tracker.node._parts.outputs
+    for publisher in (outputs._overlay, outputs._uncertainty):
+        wait_for(publisher.get_subscription_count, "the subscriptions")
+    tracker.send(0, compressed(0))
+    labels = labels_message(scene(0)[1].astype(np.uint16), header(0))
+    tracker.probe.publish(f"{tracker.name}/init_mask", labels)
+    wait_for(tracker.objects, "the object")
+    assert tracker.set(pseudo_corrections=True, pseudo_entropy=0.0) == ""
+    monkeypatch.setattr(images, "read_image", counting)
+    for index in range(1, 5):
+        tracker.send(index, compressed(index))
+        wanted = stamp_of(header(index).stamp)
+        for name in ("overlay", "uncertainty"):
+            wait_for(lambda name=name, w=wanted: w in stamps(tracker.out(name)), name)
+        # While one answer is awaited nothing more is asked.
+        wait_for(lambda index=index: len(tracker.out("corrected")) >= index, "the answer")
+    assert len(tracker.service.requests) == 4
+    assert decodings == {stamp_of(header(index).stamp): 1 for index in range(1, 5)}
+    kept = [tracker.node._parts.received.find(stamp) for stamp in decodings]
+    assert None not in kept
+    wait_for(lambda: all(frame.decoded is None for frame in kept[:-1]), "the end of older images")
+    assert tracker.set(pseudo_corrections=False) == ""
+    drawing = threading.Event()
+    outputs._pictures.offer(lambda: drawing.wait(WAIT_S))
+    tracker.send(5, compressed(5))
+    tracker.reset()  # now nobody but the picture that waits needs the frame
+    drawing.set()
+    wait_for(lambda: tracker.out("overlay"), "the overlay")
+    assert decodings[stamp_of(header(5).stamp)] == 1
 
 
 def paused(tracker: Tracker) -> None:

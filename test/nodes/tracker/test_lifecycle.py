@@ -26,6 +26,7 @@ from node_graph import (
     wait_for,
 )
 from sensor_msgs.msg import Image
+from tracker_harness import Tracker
 
 from lazyxmem_ros.msg import NewObject, Prompt, TrackArray
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message
@@ -193,9 +194,24 @@ def test_a_cleanup_frees_the_network(node: TrackerNode, probe: Probe) -> None:
             assert network() is not None
             assert change(probe, Transition.TRANSITION_DEACTIVATE)
             assert change(probe, Transition.TRANSITION_CLEANUP)
-            wait_for(lambda freed=network: freed() is None, "the network's end", 5.0)
+            wait_for(lambda freed=network: freed() is None, "the network's end")
     finally:
         gc.enable()
+
+
+def test_a_successor_of_the_same_name_is_seen(
+    own_tracker: Any, probe: Probe, weights: Path
+) -> None:
+    """A destroyed tracker leaves the graph at once, even where something still refers to it."""
+    first = Tracker(probe, weights, "/successor_test")
+    name = (first.node.get_name(), first.ns)
+    first.close()
+    wait_for(lambda: name not in probe.node.get_node_names_and_namespaces(), "its departure")
+    own_tracker(first.ns)
+    del first
+    gc.collect()
+    found = probe.node.get_subscriber_names_and_types_by_node(*name)
+    assert f"{name[1]}/image" in [topic for topic, _ in found]
 
 
 def test_transitions_that_do_not_exist_are_refused(node: TrackerNode, probe: Probe) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from node_graph import (
     HEIGHT,
@@ -27,7 +27,7 @@ from node_graph import (
 )
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
-from tracker_harness import NODE, Service, Tracker, ask_the_operator, click
+from tracker_harness import NODE, Service, Tracker, ask_the_operator, click, sees_service
 
 from lazyxmem_ros.msg import Correction, NewObject, Prompt
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message
@@ -35,16 +35,16 @@ from lazyxmem_ros.nodes.services import SHUTTING_DOWN
 from lazyxmem_ros.srv import AddObjects, ListObjects, PauseObjects, RemoveObjects
 
 OwnTracker = Callable[..., Tracker]
-OVERTAKEN_S = 10.0
-"""Within which an overtaken call is answered: the service has six times as long."""
+SERVICE_S = 10 * WAIT_S
+"""That the service has for an answer: an overtaken call is answered within WAIT_S."""
 OTHER = np.zeros((HEIGHT, WIDTH), np.uint16)
 OTHER[50:60, 60:80] = 1
 
 
 @pytest.fixture
 def tracker(tracker: Tracker) -> Tracker:
-    """Whose service has a minute for an answer."""
-    assert tracker.set(correction_timeout=60.0) == ""
+    """Whose service has all the time for an answer."""
+    assert tracker.set(correction_timeout=SERVICE_S) == ""
     return tracker
 
 
@@ -63,11 +63,11 @@ def add_by_click(tracker: Tracker, object_id: int = 0) -> Any:
 def remove(tracker: Tracker, *ids: int) -> Any:
     request = RemoveObjects.Request(ids=list(ids))
     name = f"{tracker.name}/remove_objects"
-    return tracker.probe.call(RemoveObjects, name, request, OVERTAKEN_S)
+    return tracker.probe.call(RemoveObjects, name, request)
 
 
 def is_refused(answer: Any, reason: str) -> None:
-    wait_for(answer.done, "the overtaken answer", OVERTAKEN_S)
+    wait_for(answer.done, "the overtaken answer")
     assert (answer.result().success, answer.result().message) == (False, reason)
     assert list(answer.result().ids) == []
 
@@ -138,7 +138,7 @@ def test_the_call_that_failed_frees_its_id(tracker: Tracker) -> None:
 def test_a_reset_overtakes_a_call(tracker: Tracker) -> None:
     tracker.send(0)
     answer = add_by_click(tracker)
-    response = tracker.probe.call(Trigger, f"{NODE}/reset", Trigger.Request(), OVERTAKEN_S)
+    response = tracker.probe.call(Trigger, f"{NODE}/reset", Trigger.Request())
     assert response.success
     is_refused(answer, "the tracker was reset")
     tracker.service.release()
@@ -195,8 +195,8 @@ def test_an_order_overtakes_what_the_service_was_asked(tracker: Tracker, order: 
     tracker.send(1)
     wait_for(lambda: tracker.service.requests, "the service's request")
     kind: Any = Trigger if order == "reset" else RemoveObjects
-    assert tracker.probe.call(kind, f"{NODE}/{order}", kind.Request(), OVERTAKEN_S).success
-    wait_for(lambda: tracker.out("corrected"), "the outcome", OVERTAKEN_S)
+    assert tracker.probe.call(kind, f"{NODE}/{order}", kind.Request()).success
+    wait_for(lambda: tracker.out("corrected"), "the outcome")
     [corrected] = tracker.out("corrected")
     reason = "the tracker was reset" if order == "reset" else "the object was removed"
     assert (corrected.header, corrected.applied) == (header(1), False)
@@ -224,7 +224,7 @@ def test_an_answer_to_an_inactive_node_is_refused_in_words(own_tracker: OwnTrack
 
 
 def test_what_a_deactivation_overtakes_is_said(own_tracker: OwnTracker) -> None:
-    tracker = own_tracker(correction_timeout=60.0)
+    tracker = own_tracker(correction_timeout=SERVICE_S)
     request = ask_the_operator(tracker)
     tracker.service.hold()
     answer = Correction(header=request.header, id=1, prompt=Prompt(positive=[click(1)]))
@@ -233,7 +233,7 @@ def test_what_a_deactivation_overtakes_is_said(own_tracker: OwnTracker) -> None:
     added = add_by_click(tracker)
     tracker.change(Transition.TRANSITION_DEACTIVATE)
     is_refused(added, "the node was deactivated")
-    wait_for(lambda: tracker.out("corrected"), "the outcome", OVERTAKEN_S)
+    wait_for(lambda: tracker.out("corrected"), "the outcome")
     [corrected] = tracker.out("corrected")
     assert (corrected.applied, corrected.message) == (False, "the node was deactivated")
     tracker.service.release()
@@ -295,12 +295,12 @@ def test_calls_around_a_cleanup_are_all_answered(own_tracker: OwnTracker) -> Non
             Transition.TRANSITION_CONFIGURE,
             Transition.TRANSITION_ACTIVATE,
         ):
-            time.sleep(0.05)
+            sent = len(answers)
+            wait_for(lambda n=sent: len(answers) >= n + len(calls), "a call of every service")
             tracker.change(transition)
     over.set()
     caller.join()
-    assert len(answers) > 50
-    wait_for(lambda: all(answer.done() for answer in answers), "every answer", 20.0)
+    wait_for(lambda: all(answer.done() for answer in answers), "every answer")
     reasons = {a.result().message for a in answers if not getattr(a.result(), "success", True)}
     assert "the node is not configured" in reasons
     assert "no snapshot is kept: snapshot_path is empty" in reasons
@@ -313,14 +313,17 @@ def test_a_call_is_answered_by_a_node_that_is_asked_to_end(
     service = Service(probe, ns)
     process = start(
         "tracker",
-        {"weights": weights, "device": "cpu", "correction_timeout": 60.0},
+        {"weights": weights, "device": "cpu", "correction_timeout": SERVICE_S},
         *("-r", f"__ns:={ns}"),
     )
-    probe.listen(Image, f"{ns}/lazyxmem_tracker/mask")
+    node = f"{ns}/lazyxmem_tracker"
+    probe.listen(Image, f"{node}/mask")
+    probe.listen(DiagnosticArray, "/diagnostics")
     show_until_tracked(probe, ns, 0)
+    wait_for(lambda: sees_service(probe, node), "the correction service, as the tracker sees it")
     service.hold()
     request = AddObjects.Request(objects=[NewObject(prompt=Prompt(positive=[click(0)]))])
-    answer = probe.ask(AddObjects, f"{ns}/lazyxmem_tracker/add_objects", request)
+    answer = probe.ask(AddObjects, f"{node}/add_objects", request)
     wait_for(lambda: service.requests, "the service's request")
     assert process.stop(signal.SIGTERM) == 0, process.log
     is_refused(answer, SHUTTING_DOWN)

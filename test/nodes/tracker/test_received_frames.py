@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from node_graph import FIRST_STAMP, STEP, scene, scene_message
+from node_graph import FIRST_STAMP, HEIGHT, STEP, WIDTH, scene, scene_message
 from sensor_msgs.msg import CompressedImage
 
 from lazyxmem_ros.nodes.conversions import image_message
@@ -77,3 +77,16 @@ def test_a_frame_gives_its_image_as_a_message(compressed: bool) -> None:
     else:
         assert given is message  # passed on as it came
     np.testing.assert_array_equal(one.rgb(), image)
+
+
+def test_those_who_need_an_image_at_a_time_share_one() -> None:
+    message = scene_message(0, "bgr8")
+    one = ReceivedFrame(FIRST_STAMP, "/image", message, 0.0)
+    held = one.rgb()
+    assert one.rgb() is held
+    assert one.decoded is held
+    one.labels = np.zeros((HEIGHT, WIDTH), np.uint16)
+    del held
+    assert one.decoded is None  # the frame does not keep it
+    assert one.size == (HEIGHT, WIDTH)
+    assert one.decoded is None

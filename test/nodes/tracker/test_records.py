@@ -6,8 +6,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,7 +150,7 @@ def test_a_killed_trackers_records_are_a_dataset_to_evaluate_on(
         count = len(answered)
         wait_for(lambda c=count: len(probe.messages(f"{name}/corrected")) == c, "the outcome")  # type: ignore[misc]
     assert all(outcome.applied for outcome in probe.messages(f"{name}/corrected"))
-    wait_for(lambda: len(contents(folder).get("corrected", [])) == 3, "it on the disk", 2.0)
+    wait_for(lambda: len(outcomes(folder)) == 3, "it on the disk")
     assert process.stop(signal.SIGKILL) == -signal.SIGKILL
 
     out = tmp_path / "dataset"
@@ -171,10 +169,8 @@ def test_a_killed_trackers_records_are_a_dataset_to_evaluate_on(
 
     results = tmp_path / "results"
     arguments = ["evaluate", str(out), "--weights", str(weights), "--out", str(results)]
-    command = [sys.executable, "-c", "from lazyxmem_ros.cli import main; raise SystemExit(main())"]
     options = ["--methods", "xmem", "--device", "cpu", "--workers", "1", "--format", "csv"]
-    done = subprocess.run([*command, *arguments, *options], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert main([*arguments, *options]) == 0
     assert sequence.name in "".join(f.read_text() for f in results.rglob("*.csv"))
 
 
@@ -207,6 +203,20 @@ def test_a_folder_that_cannot_be_written_is_refused(
 
 def outcomes(folder: Path) -> list[Correction]:
     return contents(folder).get("corrected", []) if list(folder.glob("*/*.mcap")) else []
+
+
+def test_after_its_folder_was_deleted_a_new_one_is_begun(
+    own_tracker: Callable[..., Tracker], tmp_path: Path
+) -> None:
+    folder = tmp_path / "records"
+    tracker = own_tracker(record_dir=str(folder))
+    records = tracker.node._parts.records
+    for index in range(3):
+        records.outcome(mask_answer(index, scene(index)[1]))
+        wait_for(lambda n=index: records.written > n, "the outcome on the disk")  # type: ignore[misc]
+        if index == 0:
+            shutil.rmtree(folder)
+    assert stamps(outcomes(folder)) == [FIRST_STAMP + STEP, FIRST_STAMP + 2 * STEP]
 
 
 @contextlib.contextmanager

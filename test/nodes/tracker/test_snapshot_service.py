@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -82,3 +83,49 @@ def test_a_path_where_no_snapshot_can_be_is_refused_in_words(
     values = parameters(weights=str(weights), device="cpu", snapshot_path=path)
     with pytest.raises(NodeStartError, match="cannot be a snapshot"):
         make_node(cli_args=["--ros-args", "-r", "__ns:=/bad_path"], parameter_overrides=values)
+
+
+def test_a_snapshot_that_cannot_be_used_is_kept_and_a_link_stays_one(
+    own_tracker: OwnTracker, weights: Path, tmp_path: Path
+) -> None:
+    """As after a start with other weights, whose next snapshot would take its place."""
+    (tmp_path / "disk").mkdir()
+    path, link = tmp_path / "disk" / "snapshot", tmp_path / "link"
+    link.symlink_to(path)
+    path.write_bytes(b"of another tracker")
+    tracker = own_tracker(snapshot_path=str(link), snapshot_period=0.0)
+    tracker.show_object(0)
+    answer = save(tracker)
+    wait_for(answer.done, "the answer")
+    assert answer.result().success, answer.result().message
+    assert link.is_symlink()
+    lazy = tracker.node._parts.session._lazy
+    assert set(read_snapshot(path, lazy.tracker).objects) == {1}
+    assert tracker.node._parts.weights == str(weights)
+    assert (tmp_path / "disk" / "snapshot.refused1").read_bytes() == b"of another tracker"
+
+
+def test_of_snapshots_that_cannot_be_used_the_oldest_goes(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot"
+    for index in range(snapshots.MAX_ASIDE + 1):
+        path.write_bytes(b"%d" % index)
+        aside = snapshots.set_aside(path)
+        os.utime(aside, (index + 1, index + 1))
+    assert aside.name == "snapshot.refused1"
+    kept = sorted(file.read_bytes() for file in tmp_path.iterdir())
+    assert kept == [b"%d" % index for index in range(1, snapshots.MAX_ASIDE + 1)]
+
+
+def test_two_trackers_do_not_share_a_snapshot(
+    tracker: Tracker, weights: Path, tmp_path: Path
+) -> None:
+    values = parameters(
+        weights=str(weights), device="cpu", snapshot_path=str(tmp_path / "snapshot")
+    )
+    with pytest.raises(NodeStartError, match="another tracker, which is running: give each its"):
+        make_node(cli_args=["--ros-args", "-r", "__ns:=/second"], parameter_overrides=values)
+    tracker.node.trigger_deactivate()
+    tracker.node.trigger_cleanup()
+    second = make_node(cli_args=["--ros-args", "-r", "__ns:=/second"], parameter_overrides=values)
+    second.close()
+    second.destroy_node()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from node_graph import (
     FIRST_STAMP,
     HEIGHT,
     STEP,
+    WAIT_S,
     WIDTH,
     header,
     labels_of,
@@ -96,18 +99,38 @@ def test_a_second_object_may_be_shown_on_a_past_frame(tracker: Tracker) -> None:
     assert tracker.objects() == [1, 9]
 
 
-def test_only_the_newest_frame_is_tracked_and_drops_are_counted(
-    tracker: Tracker,
+def test_a_camera_twice_as_fast_costs_one_frame_and_nothing_queues(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of two images that come while one is tracked the newer is next, and the other is counted."""
     tracker.show_object(0)
-    with tracker.busy():
-        received, dropped = tracker.count("received"), tracker.count("dropped")
-        for index in range(1, 6):
-            tracker.probe.publish(f"{NS}/image", scene_message(index))
-            wait_for(lambda index=index: tracker.count("received") == received + index, "receipt")
-    wait_for(lambda: tracker.mask_of(5) is not None, "the newest frame's mask")
-    assert tracker.count("dropped") - dropped == 4
-    assert all(tracker.mask_of(index) is None for index in range(1, 5))
+    step = tracker.node._parts.session._lazy.step
+    begun, may_end = queue.Queue[int](), threading.Semaphore(0)
+
+    def slow_step(image: Any, stamp: int, **shown: Any) -> Any:
+        begun.put((stamp - FIRST_STAMP) // STEP)
+        assert may_end.acquire(timeout=WAIT_S)
+        return step(image, stamp, **shown)
+
+    monkeypatch.setattr(tracker.node._parts.session._lazy, "step", slow_step)
+    counts = tracker.node._measures.counts
+    before = {name: counts[name] for name in ("received", "tracked", "dropped")}
+    tracker.probe.publish(f"{NS}/image", scene_message(1))
+    assert begun.get(timeout=WAIT_S) == 1
+    for index in (2, 4, 6, 8):
+        for image in (index, index + 1):
+            tracker.probe.publish(f"{NS}/image", scene_message(image))
+            wait_for(lambda i=image: counts["received"] - before["received"] == i, "receipt")
+        may_end.release()
+        assert begun.get(timeout=WAIT_S) == index + 1
+        wait_for(lambda i=index: tracker.mask_of(i - 1) is not None, "the mask")
+    may_end.release()
+    wait_for(lambda: tracker.mask_of(9) is not None, "the last mask")
+    assert begun.empty()
+    assert all(tracker.mask_of(index) is None for index in (2, 4, 6, 8))
+    wait_for(tracker.node._parts.worker.is_idle, "the worker's rest")
+    changes = {name: counts[name] - count for name, count in before.items()}
+    assert changes == {"received": 9, "tracked": 5, "dropped": 4}
 
 
 def test_overlay_and_uncertainty_are_made_while_somebody_looks(tracker: Tracker) -> None:

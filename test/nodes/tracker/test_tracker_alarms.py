@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,44 +11,51 @@ from typing import Any
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from node_graph import NodeProcess, Probe, scene_message, wait_for
+from node_graph import Probe, offered_by_another, scene_message, wait_for
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from tracker_harness import Tracker
 
 from lazyxmem_ros.nodes.diagnostics import ERROR, OK, WARN
+from lazyxmem_ros.nodes.running import NodeStartError
 from lazyxmem_ros.nodes.tracker import images
 
 OwnTracker = Callable[..., Tracker]
-Start = Callable[..., NodeProcess]
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class Report:
-    """The newest status of a part of a tracker."""
+    """What a part of a tracker reports, one status after the other: none is missed."""
 
     def __init__(self, tracker: Tracker, part: str) -> None:
         self._tracker = tracker
         self._name = f"{tracker.name.lstrip('/')}: {part}"
+        self._read = 0
         tracker.probe.listen(DiagnosticArray, "/diagnostics")
 
-    def newest(self) -> DiagnosticStatus | None:
+    def _unread(self) -> list[DiagnosticStatus]:
         found = [
             status
             for message in self._tracker.probe.messages("/diagnostics")
             for status in message.status
             if status.name == self._name
         ]
-        return found[-1] if found else None
+        return found[self._read :]
 
     def wait(self, level: bytes, text: str) -> DiagnosticStatus:
-        def came() -> bool:
-            newest = self.newest()
-            return newest is not None and newest.level == level and text in newest.message
+        """The first such status after the one that was waited for before."""
 
-        wait_for(came, f"{level!r} with {text!r}, instead of {self.newest()}")
-        status = self.newest()
-        assert status is not None
+        def came() -> list[int]:
+            return [
+                number
+                for number, status in enumerate(self._unread())
+                if status.level == level and text in status.message
+            ]
+
+        wait_for(came, f"{level!r} with {text!r}, but {self._unread()[-1:]}")
+        first = came()[0]
+        status = self._unread()[first]
+        self._read += first + 1
         return status
 
 
@@ -70,7 +75,8 @@ class Log:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "NO_IMAGE_AFTER_S", 0.5)
-    monkeypatch.setattr(images, "SILENCE_CHECK_PERIOD_S", 0.1)
+    monkeypatch.setattr(images, "LOOK_PERIOD_S", 0.1)
+    monkeypatch.setattr(images, "SEVERAL_AFTER_S", 0.5)
 
 
 @pytest.fixture
@@ -85,6 +91,7 @@ def publishers(probe: Probe) -> Iterator[list[Any]]:
     ("kind", "topic", "quality", "values", "reason"),
     [
         (None, "", 10, {}, "nobody publishes"),
+        (Image, "camera/image_raw", 10, {}, "camera/image_raw: remap to the right one"),
         (CompressedImage, "image/compressed", 10, {}, "image/compressed is: set image_transport"),
         (
             Image,
@@ -117,27 +124,13 @@ def test_why_no_image_comes_is_said(
     wait_for(Log(capfd).says_silence, "the line in the log")
 
 
-PUBLISHES = """
-import sys, time, rclpy
-from sensor_msgs.msg import CompressedImage
-rclpy.init()
-node = rclpy.create_node("jpeg_camera")
-publisher = node.create_publisher(CompressedImage, sys.argv[1], 10)
-time.sleep(60)
-"""
-
-
 def test_another_type_on_the_topic_is_named(soon: None, own_tracker: OwnTracker) -> None:
-    """In a process of its own: one participant knows one type of a topic."""
     tracker = own_tracker()
-    camera = subprocess.Popen([sys.executable, "-c", PUBLISHES, f"{tracker.ns}/image"])
-    try:
+    topic = f"{tracker.ns}/image"
+    with offered_by_another("jpeg_camera", "sensor_msgs", "CompressedImage", topic):
         status = Report(tracker, "frames").wait(
             WARN, "/jpeg_camera as sensor_msgs/msg/CompressedImage, not as sensor_msgs/msg/Image"
         )
-    finally:
-        camera.kill()
-        camera.wait()
     assert "set image_transport" in status.message
 
 
@@ -154,6 +147,19 @@ def test_images_end_the_alarm_and_it_is_said_once(
     assert Log(capfd).says_silence() == 2
     tracker.change(Transition.TRANSITION_DEACTIVATE)
     report.wait(OK, "ok")  # nothing is waited for
+
+
+def test_several_cameras_on_one_topic_are_named(
+    soon: None, own_tracker: OwnTracker, publishers: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "NO_IMAGE_AFTER_S", 60.0)
+    tracker = own_tracker()
+    topic, report = f"{tracker.ns}/image", Report(tracker, "frames")
+    publishers += [tracker.probe.node.create_publisher(Image, topic, 10) for _ in range(2)]
+    status = report.wait(WARN, f"{topic} is published by /probe and /probe")
+    assert "end one, or remap it" in status.message
+    tracker.probe.node.destroy_publisher(publishers.pop())
+    report.wait(OK, "ok")
 
 
 def test_a_tracker_that_drops_half_of_the_images_warns(own_tracker: OwnTracker) -> None:
@@ -200,31 +206,25 @@ def test_a_copy_for_a_snapshot_that_fails_is_an_error(
     own_tracker: OwnTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = own_tracker(snapshot_path=str(tmp_path / "snapshot"), snapshot_period=0.2)
+    report = Report(tracker, "snapshots")
 
     def fail() -> Any:
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as broken:
         broken.setattr(tracker.node._parts.session._lazy, "snapshot", fail)
-        Report(tracker, "snapshots").wait(ERROR, "cannot be copied: out of memory")
-    Report(tracker, "snapshots").wait(OK, "ok")
+        report.wait(ERROR, "cannot be copied: out of memory")
+    report.wait(OK, "ok")
 
 
-def test_users_may_override_the_quality_of_service(
-    own_tracker: OwnTracker, weights: Path, probe: Probe, start: Start
-) -> None:
-    topic = "/quality/image"
-    name = f"qos_overrides.{topic}.subscription"
-    values = {"weights": weights, "device": "cpu", f"{name}.reliability": "reliable"}
-    tracker = start("tracker", {**values, f"{name}.depth": 2}, "-r", "__ns:=/quality")
-    wait_for(lambda: probe.node.count_subscribers(topic), "the subscription")
-    [offer] = probe.node.get_subscriptions_info_by_topic(topic)
+def test_users_may_override_the_quality_of_service(own_tracker: OwnTracker) -> None:
+    name = "qos_overrides./quality/image.subscription"
+    values = {f"{name}.reliability": "reliable"}
+    tracker = own_tracker("/quality", **values, **{f"{name}.depth": 2})
+    [offer] = tracker.probe.node.get_subscriptions_info_by_topic("/quality/image")
     assert offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE
-    assert tracker.stop() == 0
-    wrong = start("tracker", {**values, f"{name}.history": "nonsense"}, "-r", "__ns:=/quality")
-    assert wrong.wait() == 1
-    assert "cannot be subscribed to" in wrong.log
-    assert "Traceback" not in wrong.log
+    with pytest.raises(NodeStartError, match="cannot be subscribed to"):
+        own_tracker("/quality", **values, **{f"{name}.history": "nonsense"})
 
 
 def test_another_configuration_may_ask_for_another_reliability(own_tracker: OwnTracker) -> None:

@@ -145,6 +145,5 @@ def test_garbage_makes_no_objects_and_takes_no_memory(
     assert [track.id for track in listed.objects] == [1]
     assert resident(tracker) - before < 100 * MEBIBYTE
     assert tracker.stop() == 0
-    # What the middleware prints of each message that it cannot read is not the node's.
     said = [line for line in tracker.log.splitlines() if "lazyxmem_tracker]" in line]
     assert len(said) < MESSAGES / 2, said[-5:]

@@ -12,6 +12,7 @@ from node_graph import (
     FIRST_STAMP,
     HEIGHT,
     STEP,
+    WAIT_S,
     WIDTH,
     header,
     labels_of,
@@ -97,7 +98,9 @@ def test_a_service_without_an_answer_costs_its_correction_alone(
         tracker.service.stop()
         wait_for(lambda: not client.is_available(), "the service's end")
     tracker.service.mode = mode
-    tracker.set(pseudo_corrections=True, pseudo_entropy=0.0, correction_timeout=0.2)
+    tracker.set(pseudo_corrections=True, pseudo_entropy=0.0)
+    if mode == "silent":
+        tracker.set(correction_timeout=0.2)
     tracker.send(1)
     wait_for(lambda: tracker.out("corrected"), "the failure's report")
     failed = tracker.out("corrected")[0]
@@ -118,6 +121,7 @@ def test_a_service_without_an_answer_costs_its_correction_alone(
     if mode == "dead":
         tracker.service.start()
         wait_for(client.is_available, "the service's return")
+    tracker.set(correction_timeout=WAIT_S)
     tracker.service.mode = "truth"
     tracker.service.truth = scene(3)[1]
     tracker.send(3)
@@ -280,6 +284,7 @@ def test_a_person_has_the_frames_time_and_a_service_steady_time(tracker: Tracker
     tracker.probe.publish(f"{NODE}/operator_correction", answer)
     wait_for(lambda: tracker.out("corrected"), "the service's deadline")
     assert "did not answer within 0.2 s" in tracker.out("corrected")[0].message
+    assert tracker.set(correction_timeout=WAIT_S) == ""
     tracker.service.mode = "truth"
     tracker.service.truth = scene(1)[1]
     tracker.probe.publish(f"{NODE}/operator_correction", answer)  # there is time to try again

@@ -7,9 +7,10 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from node_graph import wait_for
+from node_graph import WAIT_S, wait_for
 
 from lazyxmem_ros.nodes.tracker import worker as worker_module
 from lazyxmem_ros.nodes.tracker.worker import (
@@ -85,8 +86,8 @@ def test_what_a_frame_or_command_raises_ends_nothing(
     wait_for(lambda: recorder.failures, "the failure")
     assert str(recorder.failures[0]) == "frame -1"
     with pytest.raises(ZeroDivisionError):
-        worker.submit(lambda: 1 // 0).result(timeout=5)
-    assert worker.submit(lambda: 42).result(timeout=5) == 42
+        worker.submit(lambda: 1 // 0).result(timeout=WAIT_S)
+    assert worker.submit(lambda: 42).result(timeout=WAIT_S) == 42
 
 
 def test_commands_are_served_while_a_frame_waits_for_them() -> None:
@@ -104,7 +105,7 @@ def test_commands_are_served_while_a_frame_waits_for_them() -> None:
     worker: Worker[int] = Worker(on_failure=lambda error: waits.append(-1.0))
     worker.start(handle)
     worker.offer(1)
-    assert begun.wait(10)
+    assert begun.wait(WAIT_S)
     time.sleep(0.05)
     worker.submit(lambda: answers.append("first"))
     wait_for(lambda: waits, "the frame with its answer")
@@ -186,10 +187,10 @@ def test_newer_work_about_the_same_takes_the_place_of_what_waits(
 def test_once_frames_are_dropped_for_work_only_the_newest_of_the_same_objects_waits(
     worker: Worker[int], recorder: Recorder
 ) -> None:
-    worker._grace_at = math.inf
+    worker._grace_at = {"masks": math.inf, "": math.inf}
     entered, gate = threading.Event(), threading.Event()
-    worker.submit_work(lambda: (entered.set(), gate.wait(10)))
-    assert entered.wait(10)
+    worker.submit_work(lambda: (entered.set(), gate.wait(WAIT_S)))
+    assert entered.wait(WAIT_S)
     for frame in range(4):
         worker.offer(frame)  # three of which are dropped
     gate.set()
@@ -198,9 +199,9 @@ def test_once_frames_are_dropped_for_work_only_the_newest_of_the_same_objects_wa
     recorder.gate.release()
     wait_for(lambda: worker._credit < 0, "the end of the round")
     late = worker.submit_work(lambda: 2, about(1, stamp=2))
-    assert isinstance(early[0].exception(timeout=10), NotDoneError)
-    assert late.result(timeout=10) == 2
-    assert early[1].result(timeout=10) == 1
+    assert isinstance(early[0].exception(timeout=WAIT_S), NotDoneError)
+    assert late.result(timeout=WAIT_S) == 2
+    assert early[1].result(timeout=WAIT_S) == 1
 
 
 def test_work_does_not_pile_up(worker: Worker[int], recorder: Recorder) -> None:
@@ -247,7 +248,7 @@ def test_work_about_objects_can_be_dropped_but_newer_work_stays(
     worker.drop_work("the object was removed", object_ids=[1], before=before)
     assert str(meant.exception()) == "the object was removed"
     recorder.gate.release()
-    assert [future.result(timeout=10) for future in (*others, newer)] == [1, 1, 1]
+    assert [future.result(timeout=WAIT_S) for future in (*others, newer)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -267,23 +268,25 @@ def test_a_flood_of_work_costs_a_tenth_of_the_frames(
 
     later_s: by which the frame after work takes longer.
     """
-    period_s, count = 0.01, 300
-    tracked, worked = [], []
-
-    learnt = 0
-
-    def handle(frame: int) -> None:
-        nonlocal learnt
-        time.sleep(frame_s + (later_s if len(worked) > learnt else 0))
-        learnt = len(worked)
-        tracked.append(frame)
+    period_s, count = 0.01, 200
+    worked: list[float] = []
 
     def work() -> None:
         time.sleep(work_s)
         worked.append(work_s)
 
     def run(*, flooded: bool) -> int:
-        tracked.clear()
+        """How many frames are tracked."""
+        tracked: list[int] = []
+        learnt = 0
+
+        def handle(frame: int) -> None:
+            nonlocal learnt
+            done = len(worked) if flooded else 0
+            time.sleep(frame_s + (later_s if done > learnt else 0))
+            learnt = done
+            tracked.append(frame)
+
         worker: Worker[int] = Worker(on_failure=lambda error: None)
         worker.start(handle)
         for frame in range(count):
@@ -295,10 +298,10 @@ def test_a_flood_of_work_costs_a_tenth_of_the_frames(
         assert worker.stop()
         return len(tracked)
 
-    alone = run(flooded=False)
-    share = run(flooded=True) / alone
-    granted_s = (MAX_GRACE + GRACE_RATE * count * period_s) * work_s
-    assert share >= 1 - 1.5 * LOST_SHARE - granted_s / (count * period_s)
+    with ThreadPoolExecutor() as side_by_side:  # so that a busy machine slows both
+        alone, flooded = side_by_side.map(lambda each: run(flooded=each), (False, True))
+    granted_s = MAX_GRACE * work_s
+    assert flooded / alone >= 1 - 1.5 * LOST_SHARE - granted_s / (count * period_s)
     assert len(worked) >= 3
 
 
@@ -318,7 +321,7 @@ def test_work_does_not_starve_behind_what_dear_work_has_cost() -> None:
     def wait_of(seconds: float) -> float:
         """How long work waits that takes so long."""
         asked = time.monotonic()
-        worker.submit_work(lambda: time.sleep(seconds)).result(10)
+        worker.submit_work(lambda: time.sleep(seconds)).result(WAIT_S)
         return time.monotonic() - asked - seconds
 
     camera = threading.Thread(target=offer)
@@ -327,13 +330,29 @@ def test_work_does_not_starve_behind_what_dear_work_has_cost() -> None:
         time.sleep(20 * period_s)
         wait_of(dear_s)
         at_once = [wait_of(0) for _ in range(round(MAX_GRACE))]
-        later = [wait_of(0) for _ in range(2)]
+        later = wait_of(0)
     finally:
         ended.set()
         camera.join()
         assert worker.stop()
-    assert max(at_once) < 5 * frame_s
-    assert all(0.5 / GRACE_RATE < waited < 1.5 / GRACE_RATE for waited in later)
+    assert max(at_once) < 0.5 / GRACE_RATE < later < 1.5 / GRACE_RATE
+
+
+def test_a_flood_of_one_kind_is_granted_nothing_and_takes_nothing_from_others(
+    recorder: Recorder,
+) -> None:
+    worker: Worker[int] = Worker(on_failure=recorder.failures.append)
+    recorder.gate.release(100)
+    worker._credit = -1.0
+    worker.offer(0)
+    flood = [worker.submit_work(lambda: 1, about(1, stamp=stamp)) for stamp in range(5)]
+    answer = worker.submit_work(lambda: 2, About("answer", frozenset([1]), 0))
+    worker.start(recorder.handle)
+    assert answer.result(timeout=WAIT_S) == 2
+    wait_for(lambda: recorder.done == [0], "the frame")
+    assert [future.done() for future in flood] == [True] * 4 + [False]
+    assert flood[-1].result(timeout=WAIT_S) == 1
+    assert worker.stop()
 
 
 def test_work_goes_on_where_no_frames_come(
@@ -343,13 +362,13 @@ def test_work_goes_on_where_no_frames_come(
     monkeypatch.setattr(worker_module, "QUIET_S", 0.2)
     recorder.gate.release(100)
     entered, gate = threading.Event(), threading.Event()
-    worker.submit_work(lambda: (entered.set(), gate.wait(10)))
-    assert entered.wait(10)
+    worker.submit_work(lambda: (entered.set(), gate.wait(WAIT_S)))
+    assert entered.wait(WAIT_S)
     for frame in range(10):
         worker.offer(frame)
     late = worker.submit_work(lambda: "done")
     gate.set()
-    assert late.result(timeout=10) == "done"
+    assert late.result(timeout=WAIT_S) == "done"
     assert recorder.done == [9]
 
 

@@ -70,6 +70,11 @@ function takePicture(message, payload) {
     .catch((error) => {
       // A broken picture must not stop those that follow.
       if (message.kind === "live") page.connection.send({ type: "shown", number: message.number });
+      else if (message.kind === "past") page.pastAsked = null;
+      else if (message.request === page.asked) {
+        page.asked = "";
+        page.skipped.add(message.request);
+      }
       console.error(error);
     });
 }
