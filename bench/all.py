@@ -64,12 +64,17 @@ BENCHES = (
     Bench("boundary_f", quick=("--repeat", "3")),
     Bench("objects", quick=("--objects", "1,2", "--frames", "2")),
     Bench("correctors", quick=("--repeat", "1")),
-    Bench("transport", quick=("--frames", "15")),
-    Bench("snapshots"),
-    Bench("floods"),
+    Bench("transport", quick=("--frames", "15", "--masks", "5")),
+    Bench("snapshots", quick=("--frames", "8")),
+    Bench("floods", quick=("--seconds", "2", "--only", "detector")),
     Bench("console", quick=("--seconds", "5", "--rounds", "1")),
-    Bench("late_corrections", ("--sequences", "pond")),
-    Bench("flat", ("--frames", "4000", "--plain-frames", "2000")),
+    Bench("late_corrections", ("--sequences", "pond"), quick=("--delays", "2")),
+    Bench("horizon", quick=("--told", "0", "--seconds", "1")),
+    Bench(
+        "flat",
+        ("--frames", "4000", "--plain-frames", "2000"),
+        quick=("--frames", "400", "--plain-frames", "200"),
+    ),
 )
 """Without those of accuracy on real sequences (stress.py)."""
 

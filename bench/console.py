@@ -21,7 +21,6 @@ import random
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,12 +29,12 @@ from statistics import median
 
 import aiohttp
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from bench.spinning import Spinner
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.msg import TrackArray
@@ -113,9 +112,7 @@ class Counter:
         self.node.create_subscription(
             TrackArray, f"{TRACKER}/tracks", self._count, QoSProfile(depth=10)
         )
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self.node)
-        threading.Thread(target=self._executor.spin, daemon=True).start()
+        self._spinner = Spinner(self.node)
 
     def _count(self, message: TrackArray) -> None:
         if message.tracks:

@@ -65,24 +65,10 @@ Masks = dict[int, NDArray[np.bool_]]
 
 
 class GrowingMemory(Memory):
-    """What is read and written is ours; what is never done is to let go of a frame."""
+    """What is read and written is ours; it is never full, and grows with every frame."""
 
-    def _leaving(self) -> list[int]:
-        return []
-
-    def write(self, frame_index: int, **tokens: object) -> None:
-        """Grow every array by a frame, then write."""
-        extra = self.tokens_per_frame
-        if len(self._working) + 1 > self._rows // extra:
-            names = ("key", "shrinkage", "selection", "expanded", "use", "life", "born", "shows")
-            for name in names:
-                old = getattr(self, f"_{name}")
-                setattr(self, f"_{name}", torch.cat([old, old.new_zeros(extra, *old.shape[1:])]))
-            for owner in self._owners.values():
-                new = owner.values.new_zeros(extra, owner.values.shape[1])
-                owner.values = torch.cat([owner.values, new])
-            self._rows += extra
-        super().write(frame_index, **tokens)  # type: ignore[arg-type]
+    def _full(self) -> bool:
+        return False
 
 
 class GrowingTracker(XMemTracker):

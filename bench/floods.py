@@ -17,7 +17,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,13 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, UInt64
 from std_srvs.srv import Trigger
 
+from bench.spinning import Spinner
 from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.msg import Correction, NewObject, Prompt
 from lazyxmem_ros.nodes.conversions import (
@@ -137,9 +136,7 @@ class Flood:
     def run(self, kind: str, rate: float) -> None:
         """Send what `kind` names, `rate` times a second, until the process is ended."""
         send: Callable[[Header, int], None] = getattr(self, f"_send_{kind}")
-        executor = SingleThreadedExecutor()
-        executor.add_node(self.node)
-        threading.Thread(target=executor.spin, daemon=True).start()
+        Spinner(self.node)
         due = time.monotonic()
         while rclpy.ok():
             due = max(due + 1 / rate, time.monotonic() - 1)
@@ -238,15 +235,11 @@ class Bench:
         self._node.create_subscription(UInt64, "sent", self._on_count, QUALITY)
         self._masks = self._node.create_publisher(Image, f"{TRACKER}/init_mask", QUALITY)
         self._resetting = self._node.create_client(Trigger, f"{TRACKER}/reset")
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
-        self._thread.start()
+        self._spinner = Spinner(self._node)
 
     def close(self) -> None:
         """Leave the graph."""
-        self._executor.shutdown()
-        self._thread.join()
+        self._spinner.close()
         rclpy.shutdown()
 
     def _on_mask(self, message: Image) -> None:

@@ -38,7 +38,7 @@ from lazyxmem_ros.lazy.predicted_iou import IouPredictor, iou_predictor_of
 from lazyxmem_ros.progress import track
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network, with_backend
-from lazyxmem_ros.xmem import tracker as xmem_tracker
+from lazyxmem_ros.xmem import frame as xmem_frame
 from lazyxmem_ros.xmem.backends import BACKENDS
 from lazyxmem_ros.xmem.device import resolve_device
 from lazyxmem_ros.xmem.inputs import Inputs
@@ -48,6 +48,8 @@ OUT = Path("out/bench")
 WARM_UP = 4
 MEBIBYTE = 1 << 20
 REST = "everything else"
+RUNTIMES = {"XMem": "PyTorch", "OpenVinoNetwork": "OpenVINO", "NcnnNetwork": "ncnn"}
+"""What computes the convolutions, by the network's class."""
 
 
 class Setting(NamedTuple):
@@ -111,8 +113,8 @@ class Meter:
             (type(self._network), "decode", "decoder"),
             (type(self._network), "encode_value", "value encoder"),
             (Memory, "write", "writing memory"),
-            (xmem_tracker, "outputs", "to the image's size"),
-            (xmem_tracker, "lasting_copies", "kept for late corrections"),
+            (xmem_frame, "outputs", "to the image's size"),
+            (xmem_frame, "lasting_copies", "kept for late corrections"),
             (judging, "measure", "uncertainty"),
             (IouPredictor, "of_frame", "predicted IoU"),
         ]
@@ -236,8 +238,10 @@ def main() -> None:
     meter = Meter(network, arguments.precision, device)
     chosen = settings(rows, arguments.objects, arguments.fill)
     found = [measured(meter, each, arguments.frames) for each in track(chosen, console=console)]
-    place = torch.cuda.get_device_name(device) if device.type == "cuda" else "processor"
-    title = f"{type(network).__name__} on {place}, {arguments.threads} threads"
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else "the processor"
+    size = "full-size" if arguments.full_size else "embedded"
+    runtime = RUNTIMES[type(network).__name__]
+    title = f"The {size} network by {runtime} on {place}, {arguments.threads} threads"
     OUT.mkdir(parents=True, exist_ok=True)
     draw(found, title, arguments.name)
     (OUT / f"{arguments.name}.json").write_text(json.dumps({"of": title, "rows": found}, indent=1))

@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from torch import Tensor
 
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
@@ -127,11 +128,11 @@ class SharingTracker(XMemTracker):
         """Another clip."""
         self.encoded, self.clip = {}, clip
 
-    def _encode(self, frame: Frame) -> None:
+    def _open(self, frame: Frame, given: Mapping[int, Tensor]) -> None:
         position = self.clip.position(frame.index)
-        if frame.features is None and position in self.encoded:
-            frame.features = self.encoded[position]
-        super()._encode(frame)
+        if frame.features is None:
+            frame.features = self.encoded.get(position)
+        super()._open(frame, given)
         self.encoded[position] = frame.features
 
 

@@ -81,7 +81,7 @@ def pairs(size: tuple[int, int]) -> list[Pair]:
         Pair(
             "scaled and normalised",
             partial(normalised_first, image),
-            lambda: inputs.image(image)[0],
+            lambda: inputs.image(torch.from_numpy(image))[0],
         ),
         Pair(
             "probabilities to the image's size",

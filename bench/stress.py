@@ -23,8 +23,8 @@ from tools.documents import put_table
 
 PAGE = Path("docs/results.md")
 OUT = Path("out") / "stress"
-METHODS = "xmem,lazy,random,every,oracle"
-ANSWERS = ("--gesture", "largest_error", "--clicks", "3")
+METHODS = "xmem,lazy,random,oracle"
+ANSWERS = ("--gesture", "largest_error", "--clicks", "3", "--repeats", "1")
 CUT = "camel"
 """The sequence that is cut into the others."""
 SHOWN = (
@@ -38,8 +38,8 @@ def views(cut: str) -> dict[str, tuple[str, ...]]:
     return {
         "as it is": (),
         "every third frame": ("--every-nth-frame", "3"),
-        "cut": ("--cut", cut),
         "twin": ("--twin",),
+        "cut": ("--cut", cut),
     }
 
 
@@ -68,11 +68,17 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--cut", default=CUT, help="the sequence that is cut into the others")
     parser.add_argument("--sequences", help="only these, separated by commas")
+    names = list(views(CUT))
+    parser.add_argument(
+        "--views", nargs="+", choices=names, default=names, help="only these (default: all)"
+    )
     parser.add_argument("--workers", default="1")
     parser.add_argument("--docs", action="store_true", help=f"put the table into {PAGE}")
     arguments = parser.parse_args()
     rows: list[dict[str, object]] = []
-    for name, options in views(arguments.cut).items():
+    known = views(arguments.cut)
+    for name in arguments.views:
+        options = known[name]
         out = arguments.out / name.replace(" ", "-")
         command = ["evaluate", str(arguments.dataset), "--out", str(out), "--methods", METHODS]
         command += [*ANSWERS, *options, "--workers", arguments.workers]
