@@ -26,7 +26,8 @@ time.sleep(600)
 """
 
 PARENT = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and would stay so
 from lazyxmem_ros.entry import interruptible
 from lazyxmem_ros.evaluation.graph.processes import ProcessSet
 folder = pathlib.Path(sys.argv[1])
