@@ -39,6 +39,9 @@ class Past:
         self._short: ShortWay | None = None
         self._short_ways = 0  # chosen since the replay began or took over
         self._hurry = False  # something was said since the last short way was chosen
+        self._ahead = 0  # frames that the replay has gone through since the last `advance`
+        self._ahead_s = 0.0  # how long that took
+        self._may_go_ahead = True
 
     @property
     def nbytes(self) -> int:
@@ -124,7 +127,11 @@ class Past:
         replay, state = self.replay, self._state
         if replay is None:
             return 0
-        until, at_least = time.monotonic() + budget, FRAMES_AT_LEAST
+        until = time.monotonic() + budget - self._ahead_s
+        at_least = max(FRAMES_AT_LEAST - self._ahead, 0)
+        if replay.frames_left == 1:
+            at_least = 1  # the newest: nothing else is left
+        self._ahead, self._ahead_s, self._may_go_ahead = 0, 0.0, True
         if self._has_short_way():
             left = self._go_short_way(until)
             if left is None:
@@ -151,6 +158,26 @@ class Past:
         if not self._hurry:
             self.replay = None
         return frames
+
+    def go_ahead(self) -> bool:
+        """Lets the replay go through one frame more before its time; returns whether it did.
+
+        What is done so, while there is nothing else to do, the next `advance` is spared; it alone
+        takes over. What goes wrong is raised, once until then.
+        """
+        replay = self.replay
+        if replay is None or not replay.frames_left or self._hurry or self._short is not None:
+            return False
+        if not self._may_go_ahead:
+            return False
+        began = time.monotonic()
+        self._may_go_ahead = False
+        replay.run(began, 1)
+        self._may_go_ahead = True
+        self._ahead += 1
+        self._ahead_s += time.monotonic() - began
+        self.make_room()
+        return True
 
     def _has_short_way(self) -> bool:
         """Whether there is a short way to go; chooses one where something was said."""
@@ -225,6 +252,7 @@ class Past:
         """Gives up the replay that is under way."""
         self.replay = self._short = None
         self._hurry = False
+        self._ahead, self._ahead_s = 0, 0.0
 
     def remembered(self) -> tuple[TrackerState, dict[int, FollowedObject]]:
         """Returns a copy of the tracker's memory and of what is known of its objects.

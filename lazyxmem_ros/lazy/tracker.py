@@ -198,6 +198,12 @@ class LazyTracker:
         self._past.make_room()
         return self.frames_behind
 
+    def go_ahead(self) -> bool:
+        """Goes through one past frame more, for when there is time before the next frame; returns
+        whether there was one. `step` is spared what is done so, and the newest frame stays open.
+        """
+        return self._past.go_ahead()
+
     # ---- corrections
 
     def apply(self, correction: Correction) -> Outcome:

@@ -221,7 +221,11 @@ def build_parts(
         snapshots = service.keeper
     else:
         services.refuse(SAVING, "no snapshot is kept: snapshot_path is empty")
-    worker.start(objects.process, is_behind=lambda: session.upkeep.frames_behind > 0)
+    worker.start(
+        objects.process,
+        is_behind=lambda: session.upkeep.frames_behind > 0,
+        use_idle_time=lazy.go_ahead,
+    )
     doors.callback(_stop, node, worker, objects)
     doors.callback(images.close)
     return TrackerParts(

@@ -112,12 +112,15 @@ class Worker(Generic[FrameT]):
         handle_frame: Callable[[FrameT], object],
         *,
         is_behind: Callable[[], bool] = lambda: False,
+        use_idle_time: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start the thread, in which handle_frame(frame) runs; once only.
 
         is_behind: whether frames are still dearer for what earlier work has left to do.
+        use_idle_time: does a little of that while nothing waits; returns whether there was any.
         """
         self._is_behind = is_behind
+        self._use_idle_time = use_idle_time
         self._thread = threading.Thread(
             target=self._run, args=(handle_frame,), name=self._name, daemon=True
         )
@@ -329,19 +332,32 @@ class Worker(Generic[FrameT]):
     def _run(self, handle_frame: Callable[[FrameT], object]) -> None:
         self._work_until_stopped(handle_frame)
         # Whoever still knows the worker keeps nothing of what it did.
-        self._is_behind = lambda: False
+        self._is_behind = self._use_idle_time = lambda: False
 
     def _work_until_stopped(self, handle_frame: Callable[[FrameT], object]) -> None:
+        is_idle_time_used = False
         while True:
             with self._changed:
                 self._busy = False
-                while not self._stopping and (chosen := self._choose(handle_frame)) is None:
+                chosen = self._choose(handle_frame)
+                while not self._stopping and chosen is None and is_idle_time_used:
                     # Work may wait for the camera to be quiet, of which nobody tells.
                     self._changed.wait(QUIET_S if self._work else None)
-                if self._stopping or chosen is None:
+                    chosen = self._choose(handle_frame)
+                if self._stopping:
                     return
                 self._busy = True
-            chosen()
+            if chosen is not None:
+                chosen()
+            is_idle_time_used = chosen is None and not self._idle()
+
+    def _idle(self) -> bool:
+        """Does a little of what is left to do; returns whether there may be more."""
+        try:
+            return self._use_idle_time()
+        except Exception as error:  # noqa: BLE001 - the thread outlives it, as a frame's failure
+            self._on_failure(error)
+            return False
 
     def _choose(self, handle_frame: Callable[[FrameT], object]) -> Callable[[], None] | None:
         """Takes out what is to be done next; None: nothing yet."""

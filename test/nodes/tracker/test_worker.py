@@ -65,6 +65,35 @@ def test_only_the_newest_frame_waits(worker: Worker[int], recorder: Recorder) ->
     assert recorder.done == [1, 4]
 
 
+def test_idle_time_is_used_while_nothing_waits(recorder: Recorder) -> None:
+    """A little at a time, and until there is nothing left; a failure does not end it."""
+    left = [0]
+
+    def use_idle_time() -> bool:
+        if not left[0]:
+            return False
+        recorder.done.append("idle")
+        left[0] -= 1
+        if left[0] == 1:
+            raise RuntimeError("idle time")
+        return True
+
+    worker: Worker[int] = Worker(on_failure=recorder.failures.append)
+    worker.start(recorder.handle, use_idle_time=use_idle_time)
+    worker.offer(1)
+    recorder.entered.acquire()
+    left[0] = 3
+    worker.offer(2)
+    worker.submit(lambda: recorder.done.append("command"))
+    recorder.gate.release(2)
+    wait_for(worker.is_idle, "the worker's rest")
+    assert recorder.done == [1, "command", 2, "idle", "idle"]
+    assert [str(error) for error in recorder.failures] == ["idle time"]
+    worker.submit(lambda: None).result(WAIT_S)
+    wait_for(lambda: not left[0], "the rest of it")
+    assert worker.stop()
+
+
 def test_commands_keep_their_order_and_go_before_a_frame(
     worker: Worker[int], recorder: Recorder
 ) -> None:
