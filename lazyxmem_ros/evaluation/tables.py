@@ -132,8 +132,8 @@ def _events_of(
 def _interactions(frames: pd.Series, corrected: pd.Series) -> metrics.ObjectInteractions:
     """The corrections of an object. frames: the numbers of its frames, ascending.
 
-    A corrected frame without a row, because the run broke off on it or its mask was not recorded, counts as
-    the next one.
+    A corrected frame without a row, because the run broke off on it or its mask was not recorded,
+    counts as the next one.
     """
     places = np.searchsorted(frames.to_numpy(int), corrected.to_numpy(int))
     last = len(frames) - 1
