@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 import lazyxmem_ros
 from lazyxmem_ros import weights
@@ -43,7 +44,7 @@ from lazyxmem_ros.evaluation.plan import (
 from lazyxmem_ros.evaluation.printing import summary_table
 from lazyxmem_ros.evaluation.published import compared
 from lazyxmem_ros.evaluation.report import write_report
-from lazyxmem_ros.evaluation.run import Executor, evaluate
+from lazyxmem_ros.evaluation.run import KINDS, Executor, Results, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
 from lazyxmem_ros.settings import Setting, held, settings_of
@@ -117,7 +118,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     scored = bool(results.frames["scored"].any())
     console.print(summary_table(results.dataset, scored=scored))
     if arguments.layout == Layout.DAVIS2016.value:
-        console.print(compared(results.dataset, results.frames), soft_wrap=True)
+        console.print(_beside_published(arguments, results), soft_wrap=True)
     _print_faults(results.reports, console)
     console.print(
         f"tables and report in [bold]{escape(str(arguments.out))}/[/]; open {escape(str(report))}"
@@ -287,7 +288,7 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--strict", action="store_true", help="stop at the first fault in the input")
     group.add_argument("--save-masks", action="store_true", help="as DAVIS's indexed PNGs")
-    group.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="of tables")
+    group.add_argument("--format", choices=KINDS, default=KINDS[0], help="of tables")
 
 
 def _graph_mode(arguments: argparse.Namespace) -> GraphMode | None:
@@ -368,6 +369,20 @@ def _names(text: str | None) -> list[str]:
 # ---- what a person sees
 
 
+def _beside_published(arguments: argparse.Namespace, results: Results) -> Table | str:
+    """One's own figures and the published ones, or why they cannot be compared."""
+    views = {
+        "--every-nth-frame": arguments.every_nth_frame != 1,
+        "--twin": arguments.twin,
+        "--cut": arguments.cut is not None,
+        "--passes": arguments.passes != 1,
+    }
+    made = ", ".join(option for option, given in views.items() if given)
+    if made:
+        return f"with {made} the published figures are not comparable"
+    return compared(results.dataset, results.frames)
+
+
 def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
     failed = {report.name.partition("/")[0] for report in reports if report.error}
     if failed:
@@ -412,11 +427,13 @@ def _subtitle(plan: EvaluationPlan) -> str:
 
 def _described(arguments: argparse.Namespace, plan: EvaluationPlan) -> dict[str, str]:
     """Everything that one needs to repeat it."""
-    kept = {"command", "dataset"}
+    unsaid = {"command", "dataset"}
+    policy = {entry.name for entry in _policy_settings()}
     settings = {
         name.replace("_", " "): str(value)
         for name, value in sorted(vars(arguments).items())
-        if name not in kept and value not in (None, False)
+        # A switch that is off says nothing, but for those that are on by default.
+        if name not in unsaid and value is not None and (value is not False or name in policy)
     }
     thresholds = _first_lazy(plan.methods)
     return {

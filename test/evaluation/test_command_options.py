@@ -72,6 +72,21 @@ def test_options_change_the_policy(out: Path) -> None:
     assert policy(out, "--paper", "--hold-iou", "0.25") == LazyConfig.paper(hold_iou=0.25)
 
 
+def test_settings_that_are_0_or_off_are_in_the_report(out: Path) -> None:
+    """Everything that one needs to repeat it."""
+    given = ["--max-internal-size", "0", "--hold-iou", "0", "--no-hold-unseen", "--twin"]
+    arguments = parser().parse_args(
+        ["scene", "--methods", "lazy", "--workers", "1", "--out", str(out), *given]
+    )
+    with pytest.raises(PlannedError) as stopped:
+        command.run(arguments, Console(quiet=True))
+    told = command._described(arguments, stopped.value.args[0])
+    shown = {name: told.get(name) for name in ("max internal size", "hold iou", "hold unseen")}
+    assert shown == {"max internal size": "0", "hold iou": "0.0", "hold unseen": "False"}
+    assert (told["seed"], told["twin"]) == ("0", "True")
+    assert not {"strict", "masks", "operator rate"} & told.keys()
+
+
 @pytest.mark.parametrize(
     ("option", "value", "fault"),
     [
