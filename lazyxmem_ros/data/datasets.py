@@ -107,18 +107,31 @@ def open_dataset(
     """
     known = _open(path, options, tell)
     chosen = _chosen(path, known, options.sequences)
-    if options.every_nth_frame != 1:
-        chosen = [EveryNthFrame(sequence, options.every_nth_frame) for sequence in chosen]
-    if options.twin:
-        chosen = [TwinSequence(sequence) for sequence in chosen]
+    other = None
     if options.cut is not None:
         (other,) = _chosen(path, known, [options.cut])
-        chosen = [CutSequence(one, other) for one in chosen if one.name != other.name]
+        chosen = [one for one in chosen if one.name != other.name]
         if not chosen:
             raise DatasetError(f"{path}: {other.name} cannot be cut into itself; choose others")
+    return [
+        one if isinstance(one, UnreadableSequence) else _viewed(one, other, options)
+        for one in chosen
+    ]
+
+
+def _viewed(
+    sequence: VideoSequence, other: VideoSequence | None, options: DatasetOptions
+) -> VideoSequence:
+    """The view of a sequence that the options say. other: is cut into it."""
+    if options.every_nth_frame != 1:
+        sequence = EveryNthFrame(sequence, options.every_nth_frame)
+    if options.twin:
+        sequence = TwinSequence(sequence)
+    if other is not None:
+        sequence = CutSequence(sequence, other)
     if options.passes != 1:
-        chosen = [RepeatedSequence(sequence, options.passes) for sequence in chosen]
-    return chosen
+        sequence = RepeatedSequence(sequence, options.passes)
+    return sequence
 
 
 def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence]:
@@ -135,6 +148,7 @@ def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence
         raise DatasetError(f"{options.first_mask}: there is no such mask")
     if layout is Layout.BAG:
         bags = _bags_under(path)
+        _check_names(path, bags)
         spared = BagError if len(bags) > 1 else DamagedBagError
         return [_open_bag(bag, options, tell, spared) for bag in bags]
     if layout is Layout.VIDEO:
@@ -320,6 +334,18 @@ def _bags_under(path: Path) -> list[Path]:
     return [child for child in children(path) if _is_bag(child)]
 
 
+def _check_names(path: Path, bags: list[Path]) -> None:
+    """Raise DatasetError where two of the bags in a folder are sequences of one name."""
+    found: dict[str, Path] = {}
+    for bag in bags:
+        other = found.setdefault(_bag_name(bag), bag)
+        if other is not bag:
+            raise DatasetError(
+                f"{path}: {other.name} and {bag.name} have one name, by "
+                "which results are kept; rename one of them, or move it elsewhere"
+            )
+
+
 def _open_bag(
     path: Path, options: DatasetOptions, tell: Tell, spared: type[BagError]
 ) -> VideoSequence:
@@ -365,7 +391,7 @@ def _chosen(
         raise DatasetError(
             f"{path}: no sequence {', '.join(unknown)}; it has {', '.join(by_name) or 'none'}"
         )
-    chosen = [by_name[name] for name in names] if names else sequences
+    chosen = [by_name[name] for name in dict.fromkeys(names)] if names else sequences
     if not chosen:
         raise DatasetError(f"{path}: no sequence found; is the layout right?")
     return chosen

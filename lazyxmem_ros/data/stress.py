@@ -7,6 +7,7 @@ the sequence's own frames: the same view is the same, frame by frame, wherever i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND, BoolMask
-from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.errors import DataError, DatasetError
 from lazyxmem_ros.data.sequences import Sample, VideoSequence, View
 
 CUT_SECONDS = 2.0
@@ -234,12 +235,13 @@ def _roomier_side(mask: BoolMask) -> float:
 
 
 def _first_stamps(sequence: VideoSequence, count: int) -> list[int]:
-    """The stamps (ns) of the first frames."""
+    """The stamps (ns) of the first frames, as far as they can be read."""
     stamps: list[int] = []
-    for sample in sequence.samples():
-        stamps.append(sample.stamp)
-        if len(stamps) == count:
-            break
+    with contextlib.suppress(DataError):  # whoever reads the frames meets it, too
+        for sample in sequence.samples():
+            stamps.append(sample.stamp)
+            if len(stamps) == count:
+                break
     return stamps
 
 

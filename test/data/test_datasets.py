@@ -4,6 +4,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.data.errors import BagError, DatasetError
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
 from lazyxmem_ros.data.sequences import BagSequence, FolderSequence
+from lazyxmem_ros.data.stress import CutSequence
 
 MakeTree = Callable[..., Path]
 EVERY_FRAME = {index: (1, 2) for index in range(5)}
@@ -299,6 +301,43 @@ def test_a_damaged_bag_does_not_hide_the_others(bag: Path) -> None:
     assert [sequence.name for sequence in sequences] == ["broken", "drive"]
     with pytest.raises(DatasetError, match="broken: cannot be read"):
         list(sequences[0].samples())
+
+
+@pytest.mark.parametrize("view", [{"twin": True}, {"cut": "drive"}, {"every_nth_frame": 2}])
+def test_a_damaged_bag_does_not_hide_the_others_in_a_view_either(
+    bag: Path, view: dict[str, Any]
+) -> None:
+    broken = bag.parent / "broken"
+    broken.mkdir()
+    (broken / "metadata.yaml").write_text("rosbag2_bagfile_information: {}")
+    cut_short = bag.parent / "cut_short.bag"
+    cut_short.write_bytes(b"#ROSBAG V2.0\n")
+    options = DatasetOptions(truth_topic="/truth", **view)
+    for sequence in open_dataset(bag.parent, options)[:2]:
+        assert len(sequence) == 1
+        with pytest.raises(DatasetError, match=f"{sequence.name}.*: cannot be read"):
+            list(sequence.samples())
+
+
+def test_a_view_of_a_bag_that_cannot_be_read_any_more_has_a_length(bag: Path) -> None:
+    """Its frames are counted before any is read; reading them says what is wrong."""
+    (one,) = open_dataset(bag)
+    view = CutSequence(one, one)
+    for file in bag.glob("*.mcap"):
+        file.write_bytes(file.read_bytes()[:40])
+    assert len(view) == 4
+    with pytest.raises(BagError, match="cannot be read"):
+        list(view.samples())
+
+
+def test_two_bags_of_one_name_are_refused(bag: Path) -> None:
+    """Their results would lie in one folder."""
+    (bag.parent / "drive.bag").write_bytes(b"#ROSBAG V2.0\n")
+    with pytest.raises(DatasetError, match=r"drive and drive\.bag have one name"):
+        open_dataset(bag.parent, DatasetOptions(truth_topic="/truth"))
+    (bag.parent / "drive.bag").rename(bag.parent / "walk.bag")
+    options = DatasetOptions(truth_topic="/truth", sequences=("drive", "drive"))
+    assert [sequence.name for sequence in open_dataset(bag.parent, options)] == ["drive"]
 
 
 def test_bag_with_nothing_but_a_first_mask(bag: Path, tmp_path: Path) -> None:
