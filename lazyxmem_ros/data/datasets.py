@@ -39,6 +39,7 @@ from lazyxmem_ros.data.sequences import (
 from lazyxmem_ros.data.slowness import Tell, silent
 from lazyxmem_ros.data.stress import CutSequence, EveryNthFrame, TwinSequence
 from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
+from lazyxmem_ros.images.drawing import object_ids_in
 
 LVOS_RATE = 6.0
 """Frames per second of LVOS."""
@@ -66,6 +67,15 @@ class Layout(enum.Enum):
     """A rosbag2 bag, sqlite3 or MCAP, or a ROS 1 bag."""
     SCENE = "scene"
     """The generated scene."""
+
+
+OF_USE = {
+    Layout.FOLDER: {"masks", "first_mask", "rate"},
+    Layout.VIDEO: {"masks", "first_mask", "rate"},
+    Layout.BAG: {"masks", "first_mask", "image_topic", "truth_topic"},
+    Layout.SCENE: set(),
+}
+"""The options about files and topics that say something; about a tree it is the rate."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,7 @@ def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence
     if layout is Layout.AUTO:
         layout = _recognise(path)
     if layout is Layout.SCENE:
+        _check_of_use(layout, options)
         return [SceneSequence()]
     if not path.exists():
         raise DatasetError(f"{path}: there is no such file or folder")
@@ -146,6 +157,7 @@ def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence
         raise DatasetError(f"{options.masks}: there is no such folder of label maps")
     if options.first_mask is not None and not options.first_mask.is_file():
         raise DatasetError(f"{options.first_mask}: there is no such mask")
+    _check_of_use(layout, options)
     if layout is Layout.BAG:
         bags = _bags_under(path)
         _check_names(path, bags)
@@ -162,6 +174,18 @@ def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence
     if layout is Layout.FOLDER:
         return [_open_folder(path, options)]
     return _open_tree(path, layout, options)
+
+
+def _check_of_use(layout: Layout, options: DatasetOptions) -> None:
+    """Raise DatasetError for an option that would change nothing."""
+    for name in ("masks", "first_mask", "image_topic", "truth_topic", "rate"):
+        if getattr(options, name) is not None and name not in OF_USE.get(layout, {"rate"}):
+            raise DatasetError(
+                f"--{name.replace('_', '-')} says nothing about a dataset of the layout "
+                f"{layout.value}: leave it out"
+            )
+    if options.masks is not None and options.truth_topic is not None:
+        raise DatasetError("the ground truth of a bag is in --masks or --truth-topic, not both")
 
 
 def _recognise(path: Path) -> Layout:
@@ -213,7 +237,9 @@ def _open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[Vide
     for folder in (child for child in children(images) if child.is_dir()):
         frames = _pair_files(folder, masks / folder.name)
         sequence = FolderSequence(folder.name, frames, binary, rate)
-        if layout is Layout.LVOS and _masks_only_introduce(sequence):
+        if not binary and _masks_only_introduce(
+            [file.mask for file in frames], again=layout is Layout.LVOS
+        ):
             sequence = replace(sequence, has_truth=False)
         sequences.append(sequence)
     return sequences
@@ -233,20 +259,24 @@ def _resolved(folder: Path) -> Path:
     return folder
 
 
-def _masks_only_introduce(sequence: FolderSequence) -> bool:
-    """Whether every mask brings a new object: then other objects' absence in it means nothing."""
+def _masks_only_introduce(files: Sequence[Path | None], *, again: bool = False) -> bool:
+    """Whether every mask brings a new object: then other objects' absence in it means nothing.
+
+    files: the mask of each frame, None where it has none. again: so it is, too, where masks show
+    objects that are known, and where there is but one mask.
+    """
     known: set[int] = set()
-    masks = [files.mask for files in sequence.frames if files.mask is not None]
-    if len(masks) == len(sequence.frames) > 1:
+    masks = [file for file in files if file is not None]
+    if len(masks) == len(files) > 1 or (len(masks) < 2 and not again):
         return False
     for mask in masks:
         try:
-            new = {int(value) for value in np.unique(read_label_map(mask))} - {0} - known
+            shown = set(object_ids_in(read_label_map(mask)))
         except DatasetError:
             return False
-        if not new:
+        if shown <= known or (shown & known and not again):
             return False
-        known |= new
+        known |= shown
     return True
 
 
@@ -261,17 +291,18 @@ def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
     if first and frames and frames[0].mask is None:
         frames[0] = replace(frames[0], mask=first[0])
     found = [files.mask for files in frames if files.mask is not None]
-    # With one mask at the start there is nothing to score against.
-    has_truth = len(found) > 1
     rate = options.rate or DEFAULT_RATE
     binary = options.binary or are_binary(found)
+    # With one mask at the start there is nothing to score against.
+    introduced = not binary and _masks_only_introduce([files.mask for files in frames])
+    has_truth = len(found) > 1 and not introduced
     return FolderSequence(path.resolve().name, tuple(frames), binary, rate, has_truth)
 
 
 def _open_video(path: Path, options: DatasetOptions) -> VideoSequence:
     """A video file; masks in options.masks, named by the number of their frame."""
     video = VideoFile.open(path, options.rate)
-    masks = {}
+    masks: dict[int, Path] = {}
     for stem, file in ({} if options.masks is None else image_files(options.masks)).items():
         number = re.search(r"([0-9]+)$", stem)
         if number is None:
@@ -279,12 +310,20 @@ def _open_video(path: Path, options: DatasetOptions) -> VideoSequence:
                 f"{options.masks}: label maps of a video are named by the number of their frame, "
                 f"from 0, not {file.name}"
             )
-        masks[int(number[1])] = file
+        other = masks.setdefault(int(number[1]), file)
+        if other is not file:
+            raise DatasetError(
+                f"{options.masks}: {other.name} and {file.name} are both of frame "
+                f"{int(number[1])}; put the masks of all objects into one label map"
+            )
     if options.first_mask is not None:
         masks.setdefault(0, options.first_mask)
     binary = options.binary or are_binary(masks.values())
     entries = tuple(sorted(masks.items()))
-    return VideoFileSequence(path.stem, video, entries, binary, len(entries) > 1)
+    files = [masks.get(number) for number in range(video.frames)]
+    introduced = not binary and _masks_only_introduce(files)
+    has_truth = len(entries) > 1 and not introduced
+    return VideoFileSequence(path.stem, video, entries, binary, has_truth)
 
 
 def _pair_files(

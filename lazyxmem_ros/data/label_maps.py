@@ -159,7 +159,7 @@ def are_binary(masks: Iterable[Path]) -> bool:
         values = picture.values
         if picture.cut_out:
             return True
-        if picture.indexed or values.any():
+        if values.any():
             grey = values if values.ndim == 2 else values[..., 0]
             return not picture.indexed and _is_grey(values) and is_binary(grey)
     return False
@@ -242,6 +242,11 @@ def _is_lossless_webp(path: Path) -> bool:
 
 
 def _is_black_and_white(picture: Image.Image) -> bool:
-    """Whether an indexed picture has both colours and no other: its numbers may be either way."""
-    colours = picture.convert("RGB").getcolors(maxcolors=2) or ()
-    return {colour for _, colour in colours} == {(0, 0, 0), (255, 255, 255)}
+    """Whether an indexed picture is of black and white: its numbers may be either way.
+
+    It has both colours and no other, or one of them and a palette of both.
+    """
+    both = {(0, 0, 0), (255, 255, 255)}
+    used = {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=2) or ()}
+    palette = picture.getpalette() or []
+    return used == both or (used < both and set(zip(*[iter(palette)] * 3, strict=True)) == both)

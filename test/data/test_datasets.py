@@ -21,6 +21,7 @@ from lazyxmem_ros.data.errors import BagError, DatasetError
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
 from lazyxmem_ros.data.sequences import BagSequence, FolderSequence
 from lazyxmem_ros.data.stress import CutSequence
+from lazyxmem_ros.images.files import write_video
 
 MakeTree = Callable[..., Path]
 EVERY_FRAME = {index: (1, 2) for index in range(5)}
@@ -71,6 +72,69 @@ def test_lvos_masks_that_only_introduce_are_not_scored(make_tree: MakeTree) -> N
     samples = list(sequence.samples())
     assert [sorted(sample.given) for sample in samples] == [[1], [], [2], [], [], []]
     assert all(sample.truth is None for sample in samples)
+
+
+@pytest.mark.parametrize("kind", ["tree", "folder", "video"])
+def test_masks_of_one_new_object_each_are_not_scored(
+    kind: str, make_tree: MakeTree, tmp_path: Path
+) -> None:
+    """Nobody has said that the others are gone."""
+    for seen_again, known in (((1, 2), True), ((2,), False)):
+        place = tmp_path / str(known)
+        root = make_tree(f"road{known}", 6, {0: (1,), 3: seen_again})
+        images, masks = (root / f / "480p" / f"road{known}" for f in ("JPEGImages", "Annotations"))
+        options = DatasetOptions(sequences=(f"road{known}",) if kind == "tree" else ())
+        if kind == "folder":
+            root, options = images, DatasetOptions(masks=masks)
+        elif kind == "video":
+            frames = [np.array(Image.open(file)) for file in sorted(images.iterdir())]
+            root, options = place / "road.mp4", DatasetOptions(masks=masks)
+            write_video(root, frames, rate=10)
+        (sequence,) = open_dataset(root, options)
+        assert sequence.has_truth is known
+        samples = list(sequence.samples())
+        assert [sorted(sample.given) for sample in samples] == [[1], [], [], [2], [], []]
+        assert [sample.truth is not None for sample in samples].count(True) == 2 * known
+
+
+@pytest.mark.parametrize(
+    ("layout", "option"),
+    [
+        (Layout.DAVIS2016, {"masks": "."}),
+        (Layout.DAVIS2017, {"first_mask": "first.png"}),
+        (Layout.LVOS, {"truth_topic": "/truth"}),
+        (Layout.FOLDER, {"image_topic": "/camera"}),
+        (Layout.BAG, {"rate": 10.0}),
+        (Layout.SCENE, {"rate": 10.0}),
+        (Layout.SCENE, {"first_mask": "first.png"}),
+    ],
+)
+def test_what_says_nothing_about_a_layout_is_refused(
+    layout: Layout, option: dict[str, Any], tmp_path: Path
+) -> None:
+    save_grey(tmp_path / "first.png", 7)
+    given = {n: tmp_path / v if "mask" in n else v for n, v in option.items()}
+    (name,) = option
+    with pytest.raises(
+        DatasetError, match=f"--{name.replace('_', '-')} .*{layout.value}.*leave it"
+    ):
+        open_dataset(tmp_path, DatasetOptions(layout, **given))
+
+
+def test_ground_truth_of_a_bag_comes_from_one_place(bag: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    options = DatasetOptions(masks=tmp_path / "masks", truth_topic="/truth")
+    with pytest.raises(DatasetError, match="--masks or --truth-topic, not both"):
+        open_dataset(bag, options)
+
+
+def test_masks_by_a_stamp_that_no_image_has_are_named(bag: Path, tmp_path: Path) -> None:
+    for stamp in (10**9, 10**9 + 1):
+        save_grey(tmp_path / "masks" / f"{stamp}.png", 3)
+    (sequence,) = open_dataset(bag, DatasetOptions(masks=tmp_path / "masks"))
+    faults = [fault for sample in sequence.samples() for fault in sample.faults]
+    file = tmp_path / "masks" / "1000000001.png"
+    assert f"{file}: no image has this stamp" in faults
 
 
 def test_a_sequence_is_played_there_and_back(make_tree: MakeTree) -> None:
