@@ -99,7 +99,7 @@ def run_graph(
 
         watched = _Watched(logs / "graph.json")
         recorder = start(
-            "recorder", {"bag": record, "topics": _list((settings.image_topic, *RECORDED_TOPICS))}
+            "recorder", {"bag": record, "topics": (settings.image_topic, *RECORDED_TOPICS)}
         )
         start("correction", settings.corrector)
         if settings.operator is not None:
@@ -165,10 +165,13 @@ def tracker_parameters(settings: TrackerSettings, lazy: LazyConfig) -> dict[str,
 
 def corrector_parameters(settings: TrackerSettings) -> dict[str, object]:
     """The correction server's parameters for the same settings."""
-    parameters: dict[str, object] = {"corrector": settings.corrector}
+    parameters: dict[str, object] = {
+        "corrector": settings.corrector,
+        "device": settings.device,
+        "model_type": settings.corrector_model,
+    }
     if settings.corrector_checkpoint is not None:
         parameters["checkpoint"] = settings.corrector_checkpoint.resolve()
-        parameters["model_type"] = settings.corrector_model
     return parameters
 
 
@@ -201,7 +204,7 @@ def graph_environment() -> dict[str, str]:
 def _replay_parameters(settings: GraphSettings) -> dict[str, object]:
     parameters: dict[str, object] = {
         "bag": settings.bag,
-        "topics": _list((settings.image_topic, INIT_TOPIC)),
+        "topics": (settings.image_topic, INIT_TOPIC),
         "rate": float(settings.rate),
         # The tracker and the recorder; and the console while somebody looks.
         "wait_for_subscribers": SUBSCRIBERS,
@@ -265,11 +268,16 @@ def _wait_until_there(processes: ProcessSet, watched: _Watched, timeout: float) 
 
 def _pair(name: str, value: object) -> str:
     """`name:=value` as the ROS command line reads it."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if isinstance(value, float) and value == float("inf"):
-        text = ".inf"
-    return f"{name}:={text}"
+    return f"{name}:={_yaml(value)}"
 
 
-def _list(values: tuple[str, ...]) -> str:
-    return f"[{','.join(values)}]"
+def _yaml(value: object) -> str:
+    """A parameter's value as YAML: a text stays one, whatever is in it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (str, Path)):
+        text = str(value).replace("'", "''")
+        return f"'{text}'"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return ".inf" if value == float("inf") else str(value)

@@ -10,17 +10,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import rclpy
 from evaluations import Watcher
 from PIL import Image
+from rclpy.context import Context
+from rclpy.node import Node
 
 from lazyxmem_ros.data.bags import BagWriter, StampedImage
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.evaluation.graph.launch import tracker_parameters
+from lazyxmem_ros.evaluation.graph.launch import (
+    _command,
+    corrector_parameters,
+    tracker_parameters,
+)
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, GraphMode, TrackerSettings
 from lazyxmem_ros.evaluation.run import Results, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import OFF, HoldRule, LazyConfig
+from lazyxmem_ros.nodes.corrector import PARAMETERS as CORRECTOR_PARAMETERS
 from lazyxmem_ros.nodes.tracker import parameters as node_parameters
 from lazyxmem_ros.xmem import MemoryConfig
 
@@ -124,3 +132,37 @@ def test_settings_reach_the_node_as_they_are(tiny_weights: Path) -> None:
     values = {**defaults, **parameters}
     assert node_parameters.lazy_config(values) == lazy
     assert node_parameters.memory_config(values) == memory
+
+
+@pytest.mark.parametrize("checkpoint", [None, Path("some.pth")])
+def test_settings_reach_the_correction_server_too(
+    checkpoint: Path | None, tiny_weights: Path
+) -> None:
+    settings = TrackerSettings(
+        tiny_weights, "cuda:1", corrector_checkpoint=checkpoint, corrector_model="vit_b"
+    )
+    parameters = corrector_parameters(settings)
+    assert set(parameters) <= {spec.name for spec in CORRECTOR_PARAMETERS}
+    assert (parameters["device"], parameters["model_type"]) == ("cuda:1", "vit_b")
+    assert ("checkpoint" in parameters) == (checkpoint is not None)
+
+
+def test_paths_reach_a_node_whatever_is_in_them() -> None:
+    """ROS reads values as YAML, in which they may be comments, mappings and other numbers."""
+    given = {
+        "path": Path("/out/my #1 run/it's: 2/bag"),
+        "name": "0123",
+        "names": ("/a #1", "/b"),
+        "endless": float("inf"),
+        "on": True,
+        "count": 3,
+    }
+    context = Context()
+    rclpy.init(args=_command((), given, ())[2:], context=context)
+    try:
+        node = Node("named", context=context, automatically_declare_parameters_from_overrides=True)
+        found = {name: node.get_parameter(name).value for name in given}
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    assert found == {**given, "path": str(given["path"]), "names": ["/a #1", "/b"]}
