@@ -30,7 +30,7 @@ from lazyxmem_ros.correction import (
 from lazyxmem_ros.correction.base import BoolMask, objection
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import IMAGE_SUFFIXES, image_files
-from lazyxmem_ros.data.label_maps import are_binary, read_label_map, save_label_map
+from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile, check_rate
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import object_ids_in, overlay
@@ -257,8 +257,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """
     check_rate(arguments.rate)
     video = Video.open(arguments.video, arguments.rate, besides=(arguments.mask,))
-    binary = arguments.binary or are_binary([arguments.mask])
-    labels = read_label_map(arguments.mask, binary=binary)
+    labels = read_label_map(arguments.mask, binary=arguments.binary or None)
     masks = {object_id: labels == object_id for object_id in object_ids_in(labels)}
     if not masks:
         raise DatasetError(

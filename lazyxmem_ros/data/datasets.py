@@ -271,7 +271,7 @@ def _masks_only_introduce(files: Sequence[Path | None], *, again: bool = False) 
         return False
     for mask in masks:
         try:
-            shown = set(object_ids_in(read_label_map(mask)))
+            shown = set(object_ids_in(read_label_map(mask, binary=False)))
         except DatasetError:
             return False
         if shown <= known or (shown & known and not again):

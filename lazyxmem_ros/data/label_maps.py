@@ -66,17 +66,19 @@ class _Picture(NamedTuple):
 def read_label_map(
     path: Path,
     *,
-    binary: bool = False,
+    binary: bool | None = None,
     max_objects: int = MAX_OBJECTS,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint16]:
     """A label map uint16 [H, W] from an indexed, grey or 16-bit picture, or a cut-out.
 
     binary: every pixel that is not black is object 1; of a soft mask, every pixel from OPAQUE on.
-    Raises DatasetError for an unreadable file, for colour pictures that are not indexed, and where
+    None: so it is where the mask itself, which stands alone, is a black and white one. Raises
+    DatasetError for an unreadable file, for colour pictures that are not indexed, and where
     `object_ids` refuses the values.
     """
     picture = _read(path, max_pixels)
+    binary = _is_binary(picture) if binary is None else binary
     values = picture.values
     if values.ndim == 3:
         if not binary:
@@ -156,12 +158,8 @@ def are_binary(masks: Iterable[Path]) -> bool:
             picture = _read(mask, MAX_PIXELS)
         except DatasetError:
             continue  # named when its frame is read
-        values = picture.values
-        if picture.cut_out:
-            return True
-        if values.any():
-            grey = values if values.ndim == 2 else values[..., 0]
-            return not picture.indexed and _is_grey(values) and is_binary(grey)
+        if picture.cut_out or picture.values.any():
+            return _is_binary(picture)
     return False
 
 
@@ -179,6 +177,13 @@ def save_label_map(path: Path, labels: NDArray[np.uint16]) -> bool:
     picture.save(data, "PNG")
     write_whole(path, data.getvalue())
     return wide
+
+
+def _is_binary(picture: _Picture) -> bool:
+    """Whether a mask that shows anything is a black and white one, or a cut-out."""
+    values = picture.values
+    grey = values if values.ndim == 2 else values[..., 0]
+    return picture.cut_out or (not picture.indexed and _is_grey(values) and is_binary(grey))
 
 
 def _is_soft(values: NDArray[np.uint8]) -> bool:
