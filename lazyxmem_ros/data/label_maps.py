@@ -115,7 +115,7 @@ def object_ids(
     """
     narrow = values.dtype == np.uint8
     if binary:
-        soft = lossy or (narrow and not indexed and _is_soft(values))
+        soft = lossy or (narrow and not indexed and is_soft(values))
         return np.asarray(values >= OPAQUE if soft else values != 0, np.uint16)
     present = object_ids_in(values)
     ids = [value for value in present if not (narrow and value == VOID)]
@@ -124,7 +124,7 @@ def object_ids(
             "a file whose compression changes values (JPEG, lossy WebP) is no label map: save it "
             "as PNG"
         )
-    if narrow and not indexed and _is_soft(values):
+    if narrow and not indexed and is_soft(values):
         raise LabelMapError(
             f"a soft mask of {len(present)} greys is no label map, of which each value is an "
             f"object: make it black and white, and the object where it is {OPAQUE} or more"
@@ -186,8 +186,8 @@ def _is_binary(picture: _Picture) -> bool:
     return picture.cut_out or (not picture.indexed and _is_grey(values) and is_binary(grey))
 
 
-def _is_soft(values: NDArray[np.uint8]) -> bool:
-    """Whether the greys between black and white are the fading edges of a mask.
+def is_soft(values: NDArray[np.uint8]) -> bool:
+    """Whether the greys between black and white are taken for the fading edges of a mask.
 
     An object is an area, of which some pixels have neighbours of its own value all around; a grey
     of an edge occurs in thin lines and specks.

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from lazyxmem_ros.data.bags import BagReader
+from lazyxmem_ros.demo.options import parse_options
 from lazyxmem_ros.demo.run import main
 from lazyxmem_ros.evaluation.graph.names import MASK_TOPIC
 
@@ -117,6 +118,13 @@ def text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+@pytest.mark.parametrize("more", [[], ["--sequence", "camel"]])
+def test_an_internal_size_of_0_is_the_images_own(more: list[str], tiny_weights: Path) -> None:
+    given = ["--weights", str(tiny_weights), *more]
+    assert parse_options([*given, "--internal-size", "0"]).internal_size == 0
+    assert parse_options(given).internal_size > 0
 
 
 def test_a_real_sequence_is_looked_for_in_the_named_folder(
