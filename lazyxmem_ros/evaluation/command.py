@@ -18,7 +18,7 @@ from rich.table import Table
 
 import lazyxmem_ros
 from lazyxmem_ros import weights
-from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR
+from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR, sam_hq_weights
 from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.data.videos import check_rate
@@ -80,6 +80,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     options = _method_options(arguments)
     chosen = _names(arguments.methods) or _default_methods(sequences, graph=arguments.graph)
     methods = choose_methods(chosen, options)
+    if arguments.clicks != 1 and arguments.gesture != Gesture.LARGEST_ERROR.value:
+        raise MethodError("--clicks belongs to --gesture largest_error")
+    if arguments.ray is not None and arguments.workers is not None:
+        raise MethodError("--workers are processes of this machine: leave them or --ray out")
     if arguments.workers is None:
         arguments.workers = 1 if arguments.graph else os.cpu_count() or 1
     if arguments.workers < 1:
@@ -348,14 +352,15 @@ def _default_methods(sequences: Sequence[VideoSequence], *, graph: bool) -> list
 
 
 def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:
-    if arguments.corrector == "sam_hq" and arguments.corrector_checkpoint is None:
-        raise MethodError("--corrector sam_hq needs --corrector-checkpoint")
+    checkpoint = arguments.corrector_checkpoint
+    if arguments.corrector == "sam_hq" and checkpoint is None:
+        checkpoint = weights.locate(sam_hq_weights(arguments.corrector_model))
     return TrackerSettings(
         weights.locate(arguments.weights),
         arguments.device,
         arguments.max_internal_size,
         corrector=arguments.corrector,
-        corrector_checkpoint=arguments.corrector_checkpoint,
+        corrector_checkpoint=checkpoint,
         corrector_model=arguments.corrector_model,
         threads=1 if arguments.ray else max(1, (os.cpu_count() or 1) // arguments.workers),
         backend=arguments.backend,
