@@ -410,11 +410,12 @@ def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
 
 def _print_frames(reports: Sequence[JobReport], console: Console) -> None:
     """How many of the frames asked for went all the way, where that is not all."""
-    counts: dict[str, tuple[int, int, int, int]] = {}
+    counts: dict[str, tuple[int, ...]] = {}
     for report in reports:
         numbers = (report.asked, report.read, report.frames, report.scored)
         name = report.name.partition("/")[0]
-        counts[name] = min(counts.get(name, numbers), numbers)
+        others = counts.get(name, numbers)
+        counts[name] = tuple(map(min, others, numbers))
     asked, read, tracked, scored = (sum(column) for column in zip(*counts.values(), strict=True))
     console.print(
         f"frames: {asked} asked for, {read} read, {tracked} tracked, {scored} scored",
