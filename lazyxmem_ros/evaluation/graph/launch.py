@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import sys
@@ -39,6 +40,8 @@ START_TIMEOUT_S = 90.0
 """Time that a node has to begin."""
 LOCKSTEP_WAIT_S = 120.0
 """Time that the replay waits in lockstep for the mask of an image."""
+SLOWEST = 20.0
+"""A replay takes at most so many times what it should."""
 PERSON_TIMEOUT_S = 600.0
 """Time that a person has to open the console's page."""
 PERSON_DRAIN_S = 15.0
@@ -136,8 +139,7 @@ def run_graph(
         by_person = settings.console_port is not None
         _wait_until_there(processes, watched, PERSON_TIMEOUT_S if by_person else START_TIMEOUT_S)
         replay = start("replay", _replay_parameters(settings))
-        patience = START_TIMEOUT_S + 20 * settings.duration / max(settings.rate, 0.05)
-        for _ in processes.wait_for(replay, patience):
+        for _ in processes.wait_for(replay, patience_for(settings)):
             progressed(watched.masks())
         answered_by = DRAIN_S + (settings.operator.reaction_delay if settings.operator else 0.0)
         answered_by += PERSON_DRAIN_S if by_person else 0.0
@@ -148,6 +150,13 @@ def run_graph(
         raise ProcessError(
             f"the recording is incomplete; {recorder.log} says:\n{recorder.log_tail()}"
         )
+
+
+def patience_for(settings: GraphSettings) -> float:
+    """Seconds that the replay has to end. In lockstep each of its images has a limit of its own."""
+    if settings.lockstep:
+        return math.inf
+    return START_TIMEOUT_S + SLOWEST * settings.duration / settings.rate
 
 
 def tracker_parameters(settings: TrackerSettings, lazy: LazyConfig) -> dict[str, object]:
@@ -280,4 +289,4 @@ def _yaml(value: object) -> str:
         return f"'{text}'"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_yaml, value))}]"
-    return ".inf" if value == float("inf") else str(value)
+    return ".inf" if value == math.inf else str(value)

@@ -19,8 +19,11 @@ from rclpy.node import Node
 from lazyxmem_ros.data.bags import BagWriter, StampedImage
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.graph.launch import (
+    LOCKSTEP_WAIT_S,
+    GraphSettings,
     _command,
     corrector_parameters,
+    patience_for,
     tracker_parameters,
 )
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
@@ -166,3 +169,14 @@ def test_paths_reach_a_node_whatever_is_in_them() -> None:
     finally:
         rclpy.shutdown(context=context)
     assert found == {**given, "path": str(given["path"]), "names": ["/a #1", "/b"]}
+
+
+def test_a_slow_machine_has_the_time_that_lockstep_needs(tmp_path: Path) -> None:
+    """Each frame has its own limit there; a replay at its own pace takes what it takes."""
+    for duration, rate, lockstep in ((3.0, 1.0, True), (3.0, 0.001, False)):
+        settings = GraphSettings(
+            tmp_path, "/image", "/truth", duration=duration, rate=rate, lockstep=lockstep
+        )
+        frames = 24 * duration
+        needed = LOCKSTEP_WAIT_S * frames if lockstep else duration / rate
+        assert patience_for(settings) > needed
