@@ -256,6 +256,10 @@ def _resolved(folder: Path) -> Path:
             return folder / name
     if len(found) == 1 and resolutions:
         return folder / found[0]
+    if len(found) == len(resolutions) > 1:
+        raise DatasetError(
+            f"{folder}: has {' and '.join(found)}, but not 480p; move all but one elsewhere"
+        )
     return folder
 
 

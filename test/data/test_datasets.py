@@ -263,6 +263,16 @@ def test_label_maps_of_every_kind(tmp_path: Path) -> None:
         read_label_map(tmp_path / "colour.png")
 
 
+def test_of_several_resolutions_none_is_guessed(make_tree: MakeTree) -> None:
+    """480p is the usual one; without it there is none."""
+    for resolution in ("360p", "1080p"):
+        root = make_tree("cow", 3, {0: (1,)}, resolution=resolution)
+    with pytest.raises(DatasetError, match="JPEGImages: has 360p and 1080p, but not 480p"):
+        open_dataset(root)
+    make_tree("cow", 3, {0: (1,)}, resolution="480p")
+    assert [sequence.name for sequence in open_dataset(root)] == ["cow"]
+
+
 def test_names_and_paths_are_checked(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree("cow", 2, {0: (1,)})
     with pytest.raises(DatasetError, match="no sequence horse; it has cow"):
