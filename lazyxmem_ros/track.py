@@ -30,7 +30,7 @@ from lazyxmem_ros.correction import (
 from lazyxmem_ros.correction.base import BoolMask, objection
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import IMAGE_SUFFIXES, image_files
-from lazyxmem_ros.data.label_maps import are_binary, read_label_map, save_label_map
+from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile, check_rate
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import object_ids_in, overlay
@@ -143,8 +143,8 @@ def track_frames(
     """Follow objects through frames, with the tracker's own corrections; yield each frame.
 
     Args:
-        frames: name and image, RGB uint8 [H, W, 3], of each frame; a `Video` is such. One without
-            an image takes its time and is left out.
+        frames: name and image, RGB uint8 [H, W, 3], of each frame; a `Video` is such. One after
+            the first without an image takes its time and is left out.
         tracker: follows no object yet. Without a corrector its `pseudo_corrections` should be off,
             or memory waits in vain for what nobody answers.
         masks: the objects on the first frame, id (1..65535) -> bool [H, W].
@@ -153,11 +153,14 @@ def track_frames(
         faulty: is told of a frame after the first that the tracker refuses, which is left out.
 
     Raises:
+        DatasetError: where the first frame has no image.
         FrameError, MaskError: as `LazyTracker.step` does, for the first frame and without `faulty`.
 
     """
     for index, (name, image) in enumerate(frames):
         if image is None:
+            if index == 0:
+                raise DatasetError(f"frame {name}: the first frame has no image; its are the masks")
             continue
         stamp = round(index / rate * SECOND)
         try:
@@ -257,8 +260,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """
     check_rate(arguments.rate)
     video = Video.open(arguments.video, arguments.rate, besides=(arguments.mask,))
-    binary = arguments.binary or are_binary([arguments.mask])
-    labels = read_label_map(arguments.mask, binary=binary)
+    labels = read_label_map(arguments.mask, binary=arguments.binary or None)
     masks = {object_id: labels == object_id for object_id in object_ids_in(labels)}
     if not masks:
         raise DatasetError(
@@ -328,12 +330,15 @@ def _beginning_with(
 def _clear(out: Path, video: Path) -> None:
     """Remove the results of an earlier run, whose video may have been longer.
 
-    Raises DatasetError for masks that no earlier run has written.
+    Raises DatasetError for masks that no earlier run has written, and where the video is among
+    what would be removed.
     """
     masks = out / MASKS_FOLDER
     left = sorted(masks.iterdir()) if masks.is_dir() else []
     if video.resolve() == masks.resolve():
         raise DatasetError(f"{video}: the masks would be written among the frames; choose --out")
+    if video.resolve() == (out / OVERLAY_FILE).resolve():
+        raise DatasetError(f"{video}: the overlay would be written over it; choose another --out")
     if left and not (out / TRACKS_FILE).is_file():
         raise DatasetError(
             f"{masks}: holds files that are not of an earlier run; choose another folder as --out"
@@ -359,6 +364,8 @@ def _writing_to(path: Path) -> Iterator[None]:
 
 def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
     if arguments.corrector == "none":
+        if arguments.corrector_weights is not None:
+            raise CorrectorError("--corrector-weights needs a --corrector, which is none")
         return None
     return make_corrector(
         arguments.corrector, device=arguments.device, checkpoint=arguments.corrector_weights

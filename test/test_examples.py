@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.data.pond import Scene, SceneConfig
@@ -53,6 +54,16 @@ def test_track_a_video(root: Path, clip: Path, printed: Callable[..., list[str]]
     given, last = read_label_map(clip / "first.png") == 1, read_label_map(masks[-1]) == 1
     assert (given & last).sum() / (given | last).sum() > 0.3, "the koi moves little in five frames"
     assert [line.split()[:3] for line in lines] == [[mask.stem, "1", "TRACKED"] for mask in masks]
+
+
+def test_a_black_and_white_mask_is_object_1_there_too(
+    root: Path, clip: Path, printed: Callable[..., list[str]]
+) -> None:
+    """The most usual of first masks."""
+    shown = read_label_map(clip / "first.png") > 0
+    Image.fromarray(np.where(shown, np.uint8(255), np.uint8(0))).save(clip / "black_white.png")
+    lines = printed(root / "examples/track_a_video.py", "video.mp4", "black_white.png", "bw")
+    assert [line.split()[1] for line in lines] == ["1"] * FRAMES
 
 
 def test_own_corrector(root: Path, printed: Callable[..., list[str]]) -> None:

@@ -18,9 +18,10 @@ from PIL import Image
 from trees import save_tiny_weights
 
 from lazyxmem_ros.cli import main
+from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.images.files import write_video
-from lazyxmem_ros.lazy import StepResult, Track, TrackState
-from lazyxmem_ros.track import _Rows
+from lazyxmem_ros.lazy import LazyConfig, StepResult, Track, TrackState, open_tracker
+from lazyxmem_ros.track import _Rows, track_frames
 
 FRAMES = 12
 SIZE = (64, 96)
@@ -116,11 +117,46 @@ def test_what_is_no_file_is_named_and_does_not_hang(
     assert "is not in UTF-8" in capsys.readouterr().err
 
 
+def test_an_overlay_of_an_earlier_run_is_not_removed_before_it_is_tracked(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    write_video(out / "overlay.mp4", map(picture, range(3)), rate=10)
+    assert track(out / "overlay.mp4", clip / "first.png", out) == 1
+    assert "choose another --out" in " ".join(capsys.readouterr().err.split())
+    assert (out / "overlay.mp4").is_file()
+    assert track(out / "overlay.mp4", clip / "first.png", tmp_path / "other") == 0
+
+
+def test_a_video_none_of_whose_frames_can_be_decoded_is_named(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few it announces."""
+    write_video(clip / "two.mp4", map(picture, range(2)), rate=10)
+    monkeypatch.setattr("lazyxmem_ros.data.videos._Capture.read", lambda self: None)
+    assert track(clip / "two.mp4", clip / "first.png", tmp_path / "out") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "two.mp4: the video ends after 0 of its 2 frames" in said
+
+
+def test_a_first_frame_without_an_image_is_refused(clip: Path) -> None:
+    tracker = open_tracker(save_tiny_weights(clip), LazyConfig(), device="cpu")
+    frames = [("0", None), ("1", picture(1))]
+    with pytest.raises(DatasetError, match="frame 0: the first frame has no image"):
+        list(track_frames(frames, tracker, {1: square(0)}))
+
+
 @pytest.mark.parametrize(
     ("video", "options", "reason"),
     [
         ("frames", ("--rate", "nan"), "--rate is frames per second, 0.001 to 10000, not nan"),
         ("frames", ("--rate", "-5"), "--rate is frames per second"),
+        ("frames", ("--corrector-weights", "x.pth"), "--corrector-weights needs a --corrector"),
+        (
+            "frames",
+            ("--corrector-weights", "x.pth", "--corrector", "grabcut"),
+            "grabcut takes no checkpoint",
+        ),
         ("text.mp4", (), "not a video that OpenCV can read"),
         ("walk.mcap.zstd", (), "is a bag, which `lazyxmem evaluate` reads, no video"),
     ],

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files: what is known, what is fetched (over real HTTP), and what is refused."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -61,6 +62,15 @@ def test_fetch_keeps_the_file_in_the_cache(server: str, cache: Path) -> None:
     path.write_bytes(CONTENT + b"mine")
     weights.fetch(known, progress=False)
     assert path.read_bytes() == CONTENT + b"mine", "a present file is not downloaded again"
+
+
+def test_a_bar_needs_no_package_that_is_not_asked_for(
+    server: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pooch draws it with tqdm, which tracking alone does not bring."""
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr("pooch.downloaders.tqdm", None)
+    assert weights.fetch(model(server)).read_bytes() == CONTENT
 
 
 def test_truncated_download_is_not_kept(server: str, cache: Path) -> None:

@@ -87,7 +87,7 @@ def run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     interruption = interruption or Event()
-    end = min(trainer.steps, stop_at or trainer.steps)
+    end = trainer.steps if stop_at is None else min(trainer.steps, stop_at)
     if (folder / "last.pt").is_file():
         trainer.load(folder / "last.pt")
         print(f"resuming at step {trainer.step}", flush=True)

@@ -147,7 +147,7 @@ def _there_and_back(data: Path) -> Iterator[tuple[str, Iterator[Frame]]]:
     for sample in sequence.samples():
         assert sample.image is not None
         annotation = folder / f"{sample.key}.png"
-        labels = read_label_map(annotation) if annotation.is_file() else None
+        labels = read_label_map(annotation, binary=False) if annotation.is_file() else None
         if labels is not None:  # one of the masks is a column narrower than its image
             missing = sample.image.shape[1] - labels.shape[1]
             labels = np.pad(labels, ((0, 0), (0, missing)), mode="edge")

@@ -90,7 +90,12 @@ def first_masks(labels: Tensor, objects: int) -> Tensor:
 
 
 def keep_at(config: TrackerTraining, step: int) -> float:
-    """Share of the hardest pixels that cross-entropy counts: from all to bootstrap_share."""
+    """Share of the hardest pixels that cross-entropy counts: the stage's, or from all to the run's
+    bootstrap_share.
+    """
+    _, stage = config.stage_at(step)
+    if stage.bootstrap_share is not None:
+        return stage.bootstrap_share
     ripe = min(1.0, step / max(1, config.bootstrap_steps))
     return 1 - ripe * (1 - config.bootstrap_share)
 
@@ -203,10 +208,9 @@ class Trainer:
         frames, labels = frames.to(self.device), labels.to(self.device)
         with compute.autocast(self.device, self.precision):
             logits = roll_out(replica, normalise(frames), first_masks(labels, objects), plan)
-        keep = stage.bootstrap_share or keep_at(config, step)
         truth = labels[:, 1:].long()
         weight = len(frames) / whole
-        loss = weight * tracking_loss(logits, truth, keep)
+        loss = weight * tracking_loss(logits, truth, keep_at(config, step))
         loss.backward()
         with torch.no_grad():
             return float(loss), weight * mean_j(logits, truth) if measure else 0.0

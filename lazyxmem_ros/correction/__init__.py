@@ -33,6 +33,7 @@ __all__ = [
     "Refinement",
     "corrector_weights",
     "make_corrector",
+    "sam_hq_weights",
     "validate_prompt",
 ]
 
@@ -123,6 +124,14 @@ def _choose(name: str, checkpoint: str | PathLike[str] | None) -> _Choice:
     return _Choice(name, None if checkpoint is None else Path(checkpoint))
 
 
+def sam_hq_weights(model_type: str) -> str:
+    """The name of the published weights of a size of SAM-HQ, such as "vit_b"."""
+    names = {size: name for name, size in SAM_HQ_WEIGHTS.items()}
+    if model_type not in names:
+        raise CorrectorError(f"SAM-HQ has no size {model_type!r}; choose one of {', '.join(names)}")
+    return names[model_type]
+
+
 def corrector_weights(name: str, checkpoint: str | PathLike[str] | None = None) -> Path | None:
     """The file whose weights `make_corrector` would load; None where it needs none."""
     return _choose(name, checkpoint).weights
@@ -155,6 +164,8 @@ def make_corrector(
         raise CorrectorError(
             f"there is no corrector {name!r}; choose one of {', '.join(CORRECTOR_NAMES)}"
         )
+    if name == "grabcut" and checkpoint is not None:
+        raise CorrectorError("grabcut takes no checkpoint: leave that out, or take the refiner")
     chosen = _choose(name, checkpoint)
     return _FACTORIES[chosen.name](
         device=device,

@@ -29,7 +29,7 @@ from lazyxmem_ros.basics import SECOND, StampRangeError, stamp_fields, stamp_of
 from lazyxmem_ros.data.bag_storage import OpenBag, explained, serialized_messages
 from lazyxmem_ros.data.bag_writing import WRITE_ERRORS, SafeWriter
 from lazyxmem_ros.data.errors import BagError, LabelMapError
-from lazyxmem_ros.data.label_maps import VOID, is_binary, object_ids
+from lazyxmem_ros.data.label_maps import VOID, is_binary, is_soft, object_ids
 from lazyxmem_ros.data.slowness import Tell, silent
 from lazyxmem_ros.images import ImageError, label_values, read_image
 from lazyxmem_ros.images.raw import LABEL_DEPTHS
@@ -347,8 +347,10 @@ class BagWriter:
         self.write(topic, message, frame.stamp)
 
     def write_labels(self, topic: str, frame: StampedLabels, *, frame_id: str = "camera") -> None:
-        """Append a label map, as mono8 where its ids lie below VOID, else as mono16."""
-        wide = int(frame.labels.max(initial=0)) >= VOID
+        """Append a label map, as mono8 where that is read back as it is, else as mono16: where an
+        id is VOID or above, or small objects would be taken for the edges of a soft mask.
+        """
+        wide = int(frame.labels.max(initial=0)) >= VOID or is_soft(frame.labels.astype(np.uint8))
         values = frame.labels.astype("<u2" if wide else np.uint8)
         header = self._header(frame.stamp, frame_id)
         message = self._image(header, values, "mono16" if wide else "mono8")

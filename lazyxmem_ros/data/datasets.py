@@ -39,6 +39,7 @@ from lazyxmem_ros.data.sequences import (
 from lazyxmem_ros.data.slowness import Tell, silent
 from lazyxmem_ros.data.stress import CutSequence, EveryNthFrame, TwinSequence
 from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
+from lazyxmem_ros.images.drawing import object_ids_in
 
 LVOS_RATE = 6.0
 """Frames per second of LVOS."""
@@ -66,6 +67,15 @@ class Layout(enum.Enum):
     """A rosbag2 bag, sqlite3 or MCAP, or a ROS 1 bag."""
     SCENE = "scene"
     """The generated scene."""
+
+
+OF_USE = {
+    Layout.FOLDER: {"masks", "first_mask", "rate"},
+    Layout.VIDEO: {"masks", "first_mask", "rate"},
+    Layout.BAG: {"masks", "first_mask", "image_topic", "truth_topic"},
+    Layout.SCENE: set(),
+}
+"""The options about files and topics that say something; about a tree it is the rate."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +117,31 @@ def open_dataset(
     """
     known = _open(path, options, tell)
     chosen = _chosen(path, known, options.sequences)
-    if options.every_nth_frame != 1:
-        chosen = [EveryNthFrame(sequence, options.every_nth_frame) for sequence in chosen]
-    if options.twin:
-        chosen = [TwinSequence(sequence) for sequence in chosen]
+    other = None
     if options.cut is not None:
         (other,) = _chosen(path, known, [options.cut])
-        chosen = [CutSequence(one, other) for one in chosen if one.name != other.name]
+        chosen = [one for one in chosen if one.name != other.name]
         if not chosen:
             raise DatasetError(f"{path}: {other.name} cannot be cut into itself; choose others")
+    return [
+        one if isinstance(one, UnreadableSequence) else _viewed(one, other, options)
+        for one in chosen
+    ]
+
+
+def _viewed(
+    sequence: VideoSequence, other: VideoSequence | None, options: DatasetOptions
+) -> VideoSequence:
+    """The view of a sequence that the options say. other: is cut into it."""
+    if options.every_nth_frame != 1:
+        sequence = EveryNthFrame(sequence, options.every_nth_frame)
+    if options.twin:
+        sequence = TwinSequence(sequence)
+    if other is not None:
+        sequence = CutSequence(sequence, other)
     if options.passes != 1:
-        chosen = [RepeatedSequence(sequence, options.passes) for sequence in chosen]
-    return chosen
+        sequence = RepeatedSequence(sequence, options.passes)
+    return sequence
 
 
 def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence]:
@@ -126,6 +149,7 @@ def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence
     if layout is Layout.AUTO:
         layout = _recognise(path)
     if layout is Layout.SCENE:
+        _check_of_use(layout, options)
         return [SceneSequence()]
     if not path.exists():
         raise DatasetError(f"{path}: there is no such file or folder")
@@ -133,8 +157,10 @@ def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence
         raise DatasetError(f"{options.masks}: there is no such folder of label maps")
     if options.first_mask is not None and not options.first_mask.is_file():
         raise DatasetError(f"{options.first_mask}: there is no such mask")
+    _check_of_use(layout, options)
     if layout is Layout.BAG:
         bags = _bags_under(path)
+        _check_names(path, bags)
         spared = BagError if len(bags) > 1 else DamagedBagError
         return [_open_bag(bag, options, tell, spared) for bag in bags]
     if layout is Layout.VIDEO:
@@ -148,6 +174,18 @@ def _open(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence
     if layout is Layout.FOLDER:
         return [_open_folder(path, options)]
     return _open_tree(path, layout, options)
+
+
+def _check_of_use(layout: Layout, options: DatasetOptions) -> None:
+    """Raise DatasetError for an option that would change nothing."""
+    for name in ("masks", "first_mask", "image_topic", "truth_topic", "rate"):
+        if getattr(options, name) is not None and name not in OF_USE.get(layout, {"rate"}):
+            raise DatasetError(
+                f"--{name.replace('_', '-')} says nothing about a dataset of the layout "
+                f"{layout.value}: leave it out"
+            )
+    if options.masks is not None and options.truth_topic is not None:
+        raise DatasetError("the ground truth of a bag is in --masks or --truth-topic, not both")
 
 
 def _recognise(path: Path) -> Layout:
@@ -199,7 +237,9 @@ def _open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[Vide
     for folder in (child for child in children(images) if child.is_dir()):
         frames = _pair_files(folder, masks / folder.name)
         sequence = FolderSequence(folder.name, frames, binary, rate)
-        if layout is Layout.LVOS and _masks_only_introduce(sequence):
+        if not binary and _masks_only_introduce(
+            [file.mask for file in frames], again=layout is Layout.LVOS
+        ):
             sequence = replace(sequence, has_truth=False)
         sequences.append(sequence)
     return sequences
@@ -216,23 +256,31 @@ def _resolved(folder: Path) -> Path:
             return folder / name
     if len(found) == 1 and resolutions:
         return folder / found[0]
+    if len(found) == len(resolutions) > 1:
+        raise DatasetError(
+            f"{folder}: has {' and '.join(found)}, but not 480p; move all but one elsewhere"
+        )
     return folder
 
 
-def _masks_only_introduce(sequence: FolderSequence) -> bool:
-    """Whether every mask brings a new object: then other objects' absence in it means nothing."""
+def _masks_only_introduce(files: Sequence[Path | None], *, again: bool = False) -> bool:
+    """Whether every mask brings a new object: then other objects' absence in it means nothing.
+
+    files: the mask of each frame, None where it has none. again: so it is, too, where masks show
+    objects that are known, and where there is but one mask.
+    """
     known: set[int] = set()
-    masks = [files.mask for files in sequence.frames if files.mask is not None]
-    if len(masks) == len(sequence.frames) > 1:
+    masks = [file for file in files if file is not None]
+    if len(masks) == len(files) > 1 or (len(masks) < 2 and not again):
         return False
     for mask in masks:
         try:
-            new = {int(value) for value in np.unique(read_label_map(mask))} - {0} - known
+            shown = set(object_ids_in(read_label_map(mask, binary=False)))
         except DatasetError:
             return False
-        if not new:
+        if shown <= known or (shown & known and not again):
             return False
-        known |= new
+        known |= shown
     return True
 
 
@@ -247,17 +295,18 @@ def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
     if first and frames and frames[0].mask is None:
         frames[0] = replace(frames[0], mask=first[0])
     found = [files.mask for files in frames if files.mask is not None]
-    # With one mask at the start there is nothing to score against.
-    has_truth = len(found) > 1
     rate = options.rate or DEFAULT_RATE
     binary = options.binary or are_binary(found)
+    # With one mask at the start there is nothing to score against.
+    introduced = not binary and _masks_only_introduce([files.mask for files in frames])
+    has_truth = len(found) > 1 and not introduced
     return FolderSequence(path.resolve().name, tuple(frames), binary, rate, has_truth)
 
 
 def _open_video(path: Path, options: DatasetOptions) -> VideoSequence:
     """A video file; masks in options.masks, named by the number of their frame."""
     video = VideoFile.open(path, options.rate)
-    masks = {}
+    masks: dict[int, Path] = {}
     for stem, file in ({} if options.masks is None else image_files(options.masks)).items():
         number = re.search(r"([0-9]+)$", stem)
         if number is None:
@@ -265,12 +314,20 @@ def _open_video(path: Path, options: DatasetOptions) -> VideoSequence:
                 f"{options.masks}: label maps of a video are named by the number of their frame, "
                 f"from 0, not {file.name}"
             )
-        masks[int(number[1])] = file
+        other = masks.setdefault(int(number[1]), file)
+        if other is not file:
+            raise DatasetError(
+                f"{options.masks}: {other.name} and {file.name} are both of frame "
+                f"{int(number[1])}; put the masks of all objects into one label map"
+            )
     if options.first_mask is not None:
         masks.setdefault(0, options.first_mask)
     binary = options.binary or are_binary(masks.values())
     entries = tuple(sorted(masks.items()))
-    return VideoFileSequence(path.stem, video, entries, binary, len(entries) > 1)
+    files = [masks.get(number) for number in range(video.frames)]
+    introduced = not binary and _masks_only_introduce(files)
+    has_truth = len(entries) > 1 and not introduced
+    return VideoFileSequence(path.stem, video, entries, binary, has_truth)
 
 
 def _pair_files(
@@ -320,6 +377,18 @@ def _bags_under(path: Path) -> list[Path]:
     return [child for child in children(path) if _is_bag(child)]
 
 
+def _check_names(path: Path, bags: list[Path]) -> None:
+    """Raise DatasetError where two of the bags in a folder are sequences of one name."""
+    found: dict[str, Path] = {}
+    for bag in bags:
+        other = found.setdefault(_bag_name(bag), bag)
+        if other is not bag:
+            raise DatasetError(
+                f"{path}: {other.name} and {bag.name} have one name, by "
+                "which results are kept; rename one of them, or move it elsewhere"
+            )
+
+
 def _open_bag(
     path: Path, options: DatasetOptions, tell: Tell, spared: type[BagError]
 ) -> VideoSequence:
@@ -365,7 +434,7 @@ def _chosen(
         raise DatasetError(
             f"{path}: no sequence {', '.join(unknown)}; it has {', '.join(by_name) or 'none'}"
         )
-    chosen = [by_name[name] for name in names] if names else sequences
+    chosen = [by_name[name] for name in dict.fromkeys(names)] if names else sequences
     if not chosen:
         raise DatasetError(f"{path}: no sequence found; is the layout right?")
     return chosen

@@ -25,8 +25,8 @@ _LITTER_BEGINS = (".", "@", "$")
 
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
     """A key to sort by that puts frame2 before frame10."""
-    parts = re.split(r"([0-9]+)", name)
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
+    parts = re.split(r"([0-9]+)", name)  # every second one is a number
+    return tuple((0, int(x), "") if place % 2 else (1, 0, x) for place, x in enumerate(parts))
 
 
 def children(folder: Path) -> list[Path]:

@@ -66,17 +66,19 @@ class _Picture(NamedTuple):
 def read_label_map(
     path: Path,
     *,
-    binary: bool = False,
+    binary: bool | None = None,
     max_objects: int = MAX_OBJECTS,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint16]:
     """A label map uint16 [H, W] from an indexed, grey or 16-bit picture, or a cut-out.
 
     binary: every pixel that is not black is object 1; of a soft mask, every pixel from OPAQUE on.
-    Raises DatasetError for an unreadable file, for colour pictures that are not indexed, and where
+    None: so it is where the mask itself, which stands alone, is a black and white one. Raises
+    DatasetError for an unreadable file, for colour pictures that are not indexed, and where
     `object_ids` refuses the values.
     """
     picture = _read(path, max_pixels)
+    binary = _is_binary(picture) if binary is None else binary
     values = picture.values
     if values.ndim == 3:
         if not binary:
@@ -113,7 +115,7 @@ def object_ids(
     """
     narrow = values.dtype == np.uint8
     if binary:
-        soft = lossy or (narrow and not indexed and _is_soft(values))
+        soft = lossy or (narrow and not indexed and is_soft(values))
         return np.asarray(values >= OPAQUE if soft else values != 0, np.uint16)
     present = object_ids_in(values)
     ids = [value for value in present if not (narrow and value == VOID)]
@@ -122,7 +124,7 @@ def object_ids(
             "a file whose compression changes values (JPEG, lossy WebP) is no label map: save it "
             "as PNG"
         )
-    if narrow and not indexed and _is_soft(values):
+    if narrow and not indexed and is_soft(values):
         raise LabelMapError(
             f"a soft mask of {len(present)} greys is no label map, of which each value is an "
             f"object: make it black and white, and the object where it is {OPAQUE} or more"
@@ -156,12 +158,8 @@ def are_binary(masks: Iterable[Path]) -> bool:
             picture = _read(mask, MAX_PIXELS)
         except DatasetError:
             continue  # named when its frame is read
-        values = picture.values
-        if picture.cut_out:
-            return True
-        if picture.indexed or values.any():
-            grey = values if values.ndim == 2 else values[..., 0]
-            return not picture.indexed and _is_grey(values) and is_binary(grey)
+        if picture.cut_out or picture.values.any():
+            return _is_binary(picture)
     return False
 
 
@@ -181,8 +179,15 @@ def save_label_map(path: Path, labels: NDArray[np.uint16]) -> bool:
     return wide
 
 
-def _is_soft(values: NDArray[np.uint8]) -> bool:
-    """Whether the greys between black and white are the fading edges of a mask.
+def _is_binary(picture: _Picture) -> bool:
+    """Whether a mask that shows anything is a black and white one, or a cut-out."""
+    values = picture.values
+    grey = values if values.ndim == 2 else values[..., 0]
+    return picture.cut_out or (not picture.indexed and _is_grey(values) and is_binary(grey))
+
+
+def is_soft(values: NDArray[np.uint8]) -> bool:
+    """Whether the greys between black and white are taken for the fading edges of a mask.
 
     An object is an area, of which some pixels have neighbours of its own value all around; a grey
     of an edge occurs in thin lines and specks.
@@ -242,6 +247,11 @@ def _is_lossless_webp(path: Path) -> bool:
 
 
 def _is_black_and_white(picture: Image.Image) -> bool:
-    """Whether an indexed picture has both colours and no other: its numbers may be either way."""
-    colours = picture.convert("RGB").getcolors(maxcolors=2) or ()
-    return {colour for _, colour in colours} == {(0, 0, 0), (255, 255, 255)}
+    """Whether an indexed picture is of black and white: its numbers may be either way.
+
+    It has both colours and no other, or one of them and a palette of both.
+    """
+    both = {(0, 0, 0), (255, 255, 255)}
+    used = {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=2) or ()}
+    palette = picture.getpalette() or []
+    return used == both or (used < both and set(zip(*[iter(palette)] * 3, strict=True)) == both)

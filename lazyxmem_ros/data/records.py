@@ -46,6 +46,8 @@ class Answers:
 
     Attributes:
         masks: object -> stamp of the frame (ns) -> its mask bool [H, W], as PNG.
+        places: (object, stamp) -> which of the frames of that stamp its mask is of, from 1 on: a
+            simulation's clock may begin anew with each session.
         labels: object -> its name, where it has one.
         not_applied: answers that the tracker did not take.
         taken_back: that were taken back.
@@ -54,6 +56,7 @@ class Answers:
     """
 
     masks: dict[ObjectKey, dict[int, bytes]] = field(default_factory=lambda: defaultdict(dict))
+    places: dict[tuple[ObjectKey, int], int] = field(default_factory=dict)
     labels: dict[ObjectKey, str] = field(default_factory=dict)
     not_applied: int = 0
     taken_back: int = 0
@@ -96,7 +99,11 @@ def read_answers(files: list[Path]) -> Answers:
     answers = Answers()
     followed: dict[str, set[int]] = defaultdict(set)
     numbers: Counter[tuple[str, int]] = Counter()
-    for tracker, topic, message in _messages(files, (TRACKS, CORRECTED), answers.faults):
+    frames: Counter[tuple[str, int | None]] = Counter()
+    for tracker, topic, message in _messages(files, (TRACKS, CORRECTED, FRAMES), answers.faults):
+        if topic == FRAMES:
+            frames[tracker, _stamp(message)] += 1
+            continue
         answers.recorded = True
         if topic == TRACKS:
             labels = {int(track.id): str(track.label) for track in message.tracks}
@@ -110,7 +117,7 @@ def read_answers(files: list[Path]) -> Answers:
         elif message.source == OPERATOR:
             object_id = int(message.id)
             key = ObjectKey(tracker, object_id, numbers[tracker, object_id] + 1)
-            _take(answers, key, message)
+            _take(answers, key, message, frames[tracker, _stamp(message)])
     return answers
 
 
@@ -124,15 +131,17 @@ def export(files: list[Path], answers: Answers, out: Path) -> list[ExportedSeque
     writers = {
         key: _SequenceWriter(out, name, answers.masks[key]) for key, name in _names(answers).items()
     }
-    wanted: dict[tuple[str, int], list[_SequenceWriter]] = defaultdict(list)
+    wanted: dict[tuple[str, int, int], list[_SequenceWriter]] = defaultdict(list)
     for key, writer in writers.items():
         for stamp in writer.places:
-            wanted[key.tracker, stamp].append(writer)
+            wanted[key.tracker, stamp, answers.places[key, stamp]].append(writer)
+    frames: Counter[tuple[str, int]] = Counter()
     for tracker, _, message in _messages(files, (FRAMES,), []):
         named = _stamp(message)
         if named is None:
             continue
-        for writer in wanted.pop((tracker, named), ()):
+        frames[tracker, named] += 1
+        for writer in wanted.pop((tracker, named, frames[tracker, named]), ()):
             try:
                 writer.write(named, message)
             except (BagError, DatasetError) as error:
@@ -141,7 +150,7 @@ def export(files: list[Path], answers: Answers, out: Path) -> list[ExportedSeque
     made = [sequence for sequence in written if sequence.frames]
     listing = out / "ImageSets" / "2017" / "train.txt"
     listing.parent.mkdir(parents=True, exist_ok=True)
-    listing.write_text("".join(f"{sequence.name}\n" for sequence in made))
+    listing.write_text("".join(f"{sequence.name}\n" for sequence in made), encoding="utf-8")
     return written
 
 
@@ -212,7 +221,8 @@ def _split(name: str, topics: tuple[str, ...]) -> tuple[str, str] | None:
     return None
 
 
-def _take(answers: Answers, key: ObjectKey, outcome: Any) -> None:
+def _take(answers: Answers, key: ObjectKey, outcome: Any, frames: int) -> None:
+    """Note what became of an answer. frames: how many of its stamp the records have so far."""
     stamp = _stamp(outcome)
     if stamp is None:
         return
@@ -230,6 +240,7 @@ def _take(answers: Answers, key: ObjectKey, outcome: Any) -> None:
         )
         return
     answers.masks[key][stamp] = pack_labels(mask.astype(np.uint16))
+    answers.places[key, stamp] = max(frames, 1)
 
 
 def _stamp(message: Any) -> int | None:

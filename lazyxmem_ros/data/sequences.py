@@ -7,6 +7,7 @@ a whole sequence unusable raises DatasetError or BagError.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from lazyxmem_ros.data.bags import (
     stamp_and_fault,
     unpack_labels,
 )
-from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
+from lazyxmem_ros.data.errors import BagError, DamagedBagError, DataError, DatasetError
 from lazyxmem_ros.data.files import children, image_files
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
 from lazyxmem_ros.data.pond import Scene, SceneConfig
@@ -142,12 +143,17 @@ class VideoFileSequence:
 
     def samples(self) -> Iterator[Sample]:
         """Decodes one frame at a time."""
-        known: set[int] = set()
         masks = dict(self.masks)
+        return _naming_unused(self._read(masks), masks, "no frame has this number (from 0 on)")
+
+    def _read(self, masks: dict[int, Path]) -> Iterator[Sample]:
+        """The frames; takes out of `masks` what it uses."""
+        known: set[int] = set()
         for index, image in enumerate(self.video):
             stamp = round(index / self.video.rate * SECOND)
             sample = Sample(index, f"{index:05d}", stamp, image)
-            _read_into(sample, FrameFiles(sample.key, None, masks.get(index)), binary=self.binary)
+            mask = masks.pop(index, None)
+            _read_into(sample, FrameFiles(sample.key, None, mask), binary=self.binary)
             _introduce(sample, known)
             if not self.has_truth:
                 sample.truth = None
@@ -190,8 +196,14 @@ class BagSequence:
 
     def samples(self) -> Iterator[Sample]:
         """Reads the bag in one pass; masks are matched to images by their stamps."""
+        unused: dict[int, Path] = {}
+        return _naming_unused(self._read(unused), unused, "no image has this stamp")
+
+    def _read(self, unused: dict[int, Path]) -> Iterator[Sample]:
+        """The frames; leaves in `unused` the files of masks that are of none."""
         truth = self._truth()
-        files = (labels for labels in truth.values() if isinstance(labels, Path))
+        unused.update((n, labels) for n, labels in truth.items() if isinstance(labels, Path))
+        files = list(unused.values())
         binary = self.binary or are_binary(files)
         begun = self._labels_on(self.init_topic)
         known: set[int] = set()
@@ -205,6 +217,7 @@ class BagSequence:
                     sample.image = decode_image(message.content)
                 except BagError as error:
                     sample.faults.append(f"frame {stamp}: {error}")
+                unused.pop(stamp, None)
                 _take_labels(sample, truth.get(stamp), binary=binary)
                 annotated = sample.truth is not None
                 if not annotated and index == 0 and self.first_mask is not None:
@@ -221,7 +234,7 @@ class BagSequence:
     def _truth(self) -> Mapping[int, Path | bytes | str]:
         if self.truth_folder is not None:
             files = image_files(self.truth_folder)
-            wrong = [file.name for stem, file in files.items() if not stem.isdigit()]
+            wrong = [file.name for stem, file in files.items() if not re.fullmatch(r"[0-9]+", stem)]
             if wrong:
                 raise DatasetError(
                     f"{self.truth_folder}: label maps are named by stamp in nanoseconds, "
@@ -355,6 +368,25 @@ class UnreadableSequence:
     def samples(self) -> Iterator[Sample]:
         """Raises DatasetError with the reason."""
         raise DatasetError(self.reason)
+
+
+def _naming_unused(
+    samples: Iterator[Sample], unused: Mapping[int, Path], why: str
+) -> Iterator[Sample]:
+    """The samples; the last one has a fault for each mask that is left in `unused` then."""
+    last: Sample | None = None
+    try:
+        for sample in samples:
+            if last is not None:
+                yield last
+            last = sample
+    except DataError:
+        if last is not None:  # what is intact comes first
+            yield last
+        raise
+    if last is not None:
+        last.faults.extend(f"{file}: {why}" for file in unused.values())
+        yield last
 
 
 def _files_under(root: Path) -> list[Path]:

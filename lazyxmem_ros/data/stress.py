@@ -7,6 +7,7 @@ the sequence's own frames: the same view is the same, frame by frame, wherever i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND, BoolMask
-from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.errors import DataError, DatasetError
 from lazyxmem_ros.data.sequences import Sample, VideoSequence, View
 
 CUT_SECONDS = 2.0
 """How long a cut shows another sequence."""
 CUT_PLACE = 0.5
 """Share of the frames before the cut."""
+RATE_FRAMES = 10
+"""From so many frames a sequence's rate is taken: of a recording some may be missing."""
 TWIN_REACH = 0.5
 """Distance of the twin from the object on the first and on the last frame, in image widths."""
 TWIN_EDGE = 1.0
@@ -92,32 +95,42 @@ class CutSequence(View):
 
         On the frames of the cut the ground truth shows nothing.
         """
-        place, cut = self._place(), self._cut_length()
+        place, period = self._place(), self._period()
+        cut = self._cut_length()
         delay = 0
         before: Sample | None = None
+        size: tuple[int, int] | None = None
         for sample in self.whole.samples():
-            if sample.index == place and before is not None:
-                period = sample.stamp - before.stamp
-                yield from self._cut(before, period)
+            if sample.index == place and before is not None and cut:
+                yield from self._cut(before, period, size)
                 delay = cut * period
             later = sample.index >= place and delay > 0
             moved = replace(sample, index=sample.index + cut, stamp=sample.stamp + delay)
             yield moved if later else sample
             before = sample
+            size = size if sample.image is None else (sample.image.shape[0], sample.image.shape[1])
 
     def _place(self) -> int:
         return int(len(self.whole) * CUT_PLACE)
 
+    def _period(self) -> int:
+        """The usual time from frame to frame, ns; 0 where there is none."""
+        steps = np.diff(_first_stamps(self.whole, RATE_FRAMES))
+        return int(np.median(steps)) if steps.size else 0
+
     def _cut_length(self) -> int:
         """Frames of the cut, at the whole sequence's rate."""
-        stamps = _first_stamps(self.whole, 2)
-        if len(stamps) < 2 or self._place() < 1:
+        period = self._period()
+        if period <= 0 or self._place() < 1:
             return 0
-        return max(1, round(CUT_SECONDS * SECOND / (stamps[1] - stamps[0])))
+        return max(1, round(CUT_SECONDS * SECOND / period))
 
-    def _cut(self, before: Sample, period: int) -> Iterator[Sample]:
-        """The cut's frames, in the size of the frame before it."""
-        size = _size_of(before)
+    def _cut(self, before: Sample, period: int, size: tuple[int, int] | None) -> Iterator[Sample]:
+        """The cut's frames, in the size [H, W] of those before."""
+        if size is None:
+            raise DatasetError(
+                f"frame {before.key}, after which to cut, and those before: no image"
+            )
         images = self._images(size)
         for number in range(self._cut_length()):
             truth = np.zeros(size, np.uint16) if self.has_truth else None
@@ -234,20 +247,14 @@ def _roomier_side(mask: BoolMask) -> float:
 
 
 def _first_stamps(sequence: VideoSequence, count: int) -> list[int]:
-    """The stamps (ns) of the first frames."""
+    """The stamps (ns) of the first frames, as far as they can be read."""
     stamps: list[int] = []
-    for sample in sequence.samples():
-        stamps.append(sample.stamp)
-        if len(stamps) == count:
-            break
+    with contextlib.suppress(DataError):  # whoever reads the frames meets it, too
+        for sample in sequence.samples():
+            stamps.append(sample.stamp)
+            if len(stamps) == count:
+                break
     return stamps
-
-
-def _size_of(sample: Sample) -> tuple[int, int]:
-    """Height and width. Raises DatasetError for a frame without an image."""
-    if sample.image is None:
-        raise DatasetError(f"frame {sample.key}, after which to cut, has no image")
-    return sample.image.shape[0], sample.image.shape[1]
 
 
 def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

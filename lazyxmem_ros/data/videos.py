@@ -69,7 +69,7 @@ class VideoFile:
             while (frame := capture.read()) is not None:
                 yield frame
                 count += 1
-        if count < self.frames - COUNT_SLACK:
+        if count < max(1, self.frames - COUNT_SLACK):
             raise DatasetError(
                 f"{self.path}: the video ends after {count} of its {self.frames} frames; it was "
                 "cut short or is damaged: copy it again, or cut it to what is there"

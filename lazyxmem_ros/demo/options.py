@@ -88,8 +88,8 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
     parser.add_argument(
         "--internal-size",
         type=int,
-        help=f"short side in the tracker, pixels (default: {POND_INTERNAL_SIZE}, "
-        f"of a real sequence {weights.EMBEDDED_INTERNAL_SIZE})",
+        help="short side in the tracker, pixels; 0: the images' own (default: "
+        f"{POND_INTERNAL_SIZE}, of a real sequence {weights.EMBEDDED_INTERNAL_SIZE})",
     )
     parser.add_argument(
         "--reaction-delay", type=float, default=REACTION_DELAY_S, help="of the operator, seconds"
@@ -120,7 +120,7 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
         out=parsed.out,
         weights=weights.locate(parsed.weights),
         device=parsed.device,
-        internal_size=parsed.internal_size or _usual_internal_size(parsed),
+        internal_size=_internal_size(parsed),
         operator=OperatorConfig(Gesture(parsed.gesture), parsed.reaction_delay),
         console_port=parsed.port if parsed.operator == "browser" else None,
     )
@@ -131,7 +131,9 @@ def _usual_rate(parsed: argparse.Namespace) -> float:
     return rate * PERSONS_SHARE if parsed.operator == "browser" else rate
 
 
-def _usual_internal_size(parsed: argparse.Namespace) -> int:
+def _internal_size(parsed: argparse.Namespace) -> int:
+    if parsed.internal_size is not None:
+        return int(parsed.internal_size)
     return weights.EMBEDDED_INTERNAL_SIZE if parsed.sequence else POND_INTERNAL_SIZE
 
 

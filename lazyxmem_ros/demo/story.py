@@ -195,6 +195,7 @@ def story_of(outcome: Demonstration) -> Story:
             _points(answer.prompt.positive), _points(answer.prompt.negative)
         )
         for answer in outcome.record.answers
+        if answer.id == first
     }
     return Story(
         title=f"{outcome.bag.name}: tracked through the ROS graph",

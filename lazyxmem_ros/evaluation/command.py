@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 import lazyxmem_ros
 from lazyxmem_ros import weights
-from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR
+from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR, sam_hq_weights
 from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.data.videos import check_rate
@@ -43,7 +44,7 @@ from lazyxmem_ros.evaluation.plan import (
 from lazyxmem_ros.evaluation.printing import summary_table
 from lazyxmem_ros.evaluation.published import compared
 from lazyxmem_ros.evaluation.report import write_report
-from lazyxmem_ros.evaluation.run import Executor, evaluate
+from lazyxmem_ros.evaluation.run import KINDS, Executor, Results, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
 from lazyxmem_ros.settings import Setting, held, settings_of
@@ -79,6 +80,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     options = _method_options(arguments)
     chosen = _names(arguments.methods) or _default_methods(sequences, graph=arguments.graph)
     methods = choose_methods(chosen, options)
+    if arguments.clicks != 1 and arguments.gesture != Gesture.LARGEST_ERROR.value:
+        raise MethodError("--clicks belongs to --gesture largest_error")
+    if arguments.ray is not None and arguments.workers is not None:
+        raise MethodError("--workers are processes of this machine: leave them or --ray out")
     if arguments.workers is None:
         arguments.workers = 1 if arguments.graph else os.cpu_count() or 1
     if arguments.workers < 1:
@@ -117,7 +122,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     scored = bool(results.frames["scored"].any())
     console.print(summary_table(results.dataset, scored=scored))
     if arguments.layout == Layout.DAVIS2016.value:
-        console.print(compared(results.dataset, results.frames), soft_wrap=True)
+        console.print(_beside_published(arguments, results), soft_wrap=True)
     _print_faults(results.reports, console)
     console.print(
         f"tables and report in [bold]{escape(str(arguments.out))}/[/]; open {escape(str(report))}"
@@ -287,7 +292,7 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--strict", action="store_true", help="stop at the first fault in the input")
     group.add_argument("--save-masks", action="store_true", help="as DAVIS's indexed PNGs")
-    group.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="of tables")
+    group.add_argument("--format", choices=KINDS, default=KINDS[0], help="of tables")
 
 
 def _graph_mode(arguments: argparse.Namespace) -> GraphMode | None:
@@ -347,14 +352,15 @@ def _default_methods(sequences: Sequence[VideoSequence], *, graph: bool) -> list
 
 
 def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:
-    if arguments.corrector == "sam_hq" and arguments.corrector_checkpoint is None:
-        raise MethodError("--corrector sam_hq needs --corrector-checkpoint")
+    checkpoint = arguments.corrector_checkpoint
+    if arguments.corrector == "sam_hq" and checkpoint is None:
+        checkpoint = weights.locate(sam_hq_weights(arguments.corrector_model))
     return TrackerSettings(
         weights.locate(arguments.weights),
         arguments.device,
         arguments.max_internal_size,
         corrector=arguments.corrector,
-        corrector_checkpoint=arguments.corrector_checkpoint,
+        corrector_checkpoint=checkpoint,
         corrector_model=arguments.corrector_model,
         threads=1 if arguments.ray else max(1, (os.cpu_count() or 1) // arguments.workers),
         backend=arguments.backend,
@@ -366,6 +372,20 @@ def _names(text: str | None) -> list[str]:
 
 
 # ---- what a person sees
+
+
+def _beside_published(arguments: argparse.Namespace, results: Results) -> Table | str:
+    """One's own figures and the published ones, or why they cannot be compared."""
+    views = {
+        "--every-nth-frame": arguments.every_nth_frame != 1,
+        "--twin": arguments.twin,
+        "--cut": arguments.cut is not None,
+        "--passes": arguments.passes != 1,
+    }
+    made = ", ".join(option for option, given in views.items() if given)
+    if made:
+        return f"with {made} the published figures are not comparable"
+    return compared(results.dataset, results.frames)
 
 
 def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
@@ -390,11 +410,12 @@ def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
 
 def _print_frames(reports: Sequence[JobReport], console: Console) -> None:
     """How many of the frames asked for went all the way, where that is not all."""
-    counts: dict[str, tuple[int, int, int, int]] = {}
+    counts: dict[str, tuple[int, ...]] = {}
     for report in reports:
         numbers = (report.asked, report.read, report.frames, report.scored)
         name = report.name.partition("/")[0]
-        counts[name] = min(counts.get(name, numbers), numbers)
+        others = counts.get(name, numbers)
+        counts[name] = tuple(map(min, others, numbers))
     asked, read, tracked, scored = (sum(column) for column in zip(*counts.values(), strict=True))
     console.print(
         f"frames: {asked} asked for, {read} read, {tracked} tracked, {scored} scored",
@@ -412,11 +433,13 @@ def _subtitle(plan: EvaluationPlan) -> str:
 
 def _described(arguments: argparse.Namespace, plan: EvaluationPlan) -> dict[str, str]:
     """Everything that one needs to repeat it."""
-    kept = {"command", "dataset"}
+    unsaid = {"command", "dataset"}
+    policy = {entry.name for entry in _policy_settings()}
     settings = {
         name.replace("_", " "): str(value)
         for name, value in sorted(vars(arguments).items())
-        if name not in kept and value not in (None, False)
+        # A switch that is off says nothing, but for those that are on by default.
+        if name not in unsaid and value is not None and (value is not False or name in policy)
     }
     thresholds = _first_lazy(plan.methods)
     return {

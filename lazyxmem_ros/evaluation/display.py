@@ -21,6 +21,7 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
         self._frames: dict[str, int] = {}
         self._done: dict[str, int] = {}
+        self._ended: set[str] = set()
         self._total: TaskID | None = None
 
     def __enter__(self) -> Display:
@@ -37,6 +38,8 @@ class Display:
 
     def progressed(self, name: str, frames: int) -> None:
         """See Observer."""
+        if name in self._ended:  # its last word comes after its end
+            return
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(escape(name), total=self._frames.get(name))
         self._progress.update(self._tasks[name], completed=frames)
@@ -45,6 +48,7 @@ class Display:
 
     def finished(self, report: JobReport, *, kept: bool) -> None:
         """See Observer."""
+        self._ended.add(report.name)
         task = self._tasks.pop(report.name, None)
         if task is not None:
             self._progress.remove_task(task)

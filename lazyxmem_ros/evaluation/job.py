@@ -47,7 +47,7 @@ JOB_FILE = "job.json"
 MASKS_FOLDER = "masks"
 WORST_FOLDER = "worst"
 TRACEBACK_FILE = "traceback.txt"
-_EXPLAINED = (EvaluationError, DataError, TrackerError, CorrectorError)
+EXPLAINED = (EvaluationError, DataError, TrackerError, CorrectorError)
 """Errors whose text says what is wrong and what to do; any other is the program's own fault."""
 
 
@@ -98,16 +98,22 @@ def completed_report(job: Job, folder: Path) -> JobReport | None:
 
 
 def run_job(
-    job: Job, folder: Path, progress: Callable[[int], None] = lambda frames: None
+    job: Job,
+    folder: Path,
+    progress: Callable[[int], None] = lambda frames: None,
+    *,
+    named: Path | None = None,
 ) -> JobReport:
     """Run a job and keep its results in `folder / job.name`; an error ends up in the report.
 
     An error that is no fault of the input is named with its kind, and its traceback is kept in the
-    job's folder. progress: called with the number of frames done so far. With `job.strict` the
+    job's folder. progress: called with the number of frames done so far. named: the folder that the
+    report names in place of `folder`, because the results will lie there. With `job.strict` the
     first error is raised.
     """
     loaded = fingerprint(job)  # of what is loaded now, not of what it is edited to meanwhile
     target = folder / job.name
+    shown = (named or folder) / job.name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     torch.set_num_threads(job.tracker.threads)
@@ -126,17 +132,21 @@ def run_job(
             if job.save_masks:
                 file = target / MASKS_FOLDER / f"{frame.sample.key}.png"
                 if save_label_map(file, frame.labels):
-                    notes[f"{file.parent}: masks with ids from {VOID} on have 16 bits"] = None
-    except _EXPLAINED as fault:
+                    notes[f"{shown / MASKS_FOLDER}: masks with ids from {VOID} on have 16 bits"] = (
+                        None
+                    )
+    except EXPLAINED as fault:
         if job.strict:
             raise
         error = str(fault)
     except Exception as fault:
         if job.strict:
             raise
-        file = target / TRACEBACK_FILE
-        file.write_text(traceback.format_exc(), encoding="utf-8")
-        error = f"{job.name}: internal error: {type(fault).__name__}: {fault}; see {file}"
+        (target / TRACEBACK_FILE).write_text(traceback.format_exc(), encoding="utf-8")
+        error = (
+            f"{job.name}: internal error: {type(fault).__name__}: {fault}; see "
+            f"{shown / TRACEBACK_FILE}"
+        )
     frames, events = log.tables(
         sequence=job.sequence.name, method=job.method.name, repeat=job.repeat
     )

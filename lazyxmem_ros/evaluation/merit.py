@@ -18,6 +18,8 @@ FAILED_IOU = 0.5
 """An object has failed on frames below this IoU."""
 QUIET_SECONDS = 1.0
 """A failure of so long is noticed by a person."""
+STAMP_STEPS = 3e-9
+"""Seconds by which a stretch's duration may be rounded off: stamps are whole nanoseconds."""
 AFTER_SECONDS = 2.0
 """For so long after an answer its effect is looked at."""
 PLAIN = "xmem"
@@ -43,7 +45,7 @@ def quiet_failures(frames: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
             seconds = _duration(stretch["stamp"], ordered["stamp"])
             mine = _of_run(asked, keys)["index"]
             first, last = int(stretch["index"].iloc[0]), int(stretch["index"].iloc[-1])
-            if seconds < QUIET_SECONDS or mine.between(first, last).any():
+            if seconds < QUIET_SECONDS - STAMP_STEPS or mine.between(first, last).any():
                 continue
             found.append(
                 {

@@ -122,21 +122,24 @@ class SequenceRunner:
         """Track, correct and score; yields each tracked frame once it is final."""
         if len(sequence) == 0:
             raise DatasetError(f"{sequence.name}: the sequence is empty")
-        for sample in sequence.samples():
-            for fault in sample.faults:
-                self._note_fault(sequence.name, fault)
-            self.log.read += sample.image is not None
-            self._begin_late(sample)
-            if sample.image is None or not (self._rows.first_index or sample.given):
-                continue
-            try:
-                outcome = self._track(sample)
-            except (FrameError, StampError) as error:  # nothing has changed in the tracker
-                self._note_fault(sequence.name, f"frame {sample.key}: {error}")
-                self._not_begun |= sample.given.keys()
-                continue
-            self._score(outcome)
-            yield outcome
+        try:
+            for sample in sequence.samples():
+                for fault in sample.faults:
+                    self._note_fault(sequence.name, fault)
+                self.log.read += sample.image is not None
+                self._begin_late(sample)
+                if sample.image is None or not (self._rows.first_index or sample.given):
+                    continue
+                try:
+                    outcome = self._track(sample)
+                except (FrameError, StampError) as error:  # nothing has changed in the tracker
+                    self._note_fault(sequence.name, f"frame {sample.key}: {error}")
+                    self._not_begun |= sample.given.keys()
+                    continue
+                self._score(outcome)
+                yield outcome
+        finally:
+            self._leave_unanswered()
         self._tracker.close()
         if not self._rows.first_index:
             raise DatasetError(
@@ -288,6 +291,10 @@ class SequenceRunner:
 
     def _answer(self, ask: Ask) -> BoolMask | None:
         """The mask that the operator's answer leads to; None where there is no answer."""
+        request = self._tracker.request(ask.frame.stamp, ask.object_id)
+        if request is not None and not self._tracker.is_open(request):
+            self._answered(ask, False, "it came too late", {})
+            return None
         if ask.truth is None:
             self._declined(ask, "the frame is not annotated")
             return None
@@ -308,6 +315,21 @@ class SequenceRunner:
         """The operator has nothing to say, which ends the request."""
         self._answered(ask, False, why, {})
         self._tracker.dismiss(ask.object_id, Source.OPERATOR)
+
+    def _leave_unanswered(self) -> None:
+        """Write down the questions that the end has overtaken."""
+        for _, _, ask in sorted(self._answers):
+            self.log.events.append(
+                event_row(
+                    ask.frame,
+                    ask.object_id,
+                    "operator",
+                    ask.reason,
+                    applied=False,
+                    outcome="not answered",
+                    before=overlap(ask.mask, ask.truth),
+                )
+            )
 
     def _refine(self, image: NDArray[np.uint8], prompt: Prompt, stamp: int) -> Refinement | None:
         try:

@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lazyxmem_ros.data.errors import DataError
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.executors import Finished, run_in_pool
-from lazyxmem_ros.evaluation.job import JobReport, run_job
+from lazyxmem_ros.evaluation.job import EXPLAINED, JobReport, run_job
 from lazyxmem_ros.evaluation.plan import Job
 from lazyxmem_ros.extras import install_command
 
@@ -96,7 +95,7 @@ class _RayPool:
         remote = self._ray.remote(
             num_cpus=job.tracker.threads, num_gpus=gpus, max_retries=ATTEMPTS - 1
         )(run_packed)
-        return remote.remote(job)
+        return remote.remote(job, self._folder)
 
     def completed(self, running: Mapping[Any, Job]) -> Iterable[tuple[Any, JobReport]]:
         """See Pool."""
@@ -117,9 +116,7 @@ class _RayPool:
         try:
             report, archive = self._ray.get(task)
         except exceptions.RayTaskError as error:
-            if isinstance(
-                error.cause, (EvaluationError, DataError)
-            ):  # a strict job has met a fault
+            if isinstance(error.cause, EXPLAINED):  # a strict job has met a fault
                 raise error.cause from error
             raise
         except exceptions.RayError as error:
@@ -129,10 +126,13 @@ class _RayPool:
         return report
 
 
-def run_packed(job: Job) -> tuple[JobReport, bytes]:
-    """Run a job in a temporary folder; returns its report and its folder as a ZIP archive."""
+def run_packed(job: Job, folder: Path) -> tuple[JobReport, bytes]:
+    """Run a job in a temporary folder; returns its report and its folder as a ZIP archive.
+
+    folder: where the archive will be unpacked.
+    """
     with tempfile.TemporaryDirectory(prefix="lazyxmem-") as place:
-        report = run_job(job, Path(place))
+        report = run_job(job, Path(place), named=folder)
         root = Path(place) / job.name
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -157,6 +157,7 @@ def _sequence_sections(results: Results, names: Sequence[str], jobs: Path) -> li
         frames = results.frames[results.frames["sequence"] == sequence]
         events = results.events[results.events["sequence"] == sequence]
         own = frames[(frames["method"] == shown) & (frames["repeat"] == 0)]
+        cut = len(events) > SHOWN_EVENTS
         sections.append(
             {
                 "name": sequence,
@@ -166,6 +167,8 @@ def _sequence_sections(results: Results, names: Sequence[str], jobs: Path) -> li
                 "timelines": _timelines(own, frames, events, shown, behind),
                 "worst": _worst(jobs / str(sequence) / shown / WORST_FOLDER),
                 "events": _event_rows(events),
+                "events_about": f"{len(events)} requests and corrections"
+                + (f", of which the first {SHOWN_EVENTS} are listed" if cut else ""),
             }
         )
     return sections

@@ -21,6 +21,8 @@ from lazyxmem_ros.evaluation.rows import given_corrections
 
 JOBS_FOLDER = "jobs"
 LEVELS = ("frames", "events", "objects", "sequences", "dataset")
+KINDS = ("parquet", "csv")
+"""Of files of tables."""
 LOTS_APART = 1000
 """Between the seeds of a random method's repeats."""
 
@@ -50,9 +52,14 @@ class Results:
     reports: tuple[JobReport, ...]
 
     def save(self, folder: Path, *, kind: str = "parquet") -> list[Path]:
-        """Write one file per level, of a `kind` "parquet" or "csv"; returns their paths."""
+        """Write one file per level, of a `kind` of KINDS; returns their paths.
+
+        Those of an earlier run in another kind go.
+        """
         paths = []
         for level in LEVELS:
+            for other in KINDS:
+                (folder / f"{level}.{other}").unlink(missing_ok=True)
             path = folder / f"{level}.{kind}"
             table: pd.DataFrame = getattr(self, level)
             if kind == "csv":

@@ -129,6 +129,17 @@ def _events_of(
     ]
 
 
+def _interactions(frames: pd.Series, corrected: pd.Series) -> metrics.ObjectInteractions:
+    """The corrections of an object. frames: the numbers of its frames, ascending.
+
+    A corrected frame without a row, because the run broke off on it or its mask was not recorded,
+    counts as the next one.
+    """
+    places = np.searchsorted(frames.to_numpy(int), corrected.to_numpy(int))
+    last = len(frames) - 1
+    return metrics.ObjectInteractions(len(frames), tuple(min(int(p), last) for p in places))
+
+
 def _honesty_figures(scored: pd.DataFrame) -> dict[str, float]:
     return {
         "honesty": honesty(scored["uncertainty"], scored["j"]),
@@ -142,10 +153,7 @@ def _object_figures(frames: pd.DataFrame, events: pd.DataFrame) -> dict[str, Any
     region = metrics.sequence_statistics(scored["j"].to_numpy(float))
     boundary = metrics.sequence_statistics(scored["f"].to_numpy(float))
     given = given_corrections(events)
-    position = {index: number for number, index in enumerate(frames["index"])}
-    interactions = metrics.ObjectInteractions(
-        len(frames), tuple(position[index] for index in given["index"])
-    )
+    interactions = _interactions(frames["index"], given["index"])
     gaps = np.diff(np.sort(interactions.corrected_at)).astype(float)
     return {
         "frames": len(frames),
@@ -185,14 +193,8 @@ def _group_figures(
     interactions = []
     for keys, group in frames.groupby(["sequence", "object"], sort=False):
         sequence, object_id = keys
-        ordered = group["index"].sort_values().to_list()
-        position = {index: number for number, index in enumerate(ordered)}
         mine = given[(given["sequence"] == sequence) & (given["object"] == object_id)]
-        interactions.append(
-            metrics.ObjectInteractions(
-                len(ordered), tuple(position[index] for index in mine["index"])
-            )
-        )
+        interactions.append(_interactions(group["index"].sort_values(), mine["index"]))
     helped = metrics.interaction_statistics(interactions, sequence_frames=len(once))
     scored = frames[frames["scored"].astype(bool)]
     corrected_frames = len(given.drop_duplicates(["sequence", "index"]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pooch
@@ -185,7 +186,7 @@ def fetch(weights: Weights, *, progress: bool = True) -> Path:
             known_hash=None,
             fname=weights.file,
             path=cache_directory(),
-            progressbar=progress,
+            progressbar=progress and find_spec("tqdm") is not None,  # which pooch may lack
         )
     except (OSError, ValueError) as error:  # the connection's errors are OSErrors
         raise WeightsError(

@@ -86,6 +86,18 @@ def test_the_id_255_survives_a_bag(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frame.labels, labels)
 
 
+def test_small_objects_survive_a_bag(tmp_path: Path) -> None:
+    """Many values in thin lines would be taken for the fading edges of a mask."""
+    labels = np.zeros((20, 30), np.uint16)
+    for number in range(1, 7):
+        labels[3 * number, 4:6] = number
+    with BagWriter(tmp_path / "far") as bag:
+        bag.write_labels("/truth", StampedLabels(FIRST_STAMP, labels))
+    with BagReader(tmp_path / "far") as reader:
+        (read,) = reader.labels("/truth")
+    np.testing.assert_array_equal(read.labels, labels)
+
+
 def test_own_messages_are_known() -> None:
     from lazyxmem_ros.data.bags import message_types
 

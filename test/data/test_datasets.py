@@ -4,6 +4,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.data.errors import BagError, DatasetError
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
 from lazyxmem_ros.data.sequences import BagSequence, FolderSequence
+from lazyxmem_ros.data.stress import CutSequence
+from lazyxmem_ros.images.files import write_video
 
 MakeTree = Callable[..., Path]
 EVERY_FRAME = {index: (1, 2) for index in range(5)}
@@ -69,6 +72,69 @@ def test_lvos_masks_that_only_introduce_are_not_scored(make_tree: MakeTree) -> N
     samples = list(sequence.samples())
     assert [sorted(sample.given) for sample in samples] == [[1], [], [2], [], [], []]
     assert all(sample.truth is None for sample in samples)
+
+
+@pytest.mark.parametrize("kind", ["tree", "folder", "video"])
+def test_masks_of_one_new_object_each_are_not_scored(
+    kind: str, make_tree: MakeTree, tmp_path: Path
+) -> None:
+    """Nobody has said that the others are gone."""
+    for seen_again, known in (((1, 2), True), ((2,), False)):
+        place = tmp_path / str(known)
+        root = make_tree(f"road{known}", 6, {0: (1,), 3: seen_again})
+        images, masks = (root / f / "480p" / f"road{known}" for f in ("JPEGImages", "Annotations"))
+        options = DatasetOptions(sequences=(f"road{known}",) if kind == "tree" else ())
+        if kind == "folder":
+            root, options = images, DatasetOptions(masks=masks)
+        elif kind == "video":
+            frames = [np.array(Image.open(file)) for file in sorted(images.iterdir())]
+            root, options = place / "road.mp4", DatasetOptions(masks=masks)
+            write_video(root, frames, rate=10)
+        (sequence,) = open_dataset(root, options)
+        assert sequence.has_truth is known
+        samples = list(sequence.samples())
+        assert [sorted(sample.given) for sample in samples] == [[1], [], [], [2], [], []]
+        assert [sample.truth is not None for sample in samples].count(True) == 2 * known
+
+
+@pytest.mark.parametrize(
+    ("layout", "option"),
+    [
+        (Layout.DAVIS2016, {"masks": "."}),
+        (Layout.DAVIS2017, {"first_mask": "first.png"}),
+        (Layout.LVOS, {"truth_topic": "/truth"}),
+        (Layout.FOLDER, {"image_topic": "/camera"}),
+        (Layout.BAG, {"rate": 10.0}),
+        (Layout.SCENE, {"rate": 10.0}),
+        (Layout.SCENE, {"first_mask": "first.png"}),
+    ],
+)
+def test_what_says_nothing_about_a_layout_is_refused(
+    layout: Layout, option: dict[str, Any], tmp_path: Path
+) -> None:
+    save_grey(tmp_path / "first.png", 7)
+    given = {n: tmp_path / v if "mask" in n else v for n, v in option.items()}
+    (name,) = option
+    with pytest.raises(
+        DatasetError, match=f"--{name.replace('_', '-')} .*{layout.value}.*leave it"
+    ):
+        open_dataset(tmp_path, DatasetOptions(layout, **given))
+
+
+def test_ground_truth_of_a_bag_comes_from_one_place(bag: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    options = DatasetOptions(masks=tmp_path / "masks", truth_topic="/truth")
+    with pytest.raises(DatasetError, match="--masks or --truth-topic, not both"):
+        open_dataset(bag, options)
+
+
+def test_masks_by_a_stamp_that_no_image_has_are_named(bag: Path, tmp_path: Path) -> None:
+    for stamp in (10**9, 10**9 + 1):
+        save_grey(tmp_path / "masks" / f"{stamp}.png", 3)
+    (sequence,) = open_dataset(bag, DatasetOptions(masks=tmp_path / "masks"))
+    faults = [fault for sample in sequence.samples() for fault in sample.faults]
+    file = tmp_path / "masks" / "1000000001.png"
+    assert f"{file}: no image has this stamp" in faults
 
 
 def test_a_sequence_is_played_there_and_back(make_tree: MakeTree) -> None:
@@ -197,6 +263,16 @@ def test_label_maps_of_every_kind(tmp_path: Path) -> None:
         read_label_map(tmp_path / "colour.png")
 
 
+def test_of_several_resolutions_none_is_guessed(make_tree: MakeTree) -> None:
+    """480p is the usual one; without it there is none."""
+    for resolution in ("360p", "1080p"):
+        root = make_tree("cow", 3, {0: (1,)}, resolution=resolution)
+    with pytest.raises(DatasetError, match="JPEGImages: has 360p and 1080p, but not 480p"):
+        open_dataset(root)
+    make_tree("cow", 3, {0: (1,)}, resolution="480p")
+    assert [sequence.name for sequence in open_dataset(root)] == ["cow"]
+
+
 def test_names_and_paths_are_checked(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree("cow", 2, {0: (1,)})
     with pytest.raises(DatasetError, match="no sequence horse; it has cow"):
@@ -299,6 +375,43 @@ def test_a_damaged_bag_does_not_hide_the_others(bag: Path) -> None:
     assert [sequence.name for sequence in sequences] == ["broken", "drive"]
     with pytest.raises(DatasetError, match="broken: cannot be read"):
         list(sequences[0].samples())
+
+
+@pytest.mark.parametrize("view", [{"twin": True}, {"cut": "drive"}, {"every_nth_frame": 2}])
+def test_a_damaged_bag_does_not_hide_the_others_in_a_view_either(
+    bag: Path, view: dict[str, Any]
+) -> None:
+    broken = bag.parent / "broken"
+    broken.mkdir()
+    (broken / "metadata.yaml").write_text("rosbag2_bagfile_information: {}")
+    cut_short = bag.parent / "cut_short.bag"
+    cut_short.write_bytes(b"#ROSBAG V2.0\n")
+    options = DatasetOptions(truth_topic="/truth", **view)
+    for sequence in open_dataset(bag.parent, options)[:2]:
+        assert len(sequence) == 1
+        with pytest.raises(DatasetError, match=f"{sequence.name}.*: cannot be read"):
+            list(sequence.samples())
+
+
+def test_a_view_of_a_bag_that_cannot_be_read_any_more_has_a_length(bag: Path) -> None:
+    """Its frames are counted before any is read; reading them says what is wrong."""
+    (one,) = open_dataset(bag)
+    view = CutSequence(one, one)
+    for file in bag.glob("*.mcap"):
+        file.write_bytes(file.read_bytes()[:40])
+    assert len(view) == 4
+    with pytest.raises(BagError, match="cannot be read"):
+        list(view.samples())
+
+
+def test_two_bags_of_one_name_are_refused(bag: Path) -> None:
+    """Their results would lie in one folder."""
+    (bag.parent / "drive.bag").write_bytes(b"#ROSBAG V2.0\n")
+    with pytest.raises(DatasetError, match=r"drive and drive\.bag have one name"):
+        open_dataset(bag.parent, DatasetOptions(truth_topic="/truth"))
+    (bag.parent / "drive.bag").rename(bag.parent / "walk.bag")
+    options = DatasetOptions(truth_topic="/truth", sequences=("drive", "drive"))
+    assert [sequence.name for sequence in open_dataset(bag.parent, options)] == ["drive"]
 
 
 def test_bag_with_nothing_but_a_first_mask(bag: Path, tmp_path: Path) -> None:

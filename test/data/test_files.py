@@ -188,3 +188,39 @@ def test_a_video_is_a_dataset(tmp_path: Path) -> None:
     Image.fromarray(mask).save(tmp_path / "masks" / "first.png")
     with pytest.raises(DatasetError, match=r"named by the number of their frame, .* not first"):
         open_dataset(tmp_path / "walk.MP4", options)
+
+
+def video_with_masks(root: Path, *names: str) -> DatasetOptions:
+    """A video of four frames in `root`, and masks of these names."""
+    frames = [np.full((16, 24, 3), 60 * number, np.uint8) for number in range(4)]
+    write_video(root / "walk.mp4", frames, rate=10)
+    for name in names:
+        mask = Image.new("L", (24, 16), 0)
+        mask.paste(255, (4, 4, 12, 12))
+        file = root / "masks" / name
+        file.parent.mkdir(exist_ok=True)
+        mask.save(file)
+    return DatasetOptions(masks=root / "masks")
+
+
+def test_two_masks_of_one_frame_of_a_video_are_refused(tmp_path: Path) -> None:
+    options = video_with_masks(tmp_path, "cat_0000.png", "dog_0000.png", "cat_0001.png")
+    with pytest.raises(DatasetError, match=r"cat_0000\.png and dog_0000\.png are both of frame 0"):
+        open_dataset(tmp_path / "walk.mp4", options)
+
+
+def test_masks_that_no_frame_of_a_video_has_are_named(tmp_path: Path) -> None:
+    """They are numbered from 1, say."""
+    options = video_with_masks(tmp_path, "1.png", "2.png", "3.png", "4.png")
+    (sequence,) = open_dataset(tmp_path / "walk.mp4", options)
+    samples = list(sequence.samples())
+    faults = [fault for sample in samples for fault in sample.faults]
+    assert faults == [f"{tmp_path / 'masks' / '4.png'}: no frame has this number (from 0 on)"]
+    assert [sample.truth is not None for sample in samples] == [False, True, True, True]
+
+
+def test_superscripts_in_names_are_no_numbers(tmp_path: Path) -> None:
+    for name in ("5m\u00b2.png", "5\u00b2.png", "5\u00b21.png", "4.png"):
+        save(tmp_path / name)
+    assert next(iter(image_files(tmp_path))) == "4"
+    assert len(image_files(tmp_path)) == 4

@@ -91,6 +91,27 @@ def test_a_palette_of_black_and_white_is_read_by_its_colours(white: int, tmp_pat
     np.testing.assert_array_equal(read_label_map(tmp_path / "mask.png", binary=True), disc() > 0)
 
 
+@pytest.mark.parametrize("white", [0, 1])
+def test_an_empty_mask_of_black_and_white_shows_nothing_whatever_its_number(
+    white: int, tmp_path: Path
+) -> None:
+    """As the first of a sequence it does not say what the next ones mean."""
+    for name, shape in (("0.png", disc() * 0), ("1.png", disc())):
+        picture = Image.fromarray(np.where(shape > 0, white, 1 - white).astype(np.uint8))
+        picture.putpalette([*[255 * (white == 0)] * 3, *[255 * (white == 1)] * 3])
+        picture.save(tmp_path / name)
+    assert are_binary([tmp_path / "0.png", tmp_path / "1.png"])
+    for binary in (False, True):
+        assert not read_label_map(tmp_path / "0.png", binary=binary).any()
+    np.testing.assert_array_equal(read_label_map(tmp_path / "1.png", binary=True), disc() > 0)
+    # One object of a label map may be white, and fill the picture.
+    picture = Image.fromarray(np.full((20, 30), 3, np.uint8))
+    picture.putpalette([0, 0, 0, 90, 0, 0, 0, 90, 0, 255, 255, 255])
+    picture.save(tmp_path / "full.png")
+    assert not are_binary([tmp_path / "full.png"])
+    assert (read_label_map(tmp_path / "full.png") == 3).all()
+
+
 def test_a_label_map_of_many_objects_is_not_soft() -> None:
     """Neither with ids far apart, nor with some that are seen as a few pixels only."""
     labels = np.zeros((120, 160), np.uint8)

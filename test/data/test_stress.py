@@ -2,8 +2,8 @@
 """Views that are harder than the sequence: what they show, and that they always show the same."""
 
 import pickle
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ import pytest
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.data.sequences import Sample, VideoSequence
+from lazyxmem_ros.data.sequences import Sample, VideoSequence, View
+from lazyxmem_ros.data.stress import CutSequence
 
 MakeTree = Callable[..., Path]
 RATE = 8.0
@@ -106,6 +107,42 @@ def test_a_cut_hides_the_objects_for_two_seconds(root: Path) -> None:
     order = [0, 1, 2, 3, 4, 3, 2, 1, 0, 1]
     for sample, place in zip(hidden, order, strict=False):
         assert np.array_equal(sample.image, shown[place])
+
+
+@dataclass(frozen=True)
+class Recorded(View):
+    """A sequence with other stamps, as a recording has them: images are dropped."""
+
+    whole: VideoSequence
+    stamps: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def samples(self) -> Iterator[Sample]:
+        for sample, stamp in zip(self.whole.samples(), self.stamps, strict=True):
+            yield replace(sample, stamp=stamp)
+
+
+@pytest.mark.parametrize("dropped", [1, 6])
+def test_a_cut_lasts_two_seconds_wherever_images_were_dropped(root: Path, dropped: int) -> None:
+    period = round(SECOND / RATE)
+    gap = 10 * period
+    stamps = tuple(n * period + gap * (n >= dropped) for n in range(FRAMES))
+    (sheep,) = open_dataset(root, DatasetOptions(sequences=("sheep",)))
+    cut = CutSequence(Recorded(view(root, DatasetOptions()), stamps), sheep)
+    samples = list(cut.samples())
+    assert len(samples) == len(cut) == FRAMES + int(2 * RATE)
+    hidden = samples[5 : 6 + int(2 * RATE)]
+    assert hidden[-1].stamp - hidden[0].stamp == 2 * SECOND
+    assert samples[-1].stamp == stamps[-1] + 2 * SECOND
+
+
+def test_an_image_that_is_missing_before_the_cut_costs_one_frame(root: Path) -> None:
+    (root / "JPEGImages/480p/cow/00005.jpg").write_bytes(b"")
+    samples = list(view(root, DatasetOptions(cut="sheep")).samples())
+    assert [n for n, sample in enumerate(samples) if sample.image is None] == [5]
+    assert len({sample.image.shape for sample in samples if sample.image is not None}) == 1
 
 
 def test_the_sequence_that_is_cut_into_others_is_left_out(root: Path) -> None:

@@ -11,14 +11,18 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.bags import BagReader
+from lazyxmem_ros.demo.options import parse_options
 from lazyxmem_ros.demo.run import main
+from lazyxmem_ros.demo.story import story_of
 from lazyxmem_ros.evaluation.graph.names import MASK_TOPIC
 
 MARKER = "LAZYXMEM_TEST_RUN"
@@ -117,6 +121,37 @@ def text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def test_clicks_on_another_object_are_not_shown() -> None:
+    def answer(object_id: int, stamp: int, x: float) -> SimpleNamespace:
+        prompt = SimpleNamespace(positive=[SimpleNamespace(x=x, y=2.0)], negative=[])
+        header = SimpleNamespace(stamp=SimpleNamespace(sec=stamp, nanosec=0))
+        return SimpleNamespace(id=object_id, header=header, prompt=prompt)
+
+    answers = [answer(7, 1, 3.0), answer(8, 1, 90.0), answer(8, 2, 90.0)]
+    record = SimpleNamespace(answers=answers, received={}, labels_at=None)
+    rows = pd.DataFrame({"object": [7, 8], "stamp": [0, 0]})
+    story = story_of(
+        SimpleNamespace(  # type: ignore[arg-type]
+            frames=rows,
+            events=rows,
+            record=record,
+            bag=SimpleNamespace(name="walk"),
+            compared={},
+            rate=1.0,
+        )
+    )
+    assert {stamp: clicks.positive.tolist() for stamp, clicks in story.clicks.items()} == {
+        SECOND: [[3.0, 2.0]]
+    }
+
+
+@pytest.mark.parametrize("more", [[], ["--sequence", "camel"]])
+def test_an_internal_size_of_0_is_the_images_own(more: list[str], tiny_weights: Path) -> None:
+    given = ["--weights", str(tiny_weights), *more]
+    assert parse_options([*given, "--internal-size", "0"]).internal_size == 0
+    assert parse_options(given).internal_size > 0
 
 
 def test_a_real_sequence_is_looked_for_in_the_named_folder(

@@ -21,6 +21,7 @@ from evaluations import walking_bag
 from PIL import Image
 
 from lazyxmem_ros.cli import main
+from lazyxmem_ros.evaluation import report
 
 PATIENCE_S = 150
 """For two jobs to be finished, most of which time goes into starting the processes."""
@@ -109,6 +110,20 @@ def test_without_ground_truth_what_can_be_known(
     page = PageReader()
     page.feed((out / "report.html").read_text(encoding="utf-8"))
     assert "there is no ground truth" in page.text
+
+
+def test_the_report_counts_events_that_it_does_not_list(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "SHOWN_EVENTS", 2)
+    out = tmp_path / "out"
+    options = ("--methods", "every", "--every", "2", "--gesture", "mask")
+    call = arguments(two_walks, tiny_weights, out, *options, "--sequences", "run", "--workers", "1")
+    assert main(call) == 0
+    count = len(pd.read_parquet(out / "events.parquet"))
+    assert count > 2
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{count} requests and corrections, of which the first 2 are listed" in page
 
 
 def test_command_explains_bad_input(

@@ -11,10 +11,12 @@ import pytest
 from rich.console import Console
 
 from lazyxmem_ros.evaluation import command
+from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.methods import SWITCHES
 from lazyxmem_ros.evaluation.plan import EvaluationPlan
 from lazyxmem_ros.lazy import HoldRule, LazyConfig
 from lazyxmem_ros.settings import ConfigError, settings_of
+from lazyxmem_ros.weights import WeightsError
 
 
 class PlannedError(Exception):
@@ -72,6 +74,21 @@ def test_options_change_the_policy(out: Path) -> None:
     assert policy(out, "--paper", "--hold-iou", "0.25") == LazyConfig.paper(hold_iou=0.25)
 
 
+def test_settings_that_are_0_or_off_are_in_the_report(out: Path) -> None:
+    """Everything that one needs to repeat it."""
+    given = ["--max-internal-size", "0", "--hold-iou", "0", "--no-hold-unseen", "--twin"]
+    arguments = parser().parse_args(
+        ["scene", "--methods", "lazy", "--workers", "1", "--out", str(out), *given]
+    )
+    with pytest.raises(PlannedError) as stopped:
+        command.run(arguments, Console(quiet=True))
+    told = command._described(arguments, stopped.value.args[0])
+    shown = {name: told.get(name) for name in ("max internal size", "hold iou", "hold unseen")}
+    assert shown == {"max internal size": "0", "hold iou": "0.0", "hold unseen": "False"}
+    assert (told["seed"], told["twin"]) == ("0", "True")
+    assert not {"strict", "masks", "operator rate"} & told.keys()
+
+
 @pytest.mark.parametrize(
     ("option", "value", "fault"),
     [
@@ -84,3 +101,33 @@ def test_values_out_of_range_are_named(out: Path, option: str, value: str, fault
     arguments = parser().parse_args(["scene", "--out", str(out), option, value])
     with pytest.raises(ConfigError, match=fault):
         command.run(arguments, Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (("--clicks", "3"), "--clicks belongs to --gesture largest_error"),
+        (("--ray", "local", "--workers", "2"), "--workers are processes of this machine"),
+        (("--corrector", "sam_hq"), "sam_hq_vit_tiny.pth is not on this machine"),
+        (("--corrector", "sam_hq", "--corrector-model", "vit_b"), "sam_hq_vit_b.pth is not on"),
+    ],
+)
+def test_what_would_change_nothing_or_is_not_here_is_named(
+    options: tuple[str, ...], fault: str, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(out / "no weights"))
+    arguments = parser().parse_args(["scene", "--out", str(out), *options])
+    with pytest.raises((MethodError, WeightsError), match=fault):
+        command.run(arguments, Console(quiet=True))
+
+
+def test_weights_of_sam_hq_are_found_in_the_users_cache(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(out))
+    (out / "sam_hq_vit_b.pth").write_bytes(b"weights")
+    options = ["--workers", "1", "--corrector", "sam_hq", "--corrector-model", "vit_b"]
+    arguments = parser().parse_args(["scene", "--out", str(out), *options])
+    with pytest.raises(PlannedError) as stopped:
+        command.run(arguments, Console(quiet=True))
+    assert stopped.value.args[0].tracker.corrector_checkpoint == out / "sam_hq_vit_b.pth"

@@ -50,6 +50,18 @@ def test_a_failure_of_a_second_about_which_nobody_was_asked_is_quiet() -> None:
     assert found["predicted_iou"] == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize("rate", [6, 12, 24, 30, 60])
+def test_a_second_is_a_second_wherever_it_begins(rate: int) -> None:
+    """Stamps are whole nanoseconds, of which a third of a second has no whole number."""
+    for before in range(1, 5):
+        scores = [1.0] * before + [0.2] * rate + [0.9]
+        rows = frames(scores)
+        rows["stamp"] = [round(n / rate * SECOND) for n in range(len(scores))]
+        assert len(quiet_failures(rows, asked())) == 1
+        rows.loc[before, "j"] = 0.9
+        assert quiet_failures(rows, asked()).empty
+
+
 @pytest.mark.parametrize(("index", "quiet"), [(4, 1), (5, 0), (14, 0), (15, 1)])
 @pytest.mark.parametrize("applied", [True, False])
 def test_asking_while_it_lasts_is_what_counts(index: int, quiet: int, applied: bool) -> None:

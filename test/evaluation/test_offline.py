@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.correction import Corrector, Prompt, Refinement, make_corrector
 from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
@@ -106,6 +107,37 @@ def test_the_naive_way_puts_a_late_answer_on_the_frame_that_is_newest_then(
     assert memory is not None
     assert 5 in memory.told
     assert 4 not in memory.told
+
+
+def test_a_question_that_the_end_overtakes_is_kept_as_not_answered(
+    tiny_weights: Path, sequence: VideoSequence
+) -> None:
+    run = runner(tiny_weights, "every", MethodOptions(ALONE, every=4), delay=5 / 24)
+    list(run.run(sequence))
+    assert [(event["index"], event["object"]) for event in run.log.events] == [
+        (4, 1),
+        *[(4, 2), (8, 1), (8, 2)],
+    ]
+    given, *open_ones = run.log.events
+    assert given["applied"]
+    assert not any(event["applied"] for event in open_ones)
+    assert {event["outcome"] for event in open_ones} == {"not answered"}
+    assert all(np.isnan(event["delay"]) for event in open_ones)
+    assert all(event["j_before"] < 1 for event in open_ones)
+
+
+def test_an_answer_after_its_time_is_not_used(tiny_weights: Path, sequence: VideoSequence) -> None:
+    """As on the robot: the request was given up, and another one may have been made."""
+    eager = replace(ALONE, operator_entropy=0.0, operator_rate=0.0, cooldown_frames=0)
+    for timeout, applied in ((2, False), (4, True)):
+        options = MethodOptions(replace(eager, request_timeout=timeout * SECOND // 24))
+        run = runner(tiny_weights, "lazy", options, delay=3 / 24)
+        list(run.run(sequence))
+        answered = [event for event in run.log.events if event["outcome"] != "not answered"]
+        assert answered[0]["applied"] is applied
+        if not applied:
+            assert not any(event["applied"] for event in answered)
+            assert {event["outcome"] for event in answered} == {"it came too late"}
 
 
 def test_random_times_are_those_of_the_schedule(

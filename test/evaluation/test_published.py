@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from lazyxmem_ros.cli import main
+from lazyxmem_ros.evaluation import published
 from lazyxmem_ros.evaluation.published import PUBLISHED, VALIDATION, compared
 
 DATASET = pd.DataFrame({"method": ["xmem"], "jf": [0.6543], "j_mean": [0.7], "f_mean": [0.6086]})
@@ -87,3 +88,23 @@ def test_the_command_says_it(
     assert "2 of 20 validation sequences of DAVIS 2016" in capsys.readouterr().out
     assert main(call) == 0
     assert "validation sequences" not in capsys.readouterr().out
+
+
+def test_a_view_of_all_is_not_compared(
+    make_tree: Callable[..., Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(published, "VALIDATION", frozenset(("camel",)))
+    root = make_tree("camel", 4, {index: (1,) for index in range(4)}, binary=True)
+    call = ["evaluate", str(root), "--weights", str(tiny_weights), "--layout", "davis2016"]
+    call += ["--methods", "xmem", "--workers", "1", "--device", "cpu", "--out", str(tmp_path)]
+    for options in (["--every-nth-frame", "2"], ["--twin"], ["--passes", "2"]):
+        assert main([*call, *options]) == 0
+        said = capsys.readouterr().out
+        assert "Caelles" not in said
+        assert f"with {options[0]} the published figures are not comparable" in said
+    assert main(call) == 0
+    assert "Caelles" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,17 @@ import pandas as pd
 import pytest
 from evaluations import Watcher, plan_of, walking_bag
 from PIL import Image
+from rich.console import Console
 
 from lazyxmem_ros.data.bags import BagWriter, StampedImage
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DamagedBagError, DatasetError
+from lazyxmem_ros.evaluation.display import Display
 from lazyxmem_ros.evaluation.errors import EvaluationError
+from lazyxmem_ros.evaluation.job import JobReport
 from lazyxmem_ros.evaluation.methods import choose_methods
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, TrackerSettings
-from lazyxmem_ros.evaluation.run import evaluate
+from lazyxmem_ros.evaluation.run import LEVELS, Results, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 
 
@@ -136,3 +140,27 @@ def test_a_bag_cut_short_is_named(tmp_path: Path, tiny_weights: Path) -> None:
     plan = EvaluationPlan(sequences, tuple(choose_methods(["xmem"])), settings)
     with pytest.raises(EvaluationError, match=r"nothing could be evaluated: .*cannot be read"):
         evaluate(plan, tmp_path / "out", Watcher())
+
+
+def test_tables_of_an_earlier_run_in_another_format_go(tmp_path: Path) -> None:
+    """They would lie beside the new ones and look as current."""
+    table = pd.DataFrame({"jf": [0.5]})
+    results = Results(table, table, table, table, table, ())
+    (tmp_path / "others.csv").write_text("not ours")
+    for kind in ("csv", "parquet", "csv"):
+        paths = results.save(tmp_path, kind=kind)
+        assert sorted(paths) == sorted(tmp_path / f"{level}.{kind}" for level in LEVELS)
+        assert sorted(tmp_path.iterdir()) == sorted([*paths, tmp_path / "others.csv"])
+
+
+def test_progress_that_is_told_after_the_end_brings_no_bar_back() -> None:
+    """A worker's queue may be slower than its result."""
+    console = Console(file=io.StringIO(), force_terminal=True)
+    display = Display(console)
+    with display:
+        display.planned(["walk/xmem"], [10])
+        display.progressed("walk/xmem", 4)
+        display.finished(JobReport("walk/xmem", 10, 1.0, (), None), kept=False)
+        display.progressed("walk/xmem", 9)
+        (total,) = display._progress.tasks
+        assert total.completed == 10

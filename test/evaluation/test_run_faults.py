@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from lazyxmem_ros.cli import main
 from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.data.label_maps import read_label_map
+from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
 from lazyxmem_ros.evaluation.offline import SequenceRunner
 
@@ -131,6 +134,17 @@ def test_faults_of_several_methods_are_those_of_one() -> None:
     ]
     counted = skipped_faults(reports)
     assert counted == {"walk: a": 2, "walk: b": 1, "walk: c": 1, "run: a": 1}
+
+
+def test_the_frames_that_went_all_the_way_are_those_of_the_worst_run() -> None:
+    reports = [
+        JobReport("walk/xmem", 2, 1.0, (), None, asked=9, read=9, scored=1),
+        JobReport("walk/lazy", 8, 1.0, (), "broken off", asked=9, read=8, scored=7),
+    ]
+    console = Console(record=True, file=io.StringIO())
+    command._print_frames(reports, console)
+    said = console.export_text()
+    assert said == "frames: 9 asked for, 8 read, 2 tracked, 1 scored\n"
 
 
 def test_an_internal_error_is_named_and_costs_one_run(

@@ -107,3 +107,18 @@ def test_honesty_is_the_share_of_well_ordered_pairs() -> None:
     # Lost: 0.9 and 0.2; kept: 0.5 and 0.1. Of four pairs, three are ordered right.
     assert tables.honesty(uncertainty, score) == pytest.approx(0.75)
     assert np.isnan(tables.honesty(uncertainty, pd.Series([0.9] * 5)))
+
+
+def test_a_correction_of_a_frame_without_a_row_still_counts(
+    frames: pd.DataFrame, events: pd.DataFrame
+) -> None:
+    """A run may break off on the very frame, and a recording may lack its mask."""
+    kept = frames[(frames["method"] == "lazy") & (frames["index"] != 5)]
+    for index in (5, 7):
+        one = pd.DataFrame([event_row("lazy", index, 1)])
+        objects = tables.object_table(kept, one)
+        assert objects["corrections"].sum() == 1
+        dataset = tables.dataset_table(objects, kept, one)
+        assert dataset["corrections"].sum() == 1
+        # It counts as one of the next frame, or of the last: of three both are the third.
+        assert objects["aci"].max() == pytest.approx(1 / 3)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -42,6 +43,20 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(np.random, "default_rng", default_rng)
     return seen
+
+
+def test_stopping_at_0_trains_nothing(material: Material, tmp_path: Path) -> None:
+    trainer = train_refiner.Trainer(REFINER, material, CPU)
+    run(trainer, tmp_path, workers=0, stop_at=0)
+    assert trainer.step == 0
+    assert (tmp_path / "last.pt").is_file()
+
+
+def test_a_stage_may_count_the_hardest_pixel_alone() -> None:
+    (stage,) = smoke.CONFIG.stages
+    for share, kept in ((0.0, 0.0), (0.3, 0.3), (None, 1.0)):
+        config = replace(smoke.CONFIG, stages=(replace(stage, bootstrap_share=share),))
+        assert train_tracker.keep_at(config, 0) == kept
 
 
 @pytest.mark.parametrize("kind", ["tracker", "refiner"])

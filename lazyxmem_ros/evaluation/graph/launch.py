@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import sys
@@ -39,6 +40,8 @@ START_TIMEOUT_S = 90.0
 """Time that a node has to begin."""
 LOCKSTEP_WAIT_S = 120.0
 """Time that the replay waits in lockstep for the mask of an image."""
+SLOWEST = 20.0
+"""A replay takes at most so many times what it should."""
 PERSON_TIMEOUT_S = 600.0
 """Time that a person has to open the console's page."""
 PERSON_DRAIN_S = 15.0
@@ -99,7 +102,7 @@ def run_graph(
 
         watched = _Watched(logs / "graph.json")
         recorder = start(
-            "recorder", {"bag": record, "topics": _list((settings.image_topic, *RECORDED_TOPICS))}
+            "recorder", {"bag": record, "topics": (settings.image_topic, *RECORDED_TOPICS)}
         )
         start("correction", settings.corrector)
         if settings.operator is not None:
@@ -136,8 +139,7 @@ def run_graph(
         by_person = settings.console_port is not None
         _wait_until_there(processes, watched, PERSON_TIMEOUT_S if by_person else START_TIMEOUT_S)
         replay = start("replay", _replay_parameters(settings))
-        patience = START_TIMEOUT_S + 20 * settings.duration / max(settings.rate, 0.05)
-        for _ in processes.wait_for(replay, patience):
+        for _ in processes.wait_for(replay, patience_for(settings)):
             progressed(watched.masks())
         answered_by = DRAIN_S + (settings.operator.reaction_delay if settings.operator else 0.0)
         answered_by += PERSON_DRAIN_S if by_person else 0.0
@@ -148,6 +150,13 @@ def run_graph(
         raise ProcessError(
             f"the recording is incomplete; {recorder.log} says:\n{recorder.log_tail()}"
         )
+
+
+def patience_for(settings: GraphSettings) -> float:
+    """Seconds that the replay has to end. In lockstep each of its images has a limit of its own."""
+    if settings.lockstep:
+        return math.inf
+    return START_TIMEOUT_S + SLOWEST * settings.duration / settings.rate
 
 
 def tracker_parameters(settings: TrackerSettings, lazy: LazyConfig) -> dict[str, object]:
@@ -165,10 +174,13 @@ def tracker_parameters(settings: TrackerSettings, lazy: LazyConfig) -> dict[str,
 
 def corrector_parameters(settings: TrackerSettings) -> dict[str, object]:
     """The correction server's parameters for the same settings."""
-    parameters: dict[str, object] = {"corrector": settings.corrector}
+    parameters: dict[str, object] = {
+        "corrector": settings.corrector,
+        "device": settings.device,
+        "model_type": settings.corrector_model,
+    }
     if settings.corrector_checkpoint is not None:
         parameters["checkpoint"] = settings.corrector_checkpoint.resolve()
-        parameters["model_type"] = settings.corrector_model
     return parameters
 
 
@@ -201,7 +213,7 @@ def graph_environment() -> dict[str, str]:
 def _replay_parameters(settings: GraphSettings) -> dict[str, object]:
     parameters: dict[str, object] = {
         "bag": settings.bag,
-        "topics": _list((settings.image_topic, INIT_TOPIC)),
+        "topics": (settings.image_topic, INIT_TOPIC),
         "rate": float(settings.rate),
         # The tracker and the recorder; and the console while somebody looks.
         "wait_for_subscribers": SUBSCRIBERS,
@@ -265,11 +277,16 @@ def _wait_until_there(processes: ProcessSet, watched: _Watched, timeout: float) 
 
 def _pair(name: str, value: object) -> str:
     """`name:=value` as the ROS command line reads it."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if isinstance(value, float) and value == float("inf"):
-        text = ".inf"
-    return f"{name}:={text}"
+    return f"{name}:={_yaml(value)}"
 
 
-def _list(values: tuple[str, ...]) -> str:
-    return f"[{','.join(values)}]"
+def _yaml(value: object) -> str:
+    """A parameter's value as YAML: a text stays one, whatever is in it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (str, Path)):
+        text = str(value).replace("'", "''")
+        return f"'{text}'"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return ".inf" if value == math.inf else str(value)

@@ -10,17 +10,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import rclpy
 from evaluations import Watcher
 from PIL import Image
+from rclpy.context import Context
+from rclpy.node import Node
 
 from lazyxmem_ros.data.bags import BagWriter, StampedImage
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
-from lazyxmem_ros.evaluation.graph.launch import tracker_parameters
+from lazyxmem_ros.evaluation.graph.launch import (
+    LOCKSTEP_WAIT_S,
+    GraphSettings,
+    _command,
+    corrector_parameters,
+    patience_for,
+    tracker_parameters,
+)
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, GraphMode, TrackerSettings
 from lazyxmem_ros.evaluation.run import Results, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import OFF, HoldRule, LazyConfig
+from lazyxmem_ros.nodes.corrector import PARAMETERS as CORRECTOR_PARAMETERS
 from lazyxmem_ros.nodes.tracker import parameters as node_parameters
 from lazyxmem_ros.xmem import MemoryConfig
 
@@ -124,3 +135,48 @@ def test_settings_reach_the_node_as_they_are(tiny_weights: Path) -> None:
     values = {**defaults, **parameters}
     assert node_parameters.lazy_config(values) == lazy
     assert node_parameters.memory_config(values) == memory
+
+
+@pytest.mark.parametrize("checkpoint", [None, Path("some.pth")])
+def test_settings_reach_the_correction_server_too(
+    checkpoint: Path | None, tiny_weights: Path
+) -> None:
+    settings = TrackerSettings(
+        tiny_weights, "cuda:1", corrector_checkpoint=checkpoint, corrector_model="vit_b"
+    )
+    parameters = corrector_parameters(settings)
+    assert set(parameters) <= {spec.name for spec in CORRECTOR_PARAMETERS}
+    assert (parameters["device"], parameters["model_type"]) == ("cuda:1", "vit_b")
+    assert ("checkpoint" in parameters) == (checkpoint is not None)
+
+
+def test_paths_reach_a_node_whatever_is_in_them() -> None:
+    """ROS reads values as YAML, in which they may be comments, mappings and other numbers."""
+    given = {
+        "path": Path("/out/my #1 run/it's: 2/bag"),
+        "name": "0123",
+        "names": ("/a #1", "/b"),
+        "endless": float("inf"),
+        "on": True,
+        "count": 3,
+    }
+    context = Context()
+    rclpy.init(args=_command((), given, ())[2:], context=context)
+    try:
+        node = Node("named", context=context, automatically_declare_parameters_from_overrides=True)
+        found = {name: node.get_parameter(name).value for name in given}
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    assert found == {**given, "path": str(given["path"]), "names": ["/a #1", "/b"]}
+
+
+def test_a_slow_machine_has_the_time_that_lockstep_needs(tmp_path: Path) -> None:
+    """Each frame has its own limit there; a replay at its own pace takes what it takes."""
+    for duration, rate, lockstep in ((3.0, 1.0, True), (3.0, 0.001, False)):
+        settings = GraphSettings(
+            tmp_path, "/image", "/truth", duration=duration, rate=rate, lockstep=lockstep
+        )
+        frames = 24 * duration
+        needed = LOCKSTEP_WAIT_S * frames if lockstep else duration / rate
+        assert patience_for(settings) > needed

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dataset of what people have told trackers, from records that the test writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lazyxmem_ros.data.bags import BagWriter, StampedImage, message_types
+from lazyxmem_ros.data.datasets import open_dataset
+from lazyxmem_ros.data.records import export, read_answers, record_files
+
+TRACKER = "/lazyxmem_tracker"
+STAMP = 5 * 10**9
+
+
+def track(types: Any) -> Any:
+    """That object 1 is followed."""
+    box = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    return types["lazyxmem_ros/msg/Track"](
+        id=1,
+        label="",
+        state=0,
+        box=box,
+        area=1,
+        uncertainty=0.0,
+        uncertainty_rate=0.0,
+        predicted_iou=0.0,
+    )
+
+
+def record(path: Path, shade: int) -> None:
+    """What a tracker keeps of one session: an answered frame of that shade, stamped STAMP."""
+    with BagWriter(path) as bag:
+        types = message_types().types
+        header = bag._header(STAMP, "camera")
+        tracks = types["lazyxmem_ros/msg/TrackArray"]
+        for followed in ([], [track(types)]):  # as a record begins
+            bag.write(f"{TRACKER}/tracks", tracks(header=header, tracks=followed), STAMP)
+        image = np.full((16, 24, 3), shade, np.uint8)
+        topic = f"{TRACKER}/correction_frame/compressed"
+        bag.write_image(topic, StampedImage(STAMP, image), compression="png")
+        mask = np.zeros((16, 24), np.uint8)
+        mask[4:12, 4:12] = 255
+        prompt = types["lazyxmem_ros/msg/Prompt"](
+            positive=[],
+            negative=[],
+            has_box=False,
+            box=types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
+            mask=bag._image(header, mask, "mono8"),
+        )
+        answer = types["lazyxmem_ros/msg/Correction"](
+            header=header, id=1, source="operator", prompt=prompt, applied=True, message=""
+        )
+        bag.write(f"{TRACKER}/corrected", answer, STAMP + 1)
+
+
+def test_two_sessions_of_the_same_stamps_are_not_mixed_up(tmp_path: Path) -> None:
+    """A simulation's clock begins at 0 each time."""
+    for number, shade in enumerate((50, 200), start=1):
+        record(tmp_path / "records" / f"lazyxmem_tracker-{number:06d}", shade)
+    files = record_files(tmp_path / "records")
+    export(files, read_answers(files), tmp_path / "out")
+    shades = []
+    for sequence in open_dataset(tmp_path / "out"):
+        (sample,) = sequence.samples()
+        assert sample.image is not None
+        shades.append(round(float(sample.image.mean())))
+    assert shades == [50, 200]
