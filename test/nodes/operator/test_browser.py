@@ -486,6 +486,21 @@ def test_an_answer_is_taken_back(answering: Tracker, camera: Camera, open_page: 
     assert has_it or (asked[0].stamp, asked[0].id) == (request.header.stamp, 1)
 
 
+def test_curves_of_objects_that_are_long_gone_are_forgotten(open_page: OpenPage) -> None:
+    """An object a second, for hours."""
+    kept = open_page().evaluate(
+        """async () => {
+          const { Curves } = await import("/panels.js");
+          const curves = new Curves();
+          for (let at = 1; at <= 10000; at += 1) {
+            curves.add({ restart: at === 1, samples: [[at, at, 0.5, null]] });
+          }
+          return curves.samples.size;
+        }"""
+    )
+    assert 60 <= kept <= 61
+
+
 # ---- many, and slow ones
 
 

@@ -192,6 +192,9 @@ export class Curves {
       this.samples.set(id, curve);
       this.last = at;
     }
+    for (const [id, curve] of this.samples) {
+      if (this.last - curve[curve.length - 1].at > CURVE_S) this.samples.delete(id);
+    }
   }
 
   draw(canvas, id) {
