@@ -300,6 +300,7 @@ def test_who_does_not_read_gets_no_queue(console: Console, camera: Camera) -> No
             assert len(clients) == 2
             assert all(len(client._replies) <= 1 for client in clients)
 
+    wait_for(lambda: not console.node._server._console.browsers, "the end of the others")
     sent = console.count("frames sent")
     talk(console.url, speak)
     assert console.count("frames sent") - sent <= 12
