@@ -13,9 +13,8 @@ from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 
-from lazyxmem_ros.basics import BoolMask
+from lazyxmem_ros.basics import BoolMask, reason_of
 from lazyxmem_ros.correction.base import Prompt
-from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.nodes.conversions import read_mask
 from lazyxmem_ros.nodes.diagnostics import Counts, Latencies
 from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, prompt_message
@@ -119,12 +118,17 @@ class CorrectionClient:
         if not self.is_available():
             self._fail(pending, "unavailable", f"service {self.service_name} is not there")
             return
-        request = CorrectMask.Request(
-            image=image,
-            prompts=[prompt_message(prompt, image.header) for prompt in prompts],
-            prior_ious=[prompt.prior_iou or UNKNOWN_IOU for prompt in prompts],
-        )
-        future = self._client.call_async(request)
+        try:
+            request = CorrectMask.Request(
+                image=image,
+                prompts=[prompt_message(prompt, image.header) for prompt in prompts],
+                prior_ious=[prompt.prior_iou or UNKNOWN_IOU for prompt in prompts],
+            )
+            future = self._client.call_async(request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
+            fault = f"service {self.service_name} cannot be asked: {reason_of(error)}"
+            self._fail(pending, "failed", fault)
+            return
         self._pending[future] = pending
         future.add_done_callback(self._on_done)
 
@@ -187,8 +191,8 @@ class CorrectionClient:
         """A mask bool [H, W] of this size, or None and why it is none."""
         try:
             mask = read_mask(message)
-        except ImageError as error:
-            return None, f"{self.service_name} sent a broken mask: {error}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
+            return None, f"{self.service_name} sent a broken mask: {reason_of(error)}"
         if mask.shape != size:
             return None, (
                 f"{self.service_name} sent a mask of {mask.shape[1]}x{mask.shape[0]} "

@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from lazyxmem_ros import weights
 from lazyxmem_ros.basics import StampRangeError, stamp_of
@@ -131,6 +132,7 @@ class CorrectionNode(Node):
         self._counts.add("requests", count)
         try:
             answers = self._answers(request)
+            masks = [_mask_of(answer, request.image.header) for answer in answers]
         except (ImageError, PromptError, CorrectorError, StampRangeError) as error:
             self._refuse(error, count)
             response.message = str(error)
@@ -140,17 +142,16 @@ class CorrectionNode(Node):
             self._failures.say(type(error).__name__, diagnostics.traced(error))
             response.message = diagnostics.cut(f"{type(error).__name__}: {error}")
             return response
+        response.masks = masks
         faults = [str(answer) for answer in answers if isinstance(answer, Exception)]
         for answer in answers:
             if isinstance(answer, Exception):
                 self._refuse(answer)
                 response.faults.append(str(answer))
-                response.masks.append(Image())
                 response.scores.append(0.0)
             else:
                 self._counts.add("answered")
                 response.faults.append("")
-                response.masks.append(mask_message(answer.mask, request.image.header))
                 response.scores.append(float(answer.score))
         response.success = not faults
         response.message = "; ".join(dict.fromkeys(faults))
@@ -204,6 +205,11 @@ class CorrectionNode(Node):
         )
         now = self.get_clock().now()
         self._publisher.publish(diagnostics.diagnostic_array(now, [status]))
+
+
+def _mask_of(answer: Refinement | Exception, header: Header) -> Image:
+    """The mask of one answer, empty where there is none."""
+    return Image() if isinstance(answer, Exception) else mask_message(answer.mask, header)
 
 
 def image_key(message: Image) -> ImageKey | None:

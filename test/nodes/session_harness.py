@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros import weights
 from lazyxmem_ros.basics import SECOND, stamp_of
+from lazyxmem_ros.data.label_maps import MAX_OBJECTS
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker
 from lazyxmem_ros.nodes.conversions import image_message
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
@@ -98,7 +99,7 @@ class Scene:
 class Rig:
     """A session with its history, fed with frames of the scene by their number."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, max_objects: int = MAX_OBJECTS, **settings: Any) -> None:
         network = load_network(weights.locate(""))
         config = LazyConfig(operator_corrections=False, pseudo_corrections=False, **settings)
         self.lazy = LazyTracker(XMemTracker(network, MemoryConfig()), config)
@@ -130,6 +131,7 @@ class Rig:
             self.corrections,
             measures,
             make_tracker=lambda: XMemTracker(network, MemoryConfig(long_term=False)),
+            max_objects=max_objects,
         )
         self.meanwhile: list[Callable[[], object]] = []
 

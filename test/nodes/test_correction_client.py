@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client of `correct_mask`, with a service that never answers."""
+"""The client of `correct_mask`, with services that never answer, or more than there is room for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unittest.mock import Mock
 
 import numpy as np
-from node_graph import Probe, scene_message, wait_for
+import pytest
+from node_graph import Probe, Spinner, scene_message, wait_for
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 
 from lazyxmem_ros.correction.base import Prompt
+from lazyxmem_ros.nodes import correction_client
 from lazyxmem_ros.nodes.correction_client import MAX_PENDING, CorrectionAnswer, CorrectionClient
 from lazyxmem_ros.srv import CorrectMask
 
@@ -41,3 +45,42 @@ def test_only_so_many_requests_wait_however_long_each_may(probe: Probe) -> None:
     client.close()
     assert len(answers) == MAX_PENDING + 5
     node.destroy_node()
+
+
+def test_what_there_is_no_room_for_is_answered(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request, which ends nothing but itself, and the mask of a response."""
+
+    def answer(
+        request: CorrectMask.Request, response: CorrectMask.Response
+    ) -> CorrectMask.Response:
+        response.success = True
+        response.masks, response.faults, response.scores = [request.image], [""], [1.0]
+        return response
+
+    probe.node.create_service(
+        CorrectMask, "/no_room/correct_mask", answer, callback_group=ReentrantCallbackGroup()
+    )
+    node = Node("client", namespace="/no_room")
+    client = CorrectionClient(node)
+    spinner = Spinner(node)
+    wait_for(client.is_available, "the service")
+    answers: list[CorrectionAnswer] = []
+    prompt = Prompt(positive=np.array([[3.0, 3.0]], np.float32))
+
+    def ask() -> None:
+        client.request(scene_message(0), [prompt], timeout=3600.0, on_answers=answers.extend)
+
+    no_room = Mock(side_effect=MemoryError)
+    monkeypatch.setattr(correction_client, "read_mask", no_room)
+    spinner.executor.create_task(ask)
+    wait_for(lambda: len(answers) == 1, "what became of the response")
+    monkeypatch.setattr(client._client, "call_async", no_room)
+    spinner.executor.create_task(ask)
+    wait_for(lambda: len(answers) == 2, "what became of the request")
+    assert [answer.mask for answer in answers] == [None, None]
+    assert all("MemoryError" in answer.fault for answer in answers)
+    assert client.measures.counts["failed"] == 2
+    client.close()
+    spinner.close()

@@ -17,6 +17,7 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from lazyxmem_ros import correction
 from lazyxmem_ros.correction import Refinement
 from lazyxmem_ros.msg import Prompt
+from lazyxmem_ros.nodes import corrector
 from lazyxmem_ros.nodes.conversions import mask_message, read_mask
 from lazyxmem_ros.nodes.corrector import CorrectionNode
 from lazyxmem_ros.nodes.diagnostics import MAX_TEXT, LogLimiter
@@ -297,3 +298,24 @@ def test_a_corrector_that_cannot_be_made_is_named(
     with pytest.raises(NodeStartError) as caught:
         CorrectionNode(parameter_overrides=parameters(**values))
     assert reason in str(caught.value)
+
+
+def test_masks_that_there_is_no_room_for_are_answered(
+    server: CorrectionNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for those of many objects; nothing half made goes out."""
+    made = iter([mask_message(np.ones((2, 2), bool), header(0))])
+
+    def make(*_: Any) -> Image:
+        found = next(made, None)
+        if found is None:
+            raise MemoryError
+        return found
+
+    monkeypatch.setattr(server, "_corrector", CountingCorrector())
+    monkeypatch.setattr(corrector, "mask_message", make)
+    prompt = Prompt(positive=[Point(x=3.0, y=3.0)])
+    request = CorrectMask.Request(image=scene_message(0), prompts=[prompt, prompt])
+    response = server._correct(request, CorrectMask.Response())
+    assert (response.success, "MemoryError" in response.message) == (False, True)
+    assert (list(response.faults), list(response.masks), list(response.scores)) == ([], [], [])

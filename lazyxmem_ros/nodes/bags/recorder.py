@@ -70,10 +70,10 @@ class RecorderNode(Node):
         except BagError as error:
             raise NodeStartError(str(error)) from error
         self._recorded: Counter[str] = Counter()
-        self.create_timer(DISCOVERY_PERIOD_S, self._discover)
+        create_steady_timer(self, DISCOVERY_PERIOD_S, self._discover)
         create_steady_timer(self, COMMIT_PERIOD_S, self._commit)
         if self._settings["report_period"]:
-            self.create_timer(self._settings["report_period"], self._report)
+            create_steady_timer(self, self._settings["report_period"], self._report)
 
     def close(self) -> None:
         """Complete the bag."""

@@ -260,9 +260,9 @@ class ReplayNode(Node):
             self._flush()
         except ReplayStoppedError:
             return
-        except RuntimeError:
+        except Exception as error:
             # rcl's errors are RuntimeErrors: a signal ended the context under what was being sent.
-            if self.context.ok():
+            if self.context.ok() or not isinstance(error, RuntimeError):
                 self.exit_code = 1
                 raise
         finally:

@@ -204,27 +204,33 @@ class Browser:
     def _command(self, message: messages.Command, payload: bytes) -> None:
         assert self.operator is not None
         if not isinstance(message, messages.Refine):
-            self._start(self._console.obey(message, payload, self.operator))
+            self._console.obey(message, payload, self.operator)
         elif self._refining >= MAX_REFINING:
-            raise RefusedError("too_many_masks")
+            self._make_no_mask(message, "too_many_masks")
         else:
+            self._refining += 1  # at once: many may come before the first of them is begun
             self._start(self._refine(message, payload))
 
     async def _refine(self, message: messages.Refine, payload: bytes) -> None:
-        self._refining += 1
         started = time.monotonic()
         try:
             view = self._console.view(message.tracker)
             answer, runs = await Orders(view, self._console.counts).refine(message, payload)
         except RefusedError as error:
-            failed = messages.Refined(message.seq, False, fault=error.detail or error.code)
-            self.reply(messages.write_message(failed))
+            self._make_no_mask(message, error.detail or error.code)
+        except Exception as error:
+            self._make_no_mask(message, f"{type(error).__name__}: {error}")
+            raise
         else:
             seconds = time.monotonic() - started
             made = messages.Refined(message.seq, True, answer.score, seconds, answer.corrector)
             self.reply(messages.write_message(made, runs))
         finally:
             self._refining -= 1
+
+    def _make_no_mask(self, message: messages.Refine, fault: str) -> None:
+        """The page is told, which waits."""
+        self.reply(messages.write_message(messages.Refined(message.seq, False, fault=fault)))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._survive(work))

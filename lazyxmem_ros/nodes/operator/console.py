@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from lazyxmem_ros.nodes.operator.requests import NotOpenError, Operator
 from lazyxmem_ros.nodes.operator.view import TrackerView
 
 MAX_SESSIONS = 64
-"""Of which it is known what was commanded; those that were heard of last."""
+"""Of which it is known what was commanded; of those without a connection the oldest go."""
 MAX_COMMANDS = 100
 """Of a session, whose outcome is known in case the page has missed it."""
 QUIET_S = 60.0
@@ -76,6 +77,7 @@ class Console:
         self._views: dict[str, TrackerView] = {}
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._greeted = 0
+        self._commands: set[asyncio.Task[None]] = set()
 
     @property
     def views(self) -> Mapping[str, TrackerView]:
@@ -124,10 +126,11 @@ class Console:
         operator = Operator(hello.session, name)
         if session is None:
             session = self._sessions[hello.session] = Session(operator)
-            while len(self._sessions) > MAX_SESSIONS:
-                self._sessions.popitem(last=False)
         session.operator, session.browser = operator, browser
         self._sessions.move_to_end(hello.session)
+        gone = [key for key, each in self._sessions.items() if each.browser is None]
+        for key in gone[: max(0, len(self._sessions) - MAX_SESSIONS)]:
+            del self._sessions[key]
         return operator
 
     def leave(self, browser: Client) -> None:
@@ -159,8 +162,15 @@ class Console:
             desk.give_back(message.request, operator.session)
         self.changed()
 
-    async def obey(self, command: messages.Command, payload: bytes, operator: Operator) -> None:
-        """Does a command once, however often it comes, and says what became of it."""
+    def obey(self, command: messages.Command, payload: bytes, operator: Operator) -> None:
+        """Does a command once, however often it comes, and says what became of it: also where the
+        connection is lost meanwhile.
+        """
+        task = asyncio.create_task(self._obey(command, payload, operator))
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
+
+    async def _obey(self, command: messages.Command, payload: bytes, operator: Operator) -> None:
         session = self._sessions.get(operator.session)
         if session is None:
             return  # forgotten for newer ones

@@ -122,8 +122,12 @@ class Server:
             await web.SockSite(runner, socket, ssl_context=self._tls).start()
         self._started.set()
         await self._stopping.wait()
-        for browser in list(self._console.browsers):
-            await browser.hang_up(WSCloseCode.GOING_AWAY, "the console is ending")
+        await asyncio.gather(
+            *(
+                browser.hang_up(WSCloseCode.GOING_AWAY, "the console is ending")
+                for browser in self._console.browsers
+            )
+        )
         await runner.cleanup()
         for view in self._console.views.values():
             await view.gallery.close()

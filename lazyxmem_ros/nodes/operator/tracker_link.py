@@ -7,6 +7,7 @@ asks for may be asked in any thread: it is done in the executor's.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -34,8 +35,13 @@ from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects, RetractCor
 PRESENCE_PERIOD_S = 0.5
 UNMASKED_AFTER_S = 1.0
 """Without a mask for so long, images are shown as they are."""
+UNMASKED_AFTER_PERIODS = 2.0
+"""Of a tracker whose masks come more slowly than that: the time from one mask to the next."""
+MAX_UNMASKED_AFTER_S = 10.0
+"""Steady time in all three."""
 MAX_WAITING_BYTES = 64 << 20
-"""Of images that wait for their masks: two seconds of a usual camera."""
+"""Of images that wait for their masks: two seconds of a usual camera. Of more those stay that the
+tracker may have taken."""
 PICTURE = QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=10)
 LATCHED = QoSProfile(depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -119,8 +125,11 @@ class TrackerLink:
         self._watched = self._with_entropy = False
         self._pictures: dict[str, Any] = {}
         self._images: OrderedDict[int, bytes] = OrderedDict()
+        self._at_mask: set[int] = set()
+        """The stamps of those that had come when the newest mask came."""
         self._labels: OrderedDict[int, bytes] = OrderedDict()
-        self._mask_came_at = 0.0
+        self._mask_came_at = -math.inf
+        self._unmasked_after = UNMASKED_AFTER_S
         self._corrector: CorrectionClient | None = None
         self._services = {
             kind: node.create_client(kind, f"{name}/{service}")
@@ -213,19 +222,27 @@ class TrackerLink:
     def _call(self, kind: Any, request: Any, done: ThreadFuture[Any]) -> None:
         client = self._services[kind]
         if not client.service_is_ready():
-            done.set_exception(NotThereError(f"service {client.srv_name} is not there"))
+            if done.set_running_or_notify_cancel():
+                done.set_exception(NotThereError(f"service {client.srv_name} is not there"))
             return
 
         def finish(future: RosFuture[Any]) -> None:
+            if not done.set_running_or_notify_cancel():
+                return  # nobody waits any more
             error = future.exception()
-            if done.cancelled():
-                return
             if error is not None:
                 done.set_exception(error)
             else:
                 done.set_result(future.result())
 
-        client.call_async(request).add_done_callback(finish)
+        asked = client.call_async(request)
+        asked.add_done_callback(finish)
+
+        def forget(_: object) -> None:
+            if done.cancelled():
+                self._post(lambda: client.remove_pending_request(asked))
+
+        done.add_done_callback(forget)
 
     # ---- who is there
 
@@ -281,7 +298,8 @@ class TrackerLink:
         return self._corrector
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        ours = [status for status in message.status if status.name.startswith(f"{self.name}: ")]
+        name = self.name.lstrip("/")  # as diagnostics have it
+        ours = [status for status in message.status if status.name.startswith(f"{name}: ")]
         if ours:
             complaints = [f"{s.message}" for s in ours if s.level != OK]
             self._hears.on_complaint("; ".join(complaints))
@@ -310,16 +328,30 @@ class TrackerLink:
             stamp = _stamp_of(data)
         except StampRangeError:
             return  # the tracker says so
-        if time.monotonic() - self._mask_came_at > UNMASKED_AFTER_S:
+        if time.monotonic() - self._mask_came_at > self._unmasked_after:
             self._images.clear()
             self._show(SeenFrame(stamp, data, self._image_type, None, None))
         self._images[stamp] = data
         total = sum(len(image) for image in self._images.values())
         while total > MAX_WAITING_BYTES and len(self._images) > 1:
-            total -= len(self._images.popitem(last=False)[1])
+            total -= len(self._images.pop(self._least_needed()))
+
+    def _least_needed(self) -> int:
+        """The stamp of the image that goes where there are too many.
+
+        When a mask is out the tracker takes the newest image, or else the next one. Later ones
+        come for nothing, but for the newest when the next mask is out.
+        """
+        *others, _ = self._images
+        earlier = [stamp for stamp in others if stamp in self._at_mask]
+        return earlier[0] if len(earlier) > 1 else others[-1]
 
     def _on_mask(self, data: bytes) -> None:
-        self._mask_came_at = time.monotonic()
+        now = time.monotonic()
+        usual = UNMASKED_AFTER_PERIODS * (now - self._mask_came_at)
+        self._unmasked_after = min(max(usual, UNMASKED_AFTER_S), MAX_UNMASKED_AFTER_S)
+        self._mask_came_at = now
+        self._at_mask = set(self._images)
         stamp = _stamp_of(data)
         if self._with_entropy:  # which comes next
             self._labels.clear()

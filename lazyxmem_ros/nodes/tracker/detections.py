@@ -53,7 +53,8 @@ class Detections:
         followed = sorted(tracks, key=attrgetter("object_id"))
         named = {track.object_id: track.label for track in followed}
         if named != self._named:
-            self._named = named
+            # What an inactive node publishes goes nowhere, and has to follow.
+            self._named = named if self._label_info.is_activated else None
             self._label_info.publish(self._labels(header, named))
         boxes = [self._detection(header, track) for track in followed if track.box is not None]
         self._detections.publish(self._messages.Detection2DArray(header=header, detections=boxes))

@@ -217,7 +217,7 @@ class ImageInput:
         measures: TrackerMeasures,
         *,
         is_tracking: Callable[[], bool],
-        on_new_clock: Callable[[bool], object],
+        on_new_clock: Callable[[], object],
         transport: str,
         reliable: bool,
         max_pixels: int,
@@ -227,7 +227,7 @@ class ImageInput:
         """Raises counts `received` and `dropped`; `rate` is that of what was received.
 
         is_tracking: whether there are objects. on_new_clock: runs in the worker where stamps begin
-        again, and gets whether there were.
+        again.
 
         transport: one of TRANSPORTS. reliable: unless `overrides` say otherwise. max_pixels: of an
         image, more are refused. on_failure: gets what goes wrong and is no refusal.
@@ -375,7 +375,7 @@ class ImageInput:
             self._measures.refuse(topic, judged.kind, judged.text)
             return False
         if judged.order is Order.GONE_BACK:
-            self._begin_again(tracking=tracking)
+            self._begin_again()
         if judged.order is not Order.TAKEN and tracking:
             self._node.get_logger().warning(
                 f"{topic}: another clock is followed, whose stamps are {judged.text}; the objects "
@@ -383,12 +383,12 @@ class ImageInput:
             )
         return True
 
-    def _begin_again(self, *, tracking: bool) -> None:
+    def _begin_again(self) -> None:
         """Stamps begin again: nothing of the other clock's time can be meant from now on."""
         # A frame of the other clock that waits would make the next ones look old.
         self._drop_waiting()
         self._received.clear()
-        self._worker.post(partial(self._on_new_clock, tracking))
+        self._worker.post(self._on_new_clock)
 
     def _drop_waiting(self) -> None:
         if self._worker.clear_frame():

@@ -144,7 +144,10 @@ class Objects:
                     f"the tracker is busy; masks of the frame of {given.stamp} ns are left out",
                 )
         elif frame.stamp > self._session.processed:
-            fitting = [given for given in early if self._done(given, self._check_given, frame)]
+            fitting: list[GivenMasks] = []
+            for given in early:
+                if self._done(given, self._check_given, frame, fitting):
+                    fitting.append(given)
             if fitting:
                 self._session.track(frame, fitting)
         else:  # other masks were shown on it before
@@ -253,13 +256,13 @@ class Objects:
         self.overtake(WAS_RESET)
         self._session.reset()
 
-    def begin_again(self, tracking: bool) -> None:
+    def begin_again(self) -> None:
         """Stamps begin again: go on with the objects that there are, and forget past frames.
 
         Recent images are the caller's to forget: newer ones may have come.
         """
         self.overtake("stamps began again")
-        if tracking:
+        if self._lazy.followed_ids:
             self._session.change_clock()
         else:
             self._session.reset(images=False)
@@ -337,8 +340,11 @@ class Objects:
                 "(max_objects)",
             )
 
-    def _check_given(self, given: GivenMasks, frame: ReceivedFrame) -> None:
-        self._check_ids(given.masks)
+    def _check_given(
+        self, given: GivenMasks, frame: ReceivedFrame, beside: Sequence[GivenMasks]
+    ) -> None:
+        """beside: others that are shown on the frame with them."""
+        self._check_ids({i for each in (*beside, given) for i in each.masks})
         self._check_sizes(given, frame)
 
     def _check_sizes(self, given: GivenMasks, frame: ReceivedFrame) -> None:

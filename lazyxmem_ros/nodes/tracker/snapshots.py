@@ -137,7 +137,11 @@ class SnapshotKeeper:
                     self._report(f"the memory cannot be copied: {reason_of(error)}")
                     return
                 snapshot = future.result()
-                threading.Thread(target=self._write_unhurried, args=(snapshot,)).start()
+                try:
+                    threading.Thread(target=self._write_unhurried, args=(snapshot,)).start()
+                except RuntimeError as no_thread:
+                    self._writing.release()
+                    self._report(f"the file cannot be written: {no_thread}")
 
             future.add_done_callback(go_on)
 

@@ -105,3 +105,19 @@ def test_killed_it_leaves_all_but_the_last_second(
     wait_for(lambda: recorded() == FRAMES, "the commit")
     recorder.kill()
     assert recorded() == FRAMES
+
+
+def test_it_records_while_the_ros_clock_stands_still(
+    ros: None, probe: Probe, tmp_path: Path
+) -> None:
+    """As in a recording that is paused, for nodes with use_sim_time."""
+    topic = "/recorder_node/standing"
+    publisher = probe.node.create_publisher(type(scene_message(0)), topic, 10)
+    values = {"bag": str(tmp_path / "bag"), "topics": [topic], "use_sim_time": True}
+    node = RecorderNode(parameter_overrides=parameters(**values))
+    spinner = Spinner(node)
+    try:
+        wait_for(lambda: not node._waiting, "the topic's discovery")
+    finally:
+        spinner.close()
+        probe.node.destroy_publisher(publisher)

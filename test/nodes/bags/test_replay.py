@@ -321,6 +321,26 @@ def test_a_context_that_ends_first_ends_the_player_without_a_complaint(tmp_path:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+PLAYER_FAILS = """
+import sys
+from lazyxmem_ros.nodes.bags.replay import ReplayNode
+from lazyxmem_ros.nodes.running import run_node
+
+def fail(self):
+    raise KeyError("what nobody expects")
+
+ReplayNode._play = fail
+sys.exit(run_node(ReplayNode, ["--ros-args", "-p", "bag:=" + sys.argv[1]]))
+"""
+
+
+def test_whatever_ends_the_player_early_is_no_success(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PLAYER_FAILS, str(write_bag(tmp_path / "bag"))]
+    ended = subprocess.run(command, timeout=60, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "what nobody expects" in ended.stderr
+
+
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
 def test_a_single_file_of_a_bag(storage: str, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", storage=storage)

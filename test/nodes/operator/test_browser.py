@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -32,6 +32,8 @@ from playwright.sync_api import expect
 from tracker_harness import Tracker
 
 from lazyxmem_ros.basics import stamp_of
+from lazyxmem_ros.images import ImageError
+from lazyxmem_ros.nodes.operator import gallery
 from lazyxmem_ros.srv import RetractCorrection
 
 if TYPE_CHECKING:
@@ -317,6 +319,28 @@ def test_the_most_urgent_request_is_first(camera: Camera, open_page: OpenPage) -
     expect(page.locator("#requests .request")).to_have_attribute("aria-current", "true")
 
 
+def test_a_request_whose_picture_is_broken_keeps_no_other_from_being_opened(
+    camera: Camera, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, broken = gallery.encode_request, []
+
+    def fail_for_the_first(image: Any, mask: Any, *rest: Any, **settings: int) -> Any:
+        broken.append(bytes(mask.data))
+        if broken[0] == broken[-1]:
+            raise ImageError("no picture")
+        return encode(image, mask, *rest, **settings)
+
+    monkeypatch.setattr(gallery, "encode_request", fail_for_the_first)
+    page = open_page()
+    camera.show_object(1)
+    camera.show_object(2)
+    assert camera.tracker.set(max_open_requests=3) == ""
+    camera.ask()
+    expect(page.locator("#requests .request")).to_have_count(2)
+    expect(page.locator("#requests .request").nth(1)).to_have_attribute("aria-current", "true")
+    expect(page.locator("#toasts .toast")).to_have_count(1)
+
+
 def test_quiet_declines_what_is_asked_until_it_is_ended(
     camera: Camera, open_page: OpenPage
 ) -> None:
@@ -403,6 +427,36 @@ def test_an_object_is_shown_on_a_frame_of_the_past(
     expect(page.locator("#objects .object strong")).to_have_text("Object 1")
 
 
+def test_an_object_that_is_shown_twice_on_a_frame_has_two_answers(
+    answering: Tracker, camera: Camera, console: Console, open_page: OpenPage
+) -> None:
+    """And no more of them, however often they are drawn."""
+    view = console.node._server._console.views[answering.name]
+    page = open_page()
+    camera.show_object()
+    expect(page.locator("#objects .object strong")).to_have_text("Object 1")
+    expect(page.locator("#badge")).to_have_text("Live")
+    camera.close()
+    last = FIRST_STAMP + (camera.index - 1) * STEP
+    past = view.gallery.past
+    wait_for(lambda: past.newest and past.newest.stamp == last and past.newest.tracked, "the last")
+    shows = "(number) => Number(document.getElementById('canvas').dataset.number) === number"
+    wait_in_page(page, shows, view.gallery._number)
+    for number, left in enumerate((60, 20), 1):
+        answering.service.truth = truth_at(left)
+        page.get_by_role("button", name="Show again: Object 1").click()
+        expect(headline(page)).to_have_text("Show where Object 1 is")
+        click(page, left + 10, 20)
+        page.keyboard.press("Enter")
+        camera.wait_corrected(number)
+    first, second = view.desk.finished[:2]
+    assert first.key == second.key
+    seconds = "() => parseInt(document.querySelector('#recent .done-time').textContent)"
+    wait_in_page(page, f"() => ({seconds})() >= 2")
+    shown = min(6, len(view.desk.finished))
+    expect(page.locator("#recent .done")).to_have_count(shown, timeout=1000)
+
+
 def test_an_answer_is_taken_back(answering: Tracker, camera: Camera, open_page: OpenPage) -> None:
     """By a stand-in for the service where the tracker has none."""
     node, name = answering.probe.node, f"{answering.name}/retract_correction"
@@ -430,6 +484,21 @@ def test_an_answer_is_taken_back(answering: Tracker, camera: Camera, open_page: 
         if service is not None:
             node.destroy_service(service)
     assert has_it or (asked[0].stamp, asked[0].id) == (request.header.stamp, 1)
+
+
+def test_curves_of_objects_that_are_long_gone_are_forgotten(open_page: OpenPage) -> None:
+    """An object a second, for hours."""
+    kept = open_page().evaluate(
+        """async () => {
+          const { Curves } = await import("/panels.js");
+          const curves = new Curves();
+          for (let at = 1; at <= 10000; at += 1) {
+            curves.add({ restart: at === 1, samples: [[at, at, 0.5, null]] });
+          }
+          return curves.samples.size;
+        }"""
+    )
+    assert 60 <= kept <= 61
 
 
 # ---- many, and slow ones

@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,32 @@ def test_only_so_many_browsers_are_let_in(console: Console) -> None:
     assert talk(console.url, speak) == 503
 
 
+def test_at_the_end_no_browser_waits_for_another(
+    ros: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may take its time: a computer that sleeps does not answer."""
+    count, asked = 3, []
+    all_are_asked = threading.Event()
+
+    async def hang_up(self: browser_module.Browser, code: int, why: str) -> None:
+        asked.append(self)
+        while len(asked) < count:
+            await asyncio.sleep(0.01)
+        all_are_asked.set()
+
+    monkeypatch.setattr(browser_module.Browser, "hang_up", hang_up)
+    ending = Console(["nobody"])
+
+    async def stay(session: aiohttp.ClientSession, url: str) -> None:
+        kept = [await connect(session, url) for _ in range(count)]
+        await asyncio.to_thread(ending.close)
+        for each in kept:
+            await each.close()
+
+    talk(ending.url, stay)
+    assert all_are_asked.is_set()
+
+
 def test_a_mask_of_another_size_is_refused_and_the_request_stays_open(
     console: Console, camera: Camera
 ) -> None:
@@ -273,6 +300,7 @@ def test_who_does_not_read_gets_no_queue(console: Console, camera: Camera) -> No
             assert len(clients) == 2
             assert all(len(client._replies) <= 1 for client in clients)
 
+    wait_for(lambda: not console.node._server._console.browsers, "the end of the others")
     sent = console.count("frames sent")
     talk(console.url, speak)
     assert console.count("frames sent") - sent <= 12

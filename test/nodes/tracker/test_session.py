@@ -276,3 +276,22 @@ def test_free_ids_are_the_lowest(rig: Rig) -> None:
     rig.give(0, 2)
     assert rig.objects.reserve([0, 3, 0, 0], 0).ids == (1, 3, 4, 5)
     assert rig.objects.reserve([0], 0).ids == (6,)
+
+
+def test_masks_that_came_before_one_frame_keep_the_limit_together() -> None:
+    rig = Rig(max_objects=1)
+    rig.give(2, 1)
+    rig.give(2, 2)
+    rig.track(2)
+    assert rig.session.object_ids == (1,)
+    assert any("too many objects" in refused for refused in rig.outputs.refused)
+
+
+def test_an_object_that_was_shown_just_before_stamps_begin_again_is_kept(rig: Rig) -> None:
+    """Nothing was tracked when the image came by which they do."""
+    rig.track(3)
+    rig.give(3, 1)
+    rig.objects.begin_again()
+    assert rig.session.object_ids == (1,)
+    rig.track(0)
+    assert [track.object_id for track in rig.session.published.tracks] == [1]

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from node_graph import wait_for
@@ -51,5 +52,27 @@ def test_files_are_written_by_a_thread_that_leaves_the_processor_to_frames(
     for number, niceness in writers:
         assert number != tracking[0]
         assert niceness >= max(tracking[1], snapshots.WRITING_NICENESS)
+    worker.stop()
+    keeper.close()
+
+
+def test_a_file_that_no_thread_can_be_had_for_keeps_no_later_one_from_being_written(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[str] = []
+    lazy = LazyTracker(XMemTracker(load_network(weights)), LazyConfig())
+    worker: Worker[int] = Worker(on_failure=lambda error: None)
+    worker.start(lambda _: None)
+    keeper = snapshots.SnapshotKeeper(tmp_path / "s", lazy, worker, on_fault=faults.append)
+    with monkeypatch.context() as patch:
+        no_thread = Mock(side_effect=RuntimeError("can't start new thread"))
+        patch.setattr(snapshots.threading, "Thread", no_thread)
+        keeper.save_in_background()
+        wait_for(lambda: no_thread.called and not keeper._writing.locked(), "the end of it")
+    assert "can't start new thread" in keeper.last_fault
+    assert faults == [keeper.last_fault]
+    keeper.save_in_background()
+    wait_for(lambda: keeper.saved == 1, "a snapshot")
+    wait_for(lambda: not keeper._writing.locked(), "the end of writing")
     worker.stop()
     keeper.close()

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from lazyxmem_ros.data.label_maps import VOID
 from lazyxmem_ros.lazy import Track, TrackState
 from lazyxmem_ros.msg import CorrectionRequest
 from lazyxmem_ros.nodes.diagnostics import Refusals
+from lazyxmem_ros.nodes.tracker.detections import Detections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.publishers import MIN_REQUESTS_KEPT, TrackerOutputs
@@ -107,8 +110,6 @@ def test_the_masks_encoding_is_that_of_the_objects_followed() -> None:
 
 def test_tracks_are_detections_where_vision_msgs_is_installed() -> None:
     pytest.importorskip("vision_msgs", reason="vision_msgs is not installed; it has no wheel")
-    from lazyxmem_ros.nodes.tracker.detections import Detections
-
     node: Any = LifecycleNode()
     detections = Detections(node)
     for index in range(3):
@@ -128,3 +129,24 @@ def test_tracks_are_detections_where_vision_msgs_is_installed() -> None:
     assert node.quality["~/label_info"].durability == DurabilityPolicy.TRANSIENT_LOCAL
     detections.publish(Header(), [])
     assert not node.published["~/label_info"][-1].class_map
+
+
+def test_labels_that_an_inactive_node_could_not_send_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who listens late has the newest. With stand-ins for the messages, which have no wheel."""
+    made = SimpleNamespace(
+        VisionClass=SimpleNamespace, LabelInfo=SimpleNamespace, Detection2DArray=SimpleNamespace
+    )
+    monkeypatch.setitem(sys.modules, "vision_msgs", SimpleNamespace(msg=made))
+    monkeypatch.setitem(sys.modules, "vision_msgs.msg", made)
+    node: Any = Mock()
+    publisher = node.create_lifecycle_publisher.return_value
+    detections = Detections(node)
+    sent = []
+    for publisher.is_activated in (False, True, True):
+        publisher.publish.reset_mock()
+        detections.publish(header(0), [track(2, box=None)])
+        calls = publisher.publish.call_args_list
+        sent.append(any(hasattr(call.args[0], "class_map") for call in calls))
+    assert sent[1:] == [True, False]

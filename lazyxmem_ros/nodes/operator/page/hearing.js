@@ -34,7 +34,10 @@ export function onMessage(message, payload) {
   else if (message.type === "picture") takePicture(message, payload);
   else if (message.type === "refined") takeRefined(message, payload);
   else if (message.type === "refused") {
-    if (message.about === page.asked) page.asked = "";
+    if (message.about && message.about === page.asked) {
+      page.asked = "";
+      page.skipped.add(message.about); // it would be asked for at once, again and again
+    }
     if (message.code !== "not_open" && message.code !== "no_past") {
       toast($("toasts"), text.fault(message.code, message.detail), true);
     }

@@ -26,12 +26,16 @@ const write = (node, words) => {
   if (node.textContent !== words) node.textContent = words;
 };
 
-/** Children for items, kept by their keys, so that what has the focus keeps it. */
+/** Children for items, kept by their keys, so that what has the focus keeps it. Items may share one. */
 function keyed(container, items, keyOf, create, update) {
   const known = new Map([...container.children].map((child) => [child.dataset.key, child]));
+  const counts = new Map();
   let before = null;
   for (const item of items) {
-    const key = String(keyOf(item));
+    const name = String(keyOf(item));
+    const count = (counts.get(name) || 0) + 1;
+    counts.set(name, count);
+    const key = count > 1 ? `${name} ${count}` : name;
     let child = known.get(key);
     known.delete(key);
     if (!child) {
@@ -187,6 +191,9 @@ export class Curves {
       while (curve.length && at - curve[0].at > CURVE_S) curve.shift();
       this.samples.set(id, curve);
       this.last = at;
+    }
+    for (const [id, curve] of this.samples) {
+      if (this.last - curve[curve.length - 1].at > CURVE_S) this.samples.delete(id);
     }
   }
 

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures that cannot be made cost themselves alone; without a graph."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import Image
+
+pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)")
+
+from node_graph import FIRST_STAMP, STEP, WAIT_S, header
+
+from lazyxmem_ros.nodes.conversions import image_message
+from lazyxmem_ros.nodes.diagnostics import Counts
+from lazyxmem_ros.nodes.operator import gallery as gallery_module
+from lazyxmem_ros.nodes.operator.errors import RefusedError
+from lazyxmem_ros.nodes.operator.gallery import Gallery, PictureSettings
+from lazyxmem_ros.nodes.operator.tracker_link import SeenFrame
+
+SETTINGS = PictureSettings(max_width=64, quality=80, max_rate=1000.0, past_s=10, past_bytes=1 << 20)
+
+
+def frame(index: int) -> SeenFrame:
+    message = image_message(np.zeros((8, 8, 3), np.uint8), "rgb8", header(index))
+    data = bytes(serialize_message(message))
+    return SeenFrame(FIRST_STAMP + index * STEP, data, Image, None, None)
+
+
+class Viewer:
+    """It is always ready."""
+
+    heat, is_ready, shown = False, True, 0
+
+    def show(self, number: int, picture: bytes) -> None:
+        self.shown = number
+
+
+def test_whatever_keeps_a_picture_from_being_made_the_next_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode = gallery_module.encode_frame
+
+    def fail_at_first(frame: SeenFrame, **settings: int) -> object:
+        if frame.stamp == FIRST_STAMP:
+            raise RuntimeError("no idea")
+        return encode(frame, **settings)
+
+    monkeypatch.setattr(gallery_module, "encode_frame", fail_at_first)
+    refuse = Mock()
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            gallery = Gallery(
+                "/tracker",
+                SETTINGS,
+                pool=pool,
+                counts=Counts(),
+                find=lambda key: None,
+                watch=Mock(),
+                refuse=refuse,
+            )
+            viewer = Viewer()
+            gallery.add_viewer(viewer)
+            for index, is_done in enumerate((lambda: refuse.called, lambda: viewer.shown == 2)):
+                gallery.on_frame(frame(index))
+                until = asyncio.get_running_loop().time() + WAIT_S
+                while not is_done():
+                    assert asyncio.get_running_loop().time() < until
+                    await asyncio.sleep(0.001)
+            await gallery.close()
+
+    asyncio.run(run())
+    refuse.assert_called_once_with("image", "no idea")
+
+
+def test_whatever_keeps_a_request_s_picture_from_being_made_the_page_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits for it, and opens no other request meanwhile."""
+    monkeypatch.setattr(gallery_module, "encode_request", Mock(side_effect=RuntimeError("no idea")))
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            gallery = Gallery(
+                "/tracker",
+                SETTINGS,
+                pool=pool,
+                counts=Counts(),
+                find=Mock(),
+                watch=Mock(),
+                refuse=Mock(),
+            )
+            with pytest.raises(RefusedError, match="no idea"):
+                await gallery.request_picture("key")
+
+    asyncio.run(run())
