@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from lazyxmem_ros.images import ImageError
+from lazyxmem_ros.basics import reason_of
 from lazyxmem_ros.nodes.diagnostics import Counts
 from lazyxmem_ros.nodes.operator import messages
 from lazyxmem_ros.nodes.operator.errors import RefusedError
@@ -166,9 +166,9 @@ class Gallery:
                 encoded_at = kept_at = now
                 try:
                     encoded = await self.in_pool(partial(self._encode, frame))
-                except (ImageError, MemoryError) as error:
+                except Exception as error:  # noqa: BLE001 - pictures go on, whatever came
                     failed = number
-                    self._refuse("image", str(error) or "out of memory")
+                    self._refuse("image", reason_of(error))
                     continue
                 self._counts.add("frames encoded")
                 if self._frame is not None:
@@ -242,9 +242,9 @@ class Gallery:
                         quality=settings.quality,
                     )
                 )
-            except (ImageError, MemoryError) as error:
-                self._refuse("correction_request", str(error))
-                raise RefusedError("broken_request", str(error)) from error
+            except Exception as error:
+                self._refuse("correction_request", reason_of(error))
+                raise RefusedError("broken_request", reason_of(error)) from error
             self._requests[key] = made
         return messages.write_message(
             messages.Picture(
