@@ -18,11 +18,13 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp (requirements-operator.txt)")
 
 import aiohttp
+import numpy as np
 from console_harness import Camera, Console
-from node_graph import WAIT_S, parameters, scene_message, wait_for
+from node_graph import WAIT_S, header, parameters, scene_message, wait_for
 from rclpy.serialization import serialize_message
 from tracker_harness import Tracker
 
+from lazyxmem_ros.nodes.conversions import labels_message
 from lazyxmem_ros.nodes.operator import browser as browser_module
 from lazyxmem_ros.nodes.operator import server as server_module
 from lazyxmem_ros.nodes.operator.node import OperatorNode
@@ -300,6 +302,21 @@ def test_what_is_no_image_costs_its_picture_alone(console: Console, camera: Came
 
     def refused() -> int:
         return console.refusals().get(f"{camera.tracker.name}: image", 0)
+
+    talk(console.url, speak)
+
+
+def test_what_the_tracker_complains_about_is_shown(console: Console, camera: Camera) -> None:
+    tracker = camera.tracker
+    nothing = labels_message(np.zeros((9, 9), np.uint16), header(0))
+
+    async def speak(session: aiohttp.ClientSession, url: str) -> None:
+        async with connect(session, url) as socket_:
+            await socket_.send_json(HELLO)
+            detail = ""
+            while "refused since the last report" not in detail:
+                tracker.probe.publish(f"{tracker.name}/init_mask", nothing)
+                detail = (await answer(socket_, "state"))["trackers"][0]["detail"]
 
     talk(console.url, speak)
 
