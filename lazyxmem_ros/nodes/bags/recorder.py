@@ -41,7 +41,8 @@ PARAMETERS = (
     ParameterSpec(
         "report_period",
         0.0,
-        "Seconds of steady time between log lines that say how many messages were recorded; 0 = none.",
+        "Seconds of steady time between log lines that say how many messages were recorded; "
+        "0 = none.",
         bounds=(0.0, 3600.0),
         changes=Changes.NEVER,
     ),
