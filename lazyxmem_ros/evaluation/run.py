@@ -18,6 +18,7 @@ from lazyxmem_ros.evaluation.job import FRAMES_FILE, JobReport, completed_report
 from lazyxmem_ros.evaluation.methods import Schedule
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, Job
 from lazyxmem_ros.evaluation.rows import given_corrections
+from lazyxmem_ros.images.files import write_whole
 
 JOBS_FOLDER = "jobs"
 LEVELS = ("frames", "events", "objects", "sequences", "dataset")
@@ -50,15 +51,18 @@ class Results:
     reports: tuple[JobReport, ...]
 
     def save(self, folder: Path, *, kind: str = "parquet") -> list[Path]:
-        """Write one file per level, of a `kind` "parquet" or "csv"; returns their paths."""
+        """Write one file per level, of a `kind` "parquet" or "csv"; returns their paths.
+
+        Those of the other kind, of an earlier run, go.
+        """
+        other = "parquet" if kind == "csv" else "csv"
         paths = []
         for level in LEVELS:
             path = folder / f"{level}.{kind}"
             table: pd.DataFrame = getattr(self, level)
-            if kind == "csv":
-                table.to_csv(path, index=False)
-            else:
-                table.to_parquet(path)
+            data = table.to_csv(index=False).encode() if kind == "csv" else table.to_parquet()
+            write_whole(path, data)
+            path.with_suffix(f".{other}").unlink(missing_ok=True)
             paths.append(path)
         return paths
 

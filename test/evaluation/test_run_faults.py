@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from full_disk import files_of_at_most
 from PIL import Image
 
 from lazyxmem_ros.cli import main
@@ -177,3 +178,58 @@ def test_masks_with_high_ids_are_saved_with_16_bits(
     saved = sorted((tmp_path / "out/jobs/walk/xmem/masks").iterdir())
     assert len(saved) == 4
     assert 300 in np.unique(read_label_map(saved[0]))
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "name"),
+    [
+        (100, ("--save-masks",), "jobs/walk/xmem/frames.parquet"),
+        (9000, (), "jobs/walk/xmem/frames.parquet"),
+        (12_000, (), "jobs/walk/xmem/worst/0-00001.jpg"),
+    ],
+)
+def test_a_full_disk_is_named_and_leaves_no_broken_file(
+    size: int,
+    options: tuple[str, ...],
+    name: str,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    with files_of_at_most(size):
+        assert evaluate(walk, *options) == 1
+    said = capsys.readouterr().err
+    assert f"{name} cannot be written: File too large" in said, said
+    assert "Traceback" not in said
+    left = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert all(file.stat().st_size < size for file in left), left
+    assert evaluate(walk, *options) == 0  # once there is room
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [((), "/objects.parquet"), (("--format", "csv"), "/report.html")]
+)
+def test_a_full_disk_keeps_the_earlier_results(
+    options: tuple[str, ...],
+    name: str,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where its runs are complete."""
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    assert evaluate(walk, *options) == 0
+    before = (tmp_path / "out" / "report.html").read_bytes()
+    with files_of_at_most(12_000):
+        assert evaluate(walk, *options) == 1
+    assert f"{name} cannot be written: File too large" in capsys.readouterr().err
+    assert (tmp_path / "out" / "report.html").read_bytes() == before
+
+
+def test_tables_of_the_other_format_go(evaluate: Callable[..., int], tmp_path: Path) -> None:
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    for kind, other in (("csv", "parquet"), ("parquet", "csv")):
+        assert evaluate(walk, "--format", kind) == 0
+        assert (tmp_path / "out" / f"frames.{kind}").is_file()
+        assert not (tmp_path / "out" / f"frames.{other}").exists()
