@@ -265,6 +265,11 @@ def _open_video(path: Path, options: DatasetOptions) -> VideoSequence:
                 f"{options.masks}: label maps of a video are named by the number of their frame, "
                 f"from 0, not {file.name}"
             )
+        if int(number[1]) in masks:
+            raise DatasetError(
+                f"{options.masks}: {masks[int(number[1])].name} and {file.name} are both of frame "
+                f"{int(number[1])}, and only one of them can be its mask"
+            )
         masks[int(number[1])] = file
     if options.first_mask is not None:
         masks.setdefault(0, options.first_mask)

@@ -144,14 +144,20 @@ class VideoFileSequence:
         """Decodes one frame at a time."""
         known: set[int] = set()
         masks = dict(self.masks)
+        index = -1
         for index, image in enumerate(self.video):
             stamp = round(index / self.video.rate * SECOND)
             sample = Sample(index, f"{index:05d}", stamp, image)
-            _read_into(sample, FrameFiles(sample.key, None, masks.get(index)), binary=self.binary)
+            mask = masks.pop(index, None)
+            _read_into(sample, FrameFiles(sample.key, None, mask), binary=self.binary)
             _introduce(sample, known)
             if not self.has_truth:
                 sample.truth = None
             yield sample
+        for place, (number, mask) in enumerate(masks.items(), index + 1):
+            key, stamp = f"{number:05d}", round(number / self.video.rate * SECOND)
+            fault = f"{mask}: the video has no frame {number}; masks are numbered from 0"
+            yield Sample(place, key, stamp, faults=[fault])
 
 
 @dataclass(frozen=True)
@@ -195,6 +201,7 @@ class BagSequence:
         binary = self.binary or are_binary(files)
         begun = self._labels_on(self.init_topic)
         known: set[int] = set()
+        index, unused = -1, dict.fromkeys(truth)
         with BagReader(self.path) as bag:
             for index, message in enumerate(bag.messages(self.image_topic)):
                 stamp, fault = stamp_and_fault(message.content)
@@ -206,6 +213,7 @@ class BagSequence:
                 except BagError as error:
                     sample.faults.append(f"frame {stamp}: {error}")
                 _take_labels(sample, truth.get(stamp), binary=binary)
+                unused.pop(stamp, None)
                 annotated = sample.truth is not None
                 if not annotated and index == 0 and self.first_mask is not None:
                     first_is_binary = self.binary or are_binary([self.first_mask])
@@ -217,6 +225,10 @@ class BagSequence:
                 if not annotated:
                     sample.truth = None
                 yield sample
+        where = self.truth_folder or self.truth_topic
+        for place, stamp in enumerate(unused, index + 1):
+            fault = f"{where}: the label map of {stamp} ns is of no image on {self.image_topic}"
+            yield Sample(place, str(stamp), stamp, faults=[fault])
 
     def _truth(self) -> Mapping[int, Path | bytes | str]:
         if self.truth_folder is not None:
@@ -227,7 +239,10 @@ class BagSequence:
                     f"{self.truth_folder}: label maps are named by stamp in nanoseconds, "
                     f"not {wrong[0]}"
                 )
-            return {int(stem): file for stem, file in files.items()}
+            found = {int(stem): file for stem, file in files.items()}
+            if len(found) < len(files):
+                raise DatasetError(f"{self.truth_folder}: two label maps are of one stamp")
+            return found
         return self._labels_on(self.truth_topic)
 
     def _labels_on(self, topic: str | None) -> dict[int, bytes | str]:

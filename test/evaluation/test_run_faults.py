@@ -17,6 +17,7 @@ from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
 from lazyxmem_ros.evaluation.offline import SequenceRunner
+from lazyxmem_ros.images.files import write_video
 
 MakeTree = Callable[..., Path]
 
@@ -233,3 +234,32 @@ def test_tables_of_the_other_format_go(evaluate: Callable[..., int], tmp_path: P
         assert evaluate(walk, "--format", kind) == 0
         assert (tmp_path / "out" / f"frames.{kind}").is_file()
         assert not (tmp_path / "out" / f"frames.{other}").exists()
+
+
+def test_masks_of_no_frame_are_named(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A video's that are numbered from another number on, a bag's with other stamps."""
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    frames = [np.asarray(Image.open(file)) for file in sorted((walk / "frames").iterdir())]
+    write_video(tmp_path / "walk.mp4", frames, rate=10)
+    masks = sorted((walk / "masks").iterdir())
+    for number, file in reversed(list(enumerate(masks))):
+        file.rename(file.with_stem(f"{number + 1}"))
+    assert evaluate(tmp_path / "walk.mp4", "--masks", str(walk / "masks")) == 0
+    said = capsys.readouterr().out
+    assert "1 fault(s) in the input" in said
+    assert "4.png: the video has no frame 4; masks are numbered from 0" in said
+    (walk / "masks" / "4.png").rename(walk / "masks" / "03.png")
+    assert evaluate(tmp_path / "walk.mp4", "--masks", str(walk / "masks")) == 1
+    assert "are both of frame 3" in capsys.readouterr().err
+    with BagWriter(tmp_path / "bag") as bag:
+        for index, image in enumerate(frames):
+            stamp = 10**18 + index * 10**8
+            bag.write_image("/image", StampedImage(stamp, image))
+            labels = np.ones((48, 64), np.uint16)
+            bag.write_labels("/truth", StampedLabels(stamp + 1, labels))
+    assert evaluate(tmp_path / "bag", "--truth-topic", "/truth") == 1
+    said = capsys.readouterr().err
+    assert "because /truth: the label map of 1000000000000000001 ns is of no image on" in said
+    assert "and 2 more such faults" in said
