@@ -257,7 +257,7 @@ def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
 def _open_video(path: Path, options: DatasetOptions) -> VideoSequence:
     """A video file; masks in options.masks, named by the number of their frame."""
     video = VideoFile.open(path, options.rate)
-    masks = {}
+    masks: dict[int, Path] = {}
     for stem, file in ({} if options.masks is None else image_files(options.masks)).items():
         number = re.search(r"([0-9]+)$", stem)
         if number is None:
