@@ -152,6 +152,7 @@ STARTED = {
     "correction": (),
     "replay": ("--ros-args", "-p", "bag:=bag", "-p", "loop:=true"),
     "recorder": ("--ros-args", "-p", "bag:=new", "-p", "topics:=[/image]"),
+    "operator": ("--ros-args", "-p", "port:=0"),
     "simulated_operator": ("--ros-args", "-p", "bag:=bag"),
 }
 WITH_NCNN = {
@@ -219,6 +220,8 @@ def test_a_signal_at_any_time_ends_everything(
     name: str, begun: bool, delay: float, inputs: Path, tmp_path: Path
 ) -> None:
     """By 0 or by the signal itself, without a traceback, with nothing left behind."""
+    if name == "operator":
+        pytest.importorskip("aiohttp", reason="needs aiohttp (requirements-operator.txt)")
     processes = {}
     for number in (signal.SIGINT, signal.SIGTERM):  # side by side, for they mostly wait
         folder = linked(inputs, tmp_path / number.name)
@@ -233,6 +236,11 @@ def test_a_signal_at_any_time_ends_everything(
     for number, process in processes.items():
         assert_ended(process, number)
         assert not [file for file in owned[number] if file.exists()]
+
+
+def test_no_program_is_left_out_of_that() -> None:
+    assert NODES is not None
+    assert STARTED.keys() == {"lazyxmem", *NODES[1].split()}
 
 
 def linked(inputs: Path, folder: Path) -> Path:

@@ -13,6 +13,7 @@ from typing import cast
 import cv2
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 from numpy.typing import NDArray
 from PIL import Image
 from trees import save_tiny_weights
@@ -49,13 +50,14 @@ def clip(tmp_path: Path) -> Path:
     return folder
 
 
-def track(video: Path, mask: Path, out: Path, *options: str) -> int:
+def track(video: Path, mask: Path, out: Path, *options: str, overlay: bool = False) -> int:
     """With a network that is small and knows nothing: what it tracks is no matter here."""
     weights = video.parent / "tiny.safetensors"
     if not weights.is_file():
         save_tiny_weights(video.parent)
     command = ["track", str(video), "--mask", str(mask), "--out", str(out), "--device", "cpu"]
-    return main([*command, "--weights", str(weights), "--no-overlay", *options])
+    drawn = () if overlay else ("--no-overlay",)
+    return main([*command, "--weights", str(weights), *drawn, *options])
 
 
 def order(out: Path) -> list[str]:
@@ -181,6 +183,41 @@ def test_an_output_that_cannot_be_is_named(
     (tmp_path / "file").write_text("mine")
     assert track(clip / "frames", clip / "first.png", tmp_path / "file" / "out") == 1
     assert "cannot be written to: Not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("size", "overlay", "name"),
+    [
+        (100, True, "masks/0.png cannot be written: File too large"),
+        (100, False, "masks/0.png cannot be written: File too large"),
+        (2000, True, "overlay.mp4: the video could not be encoded"),
+        (2000, False, "tracks.csv cannot be written to: File too large; make room"),
+    ],
+)
+def test_a_full_disk_is_named_and_leaves_no_broken_file(
+    size: int,
+    overlay: bool,
+    name: str,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not overlay:  # of many objects the rows take more than the masks
+        labels = np.repeat(np.arange(8, dtype=np.uint8), SIZE[1] // 8)
+        Image.fromarray(np.tile(labels, (SIZE[0], 1))).save(clip / "first.png")
+    save_tiny_weights(clip)
+    with files_of_at_most(size):
+        assert track(clip / "frames", clip / "first.png", tmp_path / "out", overlay=overlay) == 1
+    said = capsys.readouterr()
+    assert name in said.err, said
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+    for file in (tmp_path / "out").rglob("*"):
+        if file.suffix == ".png":
+            with Image.open(file) as mask:
+                mask.load()
+        else:
+            assert file.name in ("masks", "tracks.csv")
 
 
 def test_a_video_that_ends_early_is_named(

@@ -41,6 +41,7 @@ from lazyxmem_ros.correction.refiner_input import (
     window_input,
 )
 from lazyxmem_ros.correction.refiner_network import CROP, RefinerConfig, RefinerNetwork
+from lazyxmem_ros.xmem.checkpoint import CheckpointError, check_values
 
 SAME_WINDOW = 0.7
 """IoU of two windows from which on a second look would show nothing new."""
@@ -91,12 +92,15 @@ def load_refiner(path: str | PathLike[str]) -> RefinerNetwork:
         raise CorrectorError(f"there are no refiner weights {file}; train them or use grabcut")
     try:
         state = safetensors.torch.load_file(file)
+        check_values(state, str(file))
         network = RefinerNetwork(RefinerConfig.of_state(state))
         network.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
         )
     except KeyError as error:
         raise CorrectorError(f"{file} holds no refiner: it has no entry {error}") from None
+    except CheckpointError as error:
+        raise CorrectorError(str(error)) from error
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CorrectorError(f"{file} cannot be read as refiner weights: {error}") from error
     return network.eval()

@@ -30,6 +30,7 @@ from lazyxmem_ros.correction.base import (
     validate_prompt,
 )
 from lazyxmem_ros.extras import install_command
+from lazyxmem_ros.xmem.checkpoint import CheckpointError, check_values
 from lazyxmem_ros.xmem.device import resolve_device
 
 MODEL_TYPES = ("vit_tiny", "vit_b", "vit_l", "vit_h")
@@ -239,6 +240,10 @@ def _read_checkpoint(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
         raise CorrectorError(f"{path} does not hold a network's weights; fetch the file again")
+    try:
+        check_values(state, str(path))
+    except CheckpointError as error:
+        raise CorrectorError(str(error)) from error
     return state
 
 

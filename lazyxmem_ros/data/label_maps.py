@@ -167,7 +167,7 @@ def save_label_map(path: Path, labels: NDArray[np.uint16]) -> bool:
     """Write a label map [H, W] as PNG that `read_label_map` reads back; returns whether it is wide.
 
     As DAVIS does it, indexed with 8 bits, the pixel being the object's id; with 16 bits (wide)
-    where an id is VOID or above. Raises OSError with the file's name.
+    where an id is VOID or above. Raises WriteError.
     """
     wide = int(labels.max(initial=0)) >= VOID
     picture = Image.fromarray(labels if wide else labels.astype(np.uint8))

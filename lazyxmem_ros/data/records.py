@@ -21,7 +21,7 @@ from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.files import natural_order
 from lazyxmem_ros.data.label_maps import save_label_map
 from lazyxmem_ros.images import ImageError, label_values
-from lazyxmem_ros.images.files import save_image
+from lazyxmem_ros.images.files import save_image, write_whole
 
 FRAMES, TRACKS, CORRECTED = "correction_frame/compressed", "tracks", "corrected"
 OPERATOR = "operator"
@@ -149,8 +149,7 @@ def export(files: list[Path], answers: Answers, out: Path) -> list[ExportedSeque
     written = [writer.finished() for writer in writers.values()]
     made = [sequence for sequence in written if sequence.frames]
     listing = out / "ImageSets" / "2017" / "train.txt"
-    listing.parent.mkdir(parents=True, exist_ok=True)
-    listing.write_text("".join(f"{sequence.name}\n" for sequence in made), encoding="utf-8")
+    write_whole(listing, "".join(f"{sequence.name}\n" for sequence in made).encode())
     return written
 
 
@@ -175,10 +174,9 @@ class _SequenceWriter:
             raise DatasetError("the mask is of another size than its frame")
         stem = f"{self.places[stamp]:05d}"
         picture = self._out / "JPEGImages" / RESOLUTION / self.name / f"{stem}.jpg"
-        picture.parent.mkdir(parents=True, exist_ok=True)
         data = bytes(message.data)
         if "jpeg compressed bgr8" in message.format and data.startswith(b"\xff\xd8"):
-            picture.write_bytes(data)  # not once more through the loss of JPEG
+            write_whole(picture, data)  # not once more through the loss of JPEG
         else:
             save_image(picture, image)
         save_label_map(self._out / "Annotations" / RESOLUTION / self.name / f"{stem}.png", labels)

@@ -240,7 +240,10 @@ class BagSequence:
                     f"{self.truth_folder}: label maps are named by stamp in nanoseconds, "
                     f"not {wrong[0]}"
                 )
-            return {int(stem): file for stem, file in files.items()}
+            found = {int(stem): file for stem, file in files.items()}
+            if len(found) < len(files):
+                raise DatasetError(f"{self.truth_folder}: two label maps are of one stamp")
+            return found
         return self._labels_on(self.truth_topic)
 
     def _labels_on(self, topic: str | None) -> dict[int, bytes | str]:

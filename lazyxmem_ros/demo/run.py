@@ -39,6 +39,7 @@ from lazyxmem_ros.evaluation.plan import GraphMode, Job, TrackerSettings
 from lazyxmem_ros.evaluation.rows import RunLog
 from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
 from lazyxmem_ros.evaluation.trackers import make_lazy_tracker, shared_corrector
+from lazyxmem_ros.images.files import write_whole
 from lazyxmem_ros.lazy import LazyConfig
 from lazyxmem_ros.progress import Progress
 
@@ -100,8 +101,8 @@ def demonstrate(options: DemoOptions, console: Console) -> None:
         story.save_timeline(options.out / TIMELINE)
         story.save_contact_sheet(options.out / SHEET)
         story.save_video(options.out / VIDEO, _Bar(progress, "making the video", len(run.bag)))
-    frames.to_csv(options.out / FRAMES, index=False)
-    events.to_csv(options.out / EVENTS, index=False)
+    write_whole(options.out / FRAMES, frames.to_csv(index=False).encode())
+    write_whole(options.out / EVENTS, events.to_csv(index=False).encode())
     console.print(summary_table(outcome))
     console.print(
         f"in [bold]{escape(str(options.out))}/[/]: {VIDEO}, {SHEET}, {TIMELINE}, "

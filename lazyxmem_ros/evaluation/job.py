@@ -38,7 +38,7 @@ from lazyxmem_ros.evaluation.rows import EVENT_COLUMNS, RunLog
 from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
 from lazyxmem_ros.evaluation.trackers import make_lazy_tracker, shared_corrector
 from lazyxmem_ros.evaluation.worst_frames import WorstFrames
-from lazyxmem_ros.images.files import write_whole
+from lazyxmem_ros.images.files import WriteError, write_whole
 from lazyxmem_ros.xmem import TrackerError
 
 FRAMES_FILE = "frames.parquet"
@@ -47,7 +47,7 @@ JOB_FILE = "job.json"
 MASKS_FOLDER = "masks"
 WORST_FOLDER = "worst"
 TRACEBACK_FILE = "traceback.txt"
-EXPLAINED = (EvaluationError, DataError, TrackerError, CorrectorError)
+EXPLAINED = (EvaluationError, DataError, TrackerError, CorrectorError, WriteError)
 """Errors whose text says what is wrong and what to do; any other is the program's own fault."""
 
 
@@ -142,7 +142,7 @@ def run_job(
     except Exception as fault:
         if job.strict:
             raise
-        (target / TRACEBACK_FILE).write_text(traceback.format_exc(), encoding="utf-8")
+        write_whole(target / TRACEBACK_FILE, traceback.format_exc().encode())
         error = (
             f"{job.name}: internal error: {type(fault).__name__}: {fault}; see "
             f"{shown / TRACEBACK_FILE}"
@@ -150,8 +150,8 @@ def run_job(
     frames, events = log.tables(
         sequence=job.sequence.name, method=job.method.name, repeat=job.repeat
     )
-    frames.to_parquet(target / FRAMES_FILE)
-    events.to_parquet(target / EVENTS_FILE)
+    write_whole(target / FRAMES_FILE, frames.to_parquet())
+    write_whole(target / EVENTS_FILE, events.to_parquet())
     worst.save(target / WORST_FOLDER)
     report = JobReport(
         job.name,

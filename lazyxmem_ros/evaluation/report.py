@@ -25,6 +25,7 @@ from lazyxmem_ros.evaluation.merit import quiet_failures
 from lazyxmem_ros.evaluation.methods import REFERENCE, Method
 from lazyxmem_ros.evaluation.printing import HELP, MERIT, MISSING, QUALITY, Column, number
 from lazyxmem_ros.evaluation.run import JOBS_FOLDER, Results
+from lazyxmem_ros.images.files import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 SHOWN_EVENTS = 400
@@ -76,7 +77,7 @@ def write_report(
         faults=_faults(results.reports),
         settings=dict(settings),
     )
-    path.write_text(html, encoding="utf-8")
+    write_whole(path, html.encode())
 
 
 def _dataset_part(

@@ -18,6 +18,7 @@ from lazyxmem_ros.evaluation.job import FRAMES_FILE, JobReport, completed_report
 from lazyxmem_ros.evaluation.methods import Schedule
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, Job
 from lazyxmem_ros.evaluation.rows import given_corrections
+from lazyxmem_ros.images.files import write_whole
 
 JOBS_FOLDER = "jobs"
 LEVELS = ("frames", "events", "objects", "sequences", "dataset")
@@ -58,14 +59,12 @@ class Results:
         """
         paths = []
         for level in LEVELS:
-            for other in KINDS:
-                (folder / f"{level}.{other}").unlink(missing_ok=True)
             path = folder / f"{level}.{kind}"
             table: pd.DataFrame = getattr(self, level)
-            if kind == "csv":
-                table.to_csv(path, index=False)
-            else:
-                table.to_parquet(path)
+            data = table.to_csv(index=False).encode() if kind == "csv" else table.to_parquet()
+            write_whole(path, data)
+            for other in set(KINDS) - {kind}:
+                path.with_suffix(f".{other}").unlink(missing_ok=True)
             paths.append(path)
         return paths
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -70,27 +71,33 @@ def _orientation_of(data: bytes) -> int:
         return _UPRIGHT
 
 
+class WriteError(OSError):
+    """A file that cannot be written; the text names it, and says why."""
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that is there whole or not at all, whatever breaks it off. Folders are made.
 
-    Raises OSError with the file's name.
+    Raises WriteError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".part-{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(data)
         beside.replace(path)
     except BaseException as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
 
 
 def save_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an RGB image; the suffix decides the format. Folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
+    """Write an RGB image as `write_whole` does; the suffix decides the format."""
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, Image.registered_extensions()[path.suffix.lower()])
+    write_whole(path, data.getvalue())
 
 
 def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, rate: float) -> int:

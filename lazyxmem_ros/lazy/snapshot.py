@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from lazyxmem_ros.basics import reason_of
 from lazyxmem_ros.lazy.fields import ContentError, Fields
 from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
 from lazyxmem_ros.lazy.predicted_iou import MAX_PORTRAITS, Looks
@@ -102,15 +103,16 @@ def read_snapshot(path: Path, tracker: XMemTracker) -> Snapshot:
     """
     check_path(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SnapshotError(f"{path} cannot be read: {error}") from error
-    if not data.startswith(MAGIC[:-1]):
-        raise SnapshotError(f"{path} is no snapshot of lazyxmem_ros")
-    if data[len(MAGIC) - 1] != MAGIC[-1]:
-        raise SnapshotError(f"{path} has format version {data[len(MAGIC) - 1]}, not {MAGIC[-1]}")
-    payload = data[len(MAGIC) + DIGEST_BYTES :]
-    if hashlib.sha256(payload).digest() != data[len(MAGIC) : len(MAGIC) + DIGEST_BYTES]:
+        with path.open("rb") as file:
+            magic = file.read(len(MAGIC))
+            if magic[:-1] != MAGIC[:-1]:  # before the rest of whatever it is fills the memory
+                raise SnapshotError(f"{path} is no snapshot of lazyxmem_ros")
+            if magic != MAGIC:
+                raise SnapshotError(f"{path} has format version {magic[-1]}, not {MAGIC[-1]}")
+            digest, payload = file.read(DIGEST_BYTES), file.read()
+    except (OSError, MemoryError) as error:
+        raise SnapshotError(f"{path} cannot be read: {reason_of(error)}") from error
+    if hashlib.sha256(payload).digest() != digest:
         raise SnapshotError(f"{path} is damaged: its checksum does not match its content")
     try:
         tensors = safetensors.torch.load(payload)

@@ -199,9 +199,9 @@ class CorrectionNode(Node):
             **self._refusals.snapshot(),
         }
         status = diagnostics.status(
-            f"{self.get_name()}: {self._corrector.name}",
+            diagnostics.status_name(self.get_fully_qualified_name(), self._corrector.name),
             values,
-            hardware_id=self._settings["device"],
+            hardware_id=diagnostics.hardware(self._settings["device"]),
         )
         now = self.get_clock().now()
         self._publisher.publish(diagnostics.diagnostic_array(now, [status]))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import threading
 import time
 import traceback
@@ -208,6 +209,18 @@ class Refusals:
     def snapshot(self) -> dict[str, int]:
         """Refusals by 'topic: kind'."""
         return self._counts.snapshot()
+
+
+def status_name(node: str, part: str) -> str:
+    """What a status is called: the node's full name, whose first slash viewers do without, and the
+    part of it that the status is about.
+    """
+    return f"{node.lstrip('/')}: {part}"
+
+
+def hardware(device: str = "") -> str:
+    """What a status says of the hardware: this machine, and the device of it."""
+    return ": ".join(filter(None, (socket.gethostname(), device)))
 
 
 def status(

@@ -23,6 +23,7 @@ from lazyxmem_ros.nodes.namesakes import NamesakeWatch
 from lazyxmem_ros.nodes.parameters import ParameterError, unknown_parameters
 from lazyxmem_ros.nodes.shared_memory import remove_leftovers
 from lazyxmem_ros.nodes.timers import create_steady_timer
+from lazyxmem_ros.signals import ENDING_SIGNALS
 
 LOOK_UP_PERIOD_S = 0.1
 """An executor that waits does not notice a signal: so often it looks up."""
@@ -40,7 +41,7 @@ class NodeStartError(RuntimeError):
 
 
 def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
-    """Spin one node until SIGINT, SIGTERM or rclpy.shutdown(); returns the exit code.
+    """Spin one node until SIGINT, SIGTERM, SIGHUP or rclpy.shutdown(); returns the exit code.
 
     0 after an ordinary end, 1 where the node could not start (the reason is printed as one line).
     A node may have `close()`, run before it is destroyed, and `exit_code`.
@@ -160,11 +161,12 @@ def surviving(
 
 
 class EndRequest:
-    """A block that SIGINT and SIGTERM ask to end; what then takes too long is broken off.
+    """A block that SIGINT, SIGTERM and SIGHUP ask to end; what then takes too long is broken off.
 
-    Within, the first of them sets `requested`, and KeyboardInterrupt is raised PATIENCE_S later.
-    Later ones, and all after the block, do nothing: a launcher and the terminal may both pass a
-    Ctrl-C on, and the second must not break the orderly end.
+    SIGHUP comes where the terminal is closed; below `nohup` it stays ignored. Within, the first of
+    them sets `requested`, and KeyboardInterrupt is raised PATIENCE_S later. Later ones, and all
+    after the block, do nothing: a launcher and the terminal may both pass a Ctrl-C on, and the
+    second must not break the orderly end.
     """
 
     def __init__(self) -> None:
@@ -172,8 +174,9 @@ class EndRequest:
 
     def __enter__(self) -> EndRequest:
         signal.signal(signal.SIGALRM, self._break_off)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_request)
+        for number in ENDING_SIGNALS:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_request)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -13,7 +13,7 @@ from rclpy.timer import Timer
 
 from lazyxmem_ros.basics import SECOND, StampRangeError, stamp_of, user_path
 from lazyxmem_ros.data.bags import BagReader, pack_labels, unpack_labels
-from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.data.errors import BagError, DamagedBagError, because
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.msg import Correction, CorrectionRequest
@@ -79,14 +79,7 @@ class SimulatedOperatorNode(Node):
         """Raises NodeStartError where the ground truth cannot be read."""
         super().__init__(NODE_NAME)
         self._settings = Parameters(self, PARAMETERS)
-        topic = self._settings["truth_topic"]
-        try:
-            with BagReader(user_path(self._settings["bag"]), info_of(self)) as bag:
-                self._truth = {
-                    frame.stamp: pack_labels(frame.labels) for frame in bag.labels(topic)
-                }
-        except BagError as error:
-            raise NodeStartError(str(error)) from error
+        self._truth = self._read_truth()
         self._operator = SimulatedOperator(
             OperatorConfig(
                 gesture=Gesture(self._settings["gesture"]),
@@ -110,6 +103,30 @@ class SimulatedOperatorNode(Node):
             quality,
         )
         self.get_logger().info(f"{len(self._truth)} frames of ground truth: ready")
+
+    def _read_truth(self) -> dict[int, bytes]:
+        """Packed label maps by stamp (ns), of the bag as far as it is intact.
+
+        What is wrong is said, as an evaluation does. Raises NodeStartError where there is nothing.
+        """
+        topic, faults = self._settings["truth_topic"], []
+        truth: dict[int, bytes] = {}
+        try:
+            with BagReader(user_path(self._settings["bag"]), info_of(self)) as bag:
+                for stamp, labels in bag.labels_or_faults(topic):
+                    if isinstance(labels, str):
+                        faults.append(f"{topic}, {stamp} ns: {labels}")
+                    else:
+                        truth[stamp] = pack_labels(labels)
+        except DamagedBagError as error:
+            faults.append(str(error))
+        except BagError as error:
+            raise NodeStartError(str(error)) from error
+        if faults and not truth:
+            raise NodeStartError(f"there is no ground truth{because(faults)}")
+        if faults:
+            self.get_logger().warning(cut(f"some ground truth is left out{because(faults)}"))
+        return truth
 
     def _on_request(self, request: CorrectionRequest) -> None:
         if len(self._pending) >= MAX_PENDING:

@@ -55,7 +55,7 @@ def load_network(source: str | PathLike[str] | Mapping[str, Tensor]) -> XMem:
     with torch.device("meta"), _Uninitialised():
         network = XMem(config)
     _check_shapes(network, state, name)
-    _check_values(state, name)
+    check_values(state, name)
     owned = {
         key: value.to("cpu", torch.float32 if value.is_floating_point() else None, copy=True)
         for key, value in state.items()
@@ -82,7 +82,8 @@ class _Uninitialised(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _check_values(state: Mapping[str, Tensor], name: str) -> None:
+def check_values(state: Mapping[str, Tensor], name: str) -> None:
+    """Raise CheckpointError for weights of which some are no numbers. name: of the file."""
     for key, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(

@@ -240,6 +240,9 @@ def test_weights_load_and_strange_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CorrectorError, match="no refiner: it has no entry"):
         load_refiner(path)
     network = RefinerNetwork()
+    save_file({k: v / 0 for k, v in network.state_dict().items()}, path)
+    with pytest.raises(CorrectorError, match="NaN or infinite numbers in"):
+        load_refiner(path)
     save_file(
         {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}, path
     )

@@ -223,6 +223,7 @@ class Evil:
         (pickle.dumps(Evil()), "cannot be read"),
         ([1, 2], "does not hold a network's weights"),
         ({"a": 1}, "does not hold a network's weights"),
+        ({"a": torch.tensor([1.0, torch.nan])}, "holds NaN or infinite numbers in a"),
         ({"a": torch.zeros(1)}, "missing"),
         ({"model": {"a": torch.zeros(1)}}, "missing"),
     ],

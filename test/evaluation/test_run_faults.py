@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from full_disk import files_of_at_most
 from PIL import Image
 from rich.console import Console
 
@@ -19,6 +20,7 @@ from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
 from lazyxmem_ros.evaluation.offline import SequenceRunner
+from lazyxmem_ros.images.files import write_video
 
 MakeTree = Callable[..., Path]
 
@@ -191,3 +193,87 @@ def test_masks_with_high_ids_are_saved_with_16_bits(
     saved = sorted((tmp_path / "out/jobs/walk/xmem/masks").iterdir())
     assert len(saved) == 4
     assert 300 in np.unique(read_label_map(saved[0]))
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "name"),
+    [
+        (100, ("--save-masks",), "jobs/walk/xmem/frames.parquet"),
+        (9000, (), "jobs/walk/xmem/frames.parquet"),
+        (12_000, (), "jobs/walk/xmem/worst/0-00001.jpg"),
+    ],
+)
+def test_a_full_disk_is_named_and_leaves_no_broken_file(
+    size: int,
+    options: tuple[str, ...],
+    name: str,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    with files_of_at_most(size):
+        assert evaluate(walk, *options) == 1
+    said = capsys.readouterr().err
+    assert f"{name} cannot be written: File too large" in said, said
+    assert "Traceback" not in said
+    left = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert all(file.stat().st_size < size for file in left), left
+    assert evaluate(walk, *options) == 0  # once there is room
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [((), "/objects.parquet"), (("--format", "csv"), "/report.html")]
+)
+def test_a_full_disk_keeps_the_earlier_results(
+    options: tuple[str, ...],
+    name: str,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where its runs are complete."""
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    assert evaluate(walk, *options) == 0
+    before = (tmp_path / "out" / "report.html").read_bytes()
+    with files_of_at_most(12_000):
+        assert evaluate(walk, *options) == 1
+    assert f"{name} cannot be written: File too large" in capsys.readouterr().err
+    assert (tmp_path / "out" / "report.html").read_bytes() == before
+
+
+def test_tables_of_the_other_format_go(evaluate: Callable[..., int], tmp_path: Path) -> None:
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    for kind, other in (("csv", "parquet"), ("parquet", "csv")):
+        assert evaluate(walk, "--format", kind) == 0
+        assert (tmp_path / "out" / f"frames.{kind}").is_file()
+        assert not (tmp_path / "out" / f"frames.{other}").exists()
+
+
+def test_masks_of_no_frame_are_named(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A video's that are numbered from another number on, a bag's with other stamps."""
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    frames = [np.asarray(Image.open(file)) for file in sorted((walk / "frames").iterdir())]
+    write_video(tmp_path / "walk.mp4", frames, rate=10)
+    masks = sorted((walk / "masks").iterdir())
+    for number, file in reversed(list(enumerate(masks))):
+        file.rename(file.with_stem(f"{number + 1}"))
+    assert evaluate(tmp_path / "walk.mp4", "--masks", str(walk / "masks")) == 0
+    said = capsys.readouterr().out
+    assert "1 fault(s) in the input" in said
+    assert "4.png: the video has no frame 4; masks are numbered from 0" in said
+    (walk / "masks" / "4.png").rename(walk / "masks" / "03.png")
+    assert evaluate(tmp_path / "walk.mp4", "--masks", str(walk / "masks")) == 1
+    assert "are both of frame 3" in capsys.readouterr().err
+    with BagWriter(tmp_path / "bag") as bag:
+        for index, image in enumerate(frames):
+            stamp = 10**18 + index * 10**8
+            bag.write_image("/image", StampedImage(stamp, image))
+            labels = np.ones((48, 64), np.uint16)
+            bag.write_labels("/truth", StampedLabels(stamp + 1, labels))
+    assert evaluate(tmp_path / "bag", "--truth-topic", "/truth") == 1
+    said = capsys.readouterr().err
+    assert "because /truth: the label map of 1000000000000000001 ns is of no image on" in said
+    assert "and 2 more such faults" in said

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import davis_palette, object_colour, overlay
-from lazyxmem_ros.images.files import write_video, write_whole
+from lazyxmem_ros.images.files import WriteError, save_image, write_video, write_whole
 
 
 def test_palette_is_that_of_davis() -> None:
@@ -60,13 +60,11 @@ def test_a_video_of_an_odd_size_gets_its_last_row_and_column_twice(tmp_path: Pat
 
 def test_a_full_disk_is_named_and_leaves_no_broken_file(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    with files_of_at_most(2000):
         with pytest.raises(ImageError, match=r"a\.mp4: the video could not be encoded"):
             write_video(tmp_path / "a.mp4", [noise] * 3, rate=10)
-        with pytest.raises(OSError, match=r"a\.png cannot be written: File too large"):
+        with pytest.raises(WriteError, match=r"a\.png cannot be written: File too large"):
             write_whole(tmp_path / "a.png", noise.tobytes())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with pytest.raises(WriteError, match=r"a\.jpg cannot be written: File too large"):
+            save_image(tmp_path / "a.jpg", noise)
     assert not list(tmp_path.iterdir())

@@ -162,6 +162,15 @@ def test_a_damaged_file_is_refused_and_named(
     assert str(path) in str(error.value)
 
 
+def test_a_huge_file_of_another_kind_is_refused_by_its_begin(
+    small_network: XMem, tmp_path: Path
+) -> None:
+    with (tmp_path / "s").open("wb") as file:
+        file.truncate(1 << 40)  # of which nothing is on the disk
+    with pytest.raises(SnapshotError, match="no snapshot"):
+        read_snapshot(tmp_path / "s", tracker(small_network))
+
+
 def test_a_foreign_file_is_refused(written: bytes, small_network: XMem, tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_bytes(written)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -267,7 +268,8 @@ def test_it_reports(server: CorrectionNode, probe: Probe) -> None:
             status
             for message in probe.messages("/diagnostics")
             for status in message.status
-            if status.name == "lazyxmem_correction: grabcut"
+            if status.name == "correction_test/lazyxmem_correction: grabcut"
+            and status.hardware_id == f"{socket.gethostname()}: auto"
         ]
         return {pair.key: pair.value for pair in own[-1].values} if own else {}
 

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from lazyxmem_ros.nodes import running
 from lazyxmem_ros.nodes.namesakes import NamesakeWatch
 from lazyxmem_ros.nodes.running import EndRequest
+from lazyxmem_ros.signals import ENDING_SIGNALS
 
 Start = Callable[..., Any]
 
@@ -25,14 +26,14 @@ Start = Callable[..., Any]
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """What the tests do to handlers of signals is undone."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    numbers = (*ENDING_SIGNALS, signal.SIGALRM)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
 def test_a_signal_asks_for_the_end_and_later_ones_do_nothing(
     number: signal.Signals, handlers: None
 ) -> None:
@@ -42,6 +43,13 @@ def test_a_signal_asks_for_the_end_and_later_ones_do_nothing(
         assert end.requested
         signal.raise_signal(number)
     signal.raise_signal(number)
+
+
+def test_a_terminal_that_is_closed_ends_nothing_below_nohup(handlers: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with EndRequest() as end:
+        signal.raise_signal(signal.SIGHUP)
+        assert not end.requested
 
 
 def test_what_takes_long_is_broken_off(handlers: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,5 +89,25 @@ def test_a_request_with_a_broken_mask_is_answered_in_words(
     assert len(node.log) < 20_000
 
 
+def test_ground_truth_that_is_none_costs_its_frame_alone(
+    tmp_path: Path, start: Callable[..., Any]
+) -> None:
+    frames = [StampedLabels(FIRST_STAMP, scene(0)[1].astype(np.uint16))]
+    depth = np.arange(64 * 96, dtype=np.uint16).reshape(64, 96)
+    frames.append(StampedLabels(FIRST_STAMP + 1, depth))
+    for name, kept in (("some", frames), ("none", frames[1:])):
+        with BagWriter(tmp_path / name) as writer:
+            for frame in kept:
+                writer.write_labels("/ground_truth", frame)
+    node = start("simulated_operator", {"bag": tmp_path / "some"})
+    wait_for(lambda: "1 frames of ground truth: ready" in node.log, "the start")
+    assert "some ground truth is left out, because /ground_truth" in node.log
+    assert "different values" in node.log
+    assert node.stop() == 0
+    node = start("simulated_operator", {"bag": tmp_path / "none"})
+    assert node.wait() == 1
+    assert "error: there is no ground truth, because /ground_truth" in node.log
+
+
 def answers(probe: Probe, ns: str) -> list[Any]:
     return probe.messages(f"{ns}/operator_correction")

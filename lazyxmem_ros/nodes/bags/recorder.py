@@ -29,6 +29,8 @@ from lazyxmem_ros.nodes.timers import create_steady_timer
 NODE_NAME = "lazyxmem_recorder"
 QUEUE_DEPTH = 200
 DISCOVERY_PERIOD_S = 0.05
+UNPUBLISHED_AFTER_S = 5.0
+"""Of steady time, after which topics that nobody publishes are named."""
 
 PARAMETERS = (
     ParameterSpec("bag", "", "Folder of the new bag.", changes=Changes.NEVER),
@@ -39,7 +41,8 @@ PARAMETERS = (
     ParameterSpec(
         "report_period",
         0.0,
-        "Seconds between log lines that say how many messages were recorded; 0 = none.",
+        "Seconds of steady time between log lines that say how many messages were recorded; "
+        "0 = none.",
         bounds=(0.0, 3600.0),
         changes=Changes.NEVER,
     ),
@@ -70,6 +73,7 @@ class RecorderNode(Node):
         except BagError as error:
             raise NodeStartError(str(error)) from error
         self._recorded: Counter[str] = Counter()
+        self._began: float | None = time.monotonic()
         create_steady_timer(self, DISCOVERY_PERIOD_S, self._discover)
         create_steady_timer(self, COMMIT_PERIOD_S, self._commit)
         if self._settings["report_period"]:
@@ -117,6 +121,13 @@ class RecorderNode(Node):
             write = partial(self._write, topic, type_name)
             self.create_subscription(message_type, topic, write, quality, raw=True)
             self.get_logger().info(f"recording {topic}")
+        if self._began is not None and time.monotonic() - self._began >= UNPUBLISHED_AFTER_S:
+            self._began = None  # it is said once
+            if self._waiting:
+                self.get_logger().warning(
+                    f"nobody publishes {', '.join(sorted(self._waiting))}: recorded as soon as "
+                    "somebody does"
+                )
 
     def _write(self, topic: str, type_name: str, data: bytes) -> None:
         if self._attempt(partial(self._bag.write_raw, topic, type_name, time.time_ns(), data)):

@@ -169,8 +169,9 @@ class OperatorNode(Node):
     def _report(self) -> None:
         counts = self._counts.snapshot()
         status = diagnostics.status(
-            f"{self.get_fully_qualified_name()}: console",
+            diagnostics.status_name(self.get_fully_qualified_name(), "console"),
             {**counts, **self._refusals.snapshot()},
+            hardware_id=diagnostics.hardware(),
         )
         now = self.get_clock().now()
         self._publisher.publish(diagnostics.diagnostic_array(now, [status]))

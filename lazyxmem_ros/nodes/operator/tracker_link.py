@@ -27,7 +27,7 @@ from lazyxmem_ros.basics import StampRangeError, stamp_of
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.msg import Correction, CorrectionRequest, TrackArray
 from lazyxmem_ros.nodes.correction_client import AnswersCallback, CorrectionClient
-from lazyxmem_ros.nodes.diagnostics import OK
+from lazyxmem_ros.nodes.diagnostics import OK, status_name
 from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
 from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects, RetractCorrection
@@ -298,8 +298,8 @@ class TrackerLink:
         return self._corrector
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        name = self.name.lstrip("/")  # as diagnostics have it
-        ours = [status for status in message.status if status.name.startswith(f"{name}: ")]
+        begin = status_name(self.name, "")
+        ours = [status for status in message.status if status.name.startswith(begin)]
         if ours:
             complaints = [f"{s.message}" for s in ours if s.level != OK]
             self._hears.on_complaint("; ".join(complaints))

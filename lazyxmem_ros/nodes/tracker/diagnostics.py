@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import resource
-import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,9 @@ from lazyxmem_ros.nodes.diagnostics import (
     Rate,
     Recent,
     Refusals,
+    hardware,
     status,
+    status_name,
 )
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ class TrackerReport:
 
     def __init__(self, name: str, measures: TrackerMeasures, service: ServiceMeasures) -> None:
         """name: the node's, with its namespace."""
-        self._name = name.lstrip("/")
-        self._host = socket.gethostname()
+        self._node = name
         self._measures = measures
         self._recent = Recent(measures.counts)
         self._refusals = measures.refusals
@@ -119,8 +119,11 @@ class TrackerReport:
         if records is not None:
             made.append(records)
         for each in made:
-            each.hardware_id = f"{self._host}: {device}"
+            each.hardware_id = hardware(device)
         return made
+
+    def _name(self, part: str) -> str:
+        return status_name(self._node, part)
 
     def _frames(
         self, device: str, received_rate: float, object_ids: tuple[int, ...], images_fault: str
@@ -140,7 +143,7 @@ class TrackerReport:
             "objects": ", ".join(map(str, object_ids)) or "none",
         }
         level, message = self._alarm(images_fault)
-        return status(f"{self._name}: frames", values, level=level, message=message)
+        return status(self._name("frames"), values, level=level, message=message)
 
     def _alarm(self, images_fault: str) -> tuple[bytes, str]:
         """What is worst about the frames of the last ALARM_WINDOW_S: a level and its reason."""
@@ -165,7 +168,7 @@ class TrackerReport:
             "last copy (ms)": keeper.last_copy_seconds * 1e3,
         }
         level, message = (ERROR, keeper.last_fault) if keeper.last_fault else (OK, "ok")
-        return status(f"{self._name}: snapshots", values, level=level, message=message)
+        return status(self._name("snapshots"), values, level=level, message=message)
 
     def _corrections(self, open_requests: int, available: bool) -> DiagnosticStatus:
         counts, service = self._measures.counts, self._service
@@ -182,7 +185,7 @@ class TrackerReport:
         values["service p50 (ms)"] = service.latencies.milliseconds(50)
         values["service p99 (ms)"] = service.latencies.milliseconds(99)
         level, message = (WARN, service.last_fault) if service.last_fault else (OK, "ok")
-        return status(f"{self._name}: corrections", values, level=level, message=message)
+        return status(self._name("corrections"), values, level=level, message=message)
 
     def _memory(self, device: str, images_kept: int, upkeep: Upkeep) -> DiagnosticStatus:
         # Linux gives the peak in KiB, which is what a robot must have room for.
@@ -199,7 +202,7 @@ class TrackerReport:
             import torch
 
             values["device memory (MiB)"] = torch.cuda.memory_allocated(device) / MEBIBYTE
-        return status(f"{self._name}: memory", values)
+        return status(self._name("memory"), values)
 
     def _refused(self) -> DiagnosticStatus:
         total = self._refusals.total()
@@ -207,5 +210,5 @@ class TrackerReport:
         values: dict[str, object] = {"total": total, **self._refusals.snapshot()}
         if new:
             message = f"{new} refused since the last report"
-            return status(f"{self._name}: refusals", values, level=WARN, message=message)
-        return status(f"{self._name}: refusals", values)
+            return status(self._name("refusals"), values, level=WARN, message=message)
+        return status(self._name("refusals"), values)

@@ -29,6 +29,8 @@ from lazyxmem_ros.nodes.conversions import (
     region_message,
     time_message,
 )
+from lazyxmem_ros.nodes.diagnostics import LogLimiter
+from lazyxmem_ros.nodes.logs import error_of
 from lazyxmem_ros.nodes.prompts import prompt_message
 from lazyxmem_ros.nodes.tracker.detections import Detections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
@@ -93,6 +95,7 @@ class TrackerOutputs:
         )
         self._detections = Detections(node)
         self._markers = Markers(node)
+        self._limiter = LogLimiter(error_of(node))
         self._pictures = NewestOnly("tracker-pictures", self._picture_failed)
         self.overlays_made = 0
         self.uncertainty_maps_made = 0
@@ -226,7 +229,7 @@ class TrackerOutputs:
             self._records.see_objects(stamp, objects)
 
     def _picture_failed(self, error: BaseException) -> None:
-        self._node.get_logger().error(f"a picture for people failed: {error}")
+        self._limiter.say(type(error).__name__, f"a picture for people failed: {error}")
 
     def close(self) -> None:
         """Take the publishers off the graph."""

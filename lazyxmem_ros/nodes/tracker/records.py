@@ -38,7 +38,7 @@ from lazyxmem_ros.data.bags import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, BagWriter
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.images import ImageError, read_image
 from lazyxmem_ros.nodes.conversions import labels_message, time_message
-from lazyxmem_ros.nodes.diagnostics import ERROR, OK, status
+from lazyxmem_ros.nodes.diagnostics import ERROR, OK, status, status_name
 from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
 
 JPEG_QUALITY = 95
@@ -90,7 +90,7 @@ class Records:
         """
         self.folder = _usable(folder)
         self._name = node.get_fully_qualified_name().strip("/").replace("/", ".")
-        self._status_name = f"{node.get_fully_qualified_name().lstrip('/')}: records"
+        self._status_name = status_name(node.get_fully_qualified_name(), "records")
         self._topic = node.resolve_topic_name
         self._max_bytes, self._max_bags = max_bytes, max_bags
         self._on_fault = on_fault

@@ -50,6 +50,21 @@ def test_a_type_that_bags_do_not_know_costs_its_topic_alone(
         assert len(list(bag.messages(KNOWN))) == FRAMES
 
 
+def test_it_records_where_the_clock_stands_still_and_says_what_nobody_publishes(
+    tmp_path: Path, probe: Probe, start: Callable[..., NodeProcess]
+) -> None:
+    topic, nobodys = "/still_clock/image", "/still_clock/nobody"
+    values = {"bag": tmp_path / "bag", "topics": [topic, nobodys], "use_sim_time": True}
+    recorder = start("recorder", {**values, "report_period": 0.1})
+    publisher = probe.node.create_publisher(type(scene_message(0)), topic, 10)
+    wait_for(publisher.get_subscription_count, "the recorder")
+    publisher.publish(scene_message(0))
+    wait_for(lambda: f"recorded {topic}=1" in recorder.log, "the report")
+    wait_for(lambda: f"nobody publishes {nobodys}:" in recorder.log, "the warning")
+    assert recorder.stop() == 0
+    assert recorder.log.count("nobody publishes") == 1
+
+
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
 def test_a_full_disk_ends_it_in_a_line_and_leaves_a_bag(
     storage: str, small_disk: Path, probe: Probe, start: Callable[..., NodeProcess]

@@ -19,10 +19,13 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp (requirements-operator.txt)")
 
 import aiohttp
+import numpy as np
 from console_harness import Camera, Console
-from node_graph import WAIT_S, parameters, wait_for
+from node_graph import WAIT_S, header, parameters, scene_message, wait_for
+from rclpy.serialization import serialize_message
 from tracker_harness import Tracker
 
+from lazyxmem_ros.nodes.conversions import labels_message
 from lazyxmem_ros.nodes.operator import browser as browser_module
 from lazyxmem_ros.nodes.operator import server as server_module
 from lazyxmem_ros.nodes.operator.node import OperatorNode
@@ -304,6 +307,46 @@ def test_who_does_not_read_gets_no_queue(console: Console, camera: Camera) -> No
     sent = console.count("frames sent")
     talk(console.url, speak)
     assert console.count("frames sent") - sent <= 12
+
+
+def test_what_is_no_image_costs_its_picture_alone(console: Console, camera: Camera) -> None:
+    """Messages that end too early, behind a header that can be read."""
+    topic = f"{camera.tracker.ns}/image"
+
+    async def speak(session: aiohttp.ClientSession, url: str) -> None:
+        async with connect(session, url) as socket_:
+            await socket_.send_json(HELLO)
+            await socket_.send_json({"type": "watch", "tracker": camera.tracker.name})
+            picture = await answer(socket_, "picture")
+            camera.stop()
+            before = refused()
+            while refused() == before:  # once no mask has come for a while
+                message = serialize_message(scene_message(camera.index))
+                camera.tracker.probe._publishers[topic].publish(message[: len(message) // 2])
+                await asyncio.sleep(0.1)
+            camera.go()
+            await socket_.send_json({"type": "shown", "number": picture["number"]})
+            assert (await answer(socket_, "picture"))["number"] > picture["number"]
+
+    def refused() -> int:
+        return console.refusals().get(f"{camera.tracker.name}: image", 0)
+
+    talk(console.url, speak)
+
+
+def test_what_the_tracker_complains_about_is_shown(console: Console, camera: Camera) -> None:
+    tracker = camera.tracker
+    nothing = labels_message(np.zeros((9, 9), np.uint16), header(0))
+
+    async def speak(session: aiohttp.ClientSession, url: str) -> None:
+        async with connect(session, url) as socket_:
+            await socket_.send_json(HELLO)
+            detail = ""
+            while "refused since the last report" not in detail:
+                tracker.probe.publish(f"{tracker.name}/init_mask", nothing)
+                detail = (await answer(socket_, "state"))["trackers"][0]["detail"]
+
+    talk(console.url, speak)
 
 
 # ---- who may use it

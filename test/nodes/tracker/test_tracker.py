@@ -28,6 +28,7 @@ from tracker_harness import NODE, NS, Tracker, click, with_fields
 
 from lazyxmem_ros.msg import NewObject, Prompt, Track
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message
+from lazyxmem_ros.nodes.tracker import publishers
 from lazyxmem_ros.srv import AddObjects, RemoveObjects
 
 
@@ -163,6 +164,29 @@ def test_overlay_and_uncertainty_are_made_while_somebody_looks(tracker: Tracker)
     made = (outputs.overlays_made, outputs.uncertainty_maps_made)
     tracker.send(3)
     assert (outputs.overlays_made, outputs.uncertainty_maps_made) == made
+
+
+def test_pictures_that_fail_are_logged_at_a_bearable_pace(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failed = 0
+
+    def fail(*_: Any, **__: Any) -> Any:
+        nonlocal failed
+        failed += 1
+        raise RuntimeError("no paint")
+
+    monkeypatch.setattr(publishers, "overlay", fail)
+    tracker.probe.listen(Image, f"{tracker.name}/overlay")
+    outputs = tracker.node._parts.outputs
+    wait_for(lambda: outputs._overlay.get_subscription_count() > 0, "the subscription")
+    tracker.show_object(0)
+    before = failed
+    for index in range(5):
+        tracker.send(index + 1)
+        wait_for(lambda n=index: failed > before + n, "the failure")
+    tracker.probe.ignore(f"{tracker.name}/overlay")
+    assert capfd.readouterr().err.count("a picture for people failed: no paint") == 1
 
 
 # ---- services
