@@ -196,14 +196,18 @@ class BagSequence:
 
     def samples(self) -> Iterator[Sample]:
         """Reads the bag in one pass; masks are matched to images by their stamps."""
-        unused: dict[int, Path] = {}
+        unused: dict[int, Path | str] = {}
         return _naming_unused(self._read(unused), unused, "no image has this stamp")
 
-    def _read(self, unused: dict[int, Path]) -> Iterator[Sample]:
-        """The frames; leaves in `unused` the files of masks that are of none."""
+    def _read(self, unused: dict[int, Path | str]) -> Iterator[Sample]:
+        """The frames; leaves in `unused` the masks that are of none: their files, or what they are
+        called.
+        """
         truth = self._truth()
-        unused.update((n, labels) for n, labels in truth.items() if isinstance(labels, Path))
-        files = list(unused.values())
+        files = [labels for labels in truth.values() if isinstance(labels, Path)]
+        for stamp, labels in truth.items():
+            name = f"{self.truth_topic}, label map of {stamp} ns"
+            unused[stamp] = labels if isinstance(labels, Path) else name
         binary = self.binary or are_binary(files)
         begun = self._labels_on(self.init_topic)
         known: set[int] = set()
@@ -374,7 +378,7 @@ class UnreadableSequence:
 
 
 def _naming_unused(
-    samples: Iterator[Sample], unused: Mapping[int, Path], why: str
+    samples: Iterator[Sample], unused: Mapping[int, Path | str], why: str
 ) -> Iterator[Sample]:
     """The samples; the last one has a fault for each mask that is left in `unused` then."""
     last: Sample | None = None
@@ -388,7 +392,7 @@ def _naming_unused(
             yield last
         raise
     if last is not None:
-        last.faults.extend(f"{file}: {why}" for file in unused.values())
+        last.faults.extend(f"{mask}: {why}" for mask in unused.values())
         yield last
 
 
