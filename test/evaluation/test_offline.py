@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from lazyxmem_ros.correction import Corrector, Prompt, Refinement, make_correcto
 from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.data.sequences import VideoSequence
+from lazyxmem_ros.data.sequences import Sample, VideoSequence
 from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.methods import (
     MethodOptions,
@@ -287,6 +287,35 @@ def test_a_frame_that_the_tracker_refuses_is_left_out(
     assert {row["object"] for row in run.log.frames if row["index"] > 2} == {1, 2}
     with pytest.raises(DatasetError, match=f"walk: {said}"):
         list(runner(tiny_weights, "xmem", strict=True).run(sequence))
+
+
+class Restamped:
+    """A sequence with other stamps (ns)."""
+
+    def __init__(self, sequence: VideoSequence, stamps: Sequence[int]) -> None:
+        self.name, self.has_truth, self.files = sequence.name, sequence.has_truth, sequence.files
+        self._sequence, self._stamps = sequence, stamps
+
+    def __len__(self) -> int:
+        return len(self._sequence)
+
+    def samples(self) -> Iterator[Sample]:
+        for sample, stamp in zip(self._sequence.samples(), self._stamps, strict=True):
+            yield replace(sample, stamp=stamp)
+
+
+@pytest.mark.parametrize("odd", [1, 3])
+def test_one_stamp_far_ahead_costs_its_own_frame(
+    odd: int, tiny_weights: Path, make_tree: MakeTree
+) -> None:
+    (sequence,) = open_dataset(make_tree("walk", 5, {index: (1,) for index in range(5)}))
+    stamps = [100 * SECOND + index * SECOND for index in range(5)]
+    stamps[odd] += 3600 * SECOND
+    run = runner(tiny_weights, "xmem")
+    outcomes = list(run.run(Restamped(sequence, stamps)))
+    assert [outcome.sample.index for outcome in outcomes] == [n for n in range(5) if n != odd]
+    said = f"frame 0000{odd}: its stamp is 3599.000 s after the next frame's; it is left out"
+    assert run.log.faults == [said]
 
 
 def test_nothing_to_track_is_an_error(tiny_weights: Path, make_tree: MakeTree) -> None:
