@@ -17,7 +17,13 @@ from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.rosbag2 import reader as rosbag2_reader
 
 from lazyxmem_ros.data.errors import BagError, DamagedBagError
-from lazyxmem_ros.data.files import ROS1_SUFFIX, ROS2_SUFFIXES, ZSTD_SUFFIXES, children
+from lazyxmem_ros.data.files import (
+    ROS1_SUFFIX,
+    ROS2_SUFFIXES,
+    ZSTD_SUFFIXES,
+    children,
+    suffix_of,
+)
 from lazyxmem_ros.data.mcap import AmendedMcap, McapError, amended
 from lazyxmem_ros.data.slowness import Tell, TellSlowness, silent
 from lazyxmem_ros.data.unpacking import unpack_file
@@ -48,8 +54,10 @@ class OpenBag:
         self._file = path
         with contextlib.ExitStack() as failed, explained(path):
             failed.callback(self.close)
-            if path.suffix in ZSTD_SUFFIXES:
+            if suffix_of(path) in ZSTD_SUFFIXES:
                 self._file = self._unpacked()
+            elif path.is_file() and path.suffix != suffix_of(path):
+                self._file = self._linked()
             self.is_ros1 = self._file.suffix == ROS1_SUFFIX
             self._readers = self._open()
             self._check_metadata()
@@ -57,10 +65,20 @@ class OpenBag:
 
     def _unpacked(self) -> Path:
         """The file that this one unpacks to, in a folder that goes with the closing."""
-        folder = self._stack.enter_context(TemporaryDirectory(prefix="lazyxmem_bag_"))
-        file = Path(folder) / self.path.stem
+        name = Path(self.path.stem)
+        file = self._own_folder() / name.with_suffix(suffix_of(name))
         unpack_file(self.path, file, TellSlowness(self._tell, f"unpacking {self.path.name}"))
         return file
+
+    def _linked(self) -> Path:
+        """The file under a name whose suffix is in lower case, by which rosbags tells its kind."""
+        file = self._own_folder() / f"{self.path.stem}{suffix_of(self.path)}"
+        file.symlink_to(self.path.resolve())
+        return file
+
+    def _own_folder(self) -> Path:
+        """A folder that goes with the closing."""
+        return Path(self._stack.enter_context(TemporaryDirectory(prefix="lazyxmem_bag_")))
 
     def _open(self) -> list[Any]:
         reader: Any = Ros1Reader(self._file) if self.is_ros1 else Ros2Reader(self._file)
@@ -198,8 +216,10 @@ def _check_kind(path: Path) -> None:
         raise BagError(f"{path}: is no bag: it holds neither {METADATA} nor a bag's file")
     if _is_bag_file(path):
         return
-    if path.suffix in PACKED_SUFFIXES:
-        tool = {".lz4": "lz4", ".bz2": "bzip2", ".gz": "gzip", ".xz": "xz"}.get(path.suffix, "zstd")
+    if suffix_of(path) in PACKED_SUFFIXES:
+        tool = {".lz4": "lz4", ".bz2": "bzip2", ".gz": "gzip", ".xz": "xz"}.get(
+            suffix_of(path), "zstd"
+        )
         raise BagError(
             f"{path}: is a compressed file; unpack it with `{tool} -d` and give what comes out"
         )
@@ -210,14 +230,14 @@ def _check_kind(path: Path) -> None:
 
 def _is_bag_file(path: Path) -> bool:
     """Whether its name is that of a bag's file, packed by zstd or not."""
-    name = path.with_suffix("") if path.suffix in ZSTD_SUFFIXES else path
-    return name.suffix in (*ROS2_SUFFIXES, ROS1_SUFFIX)
+    name = path.with_suffix("") if suffix_of(path) in ZSTD_SUFFIXES else path
+    return suffix_of(name) in (*ROS2_SUFFIXES, ROS1_SUFFIX)
 
 
 def _mcap_files(path: Path) -> list[Path]:
     if path.is_dir():
-        return [file for file in children(path) if file.suffix == ".mcap"]
-    return [path] if path.suffix == ".mcap" else []
+        return [file for file in children(path) if suffix_of(file) == ".mcap"]
+    return [path] if suffix_of(path) == ".mcap" else []
 
 
 def _missing_parts(path: Path) -> list[str]:
@@ -238,11 +258,11 @@ def _damaged(path: Path, reason: str) -> str:
         return (
             f"{path}: cannot be read whole ({reason}). Put its missing files back beside the others"
         )
-    if path.suffix == ROS1_SUFFIX:
+    if suffix_of(path) == ROS1_SUFFIX:
         advice = "repair it with `rosbag reindex`"
-    elif path.suffix == ".mcap" or _mcap_files(path):
+    elif suffix_of(path) == ".mcap" or _mcap_files(path):
         advice = "repair it with `mcap recover`"
-    elif path.suffix == ".db3" or any(path.glob("*.db3")):
+    elif suffix_of(path) == ".db3" or any(path.glob("*.db3")):
         advice = "save what is left with `sqlite3 FILE.db3 .recover`"
     else:
         return f"{path}: cannot be read ({reason})"

@@ -24,6 +24,7 @@ from lazyxmem_ros.data.files import (
     children,
     image_files,
     natural_order,
+    suffix_of,
 )
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
 from lazyxmem_ros.data.sequences import (
@@ -192,9 +193,9 @@ def _recognise(path: Path) -> Layout:
     if str(path) == Layout.SCENE.value and not path.exists():
         return Layout.SCENE
     if path.is_file():
-        if path.suffix.lower() in VIDEO_SUFFIXES:
+        if suffix_of(path) in VIDEO_SUFFIXES:
             return Layout.VIDEO
-        if path.suffix in (*ROS2_SUFFIXES, ROS1_SUFFIX, *PACKED_SUFFIXES):
+        if suffix_of(path) in (*ROS2_SUFFIXES, ROS1_SUFFIX, *PACKED_SUFFIXES):
             return Layout.BAG
     if _is_bag(path):
         return Layout.BAG
@@ -211,9 +212,9 @@ def _recognise(path: Path) -> Layout:
 def _is_bag(path: Path) -> bool:
     """Whether a path is a folder that is a bag, or a ROS 1 bag's file."""
     if not path.is_dir():
-        return path.suffix == ROS1_SUFFIX
+        return suffix_of(path) == ROS1_SUFFIX
     return (path / METADATA).is_file() or any(
-        child.suffix in ROS2_SUFFIXES for child in children(path)
+        suffix_of(child) in ROS2_SUFFIXES for child in children(path)
     )
 
 
@@ -224,7 +225,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
     for path in children(folder):
         if path.is_dir():
             yield from _files_below(path)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+        elif suffix_of(path) in IMAGE_SUFFIXES:
             yield path
 
 
@@ -402,7 +403,7 @@ def _open_bag(
 def _bag_name(path: Path) -> str:
     if not path.is_file():
         return path.resolve().name
-    return Path(path.stem).stem if path.suffix in ZSTD_SUFFIXES else path.stem
+    return Path(path.stem).stem if suffix_of(path) in ZSTD_SUFFIXES else path.stem
 
 
 def _opened_bag(path: Path, options: DatasetOptions, tell: Tell) -> VideoSequence:

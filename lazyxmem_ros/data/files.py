@@ -23,6 +23,11 @@ _LITTER_BEGINS = (".", "@", "$")
 """`.ipynb_checkpoints`, `._00000.jpg` of macOS, `@eaDir` of a NAS, `$RECYCLE.BIN`."""
 
 
+def suffix_of(path: Path) -> str:
+    """A path's suffix in lower case, such as ".mcap": cameras and disks write it in either."""
+    return path.suffix.lower()
+
+
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
     """A key to sort by that puts frame2 before frame10."""
     parts = re.split(r"([0-9]+)", name)  # every second one is a number
@@ -44,9 +49,7 @@ def image_files(folder: Path, *, besides: Iterable[Path] = ()) -> dict[str, Path
     others = {os.path.realpath(path) for path in besides}
     found: dict[str, Path] = {}
     for path in children(folder):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or (
-            others and os.path.realpath(path) in others
-        ):
+        if suffix_of(path) not in IMAGE_SUFFIXES or (others and os.path.realpath(path) in others):
             continue
         if not _is_text(path.name):
             raise DatasetError(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.data.display_matrix import DisplayMatrixError, Turn, turn_of
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.data.files import BAG_SUFFIXES
+from lazyxmem_ros.data.files import BAG_SUFFIXES, suffix_of
 from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, check_size
 
 DEFAULT_RATE = 24.0
@@ -50,7 +50,7 @@ class VideoFile:
         """rate: instead of the video's own. Raises DatasetError where there is nothing to read."""
         if not path.is_file():
             raise DatasetError(f"{path}: no such video or folder")
-        if path.suffix in BAG_SUFFIXES:
+        if suffix_of(path) in BAG_SUFFIXES:
             raise DatasetError(f"{path}: is a bag, which `lazyxmem evaluate` reads, no video")
         with closing(_Capture(path)) as capture:
             own = capture.number(cv2.CAP_PROP_FPS)

@@ -145,10 +145,11 @@ def test_what_is_advised_can_help(tmp_path: Path) -> None:
     assert "sqlite3" in str(caught.value)
 
 
-def test_a_ros_1_bag_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["old.bag", "OLD.BAG"])
+def test_a_ros_1_bag_is_read(name: str, tmp_path: Path) -> None:
     store = get_typestore(Stores.ROS1_NOETIC)
     types = store.types
-    path = tmp_path / "old.bag"
+    path = tmp_path / name
     with Ros1Writer(path) as writer:
         topics = {
             name: writer.add_connection(name, IMAGE_TYPE, typestore=store)
@@ -183,7 +184,7 @@ def test_a_ros_1_bag_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "bags"
     folder.mkdir()
     shutil.copy(path, folder)
-    assert [entry.name for entry in open_dataset(folder)] == ["old"]
+    assert [entry.name for entry in open_dataset(folder)] == [path.stem]
 
 
 @pytest.mark.parametrize(

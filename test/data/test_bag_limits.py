@@ -24,8 +24,9 @@ from rosbags.typesys import Stores, get_typestore
 from lazyxmem_ros.data import slowness, unpacking
 from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage
 from lazyxmem_ros.data.datasets import open_dataset
-from lazyxmem_ros.data.errors import BagError, DamagedBagError
+from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.unpacking import zstd
+from lazyxmem_ros.data.videos import VideoFile
 
 FIRST = 1_700_000_000_000_000_000
 BOMB_BYTES = 700 << 20
@@ -81,6 +82,29 @@ def test_a_packed_file_is_read(storage: str, suffix: str, tmp_path: Path) -> Non
     assert leftovers() == before
 
 
+@pytest.mark.parametrize(
+    ("storage", "name"),
+    [
+        ("mcap", "DRIVE.MCAP"),
+        ("sqlite3", "DRIVE.DB3"),
+        ("mcap", "DRIVE.MCAP.ZST"),
+        ("sqlite3", "DRIVE.DB3.ZSTD"),
+    ],
+)
+def test_a_suffix_in_capitals_is_the_same(storage: str, name: str, tmp_path: Path) -> None:
+    file = write_bag(tmp_path / "drive", storage)
+    data = file.read_bytes()
+    shouted = tmp_path / name
+    shouted.write_bytes(zstd.compress(data) if ".Z" in name else data)
+    before = leftovers()
+    (sequence,) = open_dataset(shouted)
+    assert sequence.name == "DRIVE"
+    assert len([sample.image for sample in sequence.samples() if sample.image is not None]) == 4
+    assert leftovers() == before
+    with pytest.raises(DatasetError, match="is a bag"):
+        VideoFile.open(shouted)
+
+
 @pytest.mark.parametrize("name", ["bomb.mcap.zstd", "bomb.db3.zst"])
 def test_a_packed_file_that_unpacks_to_too_much(name: str, bomb: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(bomb)
@@ -106,6 +130,7 @@ def test_a_bag_whose_recorder_compressed(mode: str, bomb: bytes, tmp_path: Path)
     script = """
 import sqlite3, sys
 from lazyxmem_ros.data.unpacking import zstd
+from lazyxmem_ros.data.videos import VideoFile
 connection = sqlite3.connect(sys.argv[1])
 bomb = open(sys.argv[2], "rb").read() if len(sys.argv) > 2 else None
 for number, data in connection.execute("select id, data from messages").fetchall():
