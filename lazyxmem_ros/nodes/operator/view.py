@@ -20,6 +20,8 @@ from lazyxmem_ros.nodes.operator.requests import Asked, Finished, Operator, Outc
 from lazyxmem_ros.nodes.operator.tracker_link import Presence, TrackerLink
 
 FRESH_S = 3.0
+COMPLAINT_S = 5.0
+"""Of steady time, that a complaint stays after its end: else nobody could read it."""
 """Of steady time: frames and tracks that are older are not of now."""
 STATES = {
     msg.Track.TRACKED: "tracked",
@@ -67,6 +69,7 @@ class TrackerView:
         self._refuse = refuse
         self._presence = Presence()
         self._complaint = ""
+        self._complained_at = -math.inf
         self._newest = 0
         self._tracked_at = -math.inf
         self._rate = Rate()
@@ -81,7 +84,12 @@ class TrackerView:
             self.changed()
 
     def on_complaint(self, text: str) -> None:
-        """What the tracker's diagnostics complain about."""
+        """What the tracker's diagnostics complain about; "": nothing any more."""
+        now = time.monotonic()
+        if text:
+            self._complained_at = now
+        elif now - self._complained_at < COMPLAINT_S:
+            return
         if text != self._complaint:
             self._complaint = text
             self.changed()

@@ -27,12 +27,13 @@ from console_harness import (
     wait_for_words,
     wait_in_page,
 )
-from node_graph import FIRST_STAMP, HEIGHT, STEP, WIDTH, wait_for
+from node_graph import FIRST_STAMP, HEIGHT, STEP, WIDTH, header, wait_for
 from playwright.sync_api import expect
 from tracker_harness import Tracker
 
 from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.images import ImageError
+from lazyxmem_ros.nodes.conversions import labels_message
 from lazyxmem_ros.nodes.operator import gallery
 from lazyxmem_ros.srv import RetractCorrection
 
@@ -183,6 +184,27 @@ def test_it_says_what_is_not_there(answering: Tracker, camera: Camera, open_page
         answering.service.start()
     camera.go()
     expect(page.locator(".notice.bad")).to_have_count(0)
+
+
+def test_a_complaint_is_shown_and_moves_no_picture(
+    answering: Tracker, camera: Camera, open_page: OpenPage
+) -> None:
+    """Somebody may be about to click into it."""
+    page = open_page()
+    expect(page.locator("#badge")).to_have_text("Live")
+    complaint = page.locator("#complaint")
+    expect(complaint).to_be_hidden()
+    before = page.locator("#canvas").bounding_box()
+    nothing = labels_message(np.zeros((9, 9), np.uint16), header(0))
+    topic = f"{answering.name}/init_mask"
+    wait_for(
+        lambda: answering.probe.publish(topic, nothing) or complaint.is_visible(), "the complaint"
+    )
+    expect(complaint).to_contain_text("The tracker says: ")
+    expect(complaint).to_contain_text("refused since the last report")
+    assert page.locator("#canvas").bounding_box() == before
+    expect(page.locator("#health .complains")).to_have_count(1)
+    expect(complaint).to_be_hidden()
 
 
 # ---- marking

@@ -285,9 +285,9 @@ export function showHealth(list, tracker) {
   keyed(
     list,
     [
-      ["camera", camera, ""],
-      ["tracker", node, rate],
-      ["corrector", corrector, ""],
+      ["camera", camera, "", false],
+      ["tracker", node, rate, Boolean(tracker && tracker.detail)],
+      ["corrector", corrector, "", false],
     ],
     ([what]) => what,
     ([what]) =>
@@ -298,11 +298,19 @@ export function showHealth(list, tracker) {
         element("span", {}, text.health[what]),
         element("span", { class: "health-state" }),
       ),
-    (item, [, state, note]) => {
+    (item, [, state, note, complains]) => {
       item.dataset.state = state;
+      item.classList.toggle("complains", complains);
       write(item.children[2], note || text.healthStates[state]);
     },
   );
+}
+
+/** What a tracker complains about; not a notice, which moves the picture below one's pointer. */
+export function showComplaint(node, tracker) {
+  const words = tracker && tracker.detail ? text.complaint(tracker.detail) : "";
+  node.hidden = !words;
+  write(node, words);
 }
 
 /** notices: [{key, words, urgent, action, act}]. */

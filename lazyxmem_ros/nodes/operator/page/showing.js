@@ -14,6 +14,7 @@ import {
 } from "./page.js";
 import {
   nameOf,
+  showComplaint,
   showHealth,
   showNotices,
   showObjects,
@@ -97,6 +98,7 @@ export function renderNow() {
   renderScrubber(state);
   showTrackers($("trackers"), page.state ? page.state.trackers : [], page.tracker, { choose });
   showHealth($("health"), page.closed ? null : state);
+  showComplaint($("complaint"), page.closed ? null : state);
   showNotices($("notices"), notices(state));
   const requests = state ? state.requests : [];
   $("requests-count").hidden = !requests.length;
@@ -217,7 +219,6 @@ function notices(state) {
   if (state.node !== "absent" && state.corrector === "absent") {
     note("noCorrector", text.notices.noCorrector, { urgent: true });
   }
-  if (state.detail) note("complaint", text.notices.complaint(state.detail));
   if (state.quiet_s > 0) {
     note("quiet", text.notices.quiet(Math.ceil(state.quiet_s)), {
       action: text.endQuiet,

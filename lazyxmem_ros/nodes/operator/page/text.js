@@ -25,6 +25,7 @@ export const text = {
     waiting: "no picture",
     unknown: "unknown",
   },
+  complaint: (words) => `The tracker says: ${words}`,
   rate: (rate) => `${rate.toFixed(rate < 9.95 ? 1 : 0)} pictures/s`,
 
   notices: {
@@ -39,7 +40,6 @@ export const text = {
     noPicture: (name) => `No picture has come from the robot ${name} for a while.`,
     noCorrector:
       "The correction service is not there: clicks and boxes make no mask. Painting works.",
-    complaint: (words) => `The tracker says: ${words}`,
     quiet: (seconds) => `Quiet: the tracker asks nothing for ${seconds} s more.`,
   },
   endQuiet: "Ask again",
