@@ -30,24 +30,26 @@ const write = (node, words) => {
 function keyed(container, items, keyOf, create, update) {
   const known = new Map([...container.children].map((child) => [child.dataset.key, child]));
   const counts = new Map();
-  let before = null;
-  for (const item of items) {
+  const keys = items.map((item) => {
     const name = String(keyOf(item));
     const count = (counts.get(name) || 0) + 1;
     counts.set(name, count);
-    const key = count > 1 ? `${name} ${count}` : name;
-    let child = known.get(key);
-    known.delete(key);
+    return count > 1 ? `${name} ${count}` : name;
+  });
+  // At first, so that those behind need not be moved: a click on one that is moved is lost.
+  for (const [key, child] of known) if (!keys.includes(key)) child.remove();
+  let before = null;
+  items.forEach((item, place) => {
+    let child = known.get(keys[place]);
     if (!child) {
       child = create(item);
-      child.dataset.key = key;
+      child.dataset.key = keys[place];
     }
     const next = before ? before.nextSibling : container.firstChild;
     if (child !== next) container.insertBefore(child, next);
     update(child, item);
     before = child;
-  }
-  for (const gone of known.values()) gone.remove();
+  });
 }
 
 // ---- requests
