@@ -8,7 +8,7 @@ a whole sequence unusable raises DatasetError or BagError.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -377,23 +377,33 @@ class UnreadableSequence:
         raise DatasetError(self.reason)
 
 
-def _naming_unused(
-    samples: Iterator[Sample], unused: Mapping[int, Path | str], why: str
-) -> Iterator[Sample]:
-    """The samples; the last one has a fault for each mask that is left in `unused` then."""
-    last: Sample | None = None
+def with_next(samples: Iterable[Sample]) -> Iterator[tuple[Sample, Sample | DataError | None]]:
+    """Each sample with what comes next: another one, the fault by which reading ends, or the end.
+
+    Raises the fault once all that is intact has come.
+    """
+    before: Sample | None = None
     try:
         for sample in samples:
-            if last is not None:
-                yield last
-            last = sample
-    except DataError:
-        if last is not None:  # what is intact comes first
-            yield last
+            if before is not None:
+                yield before, sample
+            before = sample
+    except DataError as fault:
+        if before is not None:
+            yield before, fault
         raise
-    if last is not None:
-        last.faults.extend(f"{mask}: {why}" for mask in unused.values())
-        yield last
+    if before is not None:
+        yield before, None
+
+
+def _naming_unused(
+    samples: Iterable[Sample], unused: Mapping[int, Path | str], why: str
+) -> Iterator[Sample]:
+    """The samples; the last one has a fault for each mask that is left in `unused` then."""
+    for sample, following in with_next(samples):
+        if following is None:
+            sample.faults.extend(f"{mask}: {why}" for mask in unused.values())
+        yield sample
 
 
 def _files_under(root: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,8 @@ from lazyxmem_ros.correction.base import (
     Refinement,
     objection,
 )
-from lazyxmem_ros.data.errors import DataError, DatasetError, because
-from lazyxmem_ros.data.sequences import Sample, VideoSequence
+from lazyxmem_ros.data.errors import DatasetError, because
+from lazyxmem_ros.data.sequences import Sample, VideoSequence, with_next
 from lazyxmem_ros.evaluation.methods import Method, Schedule, Trigger
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.rows import (
@@ -123,7 +123,7 @@ class SequenceRunner:
         if len(sequence) == 0:
             raise DatasetError(f"{sequence.name}: the sequence is empty")
         try:
-            for sample, next_stamp in _with_next_stamp(sequence.samples()):
+            for sample, following in with_next(sequence.samples()):
                 for fault in sample.faults:
                     self._note_fault(sequence.name, fault)
                 self.log.read += sample.image is not None
@@ -131,7 +131,8 @@ class SequenceRunner:
                 if sample.image is None or not (self._rows.first_index or sample.given):
                     continue
                 try:
-                    self._check_stamp(sample.stamp, next_stamp)
+                    if isinstance(following, Sample):
+                        self._check_stamp(sample.stamp, following.stamp)
                     outcome = self._track(sample)
                 except (FrameError, StampError) as error:  # nothing has changed in the tracker
                     self._note_fault(sequence.name, f"frame {sample.key}: {error}")
@@ -161,9 +162,9 @@ class SequenceRunner:
             sample.given[object_id] = sample.truth == object_id
             self._not_begun.remove(object_id)
 
-    def _check_stamp(self, stamp: int, next_stamp: int | None) -> None:
+    def _check_stamp(self, stamp: int, next_stamp: int) -> None:
         """Raise StampError for a stamp after which the next frames would be too early."""
-        if next_stamp is not None and self._newest_stamp < next_stamp < stamp:
+        if self._newest_stamp < next_stamp < stamp:
             raise StampError(
                 f"its stamp is {(stamp - next_stamp) / SECOND:.3f} s after the next frame's; "
                 "it is left out"
@@ -403,19 +404,3 @@ class SequenceRunner:
         }
         held, seconds = outcome.result.held, outcome.seconds
         self._rows.add(outcome.sample, outcome.labels, measured, held=held, seconds=seconds)
-
-
-def _with_next_stamp(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | None]]:
-    """Each sample with the stamp (ns) of the next one; None: the last one, also before a fault."""
-    before: Sample | None = None
-    try:
-        for sample in samples:
-            if before is not None:
-                yield before, sample.stamp
-            before = sample
-    except DataError:
-        if before is not None:  # what is intact comes first
-            yield before, None
-        raise
-    if before is not None:
-        yield before, None
