@@ -28,7 +28,7 @@ TYPED := $(wildcard lazyxmem_ros training bench examples)
 # The graphs that demo, tests and benchmarks start are nobody else's business on the network.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
-.PHONY: help setup setup-dev demo test test-fast lint format train-smoke bench lock clean clean-all
+.PHONY: help setup setup-dev demo test test-fast test-again lint format train-smoke bench lock clean clean-all
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test: setup-dev ## Run every test; PYTEST_ARGS="-k memory" passes options on
 
 test-fast: setup-dev ## Run the tests that are not marked slow
 	@$(RUN) $(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-again: setup-dev ## Run the tests that failed last, one after the other
+	@$(RUN) python -m pytest --last-failed --last-failed-no-failures none --verbose $(PYTEST_ARGS)
 
 lint: setup-dev ## Check style, formatting and types
 	$(RUN) ruff check $(LINTED)
