@@ -5,9 +5,11 @@ A camera, the tracker with the model that comes with the package, and the flood 
 their own. The tracker follows three objects, and may follow no more (`max_objects`): what is
 measured is the flood, not the objects that it brings. What counts is how many frames' masks come.
 
-The flood's process has less priority; the last row has what it costs by itself.
+A tracker that can just follow the camera loses frames to whatever else the machine does. So it has
+one thread and few rows inside. The flood's process has less priority; the last row has what it
+costs by itself.
 
-tools/run python bench/floods.py [--rate 10] [--seconds 10] [--only detector masks]
+tools/run python bench/floods.py [--rate 10] [--rows 96] [--seconds 10] [--only detector masks]
 """
 
 from __future__ import annotations
@@ -312,16 +314,18 @@ def _nothing() -> Iterator[None]:
 
 
 @contextmanager
-def tracker() -> Iterator[None]:
-    """The node under test."""
+def tracker(rows: int) -> Iterator[None]:
+    """The node under test, with so many rows inside."""
     command = [sys.executable, "-m", "lazyxmem_ros.nodes", "tracker", "--ros-args"]
     parameters = {
         "operator_corrections": "false",
         "pseudo_corrections": "false",
         "max_objects": str(len(PLACES)),
+        "max_internal_size": str(rows),
     }
     pairs = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
-    process = subprocess.Popen([*command, *pairs], stderr=subprocess.DEVNULL)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, *pairs], stderr=subprocess.DEVNULL, env=environment)
     try:
         yield
     finally:
@@ -332,6 +336,9 @@ def tracker() -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=10.0, help="images per second")
+    parser.add_argument(
+        "--rows", type=int, default=96, help=f"inside the tracker; {HEIGHT} are the image's"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--only", nargs="+", help="floods of these kinds alone, such as detector")
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
@@ -341,7 +348,7 @@ def main() -> None:
         camera(float(values[0])) if kind == "camera" else flood(values[0], float(values[1]))
         return
     os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
-    with tracker(), child("camera", str(options.rate)):
+    with tracker(options.rows), child("camera", str(options.rate)):
         bench = Bench(options.seconds)
         print("| flood | sent, Hz | frames per second | without it | share | longest gap (s) |")
         print("| --- | --- | --- | --- | --- | --- |")
