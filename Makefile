@@ -10,8 +10,8 @@ RUN := tools/run
 # What `make demo` replays: empty is the scene that the project makes itself; otherwise the name of
 # a sequence in the DATA folder.
 SEQUENCE ?=
-DATA ?= ../shared/data
-export LAZYXMEM_DATA ?= $(wildcard $(DATA))
+DATA ?= $(or $(LAZYXMEM_DATA),$(wildcard ../shared/data))
+export LAZYXMEM_DATA := $(DATA)
 # How fast, against the recording; empty leaves it to the demonstration.
 RATE ?=
 PYTEST_ARGS ?=
@@ -40,7 +40,7 @@ setup-dev: ## The same with what tests and linters need
 	@tools/setup --dev
 
 demo: setup ## Track through a bag with the real nodes; SEQUENCE=camel, OPERATOR=browser to answer
-	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE) --data $(DATA)) $(if $(RATE),--rate $(RATE)) $(if $(OPERATOR),--operator $(OPERATOR))
+	@$(RUN) python -m lazyxmem_ros.demo $(if $(SEQUENCE),--sequence $(SEQUENCE)) $(if $(RATE),--rate $(RATE)) $(if $(OPERATOR),--operator $(OPERATOR))
 
 test: setup-dev ## Run every test; PYTEST_ARGS="-k memory" passes options on
 	@$(RUN) $(PYTEST) $(PYTEST_ARGS)

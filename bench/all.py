@@ -4,9 +4,9 @@
     tools/run python bench/all.py [--only frame tracking] [--quick]
 
 Each runs alone in a process of its own, as by hand; a fault of one does not keep the others from
-running, but makes the end a failure. Writes out/bench/summary.md: the table over all trackers,
-sizes and objects first, then what each benchmark found, with its picture. What they print is in
-out/bench/logs/.
+running, but makes the end a failure. However one ends, none of its processes is left. Writes
+out/bench/summary.md: the table over all trackers, sizes and objects first, then what each benchmark
+found, with its picture. What they print is in out/bench/logs/.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -25,11 +24,14 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 
+from lazyxmem_ros.entry import run_to_the_end
+from lazyxmem_ros.evaluation.graph.processes import ProcessError, ProcessSet
 from lazyxmem_ros.evaluation.printing import markdown_table
 
 HERE = Path(__file__).parent
 OUT = Path("out/bench")
 PATIENCE_S = 3600
+WELL = "well"
 
 
 class Bench(NamedTuple):
@@ -42,6 +44,11 @@ class Bench(NamedTuple):
     """More arguments, for a look."""
     files: str = ""
     """What its files in out/bench are called, if otherwise."""
+
+    @property
+    def log(self) -> str:
+        """What the file of its output is called."""
+        return self.files or self.name
 
     @property
     def title(self) -> str:
@@ -82,33 +89,29 @@ BENCHES = (
 def run(bench: Bench, *, quick: bool) -> dict[str, Any]:
     """Run one; how it ended."""
     command = [sys.executable, str(HERE / f"{bench.name}.py"), *bench.arguments]
-    began = time.time()
-    log = OUT / "logs" / f"{bench.files or bench.name}.txt"
-    with log.open("w") as stream:
+    command += bench.quick if quick else ()
+    began, ended = time.time(), WELL
+    with ProcessSet(OUT / "logs") as processes:
+        child = processes.start(bench.log, command, {**os.environ, "COLUMNS": "120"})
         try:
-            status = subprocess.run(
-                [*command, *(bench.quick if quick else ())],
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                timeout=PATIENCE_S,
-                env={**os.environ, "COLUMNS": "120"},
-            ).returncode
-        except subprocess.TimeoutExpired:
-            status = -1
+            for _ in processes.wait_for(child, PATIENCE_S):
+                pass
+        except ProcessError as error:
+            ended = f"badly: {str(error).splitlines()[0]}"
     return {
         "benchmark": bench.title,
         "took, s": round(time.time() - began),
-        "ended": "well" if status == 0 else f"with {status}: see {log}",
+        "ended": ended,
         "began": began,
     }
 
 
 def section(bench: Bench, began: float) -> str:
     """What a benchmark has found, as text of a page."""
-    name = bench.files or bench.name
+    name = bench.log
     parts = [f"## {bench.title}", *_fresh(OUT / f"{name}.md", began)]
     if len(parts) == 1:
-        printed = (OUT / "logs" / f"{name}.txt").read_text()
+        printed = (OUT / "logs" / f"{bench.log}.log").read_text()
         parts.append(f"```\n{printed.strip()}\n```")
     picture = OUT / f"{name}.png"
     if picture.is_file() and picture.stat().st_mtime >= began:
@@ -139,8 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=sorted({b.name for b in BENCHES}))
     parser.add_argument("--quick", action="store_true", help="a look, whose figures mean little")
     options = parser.parse_args(arguments)
+    return run_to_the_end(lambda: run_all(options), "bench", f"what was printed is in {OUT}/logs")
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Run those that are chosen, and write the page; returns the exit status."""
     console = Console()
-    (OUT / "logs").mkdir(parents=True, exist_ok=True)
     chosen = [b for b in BENCHES if not options.only or b.name in options.only]
     ended = []
     for bench in chosen:
@@ -154,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = [{**row, "machine": machine()} for row in ended]
     (OUT / "summary.json").write_text(json.dumps(facts, indent=1))
     console.print(f"see {OUT / 'summary.md'}")
-    return 0 if all(row["ended"] == "well" for row in ended) else 1
+    return 0 if all(row["ended"] == WELL for row in ended) else 1
 
 
 if __name__ == "__main__":

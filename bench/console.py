@@ -37,6 +37,7 @@ from std_msgs.msg import Header
 from bench.spinning import Spinner
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence
+from lazyxmem_ros.entry import interruptible
 from lazyxmem_ros.msg import TrackArray
 from lazyxmem_ros.nodes.conversions import image_message, labels_message
 
@@ -249,7 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asyncio.run(browse_all(options.browsers, options.stalled))
     else:
         os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
-        measure(options)
+        with interruptible():  # what was started ends with this program
+            measure(options)
 
 
 if __name__ == "__main__":

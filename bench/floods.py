@@ -35,6 +35,7 @@ from std_srvs.srv import Trigger
 
 from bench.spinning import Spinner
 from lazyxmem_ros.basics import stamp_of
+from lazyxmem_ros.entry import interruptible
 from lazyxmem_ros.msg import Correction, NewObject, Prompt
 from lazyxmem_ros.nodes.conversions import (
     image_message,
@@ -348,7 +349,7 @@ def main() -> None:
         camera(float(values[0])) if kind == "camera" else flood(values[0], float(values[1]))
         return
     os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
-    with tracker(options.rows), child("camera", str(options.rate)):
+    with interruptible(), tracker(options.rows), child("camera", str(options.rate)):
         bench = Bench(options.seconds)
         print("| flood | sent, Hz | frames per second | without it | share | longest gap (s) |")
         print("| --- | --- | --- | --- | --- | --- |")

@@ -46,6 +46,7 @@ from bench.spinning import Spinner
 from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence
+from lazyxmem_ros.entry import interruptible
 from lazyxmem_ros.nodes.conversions import image_message, labels_message, time_message
 
 OUT = Path("out/bench")
@@ -349,12 +350,13 @@ def main() -> None:
     if options.role:
         play(options.role[0], options.role[1:])
         return
-    alone = [
-        images_alone(size, profile, options.frames, options.rate)
-        for size in SIZES
-        for profile in (None, PROFILE)
-    ]
-    tracked, fast = zip(*(images_tracked(size, options.masks) for size in SIZES), strict=True)
+    with interruptible():  # what was started ends with this program
+        alone = [
+            images_alone(size, profile, options.frames, options.rate)
+            for size in SIZES
+            for profile in (None, PROFILE)
+        ]
+        tracked, fast = zip(*(images_tracked(size, options.masks) for size in SIZES), strict=True)
     tables = {
         f"Images to a subscriber alone, {options.rate:g} a second": alone,
         "From publishing an image to having its mask, one image at a time": tracked,

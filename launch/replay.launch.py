@@ -89,14 +89,23 @@ ARGUMENTS = [
         default_value="true",
         choices=["true", "false"],
         description="Whether to start the tracker as well; its own arguments (track.launch.py) "
-        "can be given here too.",
+        "can be given here too, but for image, image_reliability and use_sim_time.",
     ),
 ]
+# Arguments of track.launch.py that follow from the bag's, and what to give instead.
+SET_HERE = {
+    "image": "image_topic is the topic of the bag's images",
+    "image_reliability": "it is reliable",
+    "use_sim_time": "clock:=true sets it",
+}
 
 
 def _warnings(context: LaunchContext) -> list[LogInfo]:
     known = [argument.name for argument in ARGUMENTS]
-    return [LogInfo(msg=text) for text in misspelt_arguments(context.argv, known)]
+    given = [text.partition(":=")[0] for text in context.argv if ":=" in text]
+    set_here = [name for name in given if name in SET_HERE]
+    useless = [f"{name} changes nothing here: {SET_HERE[name]}" for name in set_here]
+    return [LogInfo(msg=text) for text in (*misspelt_arguments(context.argv, known), *useless)]
 
 
 def _replay(context: LaunchContext) -> list[Node]:

@@ -193,7 +193,8 @@ def _nodes(context: LaunchContext) -> list[Node]:
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             {
-                "address": LaunchConfiguration("operator_address"),
+                # A text, or launch_ros takes `::` for YAML.
+                "address": ParameterValue(LaunchConfiguration("operator_address"), value_type=str),
                 "port": ParameterValue(LaunchConfiguration("operator_port"), value_type=int),
             },
             use_sim_time,

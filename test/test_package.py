@@ -124,10 +124,12 @@ def test_versions_agree() -> None:
 def test_licences_are_stated() -> None:
     assert MANIFEST.findtext("license") == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
-    patterns = ("*.py", "*.msg", "*.srv", "Makefile", "CMakeLists.txt")
+    patterns = ("*.py", "*.py.in", "*.msg", "*.srv", "*.sh", "tools/*", ".ci/*")
+    patterns += ("Makefile", "CMakeLists.txt", "Dockerfile", "requirements*.txt", "*.toml")
+    patterns += ("*.js", "*.css", "*.html", "*.j2", "*.yaml", "*.cff")
     tracked = subprocess.run(
         # JSON has no comments.
-        ["git", "ls-files", *patterns, "config/*", ":!*.json"],
+        ["git", "ls-files", *patterns, "config/*", ":!*.json", ":!requirements-lock.txt"],
         capture_output=True,
         text=True,
         cwd=ROOT,

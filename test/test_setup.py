@@ -96,3 +96,21 @@ def test_the_launcher_says_what_to_do_before_set_up(checkout: Path) -> None:
     )
     assert done.returncode != 0
     assert "make setup" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "folder"),
+    [("/sets", [], "/sets"), ("/sets", ["DATA=/mine"], "/mine"), ("", ["DATA=/mine"], "/mine")],
+)
+def test_make_reads_real_sequences_where_it_is_told(
+    variable: str, given: list[str], folder: str
+) -> None:
+    environment = {"PATH": os.environ["PATH"], "LAZYXMEM_DATA": variable}
+
+    def make(*arguments: str) -> str:
+        command = ["make", "--no-print-directory", "-C", str(ROOT), *arguments, *given]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return done.stdout
+
+    assert make("--eval", 'told: ; @echo "$$LAZYXMEM_DATA"', "told") == f"{folder}\n"
+    assert "--data" not in make("-n", "demo", "SEQUENCE=camel")

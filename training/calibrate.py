@@ -42,6 +42,7 @@ from scipy.stats import spearmanr
 
 from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.data.location import add_data_argument
+from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.evaluation.figures import reliability_figure, save_figure
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.tables import calibration_error, honesty
@@ -72,7 +73,6 @@ CLIPS = 6
 LOW_ROWS, LOW_QUALITY = 240, 30
 """Rows, and JPEG quality, of a cheap camera's view."""
 OUT = Path("out") / "calibration"
-EXIT_FAULT = 1
 NAMES = [field.name for field in fields(Evidence)]
 UNHELPED = LazyConfig(operator_corrections=False, pseudo_corrections=False, correction_horizon=0)
 
@@ -309,12 +309,12 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--out", type=Path, default=OUT, help="frames as CSV, and the picture")
     arguments = parser.parse_args(given)
-    try:
+
+    def program() -> int:
         calibrate(arguments, Console())
-    except (ValueError, RuntimeError, OSError) as error:
-        Console(stderr=True).print(f"[red]calibrate:[/] {error}", soft_wrap=True)
-        return EXIT_FAULT
-    return 0
+        return 0
+
+    return run_to_the_end(program, "calibrate", "nothing was written")
 
 
 def calibrate(arguments: argparse.Namespace, console: Console) -> None:

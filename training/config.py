@@ -19,6 +19,19 @@ from training.compose import ComposeConfig
 
 T = TypeVar("T")
 
+COUNTS = (
+    "batch",
+    "frames",
+    "memory_frames",
+    "size",
+    "steps",
+    "validation_clips",
+    "validation_every",
+)
+"""Settings that are 1 at least; no setting is below 0."""
+AT_MOST_ONE = ("decay", "ema", "encoder_rate", "final_rate")
+"""As every share is."""
+
 
 class ConfigError(ValueError):
     """A training configuration is malformed."""
@@ -200,15 +213,15 @@ def rate_at(
 
 
 def build(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from a mapping. Raises ConfigError naming what is unknown, missing or of a wrong
-    type.
+    """A dataclass from a mapping. Raises ConfigError naming what is unknown, missing, of a wrong
+    type or out of range.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected a mapping, got {type(values).__name__}")
     known = {f.name: f.type for f in dataclasses.fields(cast(Any, kind))}
-    unknown = set(values) - set(known)
+    unknown = sorted(map(str, set(values) - set(known)))
     if unknown:
-        raise ConfigError(f"{where}: unknown {sorted(unknown)}; known are {sorted(known)}")
+        raise ConfigError(f"{where}: unknown {unknown}; known are {sorted(known)}")
     fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
         made = kind(**fixed)
@@ -218,7 +231,18 @@ def build(kind: type[T], values: Any, where: str) -> T:
     for name, value in fixed.items():
         if not _fits(value, types_of[name]):
             raise ConfigError(f"{where}: {name} must be {known[name]}, not {values[name]!r}")
+        _check_range(name, value, where)
     return made
+
+
+def _check_range(name: str, value: Any, where: str) -> None:
+    """Raises ConfigError where a number, or one of several, cannot be what the setting is."""
+    low = 1 if name in COUNTS else 0
+    high = 1 if name.endswith(("_share", "_shares")) or name in AT_MOST_ONE else math.inf
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not low <= number <= high:
+            limits = f"from {low} to {high}" if high == 1 else f"at least {low}"
+            raise ConfigError(f"{where}: {name} must be {limits}, not {number}")
 
 
 def _fits(value: Any, annotation: Any) -> bool:
@@ -253,15 +277,15 @@ def read_network(values: Any) -> NetworkConfig:
 
 def load_tracker_training(path: Path) -> TrackerTraining:
     """Reads a run's YAML file. Raises ConfigError when it is malformed."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict) or "network" not in values or not values.get("stages"):
-        raise ConfigError(f"{path}: needs `network` and at least one of `stages`")
+    values = _read(path)
+    stages = values.get("stages") if isinstance(values, dict) else None
+    if not stages or not isinstance(stages, list) or "network" not in values:
+        raise ConfigError(f"{path}: needs `network` and a list of `stages`, of at least one")
     values["network"] = read_network(values["network"])
-    values["stages"] = [build(Stage, s, f"stages[{i}]") for i, s in enumerate(values["stages"])]
+    values["stages"] = [build(Stage, s, f"stages[{i}]") for i, s in enumerate(stages)]
     config = build(TrackerTraining, values, str(path))
+    if not any(config.object_shares):
+        raise ConfigError(f"{path}: object_shares must have one above 0")
     for i, stage in enumerate(config.stages):
         if stage.size % 16 or stage.frames < 2:
             raise ConfigError(f"stages[{i}]: size must be a multiple of 16, frames at least 2")
@@ -273,7 +297,12 @@ def load_tracker_training(path: Path) -> TrackerTraining:
 
 def load_refiner_training(path: Path) -> RefinerTraining:
     """Reads a run's YAML file. Raises ConfigError when it is malformed."""
+    return build(RefinerTraining, _read(path), str(path))
+
+
+def _read(path: Path) -> Any:
+    """What a YAML file holds. Raises ConfigError where it is none."""
     try:
-        return build(RefinerTraining, yaml.safe_load(path.read_text("utf-8")), str(path))
-    except (OSError, yaml.YAMLError) as error:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error

@@ -7,14 +7,15 @@
 #   OUT      the run's folder; a second call goes on there
 #   SECONDS  after which it saves and ends (default: 540)
 #   WEIGHTS  a tracker's, to start from where OUT holds no run yet
-# Needs Python with the packages of requirements.txt, as `python`.
+# Needs, as `python`, one with requirements.txt, requirements-evaluation.txt and -training.txt.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
     sed -n '4,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
-data="$1" out="$2" seconds="${3:-540}" weights="${4:-}"
+data="$(realpath -m "$1")" out="$(realpath -m "$2")" seconds="${3:-540}"
+weights="${4:+$(realpath -m "$4")}"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 workers=$(($(nproc) > 2 ? $(nproc) - 1 : 1)) # clips take as long to compose as to learn from

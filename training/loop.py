@@ -8,6 +8,7 @@ import contextlib
 import csv
 import math
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,15 +22,15 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lazyxmem_ros.data.location import add_data_argument
+from lazyxmem_ros.signals import ENDING_SIGNALS
+from training.config import ConfigError
 from training.curve import plot_curve
+from training.material import Material, load_material
 
 FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "tuning_j", "seconds", "waited")
 """Columns of curve.csv; a run leaves empty what it does not have."""
 
 SAVE_EVERY = 120.0  # seconds between checkpoints
-
-INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
-"""Signals that ask a run to save and end."""
 
 
 class Trainer(Protocol):
@@ -83,13 +84,14 @@ def run(
     """Trains to the end (or step `stop_at`), resuming from `folder` where it holds a run.
 
     workers: processes that make batches; 0: this one does. interruption: once set, saves and ends.
-    Raises RuntimeError where the loss is no number any more.
+    Raises RuntimeError where the loss is no number any more, ConfigError where the run in `folder`
+    is another one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     interruption = interruption or Event()
     end = trainer.steps if stop_at is None else min(trainer.steps, stop_at)
     if (folder / "last.pt").is_file():
-        trainer.load(folder / "last.pt")
+        _load(trainer, folder / "last.pt")
         print(f"resuming at step {trainer.step}", flush=True)
     curve = folder / "curve.csv"
     _forget_rows(curve, after=trainer.step)
@@ -143,11 +145,35 @@ def command_line(description: str | None, *, out: Path) -> argparse.ArgumentPars
     return parser
 
 
+def material_of(arguments: argparse.Namespace) -> Material:
+    """What clips are composed of, as the command line says, and says how much it is."""
+    material = load_material(arguments.data)
+    missing = "" if arguments.data.is_dir() else ", which is not there"
+    print(
+        f"{len(material.photographs)} photographs and {len(material.sequences)} real sequences: "
+        f"scikit-image's samples, and those of {arguments.data}{missing}",
+        flush=True,
+    )
+    return material
+
+
+def run_as_told(trainer: Trainer, arguments: argparse.Namespace, interruption: Event) -> None:
+    """Trains as the command line says."""
+    run(
+        trainer,
+        arguments.out,
+        workers=arguments.workers,
+        stop_at=arguments.stop_at,
+        interruption=interruption,
+    )
+
+
 def stop_on_signals() -> Event:
-    """An event that Ctrl-C and SIGTERM set instead of ending the process."""
+    """An event that is set by the signals that ask for the end; an ignored one stays ignored."""
     interruption = Event()
-    for number in INTERRUPTIONS:
-        signal.signal(number, lambda *_: interruption.set())
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: interruption.set())
     return interruption
 
 
@@ -172,7 +198,7 @@ def _loader(batches: Batches, workers: int) -> DataLoader[Any]:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block ends. Processes started in it never see either.
+    """Signals that ask for the end wait until the block ends; processes started in it see none.
 
     A terminal and a service manager send them to the whole process group. Such a process ends when
     the loader tells it to, after the run has saved, or when this process is gone. Were it killed
@@ -180,11 +206,22 @@ def _signals_held() -> Iterator[None]:
     ever to hand it its work.
     """
     resource_tracker.ensure_running()  # started in the block, it would let the signals in again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _load(trainer: Trainer, path: Path) -> None:
+    try:
+        trainer.load(path)
+    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        cause = str(error).partition("\n")[0] or type(error).__name__
+        raise ConfigError(
+            f"{path} is damaged, or of a run with another configuration ({cause}); name another "
+            "folder by --out"
+        ) from error
 
 
 def _save(trainer: Trainer, folder: Path, curve: Path) -> None:

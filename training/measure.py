@@ -10,8 +10,9 @@ Markdown table.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.data.location import add_data_argument
 from lazyxmem_ros.data.sequences import SceneSequence
+from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
 from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, iou_predictor_of
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
@@ -31,10 +33,10 @@ from training.material import (
     DAVIS_TRAIN,
     TRAINING_SEQUENCES,
     TUNING_SEQUENCES,
-    Sequence,
     load_material,
     load_sequence,
 )
+from training.material import Sequence as RealSequence
 
 TRIAL_SEED = 2 * 10**6  # trials are never trained on
 TRIALS = 10
@@ -111,7 +113,7 @@ def track(
     return Result(name, np.array(scores_j), np.array(scores_f), count / spent)
 
 
-def real_frames(sequence: Sequence) -> Iterator[Frame]:
+def real_frames(sequence: RealSequence) -> Iterator[Frame]:
     """A sequence of DAVIS 2016's training set; its object's label is 1."""
     for index in range(len(sequence)):
         picture = sequence.picture(index)
@@ -230,8 +232,8 @@ def sets_of(data: Path) -> dict[str, Callable[[], Iterator[tuple[str, Iterator[F
     }
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> int:
+    """The command line; what is wrong with the input ends as one sentence and status 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     add_data_argument(parser)
@@ -246,11 +248,22 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="XMem alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     known = sets_of(arguments.data)
     unknown = set(arguments.sets) - set(known)
     if unknown:
         parser.error(f"unknown sets {sorted(unknown)}; known are {sorted(known)}")
+
+    def program() -> int:
+        measure(arguments)
+        return 0
+
+    return run_to_the_end(program, "measure", "the rows above are whole")
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Track the sets, and print a row for each clip and set."""
+    known = sets_of(arguments.data)
     network = load_network(arguments.weights)
 
     def make_tracker() -> LazyTracker:
@@ -290,4 +303,4 @@ def _print_row(name: str, j: float, f: float, rate: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

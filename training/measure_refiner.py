@@ -11,8 +11,9 @@ the same harness: `--correctors refiner grabcut sam_hq --sam-hq CHECKPOINT`.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from lazyxmem_ros.correction import Corrector, Prompt, make_corrector
 from lazyxmem_ros.correction.base import BoolMask, box_of_mask
 from lazyxmem_ros.correction.refiner import RefinerCorrector, load_refiner
 from lazyxmem_ros.data.location import add_data_argument
+from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.simulated_operator import largest_error
 from lazyxmem_ros.progress import track
@@ -199,8 +201,8 @@ def table_of(rows: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> int:
+    """The command line; what is wrong with the input ends as one sentence and status 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--correctors",
@@ -213,8 +215,17 @@ def main() -> None:
     parser.add_argument("--model", default="vit_tiny", help="SAM-HQ's size")
     parser.add_argument("--device", default="auto")
     add_data_argument(parser)
-    arguments = parser.parse_args()
-    console = Console()
+    arguments = parser.parse_args(given)
+
+    def program() -> int:
+        compare(arguments, Console())
+        return 0
+
+    return run_to_the_end(program, "measure_refiner", "the tables above are whole")
+
+
+def compare(arguments: argparse.Namespace, console: Console) -> None:
+    """Measure the correctors on all scenes, and print a table for each set."""
     correctors: list[Corrector] = []
     for name in arguments.correctors:
         if name == "refiner" and arguments.weights:
@@ -242,4 +253,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,12 +8,15 @@ DESTINATION` trains on it. The sequences kept for tuning come along.
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from lazyxmem_ros.data.location import add_data_argument
+from lazyxmem_ros.entry import run_to_the_end
 from training.material import DAVIS_TRAIN, PHOTOGRAPH_FOLDERS, MaterialError
 
 FACTOR = 0.5
@@ -50,17 +53,23 @@ def _smaller(path: Path) -> bytes:
     return np.asarray(encoded).tobytes()
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> int:
+    """The command line; what is wrong with the input ends as one sentence and status 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("destination", type=Path, help="a folder that does not exist yet")
     add_data_argument(parser)
-    arguments = parser.parse_args()
-    if arguments.destination.exists():
-        parser.error(f"{arguments.destination} exists already; name a folder that does not")
-    size = pack(arguments.data, arguments.destination)
-    print(f"{arguments.destination}: {size / 2**20:.0f} MiB")
+    arguments = parser.parse_args(given)
+    destination = arguments.destination
+    if destination.exists():
+        parser.error(f"{destination} exists already; name a folder that does not")
+
+    def program() -> int:
+        size = pack(arguments.data, destination)
+        print(f"{destination}: {size / 2**20:.0f} MiB")
+        return 0
+
+    return run_to_the_end(program, "pack", f"{destination} is incomplete: remove it")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

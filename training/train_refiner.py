@@ -9,7 +9,8 @@ each batch are new samples (`refiner_samples.py`), half are those of the batch b
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,13 +21,14 @@ from torch import Tensor
 import lazyxmem_ros.xmem.device as compute
 from lazyxmem_ros.correction.refiner import load_refiner
 from lazyxmem_ros.correction.refiner_network import PRIOR, RefinerConfig, RefinerNetwork
+from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.xmem import XMem
 from training import loop
 from training.average import Average
 from training.compose import own_stream
 from training.config import ConfigError, RefinerTraining, load_refiner_training
 from training.export import save_refiner
-from training.material import Material, load_material
+from training.material import Material
 from training.optimiser import freeze_batch_norm, let_early_layers_learn, parameter_groups
 from training.practice import embedded_tracker
 from training.refiner_samples import Batch, answered, make_batch
@@ -182,29 +184,25 @@ class Trainer:
         self.carried = None if carried is None else Batch(*carried)
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> int:
+    """The command line; what is wrong with the input ends as one sentence and status 1."""
     parser = loop.command_line(__doc__, out=Path("out/training/refiner"))
     parser.add_argument(
         "--weights", type=Path, help="a refiner's, to go on from where --out holds no run yet"
     )
-    arguments = parser.parse_args()
-    interruption = loop.stop_on_signals()
-    trainer = Trainer(
-        load_refiner_training(arguments.config),
-        load_material(arguments.data),
-        torch.device(arguments.device),
-    )
-    if arguments.weights:
-        trainer.start_from_weights(arguments.weights)
-    loop.run(
-        trainer,
-        arguments.out,
-        workers=arguments.workers,
-        stop_at=arguments.stop_at,
-        interruption=interruption,
-    )
+    arguments = parser.parse_args(given)
+
+    def program() -> int:
+        config = load_refiner_training(arguments.config)
+        interruption = loop.stop_on_signals()
+        trainer = Trainer(config, loop.material_of(arguments), torch.device(arguments.device))
+        if arguments.weights:
+            trainer.start_from_weights(arguments.weights)
+        loop.run_as_told(trainer, arguments, interruption)
+        return 0
+
+    return run_to_the_end(program, "train_refiner", "nothing was begun")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 import lazyxmem_ros.xmem.device as compute
+from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.xmem import XMem, load_network
 from training import loop
 from training.average import Average
@@ -31,7 +33,7 @@ from training.compose import ComposeConfig, Composer, own_stream
 from training.config import ConfigError, TrackerTraining, load_tracker_training
 from training.export import save_tracker
 from training.layers import MASK_THRESHOLD
-from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, Material, load_material, load_sequence
+from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, Material, load_sequence
 from training.material import Sequence as RealSequence
 from training.optimiser import freeze_batch_norm, let_early_layers_learn, parameter_groups
 from training.pretrained import lite0_state, start_from_lite0
@@ -300,41 +302,34 @@ def _replica(network: XMem) -> XMem:
     return replica
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> int:
+    """The command line; what is wrong with the input ends as one sentence and status 1."""
     parser = loop.command_line(__doc__, out=Path("out/training/tracker"))
     parser.add_argument("--parts", type=int, default=2, help="threads that share a batch")
     parser.add_argument(
         "--weights", type=Path, help="a tracker's, to start from where --out holds no run yet"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.parts > 1:
         torch.set_num_threads(1)  # the parts are the parallelism
-    config = load_tracker_training(arguments.config)
-    interruption = loop.stop_on_signals()
-    material = load_material(arguments.data)
-    print(
-        f"{len(material.photographs)} photographs, {len(material.sequences)} real sequences, "
-        f"{config.steps} steps on {arguments.device}",
-        flush=True,
-    )
-    trainer = Trainer(
-        config,
-        material,
-        torch.device(arguments.device),
-        parts=arguments.parts,
-        tuning=tuning_clips(arguments.data),
-    )
-    if arguments.weights:
-        trainer.start_from_weights(arguments.weights)
-    loop.run(
-        trainer,
-        arguments.out,
-        workers=arguments.workers,
-        stop_at=arguments.stop_at,
-        interruption=interruption,
-    )
+
+    def program() -> int:
+        config = load_tracker_training(arguments.config)
+        interruption = loop.stop_on_signals()
+        trainer = Trainer(
+            config,
+            loop.material_of(arguments),
+            torch.device(arguments.device),
+            parts=arguments.parts,
+            tuning=tuning_clips(arguments.data),
+        )
+        if arguments.weights:
+            trainer.start_from_weights(arguments.weights)
+        loop.run_as_told(trainer, arguments, interruption)
+        return 0
+
+    return run_to_the_end(program, "train_tracker", "nothing was begun")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -44,13 +44,13 @@ def parameters_of(node: Any) -> dict[str, Any]:
     return found
 
 
-def test_a_misspelt_argument_is_named(root: Path) -> None:
-    """Also one of the launch file that is included."""
+def said_of(path: Path, *argv: str) -> list[str]:
+    """What a launch file that replays `/bag` says of its arguments."""
     from launch import LaunchContext
     from launch.actions import LogInfo
     from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-    context = LaunchContext(argv=["image_topik:=/x", "image_reliabilty:=reliable", "rate:=2.0"])
+    context = LaunchContext(argv=list(argv))
     context.launch_configurations.update(bag="/bag")
     said: list[str] = []
 
@@ -61,11 +61,25 @@ def test_a_misspelt_argument_is_named(root: Path) -> None:
             for each in entity.visit(context) or ():
                 visit(each)
 
-    source = PythonLaunchDescriptionSource(str(root / "launch" / "replay.launch.py"))
-    visit(source.get_launch_description(context))
+    visit(PythonLaunchDescriptionSource(str(path)).get_launch_description(context))
+    return said
+
+
+def test_a_misspelt_argument_is_named(root: Path) -> None:
+    """Also one of the launch file that is included."""
+    replay = root / "launch" / "replay.launch.py"
+    said = said_of(replay, "image_topik:=/x", "image_reliabilty:=reliable", "rate:=2.0")
     assert [text.partition("so it changes nothing; ")[2] for text in said] == [
         "did you mean image_topic?",
         "did you mean image_reliability?",
+    ]
+
+
+def test_an_argument_that_the_replay_sets_itself_is_named(root: Path) -> None:
+    replay = root / "launch" / "replay.launch.py"
+    assert said_of(replay, "image:=/x", "use_sim_time:=true", "device:=cpu", "--debug") == [
+        "image changes nothing here: image_topic is the topic of the bag's images",
+        "use_sim_time changes nothing here: clock:=true sets it",
     ]
 
 
@@ -100,3 +114,11 @@ def test_a_bags_images_are_tracked_as_what_they_are(
     nodes = started(root / "launch" / "replay.launch.py", bag="/bag", **arguments)
     assert nodes["replay"].expanded_remapping_rules == [(arguments["image_topic"], topic)]
     assert parameters_of(nodes["tracker"])["image_transport"] == transport
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::", "localhost"])
+def test_the_console_gets_the_address_as_it_is(root: Path, address: str) -> None:
+    """`::`, every address of this machine, is a mapping in YAML."""
+    track = root / "launch" / "track.launch.py"
+    nodes = started(track, operator="true", operator_address=address)
+    assert parameters_of(nodes["operator"])["address"] == address

@@ -14,15 +14,25 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from lazyxmem_ros.correction.refiner import load_refiner
-from training import smoke, train_refiner, train_tracker
+from lazyxmem_ros.signals import ENDING_SIGNALS
+from training import (
+    calibrate,
+    measure,
+    measure_refiner,
+    pack,
+    smoke,
+    train_refiner,
+    train_tracker,
+)
 from training.compose import own_stream
-from training.config import RefinerTraining
+from training.config import ConfigError, RefinerTraining
 from training.loop import run, stop_on_signals
 from training.material import Material
 
@@ -104,21 +114,66 @@ def test_an_interrupted_run_is_saved_and_goes_on(material: Material, tmp_path: P
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Nobody handles the signals; afterwards who did before."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    """The signals do nothing, but are not ignored; afterwards what they did before."""
+    before = {number: signal.signal(number, lambda *_: None) for number in ENDING_SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
 def test_a_signal_sets_the_interruption_and_ends_nothing(number: signal.Signals) -> None:
     interruption = stop_on_signals()
     assert not interruption.is_set()
     signal.raise_signal(number)
     assert interruption.wait(10)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_run_below_nohup_outlives_its_terminal() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    interruption = stop_on_signals()
+    signal.raise_signal(signal.SIGHUP)
+    assert not interruption.is_set()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_another_run_is_not_gone_on_with(
+    material: Material, tmp_path: Path, content: bytes | None
+) -> None:
+    """None: a run of the refiner, where the tracker's is to go on."""
+    run(train_refiner.Trainer(REFINER, material, CPU), tmp_path, workers=0, stop_at=0)
+    if content is not None:
+        (tmp_path / "last.pt").write_bytes(content)
+    trainer = train_tracker.Trainer(smoke.CONFIG, material, CPU)
+    with pytest.raises(ConfigError, match=r"last\.pt is damaged, or of a run with another conf"):
+        run(trainer, tmp_path, workers=0, stop_at=0)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize(
+    ("program", "arguments", "fault"),
+    [
+        (train_tracker, ["none.yaml"], "train_tracker: cannot read none.yaml"),
+        (train_refiner, ["none.yaml"], "train_refiner: cannot read none.yaml"),
+        (measure, ["none.safetensors"], "measure: there is no weights file none.safetensors"),
+        (measure_refiner, ["--weights", "none.safetensors"], "measure_refiner: "),
+        (pack, ["packed", "--data", "none"], "pack: none holds none of davis2016-train"),
+        (calibrate, ["[none].pth"], "calibrate: there is no weights file [none].pth"),
+    ],
+)
+def test_what_is_wrong_ends_as_one_sentence(
+    program: ModuleType,
+    arguments: list[str],
+    fault: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert program.main(arguments) == 1
+    assert capsys.readouterr().err.startswith(fault)
 
 
 def runs_in_group(group: int, text: bytes) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -71,3 +72,22 @@ def test_the_script_says_how_it_is_used() -> None:
     )
     assert done.returncode == 2
     assert "Usage: training/gpu.sh DATA OUT" in done.stderr
+
+
+def test_the_script_takes_folders_where_it_is_called(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "training" / "gpu.sh", "my data", "out", "60", "w.safetensors"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"},
+    )
+    given = done.stdout.splitlines()
+    options = {name: given[given.index(name) + 1] for name in ("--data", "--out", "--weights")}
+    names = ("my data", "out", "w.safetensors")
+    assert list(options.values()) == [str(tmp_path / name) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from torch.utils.data import DataLoader
 from lazyxmem_ros.xmem import EncoderConfig, load_network
 from lazyxmem_ros.xmem.network import KeyEncoder
 from training import smoke, train_tracker
-from training.config import ConfigError, Stage, TrackerTraining, load_tracker_training
+from training.config import (
+    ConfigError,
+    Stage,
+    TrackerTraining,
+    load_refiner_training,
+    load_tracker_training,
+)
 from training.loop import Batches, run
 from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, Material
 from training.rollout import (
@@ -292,6 +299,11 @@ STAGE = "steps: 1, size: 64, frames: 2, batch: 1"
         ("{}", f"{STAGE}, compose: {{smalest: 0.2}}", r"stages\[0\].compose: unknown .'smalest'"),
         ("{}", f"{STAGE}, compose: {{smallest: small}}", r"stages\[0\]: compose must be"),
         ("{}", f"{STAGE}, compose: {{frames: 4}}", "are the stage's own"),
+        ("{}", "steps: 1, size: 64, frames: 2, batch: 0", "batch must be at least 1, not 0"),
+        ("{}", f"{STAGE}, bootstrap_share: 2.0", "bootstrap_share must be from 0 to 1, not 2"),
+        ("{}", f"{STAGE}, compose: {{cut_share: .nan}}", "cut_share must be from 0 to 1, not nan"),
+        ("{blocks: 3}", f"{STAGE}, 7: 3", "unknown .'blocks'"),
+        ("{}", f"{STAGE}, 7: 3, no: 4", "unknown .'7', 'False'"),
     ],
 )
 def test_a_wrong_configuration_is_named(
@@ -300,4 +312,22 @@ def test_a_wrong_configuration_is_named(
     path = tmp_path / "c.yaml"
     path.write_text(f"network: {network}\nstages: [{{{stage}}}]\n")
     with pytest.raises(ConfigError, match=fault):
+        load_tracker_training(path)
+
+
+@pytest.mark.parametrize("load", [load_tracker_training, load_refiner_training])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"stages: {", b"", b"network: {}\nstages: 5\n"])
+def test_a_file_that_is_no_configuration_is_named(
+    tmp_path: Path, load: Callable[[Path], object], content: bytes
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load(path)
+
+
+def test_clips_need_a_number_of_targets(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"network: {{}}\nstages: [{{{STAGE}}}]\nobject_shares: [0, 0]\n")
+    with pytest.raises(ConfigError, match="object_shares must have one above 0"):
         load_tracker_training(path)
