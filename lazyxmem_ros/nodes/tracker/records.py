@@ -393,8 +393,9 @@ def _compressed_frame(frame: ReceivedFrame) -> CompressedImage:
 
 
 def _compressed(image: Image) -> CompressedImage:
-    """An image as JPEG; raises ImageError where it is none."""
-    bgr = np.ascontiguousarray(read_image(image).rgb()[..., ::-1])
+    """An image, which was let in, as JPEG; raises ImageError where it is none."""
+    rgb = read_image(image, max_pixels=image.height * image.width).rgb()
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise ImageError(f"an image of {by_width(bgr.shape[:2])} pixels cannot become a JPEG")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -33,8 +34,10 @@ from lazyxmem_ros.data.bags import BagReader
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DamagedBagError
 from lazyxmem_ros.data.records import read_answers, record_files
+from lazyxmem_ros.images import MAX_PIXELS
 from lazyxmem_ros.msg import Correction, CorrectionRequest, Prompt
-from lazyxmem_ros.nodes.conversions import labels_message, mask_message
+from lazyxmem_ros.nodes.conversions import image_message, labels_message, mask_message
+from lazyxmem_ros.nodes.tracker.records import _compressed
 from lazyxmem_ros.srv import RemoveObjects
 
 ASKING = {"operator_corrections": True, "operator_entropy": 0.0, "cooldown_frames": 0}
@@ -245,6 +248,12 @@ def test_the_oldest_bags_go(own_tracker: Callable[..., Tracker], tmp_path: Path)
     first = min(int(bag.name.rpartition("-")[2]) for bag in folder.iterdir())
     assert first > 1
     assert stamps(contents(folder)["corrected"])[-1] == FIRST_STAMP + 23 * STEP
+
+
+def test_an_image_that_was_let_in_is_kept_however_large_it_is() -> None:
+    side = math.isqrt(MAX_PIXELS) + 1
+    image = image_message(np.zeros((side, side), np.uint8), "mono8", header(0))
+    assert bytes(_compressed(image).data[:2]) == b"\xff\xd8"
 
 
 def test_a_folder_that_cannot_be_written_is_refused(
