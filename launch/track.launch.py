@@ -63,6 +63,11 @@ ARGUMENTS = [
         "files say.",
     ),
     DeclareLaunchArgument(
+        "max_pixels",
+        default_value="",
+        description="Pixels of an image at most, for each node; empty = as its parameters say.",
+    ),
+    DeclareLaunchArgument(
         "weights",
         default_value="",
         description="XMem weights of the tracker; empty = as its parameter file says.",
@@ -155,6 +160,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
     use_sim_time = {
         "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
     }
+    max_pixels = {name: int(value) for name, value in given("max_pixels").items()}
     log_level = ["--log-level", LaunchConfiguration("log_level")]
     image = LaunchConfiguration("image").perform(context)
 
@@ -166,6 +172,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
         parameters=[
             LaunchConfiguration("params_file"),
             given("device", "weights", "image_transport", "image_reliability"),
+            max_pixels,
             {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)},
             use_sim_time,
         ],
@@ -181,6 +188,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
         parameters=[
             LaunchConfiguration("correction_params_file"),
             given("device", "corrector"),
+            max_pixels,
             use_sim_time,
         ],
         ros_arguments=log_level,
@@ -197,6 +205,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
                 "address": ParameterValue(LaunchConfiguration("operator_address"), value_type=str),
                 "port": ParameterValue(LaunchConfiguration("operator_port"), value_type=int),
             },
+            max_pixels,
             use_sim_time,
         ],
         ros_arguments=log_level,

@@ -4,12 +4,16 @@
 import signal
 import sys
 
-# From here on Ctrl-C just ends what `python -m lazyxmem_ros...` has started: imports take long
-# enough to be interrupted, by a traceback otherwise. Programs that import the package keep theirs.
+# From here on Ctrl-C just ends the command `lazyxmem` and what `python -m lazyxmem_ros...` has
+# started: imports take long enough to be interrupted, by a traceback otherwise. Programs that
+# import the package keep theirs.
 if (
-    sys.argv[:1] == ["-m"]  # while Python looks for the module
-    and "-m lazyxmem_ros." in " ".join(sys.orig_argv)
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    and (
+        "".join(sys.argv[:1]).rpartition("/")[2] == "lazyxmem"
+        # While Python looks for the module, its argument is not told yet.
+        or (sys.argv[:1] == ["-m"] and "-m lazyxmem_ros." in " ".join(sys.orig_argv))
+    )
 ):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

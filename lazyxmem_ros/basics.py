@@ -25,6 +25,9 @@ PixelBox = tuple[int, int, int, int]
 MAX_OBJECT_ID = 65_535
 """Object ids are 1..MAX_OBJECT_ID: label maps are 16 bits deep."""
 
+MAX_LABEL_LENGTH = 80
+"""Characters of an object's name, which goes out with every frame."""
+
 TAKEN_BACK = "taken back"
 """So the message on `~/corrected` begins that says that a person's correction does not hold."""
 

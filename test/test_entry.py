@@ -90,11 +90,16 @@ def interrupted_at(
     )
 
 
-def test_the_script_that_pip_installs_ends_at_once_while_it_imports(tmp_path: Path) -> None:
-    """Where the signal comes with the import of the command itself."""
+@pytest.mark.parametrize("module", ["pkgutil", "lazyxmem_ros.cli"])
+def test_the_script_that_pip_installs_ends_at_once_while_it_imports(
+    module: str, tmp_path: Path
+) -> None:
+    """From the first line of the package on."""
     found = re.search(r'^lazyxmem = "([\w.]+):main"$', (ROOT / "pyproject.toml").read_text(), re.M)
     assert found
-    ended = interrupted_at("lazyxmem_ros.cli", tmp_path, "-c", f"from {found[1]} import main")
+    script = tmp_path / "lazyxmem"
+    script.write_text(f"from {found[1]} import main\n")
+    ended = interrupted_at(module, tmp_path, str(script))
     assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
 
 

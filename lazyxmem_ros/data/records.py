@@ -25,6 +25,8 @@ from lazyxmem_ros.images.files import save_image, write_whole
 
 FRAMES, TRACKS, CORRECTED = "correction_frame/compressed", "tracks", "corrected"
 OPERATOR = "operator"
+LABEL_BYTES = 100
+"""Of an object's name in that of its folders, for which file systems have 255."""
 RESOLUTION = "Full-Resolution"
 """DAVIS' name of pictures that are as large as they came."""
 
@@ -255,7 +257,9 @@ def _names(answers: Answers) -> dict[ObjectKey, str]:
         (key for key, masks in answers.masks.items() if masks),
         key=lambda key: (key.tracker, key.object_id, key.number),
     ):
-        parts = [key.tracker.strip("/"), answers.labels.get(key) or "object", str(key.object_id)]
+        label = answers.labels.get(key, "").encode(errors="ignore")[:LABEL_BYTES]
+        named = label.decode(errors="ignore") or "object"
+        parts = [key.tracker.strip("/"), named, str(key.object_id)]
         name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
         while name in names.values():
             name = f"{name}-{key.number}"

@@ -24,7 +24,7 @@ from lazyxmem_ros.lazy.snapshot import (
     read_snapshot,
     write_snapshot,
 )
-from lazyxmem_ros.lazy.tracker import LazyTracker, StampError
+from lazyxmem_ros.lazy.tracker import LabelError, LazyTracker, StampError, check_labels
 from lazyxmem_ros.lazy.uncertainty import (
     ObjectUncertainty,
     Uncertainty,
@@ -44,6 +44,7 @@ __all__ = [
     "Evidence",
     "HoldRule",
     "IouPredictor",
+    "LabelError",
     "LazyConfig",
     "LazyTracker",
     "ObjectUncertainty",
@@ -60,6 +61,7 @@ __all__ = [
     "Uncertainty",
     "calibration_beside",
     "calibration_path",
+    "check_labels",
     "entropy_map",
     "iou_predictor_of",
     "masked_entropy",

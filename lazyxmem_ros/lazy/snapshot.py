@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lazyxmem_ros.basics import reason_of
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH, reason_of
 from lazyxmem_ros.lazy.fields import ContentError, Fields
 from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
 from lazyxmem_ros.lazy.predicted_iou import MAX_PORTRAITS, Looks
@@ -321,7 +321,7 @@ def _object(item: Fields, portraits: dict[int, Tensor]) -> FollowedObject:
     history = item.fields("history")
     state = TrackState[history.choice("state", [state.name for state in TrackState])]
     made = FollowedObject(
-        label=item.text("label"),
+        label=item.text("label")[:MAX_LABEL_LENGTH],
         born=item.integer("born"),
         history=ObjectHistory(
             state=state,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.basics import by_width
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH, by_width
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.config import LazyConfig, Source
 from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk, Outcome, add_to_past
@@ -29,6 +29,10 @@ from lazyxmem_ros.xmem.inputs import check_masks, image_size
 
 class StampError(TrackerError):
     """A stamp is not later than that of the frame before, or names no frame that is wanted."""
+
+
+class LabelError(TrackerError):
+    """The name of an object is too long."""
 
 
 class LazyTracker:
@@ -144,15 +148,17 @@ class LazyTracker:
             image: RGB uint8 [H, W, 3]; not copied: requests refer to it.
             stamp: nanoseconds since the epoch, later than the frame's before.
             masks: objects known on this frame, id (1..65535) -> bool [H, W]; new ones are added.
-            labels: names of objects, id -> text.
+            labels: names of objects, id -> text of at most MAX_LABEL_LENGTH characters.
 
         Raises:
             StampError: the stamp is not later than the frame's before.
             FrameError: not an image, or of another size than the frame before.
             MaskError: a mask of another size or type, an id out of range, a new empty mask.
+            LabelError: a name that is too long.
             In each case nothing has changed and the frame before is still open.
         """
         given = dict(masks or {})
+        check_labels(labels)
         self._check_stamp(stamp)
         self._check_image(image)
         check_masks(given, (image.shape[0], image.shape[1]), known=self.object_ids)
@@ -253,15 +259,16 @@ class LazyTracker:
         Args:
             masks: id (1..65535) -> bool [H, W].
             stamp: of the newest frame, nanoseconds; None: whatever it is.
-            labels: names of objects, id -> text.
+            labels: names of objects, as for `step`.
 
         Returns:
             The newest frame's result with these objects.
 
         Raises:
             StampError: there is no frame yet, or the stamp is not the newest frame's.
-            MaskError: see `step`. Nothing has changed.
+            MaskError, LabelError: see `step`. Nothing has changed.
         """
+        check_labels(labels)
         newest = self._state.newest
         if newest is None:
             raise StampError("no frame has been tracked yet: track one, then add objects")
@@ -302,15 +309,16 @@ class LazyTracker:
             masks: id (1..65535) -> bool [H, W]. An id that another object had on that frame or
                 since cannot be used.
             stamp: of the frame, nanoseconds; `keeps` tells whether it is kept.
-            labels: names of objects, id -> text.
+            labels: names of objects, as for `step`.
 
         Returns:
             What became of it, with the past frame's label map.
 
         Raises:
             StampError: that frame is not kept.
-            MaskError: see `step`; or the id is taken. Nothing has changed.
+            MaskError, LabelError: see `step`; or the id is taken. Nothing has changed.
         """
+        check_labels(labels)
         if not masks:
             raise MaskError("no mask of an object to add was given")
         records = self._past.replayable(stamp)
@@ -474,4 +482,14 @@ class LazyTracker:
             raise FrameError(
                 f"the image is {by_width(size)} pixels, the frame before {by_width(before)}; "
                 "reset the tracker to change the size"
+            )
+
+
+def check_labels(labels: Mapping[int, str] | None) -> None:
+    """Raises LabelError for a name of more than MAX_LABEL_LENGTH characters."""
+    for object_id, label in (labels or {}).items():
+        if len(label) > MAX_LABEL_LENGTH:
+            raise LabelError(
+                f"the name of object {object_id} has {len(label)} characters: give one of at most "
+                f"{MAX_LABEL_LENGTH}"
             )

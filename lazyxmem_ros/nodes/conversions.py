@@ -77,9 +77,13 @@ def read_object_masks(
     return masks_of_labels(labels)
 
 
-def read_mask(message: Image) -> BoolMask:
-    """A binary mask as bool [H, W]: true where the message is not zero. Raises ImageError."""
-    mask: BoolMask = label_values(message) != 0
+def read_mask(message: Image, image_size: tuple[int, int] = (0, 0)) -> BoolMask:
+    """A binary mask as bool [H, W]: true where the message is not zero. Raises ImageError.
+
+    image_size: (H, W) of its image, which was let in: its mask may be as large.
+    """
+    height, width = image_size
+    mask: BoolMask = label_values(message, max_pixels=max(MAX_PIXELS, height * width)) != 0
     return mask
 
 

@@ -190,7 +190,7 @@ class CorrectionClient:
     def _mask_of(self, message: Image, size: tuple[int, int]) -> tuple[BoolMask | None, str]:
         """A mask bool [H, W] of this size, or None and why it is none."""
         try:
-            mask = read_mask(message)
+            mask = read_mask(message, size)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
             return None, f"{self.service_name} sent a broken mask: {reason_of(error)}"
         if mask.shape != size:

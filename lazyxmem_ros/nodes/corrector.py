@@ -31,6 +31,7 @@ from lazyxmem_ros.correction import (
 from lazyxmem_ros.images import ImageError, read_image
 from lazyxmem_ros.nodes import diagnostics
 from lazyxmem_ros.nodes.conversions import mask_message
+from lazyxmem_ros.nodes.image_limit import max_pixels_parameter
 from lazyxmem_ros.nodes.logs import error_of, warning_of
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, read_prompt
@@ -78,6 +79,7 @@ PARAMETERS = (
         choices=tuple(SAM_HQ_WEIGHTS.values()),
         changes=Changes.NEVER,
     ),
+    max_pixels_parameter(Changes.NEVER),
 )
 
 ImageKey = tuple[int, str, int, int, int]
@@ -187,7 +189,11 @@ class CorrectionNode(Node):
         key = image_key(message)
         if key is not None and self._last_image is not None and self._last_image[0] == key:
             return self._last_image[1]
-        image = read_image(message).rgb()
+        try:
+            image = read_image(message, max_pixels=self._settings["max_pixels"]).rgb()
+        except ImageError as error:  # who asked has a limit of the same name
+            name = self.get_fully_qualified_name()
+            raise ImageError(f"{name} cannot read it: {error}") from error
         self._last_image = (key, image) if key is not None else None
         return image
 

@@ -37,7 +37,7 @@ def read_prompt(
         positive=read_points(message.positive),
         negative=read_points(message.negative),
         box=read_region(message.box) if message.has_box else None,
-        mask=None if is_empty(message.mask) else read_mask(message.mask),
+        mask=None if is_empty(message.mask) else read_mask(message.mask, size),
         prior_iou=None if prior_iou == UNKNOWN_IOU else prior_iou,
     )
     validate_fit(prompt, size)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH
 from lazyxmem_ros.data.bags import BagWriter, StampedImage, message_types
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.records import export, read_answers, record_files
@@ -16,12 +18,12 @@ TRACKER = "/lazyxmem_tracker"
 STAMP = 5 * 10**9
 
 
-def track(types: Any) -> Any:
+def track(types: Any, label: str) -> Any:
     """That object 1 is followed."""
     box = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     return types["lazyxmem_ros/msg/Track"](
         id=1,
-        label="",
+        label=label,
         state=0,
         box=box,
         area=1,
@@ -31,13 +33,13 @@ def track(types: Any) -> Any:
     )
 
 
-def record(path: Path, shade: int) -> None:
+def record(path: Path, shade: int, label: str = "") -> None:
     """What a tracker keeps of one session: an answered frame of that shade, stamped STAMP."""
     with BagWriter(path) as bag:
         types = message_types().types
         header = bag._header(STAMP, "camera")
         tracks = types["lazyxmem_ros/msg/TrackArray"]
-        for followed in ([], [track(types)]):  # as a record begins
+        for followed in ([], [track(types, label)]):  # as a record begins
             bag.write(f"{TRACKER}/tracks", tracks(header=header, tracks=followed), STAMP)
         image = np.full((16, 24, 3), shade, np.uint8)
         topic = f"{TRACKER}/correction_frame/compressed"
@@ -55,6 +57,19 @@ def record(path: Path, shade: int) -> None:
             header=header, id=1, source="operator", prompt=prompt, applied=True, message=""
         )
         bag.write(f"{TRACKER}/corrected", answer, STAMP + 1)
+
+
+@pytest.mark.parametrize(
+    "label", ["x" * 10_000, "\N{CJK UNIFIED IDEOGRAPH-732B}" * MAX_LABEL_LENGTH]
+)
+def test_a_long_name_is_cut_where_it_names_folders(tmp_path: Path, label: str) -> None:
+    record(tmp_path / "records" / "lazyxmem_tracker-000001", 50, label)
+    files = record_files(tmp_path / "records")
+    export(files, read_answers(files), tmp_path / "out")
+    [sequence] = open_dataset(tmp_path / "out")
+    assert sequence.name.startswith("lazyxmem_tracker-")
+    assert sequence.name.endswith("-1")
+    assert len(sequence.name.encode()) < 150
 
 
 def test_two_sessions_of_the_same_stamps_are_not_mixed_up(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import pytest
 from scripted_tracker import square
 from tracker_runs import EMPTY, HERE, OPERATOR, PSEUDO, THERE, advance, one, stamp_of, start
 
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH
 from lazyxmem_ros.lazy import (
     Correction,
+    LabelError,
     LazyConfig,
     StampError,
     TrackState,
@@ -54,6 +56,22 @@ def test_objects_cannot_be_added_on_an_older_frame():
     with pytest.raises(MaskError):
         lazy.add_objects({})
     assert lazy.object_ids == (1,)
+
+
+def test_a_name_that_is_too_long_is_refused_and_nothing_changes():
+    lazy, _ = start([{1: (HERE, 0.1), 2: (THERE, 0.1)}] * 4, LazyConfig.paper(), masks={1: HERE})
+    advance(lazy, 1)
+    long = {1: "x" * MAX_LABEL_LENGTH, 2: "x" * (MAX_LABEL_LENGTH + 1)}
+    for add in (
+        lambda labels: advance(lazy, 2, masks={2: THERE}, labels=labels),
+        lambda labels: lazy.add_objects({2: THERE}, labels=labels),
+        lambda labels: lazy.add_to_past({2: THERE}, stamp_of(1), labels),
+    ):
+        with pytest.raises(LabelError, match=r"object 2 has 81 characters: .* at most 80"):
+            add(long)
+        assert lazy.object_ids == (1,)
+    lazy.add_objects({2: THERE}, labels={2: long[1]})
+    assert [track.label for track in advance(lazy, 2).tracks] == ["", long[1]]
 
 
 def test_removing_an_object_drops_its_requests_and_corrections():

@@ -22,6 +22,7 @@ import torch
 from late_runs import CALIBRATION
 from random_clip import TINY, image, mask
 
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH
 from lazyxmem_ros.lazy import (
     SECOND,
     Correction,
@@ -320,6 +321,17 @@ def test_content_that_is_written_again_unchanged_is_taken(
     path.write_bytes(written)
     rewritten(path, lambda scalars, tensors: None)
     assert set(read_snapshot(path, tracker(small_network)).objects) == {1, 7}
+
+
+def test_a_name_that_is_too_long_is_cut(
+    written: bytes, small_network: XMem, tmp_path: Path
+) -> None:
+    """Names had no limit once, and the objects are worth more."""
+    path = tmp_path / "s"
+    path.write_bytes(written)
+    rewritten(path, put("objects", 0, "label", "x" * 10_000))
+    item = read_snapshot(path, tracker(small_network)).objects[1]
+    assert item.label == "x" * MAX_LABEL_LENGTH
 
 
 @pytest.mark.parametrize("layer", ["decoder", "value_encoder", "key_proj"])

@@ -60,6 +60,9 @@ class Outputs:
     def record_objects(self, stamp: int, objects: Any) -> None:
         pass
 
+    def begin_records_again(self) -> None:
+        pass
+
     def refuse(self, topic: str, kind: str, fault: str) -> None:
         self.refused.append(f"{topic}: {kind}: {fault}")
 

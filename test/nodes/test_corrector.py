@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point
-from node_graph import Probe, Spinner, header, parameters, scene, scene_message, wait_for
+from node_graph import (
+    HEIGHT,
+    WIDTH,
+    Probe,
+    Spinner,
+    header,
+    parameters,
+    scene,
+    scene_message,
+    wait_for,
+)
 from sensor_msgs.msg import Image, RegionOfInterest
 
 from lazyxmem_ros import correction
@@ -102,6 +112,21 @@ class FailingCorrector(CountingCorrector):
         self, image: np.ndarray, prompts: list[correction.Prompt], *, image_key: object = None
     ) -> list[Refinement]:
         return [Refinement(np.ones(image.shape[:2], bool), 0.0) for _ in prompts]
+
+
+def test_an_image_with_more_pixels_than_its_own_limit_is_refused(ros: None, probe: Probe) -> None:
+    """Whoever asks may have another limit of that name."""
+    limit = f"max_pixels:={HEIGHT * WIDTH - 1}"
+    arguments = ["--ros-args", "-r", "__ns:=/small_corrector", "-p", limit]
+    node = CorrectionNode(cli_args=[*arguments, "-p", "corrector:=grabcut"])
+    spinner = Spinner(node)
+    try:
+        response = probe.call(CorrectMask, "/small_corrector/correct_mask", request(3))
+    finally:
+        spinner.close()
+    assert not response.success
+    begin, end = "/small_corrector/lazyxmem_correction cannot read it: ", "are read (max_pixels)"
+    assert (response.message.startswith(begin), response.message.endswith(end)) == (True, True)
 
 
 def test_a_corrector_that_failed_gives_no_mask(

@@ -96,6 +96,14 @@ def test_the_cameras_transport_is_the_trackers(root: Path, transport: str) -> No
     assert parameters_of(nodes["tracker"])["image_transport"] == transport
 
 
+def test_one_limit_of_pixels_is_that_of_all_nodes(root: Path) -> None:
+    nodes = started(root / "launch" / "track.launch.py", operator="true", max_pixels="100000000")
+    limits = {name: parameters_of(node)["max_pixels"] for name, node in nodes.items()}
+    assert limits == dict.fromkeys(("tracker", "correction", "operator"), 100_000_000)
+    nodes = started(root / "launch" / "track.launch.py", operator="true")
+    assert "max_pixels" not in parameters_of(nodes["operator"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "transport", "topic"),
     [

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from geometry_msgs.msg import Point
@@ -11,6 +13,7 @@ from sensor_msgs.msg import RegionOfInterest
 
 from lazyxmem_ros import msg
 from lazyxmem_ros.correction import Prompt, PromptError
+from lazyxmem_ros.images import MAX_PIXELS, ImageError
 from lazyxmem_ros.nodes.prompts import prompt_message, read_prompt
 
 HEIGHT, WIDTH = SIZE = (48, 64)
@@ -40,6 +43,14 @@ def test_what_is_written_is_read(prompt: Prompt) -> None:
         np.testing.assert_array_equal(read.mask, prompt.mask)
         assert message.mask.header == header(3)
     assert (read.is_empty, read.is_only_mask) == (prompt.is_empty, prompt.is_only_mask)
+
+
+def test_a_mask_may_be_as_large_as_its_image_which_was_let_in() -> None:
+    side = math.isqrt(MAX_PIXELS) + 1
+    message = prompt_message(Prompt(mask=np.zeros((side, side), bool)), header(0))
+    assert read_prompt(message, (side, side)).is_only_mask
+    with pytest.raises(ImageError, match="max_pixels"):
+        read_prompt(message, SIZE)
 
 
 def test_a_box_is_widened_to_whole_pixels() -> None:

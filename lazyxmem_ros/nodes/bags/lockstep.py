@@ -12,6 +12,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from lazyxmem_ros.basics import StampRangeError, stamp_of
+from lazyxmem_ros.nodes.diagnostics import LogLimiter
+from lazyxmem_ros.nodes.logs import warning_of
 
 QUEUE_DEPTH = 20
 
@@ -24,7 +26,7 @@ class Lockstep:
 
         first_shows_object: whether the first image waits for a mask that shows an object.
         """
-        self._node = node
+        self._limiter = LogLimiter(warning_of(node))
         self._topic = topic
         self._timeout = timeout
         self._needs_object = first_shows_object
@@ -50,8 +52,9 @@ class Lockstep:
             in_time = self._changed.wait_for(seen, self._timeout)
         if not in_time:
             self.missed += 1
-            self._node.get_logger().warning(
-                f"no mask of stamp {stamp} on {self._topic} within {self._timeout:g} s; going on"
+            self._limiter.say(
+                "missed",
+                f"no mask of stamp {stamp} on {self._topic} within {self._timeout:g} s; going on",
             )
         return time.monotonic() - started
 

@@ -166,6 +166,7 @@ class ReplayNode(Node):
             else None
         )
         self._clock_time = 0
+        self._played = 0
         self._publishers_by_topic = self._make_publishers()
         self._paced_topic = self._find_paced_topic()
         self._stopping = threading.Event()
@@ -306,17 +307,18 @@ class ReplayNode(Node):
             )
         beat = next(iter(self._image_topics() or self._publishers_by_topic))
         rounds = Rounds(beat, self._is_stamped)
-        played = 0
         self._pacer, self._last_due = Pacer(self._settings["rate"], start), start
-        while True:
-            count = self._play_once(start, stop, rounds)
-            played += count
-            if not self._settings["loop"] or count == 0:
-                break
-            rounds.next(stop - start)
-        missed = 0 if self._lockstep is None else self._lockstep.missed
-        late = f", {missed} masks did not come in time" if missed else ""
-        self.get_logger().info(f"played {played} messages{late}")
+        try:
+            while True:
+                before = self._played
+                self._play_once(start, stop, rounds)
+                if not self._settings["loop"] or self._played == before:
+                    break
+                rounds.next(stop - start)
+        finally:
+            missed = 0 if self._lockstep is None else self._lockstep.missed
+            late = f", {missed} masks did not come in time" if missed else ""
+            self.get_logger().info(f"played {self._played} messages{late}")
 
     def _first_moment(self) -> int:
         """When the first of the messages that are played was recorded, ns; the bag's may not be."""
@@ -325,9 +327,8 @@ class ReplayNode(Node):
                 return message.recorded_at
         return self._bag.start
 
-    def _play_once(self, start: int, stop: int, rounds: Rounds) -> int:
-        """One round; returns how many messages were played."""
-        count = 0
+    def _play_once(self, start: int, stop: int, rounds: Rounds) -> None:
+        """One round."""
         awaited: tuple[int, bytes] | None = None  # an image and when it was recorded
         for message in self._bag.messages(start, stop):
             publisher = self._publishers_by_topic.get(message.topic)
@@ -342,12 +343,11 @@ class ReplayNode(Node):
             self._wait_until(due)
             data = rounds.shifted(message)
             publisher.publish(data)
-            count += 1
+            self._played += 1
             if message.topic == self._paced_topic:
                 awaited = (message.recorded_at, data)
         if awaited is not None:
             self._wait_for_mask(awaited[1])
-        return count
 
     def _nanoseconds(self, name: str) -> int:
         """A parameter that is a number of seconds, which may be infinite."""

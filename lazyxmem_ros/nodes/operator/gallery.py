@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from lazyxmem_ros.basics import reason_of
+from lazyxmem_ros.images import MAX_PIXELS
 from lazyxmem_ros.nodes.diagnostics import Counts
 from lazyxmem_ros.nodes.operator import messages
 from lazyxmem_ros.nodes.operator.errors import RefusedError
@@ -49,7 +50,8 @@ class Viewer(Protocol):
 @dataclass(frozen=True)
 class PictureSettings:
     """max_width: pixels of a picture. quality: of JPEG, 1..100. max_rate: live pictures a second.
-    past_s, past_bytes: bounds of the frames that are kept.
+    past_s, past_bytes: bounds of the frames that are kept. max_pixels: of an image; more are
+    refused.
     """
 
     max_width: int
@@ -57,6 +59,7 @@ class PictureSettings:
     max_rate: float
     past_s: float
     past_bytes: int
+    max_pixels: int = MAX_PIXELS
 
 
 class Gallery:
@@ -181,7 +184,12 @@ class Gallery:
 
     def _encode(self, frame: SeenFrame) -> EncodedFrame:
         settings = self._settings
-        return encode_frame(frame, max_width=settings.max_width, quality=settings.quality)
+        return encode_frame(
+            frame,
+            max_width=settings.max_width,
+            quality=settings.quality,
+            max_pixels=settings.max_pixels,
+        )
 
     def _frame_message(self, kind: str, frame: EncodedFrame, number: int = 0) -> bytes:
         return messages.write_message(
@@ -240,6 +248,7 @@ class Gallery:
                         request.uncertainty_map,
                         max_width=settings.max_width,
                         quality=settings.quality,
+                        max_pixels=settings.max_pixels,
                     )
                 )
             except Exception as error:  # whatever it is, the page waits for it

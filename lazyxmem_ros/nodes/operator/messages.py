@@ -13,6 +13,8 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH
+
 PROTOCOL = 1
 """Raised with every change that an older page does not understand."""
 
@@ -23,7 +25,7 @@ MAX_OBJECTS = 64
 Stamp: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,19}$")]
 """Nanoseconds since the epoch."""
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=40)]
-Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=80)]
+Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_LABEL_LENGTH)]
 Key: TypeAlias = Annotated[str, msgspec.Meta(max_length=300)]
 Session: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16,64}$")]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]

@@ -141,6 +141,7 @@ class OperatorNode(Node):
             max_rate=settings["max_rate"],
             past_s=settings["past_time"],
             past_bytes=settings["past_megabytes"] * MEBIBYTE,
+            max_pixels=settings["max_pixels"],
         )
         for name in self._trackers:
             view = TrackerView(

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from lazyxmem_ros.nodes.image_limit import max_pixels_parameter
 from lazyxmem_ros.nodes.parameters import ParameterSpec
 from lazyxmem_ros.settings import Changes
 
 MEBIBYTE = 1 << 20
 
-PARAMETERS = tuple(
+_OWN = tuple(
     ParameterSpec(name, default, text, bounds=bounds, changes=Changes.NEVER)
     for name, default, text, bounds in (
         (
@@ -63,3 +64,4 @@ PARAMETERS = tuple(
         ("past_megabytes", 64, "MiB that they take at most.", (1, 100_000)),
     )
 )
+PARAMETERS = (*_OWN, max_pixels_parameter(Changes.NEVER))

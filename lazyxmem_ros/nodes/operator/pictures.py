@@ -15,7 +15,6 @@ from std_msgs.msg import Header
 
 from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.images import ImageError, read_image
-from lazyxmem_ros.images.pixels import MAX_PIXELS
 from lazyxmem_ros.nodes.conversions import image_message, is_empty, read_labels, read_mask
 from lazyxmem_ros.nodes.operator.runs import pack_labels, pack_mask
 from lazyxmem_ros.nodes.operator.tracker_link import SeenFrame
@@ -54,21 +53,25 @@ class EncodedFrame:
         return image_message(bgr, "bgr8", self.header)
 
 
-def encode_frame(frame: SeenFrame, *, max_width: int, quality: int) -> EncodedFrame:
-    """Decodes and encodes a frame, not wider than `max_width`; raises ImageError."""
+def encode_frame(
+    frame: SeenFrame, *, max_width: int, quality: int, max_pixels: int
+) -> EncodedFrame:
+    """Decodes a frame of at most `max_pixels`, and encodes it not wider than `max_width`; raises
+    ImageError.
+    """
     message: Image | CompressedImage = deserialize_message(frame.image, frame.image_type)
-    rgb = read_image(message, max_pixels=MAX_PIXELS).rgb()
+    rgb = _rgb(message, max_pixels)
     full_size = _size(rgb)
     rgb = fitted(rgb, max_width)
     size = _size(rgb)
     labels: Labels = np.zeros(size, np.uint16)
     if frame.labels is not None:
-        read = read_labels(deserialize_message(frame.labels, Image))
+        read = read_labels(deserialize_message(frame.labels, Image), max_pixels=max_pixels)
         if read.shape == full_size:
             labels = resized(read, size)
     heat = b""
     if frame.entropy is not None:
-        heat = _heat(deserialize_message(frame.entropy, Image), size)
+        heat = _heat(deserialize_message(frame.entropy, Image), size, max_pixels)
     runs, ids = pack_labels(labels)
     return EncodedFrame(
         message.header,
@@ -94,19 +97,32 @@ class EncodedRequest:
 
 
 def encode_request(
-    image: Image, mask: Image, uncertainty: Image, *, max_width: int, quality: int
+    image: Image,
+    mask: Image,
+    uncertainty: Image,
+    *,
+    max_width: int,
+    quality: int,
+    max_pixels: int,
 ) -> EncodedRequest:
     """Encodes what a request brings, of which the map may be left out; raises ImageError."""
-    rgb = read_image(image).rgb()
+    rgb = _rgb(image, max_pixels)
     size = _size(rgb)
-    read = read_mask(mask)
+    read = read_mask(mask, size)
     if read.shape != size:
         raise ImageError(f"the request's mask is {read.shape}, its image {size}")
-    heat = b"" if is_empty(uncertainty) else _heat(uncertainty, size)
+    heat = b"" if is_empty(uncertainty) else _heat(uncertainty, size, max_pixels)
     return EncodedRequest(jpeg(fitted(rgb, max_width), quality), pack_mask(read), heat, size)
 
 
-def _heat(message: Image, size: tuple[int, int]) -> bytes:
+def _rgb(message: Image | CompressedImage, max_pixels: int) -> NDArray[np.uint8]:
+    try:
+        return read_image(message, max_pixels=max_pixels).rgb()
+    except ImageError as error:  # the tracker has a limit of the same name
+        raise ImageError(f"the console cannot read it: {error}") from error
+
+
+def _heat(message: Image, size: tuple[int, int], max_pixels: int) -> bytes:
     """A map of uncertainty, 32FC1 or mono8, as a grey JPEG not larger than `size` (H, W)."""
     if message.encoding == "32FC1":
         expected = message.height * message.width * 4
@@ -116,7 +132,7 @@ def _heat(message: Image, size: tuple[int, int]) -> bytes:
         grey = (np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
         grey = grey.reshape(message.height, message.width)
     else:
-        grey = read_image(message).rgb()[..., 0]
+        grey = _rgb(message, max_pixels)[..., 0]
     grey = resized(np.ascontiguousarray(grey), size) if grey.shape != size else grey
     return jpeg(grey, HEAT_QUALITY)
 

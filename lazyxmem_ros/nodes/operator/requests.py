@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.basics import SECOND, TAKEN_BACK
 
 MAX_FINISHED = 20
 HOLD_S = 30.0
@@ -38,6 +38,8 @@ class Outcome(enum.Enum):
 
 
 UNANSWERED = (Outcome.EXPIRED, Outcome.WITHDRAWN)
+TAKEN = (Outcome.APPLIED, Outcome.ELSEWHERE)
+"""The tracker took an answer."""
 
 
 class NotOpenError(ValueError):
@@ -164,6 +166,10 @@ class RequestDesk:
     def corrected(self, key: str, *, applied: bool, detail: str) -> Finished | None:
         """What the tracker made of a person's correction; returns it if it is known."""
         done = self._find_finished(key)
+        if not applied and detail.startswith(TAKEN_BACK):  # by whomever
+            if done is not None and done.outcome in TAKEN:
+                done.outcome, done.detail, done.at = Outcome.TAKEN_BACK, detail, self._clock()
+            return done
         if done is not None and done.outcome is Outcome.SENT:
             done.outcome = Outcome.APPLIED if applied else Outcome.REFUSED
             done.detail, done.at = detail, self._clock()

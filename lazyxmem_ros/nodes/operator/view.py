@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import StampRangeError, stamp_of
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH, StampRangeError, stamp_of
 from lazyxmem_ros.images.drawing import object_colour
 from lazyxmem_ros.nodes.diagnostics import Counts, Rate
 from lazyxmem_ros.nodes.operator import messages
@@ -126,7 +126,7 @@ class TrackerView:
             self.key(stamp, message.id),
             stamp,
             message.id,
-            message.label,
+            message.label[:MAX_LABEL_LENGTH],
             message.reason,
             message.uncertainty,
             deadline,
@@ -242,7 +242,7 @@ def _object_state(track: msg.Track) -> messages.ObjectState:
     iou = float(track.predicted_iou)
     return messages.ObjectState(
         id=track.id,
-        label=track.label,
+        label=track.label[:MAX_LABEL_LENGTH],
         state=STATES.get(track.state, "tracked"),
         uncertainty=float(track.uncertainty),
         predicted_iou=None if math.isnan(iou) else iou,

@@ -18,6 +18,7 @@ from lazyxmem_ros import msg
 from lazyxmem_ros.basics import BoolMask, StampRangeError, stamp_of
 from lazyxmem_ros.correction.base import Prompt, PromptError, validate_prompt
 from lazyxmem_ros.images import ImageError
+from lazyxmem_ros.lazy import check_labels
 from lazyxmem_ros.nodes.conversions import read_object_masks, time_message
 from lazyxmem_ros.nodes.correction_client import CorrectionAnswer
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
@@ -162,11 +163,13 @@ class ObjectServices:
 
     async def _add(self, reservation: Reservation, objects: Sequence[msg.NewObject]) -> str:
         """How they were added if that was not simply as asked, else ""."""
+        labels = {i: new.label for i, new in zip(reservation.ids, objects, strict=True)}
+        check_labels(labels)  # before masks are made
         shown = await self._masks_of(reservation, [new.prompt for new in objects])
         given = GivenMasks(
             reservation.frame.stamp,
             masks=dict(zip(reservation.ids, shown, strict=True)),
-            labels={i: new.label for i, new in zip(reservation.ids, objects, strict=True)},
+            labels=labels,
             topic=self._node.resolve_service_name(ADDING),
         )
         work = self._worker.submit_work(lambda: self._objects.add_reserved(reservation, given))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lazyxmem_ros import weights
 from lazyxmem_ros.basics import MAX_OBJECT_ID
 from lazyxmem_ros.data.label_maps import MAX_OBJECTS
-from lazyxmem_ros.images import MAX_PIXELS
+from lazyxmem_ros.nodes.image_limit import max_pixels_parameter
 from lazyxmem_ros.nodes.parameters import Changes, ParameterSpec, parameters_of
 from lazyxmem_ros.nodes.tracker.images import TRANSPORTS
 from lazyxmem_ros.settings import ConfigError, held
@@ -86,13 +86,7 @@ _NETWORK_AND_IMAGES = (
         choices=("best_effort", "reliable"),
         changes=Changes.UNCONFIGURED,
     ),
-    ParameterSpec(
-        "max_pixels",
-        MAX_PIXELS,
-        "Pixels of an image or label map at most; larger ones are refused before they are decoded.",
-        bounds=(1, 2**31 - 1),
-        changes=Changes.UNCONFIGURED,
-    ),
+    max_pixels_parameter(Changes.UNCONFIGURED),
     ParameterSpec(
         "max_objects",
         MAX_OBJECTS,

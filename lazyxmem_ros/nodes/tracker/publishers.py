@@ -228,6 +228,11 @@ class TrackerOutputs:
         if self._records is not None:
             self._records.see_objects(stamp, objects)
 
+    def begin_records_again(self) -> None:
+        """Other frames may have the stamps of earlier ones from now on."""
+        if self._records is not None:
+            self._records.forget_frames()
+
     def _picture_failed(self, error: BaseException) -> None:
         self._limiter.say(type(error).__name__, f"a picture for people failed: {error}")
 

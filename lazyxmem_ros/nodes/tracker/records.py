@@ -59,12 +59,15 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """make(): the message, made in the writer's thread. received: ns since the epoch."""
+    """make(): the message, made in the writer's thread. received: ns since the epoch. objects: that
+    are followed from it on, id -> label, None where it does not tell.
+    """
 
     topic: str
     kind: str
     received: int
     make: Callable[[], Any]
+    objects: Mapping[int, str] | None = None
 
 
 class Records:
@@ -98,7 +101,9 @@ class Records:
         self._lock = threading.RLock()
         self._received = 0
         self._frames: OrderedDict[int, None] = OrderedDict()
-        self._objects: dict[int, str] = {}
+        self._objects: Mapping[int, str] = {}
+        # Of the writer's thread: those of the last message that was written.
+        self._objects_then: Mapping[int, str] = {}
         self._bag: _Bag | None = None
         self._ending = threading.Event()
         self.written = 0
@@ -146,9 +151,16 @@ class Records:
         stamp: of the newest frame, nanoseconds; 0: there is none.
         """
         if objects != self._objects:
-            self._objects = dict(objects)
-            header = Header(stamp=time_message(stamp))
-            self._keep("~/tracks", "lazyxmem_ros/msg/TrackArray", _tracks(objects, header))
+            seen = dict(objects)
+            message = _tracks(seen, Header(stamp=time_message(stamp)))
+            kind = "lazyxmem_ros/msg/TrackArray"
+            if self._put("~/tracks", kind, lambda: message, seen):
+                self._objects = seen
+
+    def forget_frames(self) -> None:
+        """Frames with the stamps of earlier ones may come, of which the images are to be kept."""
+        with self._lock:
+            self._frames.clear()
 
     def close(self) -> None:
         """Write what waits and complete the bag."""
@@ -174,11 +186,17 @@ class Records:
                 self._frames.popitem(last=False)
             return True
 
-    def _put(self, topic: str, kind: str, make: Callable[[], Any]) -> bool:
+    def _put(
+        self,
+        topic: str,
+        kind: str,
+        make: Callable[[], Any],
+        objects: Mapping[int, str] | None = None,
+    ) -> bool:
         try:
             with self._lock:  # the order of the messages is that of their times, whatever the clock
-                self._received = max(time.time_ns(), self._received + 1)
-                self._queue.put_nowait(_Entry(self._topic(topic), kind, self._received, make))
+                received = self._received = max(time.time_ns(), self._received + 1)
+                self._queue.put_nowait(_Entry(self._topic(topic), kind, received, make, objects))
         except Full:
             self._lose(1, f"{MAX_WAITING} messages wait to be written, and no more can")
             return False
@@ -224,9 +242,11 @@ class Records:
 
     def _write_once(self, made: list[tuple[_Entry, bytes]]) -> int:
         """Returns how many of the messages were written. Raises BagError or OSError."""
+        told = [entry.objects for entry, _ in made if entry.objects is not None]
+        if self._bag is None and len(told) == len(made):
+            self._objects_then = told[-1]
+            return 0  # nobody has been asked yet; the next bag begins with what is followed
         if self._bag is None:
-            if all(entry.topic == self._topic("~/tracks") for entry, _ in made):
-                return 0  # nobody has been asked yet; the next bag begins with what is followed
             self._bag = self._open(made[0][0].received, began=True)
         elif self._bag.size() >= self._max_bytes // self._max_bags:
             self._complete()
@@ -234,21 +254,23 @@ class Records:
         for entry, data in made:
             self._bag.writer.write_raw(entry.topic, entry.kind, entry.received, data)
         self._bag.sync()
+        self._objects_then = told[-1] if told else self._objects_then
         return len(made)
 
     def _open(self, before: int, *, began: bool) -> _Bag:
         """A new bag, for which the oldest go. before: when its first message was received, ns.
         began: it is not the continuation of another one.
 
-        It begins with the objects that are followed. Where nothing was written for a while, an id
-        may have become another object's: then it begins with none.
+        It begins with the objects that were followed then, whatever waits to be written. Where
+        nothing was written for a while, an id may have become another object's: then it begins with
+        none.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         number = max((_number(bag) for bag in self._bags()), default=0) + 1
         self._make_room()
         bag = _Bag(self.folder / f"{self._name}-{number:06d}")
         topic, kind = self._topic("~/tracks"), "lazyxmem_ros/msg/TrackArray"
-        begin: list[Mapping[int, str]] = [{}, self._objects] if began else [self._objects]
+        begin: list[Mapping[int, str]] = [{}, self._objects_then] if began else [self._objects_then]
         for number, objects in enumerate(begin):
             data = bytes(serialize_message(_tracks(objects, Header())))
             bag.writer.write_raw(topic, kind, before - len(begin) + number, data)
@@ -371,8 +393,9 @@ def _compressed_frame(frame: ReceivedFrame) -> CompressedImage:
 
 
 def _compressed(image: Image) -> CompressedImage:
-    """An image as JPEG; raises ImageError where it is none."""
-    bgr = np.ascontiguousarray(read_image(image).rgb()[..., ::-1])
+    """An image, which was let in, as JPEG; raises ImageError where it is none."""
+    rgb = read_image(image, max_pixels=image.height * image.width).rgb()
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise ImageError(f"an image of {by_width(bgr.shape[:2])} pixels cannot become a JPEG")

@@ -181,6 +181,7 @@ class TrackingSession:
         self._waiting, self._corrections.awaited = None, set()
         self.processed = -1
         self.resets += 1
+        self._outputs.begin_records_again()
         self._corrections.see_open()
         self.published = Published()
         self.see_objects()
@@ -192,6 +193,7 @@ class TrackingSession:
         """
         self._finish_waiting()
         self._lazy.change_clock()
+        self._outputs.begin_records_again()
         self._received.tracked = None
         self.processed = -1
         self._corrections.see_open()

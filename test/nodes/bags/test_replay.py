@@ -200,7 +200,20 @@ def test_lockstep_goes_on_without_a_mask_after_its_timeout(
         *renamed(topics),
     )
     assert replay.wait() == 0, replay.log
+    assert replay.log.count("; going on") == 1
     assert "3 masks did not come in time" in replay.log
+
+
+def test_masks_that_did_not_come_are_counted_where_it_is_interrupted(
+    tmp_path: Path, start: Start, topics: dict[str, str]
+) -> None:
+    bag = write_bag(tmp_path / "bag")
+    values = {"bag": bag, "loop": True, "rate": 0.0}
+    lockstep = {"lockstep_topic": topics["/mask"], "lockstep_timeout": 0.001}
+    replay = start("replay", {**values, **lockstep}, *renamed(topics))
+    wait_for(lambda: "; going on" in replay.log, "a mask that did not come")
+    assert replay.stop() == 0, replay.log
+    assert " masks did not come in time" in replay.log
 
 
 @pytest.mark.parametrize(

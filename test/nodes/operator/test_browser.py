@@ -381,6 +381,38 @@ def test_quiet_declines_what_is_asked_until_it_is_ended(
     expect(headline(page)).to_have_text(WHERE)
 
 
+def test_answers_to_requests_that_went_while_nobody_listened_are_given_up(
+    answering: Tracker, camera: Camera, console: Console, open_page: OpenPage
+) -> None:
+    """The one on the stage, and one that was put aside."""
+    view = console.node._server._console.views[answering.name]
+    wire = Wire(console.node.port)
+    try:
+        page = open_page(wire.url)
+        camera.show_object(1)
+        camera.show_object(2)
+        assert camera.tracker.set(max_open_requests=3) == ""
+        camera.ask(request_timeout=60.0)
+        for number in ("1", "2"):
+            card = page.locator("#requests .request").nth(int(number) - 1)
+            page.keyboard.press(number)
+            expect(card).to_have_attribute("aria-current", "true")
+            click(page, 5, 5)
+            expect(tool(page, "undo")).to_be_enabled()
+        drafts = "async () => (await import('/page.js')).page.drafts.size"
+        assert page.evaluate(drafts) == 2
+        wire.cut()
+        expect(page.locator("#notices")).to_contain_text("connection to the console is lost")
+        view.desk._open.clear()
+        view.desk._finished.clear()
+        wire.mend()
+        wait_for_words(page, "#verdict", "The request is not known any more")
+        wait_for(lambda: page.evaluate(drafts) == 0, "the end of both answers")
+        expect(headline(page)).to_have_text("Watching")
+    finally:
+        wire.close()
+
+
 # ---- objects
 
 
@@ -509,6 +541,24 @@ def test_an_answer_is_taken_back(answering: Tracker, camera: Camera, open_page: 
         if service is not None:
             node.destroy_service(service)
     assert has_it or (asked[0].stamp, asked[0].id) == (request.header.stamp, 1)
+
+
+def test_it_is_shown_that_another_program_took_an_answer_back(
+    answering: Tracker, camera: Camera, open_page: OpenPage
+) -> None:
+    page = open_page()
+    camera.show_object()
+    request = camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    page.keyboard.press("Enter")
+    assert camera.wait_corrected().applied
+    newest = page.locator("#recent li").first
+    expect(newest).to_contain_text(f"applied · {page.locator('#operator').input_value()}")
+    taken = RetractCorrection.Request(stamp=request.header.stamp, id=1)
+    name = f"{answering.name}/retract_correction"
+    assert answering.probe.call(RetractCorrection, name, taken).accepted
+    expect(newest).to_contain_text("taken back")
+    expect(newest.get_by_role("button", name="Take back")).to_have_count(0)
 
 
 def test_what_stays_is_not_moved_where_something_goes(open_page: OpenPage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from unittest.mock import Mock
 
 import numpy as np
@@ -77,6 +78,42 @@ def test_whatever_keeps_a_picture_from_being_made_the_next_is_shown(
 
     asyncio.run(run())
     refuse.assert_called_once_with("image", "no idea")
+
+
+def test_no_more_pixels_than_the_console_s_own_limit() -> None:
+    """The tracker has one of the same name."""
+    asked = Mock()
+    asked.content.image = image_message(np.zeros((8, 8, 3), np.uint8), "rgb8", header(0))
+    asked.content.mask = image_message(np.zeros((8, 8), np.uint8), "mono8", header(0))
+    asked.content.uncertainty_map = Image()
+    refuse = Mock()
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            gallery = Gallery(
+                "/tracker",
+                replace(SETTINGS, max_pixels=63),
+                pool=pool,
+                counts=Counts(),
+                find=lambda key: asked,
+                watch=Mock(),
+                refuse=refuse,
+            )
+            gallery.add_viewer(Viewer())
+            gallery.on_frame(frame(0))
+            until = asyncio.get_running_loop().time() + WAIT_S
+            while not refuse.called:
+                assert asyncio.get_running_loop().time() < until
+                await asyncio.sleep(0.001)
+            with pytest.raises(RefusedError):
+                await gallery.request_picture("key")
+            await gallery.close()
+
+    asyncio.run(run())
+    for call, kind in zip(refuse.call_args_list, ("image", "correction_request"), strict=True):
+        assert call.args[0] == kind
+        assert call.args[1].startswith("the console cannot read it: the image claims 8x8 pixels")
+        assert call.args[1].endswith("(max_pixels)")
 
 
 def test_whatever_keeps_a_request_s_picture_from_being_made_the_page_is_told(

@@ -13,6 +13,8 @@ pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)
 
 import msgspec
 
+from lazyxmem_ros import msg
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH
 from lazyxmem_ros.nodes.operator import messages
 from lazyxmem_ros.nodes.operator.messages import (
     Answer,
@@ -23,6 +25,7 @@ from lazyxmem_ros.nodes.operator.messages import (
     write_message,
     write_text,
 )
+from lazyxmem_ros.nodes.operator.view import _object_state
 
 
 def framed(message: object, payload: bytes = b"") -> bytes:
@@ -96,6 +99,20 @@ def test_too_many_points_are_refused() -> None:
     sent = {"type": "refine", "seq": 1, "tracker": "/t", "stamp": "1", "negative": points}
     with pytest.raises(MessageError):
         read_message(json.dumps(sent))
+
+
+def test_one_limit_of_an_object_s_name_holds_for_page_and_console(root: Path) -> None:
+    sent = {"type": "add_object", "seq": 1, "tracker": "/t", "stamp": "1"}
+    read_message(json.dumps({**sent, "label": "x" * MAX_LABEL_LENGTH}))
+    with pytest.raises(MessageError):
+        read_message(json.dumps({**sent, "label": "x" * (MAX_LABEL_LENGTH + 1)}))
+    page = root / "lazyxmem_ros" / "nodes" / "operator" / "page" / "index.html"
+    assert f'<input id="label" maxlength="{MAX_LABEL_LENGTH}"' in page.read_text()
+
+
+def test_the_name_of_a_foreign_tracker_s_object_is_cut() -> None:
+    track = msg.Track(id=1, label="x" * 10_000)
+    assert _object_state(track).label == "x" * MAX_LABEL_LENGTH
 
 
 def test_the_server_writes_what_browsers_read() -> None:

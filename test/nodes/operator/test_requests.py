@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.basics import SECOND, TAKEN_BACK
 from lazyxmem_ros.nodes.operator import requests
 from lazyxmem_ros.nodes.operator.requests import (
     Asked,
@@ -141,6 +141,25 @@ def test_a_recording_that_is_played_again_asks_again(desk: RequestDesk) -> None:
     again.key = desk.key(10 * SECOND, 1)
     assert again.key != key
     assert desk.add(again)
+
+
+def test_it_is_told_whoever_takes_a_correction_back(desk: RequestDesk) -> None:
+    first, second = asked(1), asked(2)
+    desk.add(first)
+    desk.add(second)
+    desk.answer(first.key, ANNA, Outcome.SENT)
+    for request in (first, second):  # the second one was answered by another program
+        desk.corrected(request.key, applied=True, detail="")
+        desk.corrected(request.key, applied=False, detail=f"{TAKEN_BACK}; frames are gone through")
+    assert outcomes(desk) == dict.fromkeys((first.key, second.key), Outcome.TAKEN_BACK)
+
+
+def test_an_answer_on_its_way_is_not_the_one_that_was_taken_back(desk: RequestDesk) -> None:
+    request = asked()
+    desk.add(request)
+    desk.answer(request.key, ANNA, Outcome.SENT)
+    desk.corrected(request.key, applied=False, detail=TAKEN_BACK)
+    assert outcomes(desk) == {request.key: Outcome.SENT}
 
 
 def test_another_program_may_answer(desk: RequestDesk) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -19,12 +20,13 @@ from node_graph import (
     NodeProcess,
     header,
     scene,
+    scene_message,
     show_until_tracked,
     stamps,
     wait_for,
 )
 from sensor_msgs.msg import Image
-from tracker_harness import Tracker, ask_the_operator
+from tracker_harness import Tracker, ask_the_operator, with_fields
 
 from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.cli import main
@@ -32,8 +34,10 @@ from lazyxmem_ros.data.bags import BagReader
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DamagedBagError
 from lazyxmem_ros.data.records import read_answers, record_files
+from lazyxmem_ros.images import MAX_PIXELS
 from lazyxmem_ros.msg import Correction, CorrectionRequest, Prompt
-from lazyxmem_ros.nodes.conversions import labels_message, mask_message
+from lazyxmem_ros.nodes.conversions import image_message, labels_message, mask_message
+from lazyxmem_ros.nodes.tracker.records import _compressed
 from lazyxmem_ros.srv import RemoveObjects
 
 ASKING = {"operator_corrections": True, "operator_entropy": 0.0, "cooldown_frames": 0}
@@ -120,6 +124,60 @@ def test_an_id_that_is_given_again_is_another_object(
     assert (next(folder.iterdir()) / "metadata.yaml").is_file(), "complete, for `ros2 bag`"
 
 
+@pytest.mark.parametrize("with_reset", [True, False])
+def test_another_recording_of_the_same_stamps_has_its_images(
+    own_tracker: Callable[..., Tracker], tmp_path: Path, *, with_reset: bool
+) -> None:
+    """After a reset, and where the tracker finds by itself that stamps begin again."""
+    folder = tmp_path / "records"
+    tracker = own_tracker(record_dir=str(folder))
+    tracker.show_object(0)
+    for index in range(1, 5):
+        tracker.send(index)
+    assert answer(tracker, 2, ~scene(2)[1]).applied
+    if with_reset:
+        tracker.reset()
+        tracker.show_object(2)
+    else:
+        before = len(tracker.out("mask"))
+        for index in range(3):  # of which only the last one is taken
+            tracker.probe.publish(f"{tracker.ns}/image", scene_message(index))
+        wait_for(lambda: len(tracker.out("mask")) > before, "a frame of the other clock")
+    assert answer(tracker, 2, scene(2)[1]).applied
+    tracker.change(Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+    frames = contents(folder)["correction_frame/compressed"]
+    assert stamps(frames) == 2 * [FIRST_STAMP + 2 * STEP]
+    places = set(read_answers(record_files(folder)).places.values())
+    assert places == ({1, 2} if with_reset else {2})
+
+
+def test_a_bag_begins_with_the_objects_of_its_first_message(
+    own_tracker: Callable[..., Tracker], tmp_path: Path
+) -> None:
+    """Not with those that have come until it could be begun."""
+    folder = tmp_path / "records"
+    tracker = own_tracker(record_dir=str(folder))
+    records = tracker.node._parts.records
+
+    def applied(index: int) -> Correction:
+        return with_fields(mask_answer(index, scene(index)[1]), applied=True, source="operator")
+
+    records.see_objects(FIRST_STAMP, {1: "cup"})
+    records.outcome(applied(0))
+    wait_for(lambda: records.written, "it on the disk")
+    before = records.written
+    with something_in_the_way(folder):
+        records.outcome(applied(1))
+        wait_for(lambda: records.last_fault, "the fault")
+        records.see_objects(FIRST_STAMP + 2 * STEP, {})
+        records.see_objects(FIRST_STAMP + 3 * STEP, {1: "box"})
+        records.outcome(applied(4))
+    wait_for(lambda: records.written == before + 4, "the others")
+    answers = read_answers(record_files(folder))
+    found = [(answers.labels[key], list(masks)) for key, masks in answers.masks.items()]
+    assert found == [("cup", [FIRST_STAMP + STEP]), ("box", [FIRST_STAMP + 4 * STEP])]
+
+
 def test_a_killed_trackers_records_are_a_dataset_to_evaluate_on(
     start: Callable[..., NodeProcess],
     probe: Any,
@@ -190,6 +248,12 @@ def test_the_oldest_bags_go(own_tracker: Callable[..., Tracker], tmp_path: Path)
     first = min(int(bag.name.rpartition("-")[2]) for bag in folder.iterdir())
     assert first > 1
     assert stamps(contents(folder)["corrected"])[-1] == FIRST_STAMP + 23 * STEP
+
+
+def test_an_image_that_was_let_in_is_kept_however_large_it_is() -> None:
+    side = math.isqrt(MAX_PIXELS) + 1
+    image = image_message(np.zeros((side, side), np.uint8), "mono8", header(0))
+    assert bytes(_compressed(image).data[:2]) == b"\xff\xd8"
 
 
 def test_a_folder_that_cannot_be_written_is_refused(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import Point
 from node_graph import FIRST_STAMP, STEP, header, labels_of, scene, wait_for
 from tracker_harness import NODE, Tracker
 
@@ -142,6 +143,19 @@ def test_an_unknown_object_is_refused_with_the_reason(tracker: Tracker, resume: 
     tracker.send(1)
     assert states(tracker)[5] == Track.PAUSED
     assert states(tracker)[1] != Track.PAUSED
+
+
+def test_a_name_that_is_too_long_is_refused_before_a_mask_is_made(tracker: Tracker) -> None:
+    tracker.send(0)
+    prompt = Prompt(positive=[Point(x=5.0, y=5.0)])
+    objects = [NewObject(label=label, prompt=prompt) for label in ("cup", "x" * 81)]
+    request = AddObjects.Request(objects=objects)
+    response = tracker.probe.call(AddObjects, f"{NODE}/add_objects", request)
+    assert not response.success
+    assert response.message == "the name of object 2 has 81 characters: give one of at most 80"
+    assert tracker.refusals()[f"{NODE}/add_objects: LabelError"] == 1
+    assert tracker.service.requests == []
+    assert list(listed(tracker).objects) == []
 
 
 def test_objects_are_listed_as_last_published(tracker: Tracker) -> None:

@@ -112,15 +112,19 @@ function tellOutcomes() {
   if (page.told.size > 500) page.told.clear();
 }
 
-/** The request on the stage may be over. */
+/** The requests whose answers were begun may be over, the one on the stage or others. */
 function lookAfterDraft() {
   for (const [key, draft] of page.drafts) {
-    if (draft.kind !== "request" || requestOf(key)) continue;
+    if (draft.kind !== "request") continue;
+    if (requestOf(key)) {
+      draft.missing = 0;
+      continue;
+    }
     const tracker = page.state.trackers.find((each) => each.tracker === trackerOfKey(key));
     const done = tracker && tracker.finished.find((each) => each.key === key);
     if (!done) {
       // A console that has just begun may not have heard of it yet.
-      if (draft === page.draft && tracker && tracker.node === "present") leaveSoon(draft);
+      if (!tracker || tracker.node === "present") leaveSoon(draft);
       continue;
     }
     if (draft.sending) continue;
@@ -140,7 +144,8 @@ function lookAfterDraft() {
 function leaveSoon(draft) {
   draft.missing = draft.missing || performance.now();
   if (performance.now() - draft.missing < 5000) return;
-  verdict(text.faults.first_unknown);
   page.drafts.delete(draft.key);
+  if (draft !== page.draft) return;
+  verdict(text.faults.first_unknown);
   leaveDraft();
 }
