@@ -15,6 +15,8 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.rosbag2 import reader as rosbag2_reader
+from rosbags.rosbag2.reader import DirectoryReader
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
 from lazyxmem_ros.data.errors import BagError, DamagedBagError
 from lazyxmem_ros.data.files import (
@@ -26,12 +28,39 @@ from lazyxmem_ros.data.files import (
 )
 from lazyxmem_ros.data.mcap import AmendedMcap, McapError, amended
 from lazyxmem_ros.data.slowness import Tell, TellSlowness, silent
+from lazyxmem_ros.data.sqlite_uri import UriPath
 from lazyxmem_ros.data.unpacking import unpack_file
 
 METADATA = "metadata.yaml"
 PACKED_SUFFIXES = (*ZSTD_SUFFIXES, ".lz4", ".bz2", ".gz", ".xz")
 MOST_COUNT = (1 << 63) - 1
 """A number that fits into the 64 bits of messages and of times in nanoseconds."""
+
+
+class _SqliteReader(Sqlite3Reader):
+    """Reads a file of any name."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(UriPath(path))
+
+
+class _FolderReader(DirectoryReader):
+    """A bag's folder."""
+
+    STORAGE_PLUGINS = {  # noqa: RUF012 - the base class's own
+        **DirectoryReader.STORAGE_PLUGINS,
+        "sqlite3": _SqliteReader,
+    }
+
+
+class _Reader(Ros2Reader):
+    """A bag of ROS 2: a folder, or one file."""
+
+    STORAGE_PLUGINS = {  # noqa: RUF012 - the base class's own
+        **Ros2Reader.STORAGE_PLUGINS,
+        "dir": _FolderReader,
+        ".db3": _SqliteReader,
+    }
 
 
 class OpenBag:
@@ -81,7 +110,7 @@ class OpenBag:
         return Path(self._stack.enter_context(TemporaryDirectory(prefix="lazyxmem_bag_")))
 
     def _open(self) -> list[Any]:
-        reader: Any = Ros1Reader(self._file) if self.is_ros1 else Ros2Reader(self._file)
+        reader: Any = Ros1Reader(self._file) if self.is_ros1 else _Reader(self._file)
         try:
             reader.open()
         except Exception:
@@ -115,7 +144,7 @@ class OpenBag:
                 view: Any = amended(file, told)
             except McapError as error:
                 raise DamagedBagError(_damaged(self.path, f"{file.name}: {error}")) from error
-            readers.append(Ros2Reader(view))
+            readers.append(_Reader(view))
             readers[-1].open()
             self._stack.callback(readers[-1].close)
             self._note_damage(view)

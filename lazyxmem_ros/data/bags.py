@@ -271,7 +271,7 @@ class BagWriter:
     def __enter__(self) -> Self:
         try:
             self._writer.open()
-        except (WriterError, OSError) as error:
+        except (WriterError, *WRITE_ERRORS) as error:
             raise BagError(f"{self.path}: cannot be written: {error}") from error
         return self
 

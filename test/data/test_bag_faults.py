@@ -68,6 +68,16 @@ def images_of(path: Path) -> list[NDArray[np.uint8]]:
         return [frame.image for frame in bag.images(bag.image_topic())]
 
 
+@pytest.mark.parametrize("name", ["run#3", "50%25", "what?"])
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_a_bag_has_any_name(storage: str, name: str, tmp_path: Path) -> None:
+    """SQLite takes a URI, in which these characters mean something else."""
+    folder = tmp_path / "bags" / name
+    file = write_bag(folder, 3, storage=storage)
+    assert list(folder.parent.iterdir()) == [folder]
+    assert len(images_of(folder)) == len(images_of(file)) == 3
+
+
 FOREIGN = {
     "protobuf": Channel(
         "/scene", "foxglove.SceneUpdate", "protobuf", b"\n\xff\x80", [(FIRST, b"\x08\x01")],
