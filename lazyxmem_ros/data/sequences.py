@@ -167,7 +167,7 @@ class BagSequence:
     truth_folder: label maps named by stamp in nanoseconds, `1700000000123456789.png`.
     first_mask: a label map for the first frame where there is no other. init_topic: label maps of
     objects on the frames on which they begin, where there is no ground truth. binary: whatever is
-    not 0 in a file of either is object 1; else the files themselves say it.
+    not 0 in the ground truth or the first mask is object 1; else the maps themselves say it.
     """
 
     name: str
@@ -248,16 +248,18 @@ class BagSequence:
             if len(found) < len(files):
                 raise DatasetError(f"{self.truth_folder}: two label maps are of one stamp")
             return found
-        return self._labels_on(self.truth_topic)
+        return self._labels_on(self.truth_topic, binary=self.binary or None)
 
-    def _labels_on(self, topic: str | None) -> dict[int, bytes | str]:
+    def _labels_on(
+        self, topic: str | None, *, binary: bool | None = None
+    ) -> dict[int, bytes | str]:
         """The label maps of a topic by stamp (ns), packed, or what is wrong with each."""
         found: dict[int, bytes | str] = {}
         if topic is None:
             return found
         with BagReader(self.path) as bag:
             try:
-                for stamp, labels in bag.labels_or_faults(topic):
+                for stamp, labels in bag.labels_or_faults(topic, binary=binary):
                     found[stamp] = (
                         f"{topic}: {labels}" if isinstance(labels, str) else pack_labels(labels)
                     )

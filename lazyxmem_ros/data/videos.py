@@ -25,6 +25,7 @@ LEAST_RATE, MOST_RATE = 1e-3, 1e4
 COUNT_SLACK = 2
 """A container that only estimates how many frames it has may be wrong by so many."""
 ROUNDING_S = 1e-3
+"""What times of frames are rounded to in some containers."""
 SOUND_SLACK_S = 1.0
 """For so long the sound may go on behind the last frame, where the length is that of both."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -318,6 +319,34 @@ def test_bag_with_a_truth_topic(bag: Path) -> None:
     assert list(samples[0].given) == [4]
     with pytest.raises(BagError, match="no truth topic '/masks'"):
         open_dataset(bag, DatasetOptions(truth_topic="/masks"))
+
+
+def test_a_truth_topic_holds_images(tmp_path: Path) -> None:
+    word = message_types().types["std_msgs/msg/String"]
+    with BagWriter(tmp_path / "drive") as writer:
+        writer.write_image("/camera", StampedImage(10**9, np.zeros((4, 5, 3), np.uint8)))
+        writer.write("/words", word(data="cat"), 10**9)
+    (sequence,) = open_dataset(tmp_path / "drive", DatasetOptions(truth_topic="/words"))
+    with pytest.raises(BagError, match=r"/words is of std_msgs/msg/String, no topic of label maps"):
+        list(sequence.samples())
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_binary_ground_truth_of_a_topic_is_one_object(soft: bool, tmp_path: Path) -> None:
+    """Whatever is not 0, or of a soft mask 128 and above."""
+    values = np.zeros((48, 64), np.uint8)
+    values[10:30, 10:30], values[35:45, 40:60] = 3, 7
+    if soft:
+        values = cv2.GaussianBlur(np.where(values == 3, 255, 0).astype(np.uint8), (0, 0), 3)
+    with BagWriter(tmp_path / "drive") as writer:
+        writer.write_image("/camera", StampedImage(10**9, np.zeros((48, 64, 3), np.uint8)))
+        message = writer._image(writer._header(10**9, "camera"), values, "mono8")
+        writer.write("/truth", message, 10**9)
+    options = DatasetOptions(image_topic="/camera", truth_topic="/truth", binary=True)
+    (sequence,) = open_dataset(tmp_path / "drive", options)
+    (sample,) = sequence.samples()
+    assert list(sample.given) == [1]
+    np.testing.assert_array_equal(sample.given[1], values >= 128 if soft else values > 0)
 
 
 def test_grey_images_are_not_taken_for_label_maps(tmp_path: Path) -> None:
