@@ -45,12 +45,28 @@ class _SqliteReader(Sqlite3Reader):
 
 
 class _FolderReader(DirectoryReader):
-    """A bag's folder."""
+    """A bag's folder, whatever its metadata say of the quality of service that topics had.
+
+    People edit that, so that another version of ROS plays the bag, and `rosbags` would then find no
+    messages of these topics.
+    """
 
     STORAGE_PLUGINS = {  # noqa: RUF012 - the base class's own
         **DirectoryReader.STORAGE_PLUGINS,
         "sqlite3": _SqliteReader,
     }
+
+    def open(self) -> None:
+        """See DirectoryReader."""
+        super().open()
+        known = {(own.topic, own.msgtype): own for own in self.connections}
+        if len(known) < len(self.connections):
+            return
+        for storage in self.storages:
+            for place, connection in enumerate(storage.connections):
+                own = known.get((connection.topic, connection.msgtype))
+                if own is not None:
+                    storage.connections[place] = connection._replace(ext=own.ext, digest="")
 
 
 class _Reader(Ros2Reader):
@@ -264,21 +280,28 @@ def _is_bag_file(path: Path) -> bool:
 
 
 def _mcap_files(path: Path) -> list[Path]:
+    """The MCAP files of a bag: those that its metadata name, or where none of them is there all."""
     if path.is_dir():
-        return [file for file in children(path) if suffix_of(file) == ".mcap"]
+        files = [file for file in children(path) if suffix_of(file) == ".mcap"]
+        named = set(_parts(path))
+        return [file for file in files if file.name in named] or files
     return [path] if suffix_of(path) == ".mcap" else []
 
 
 def _missing_parts(path: Path) -> list[str]:
     """The files of a bag that its metadata name and that are not there."""
+    return [name for name in _parts(path) if not (path / name).exists()]
+
+
+def _parts(path: Path) -> list[str]:
+    """The files that a bag's metadata name."""
     try:
         yaml: Any = getattr(rosbag2_reader, "YAML")(typ="safe")  # noqa: B009 - what rosbags reads by
         content = yaml.load((path / METADATA).read_text(encoding="utf-8"))
         parts = content["rosbag2_bagfile_information"]["relative_file_paths"]
-        names = [PurePath(part).name for part in parts]
+        return [PurePath(part).name for part in parts]
     except Exception:  # noqa: BLE001 - there are none, or they cannot be read: the files are enough
         return []
-    return [name for name in names if not (path / name).exists()]
 
 
 def _damaged(path: Path, reason: str) -> str:

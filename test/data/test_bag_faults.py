@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from mcap_files import Channel, write_mcap
 from numpy.typing import NDArray
 from rosbags.rosbag1 import Writer as Ros1Writer
@@ -76,6 +77,35 @@ def test_a_bag_has_any_name(storage: str, name: str, tmp_path: Path) -> None:
     file = write_bag(folder, 3, storage=storage)
     assert list(folder.parent.iterdir()) == [folder]
     assert len(images_of(folder)) == len(images_of(file)) == 3
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_what_the_metadata_say_of_quality_does_not_matter(storage: str, tmp_path: Path) -> None:
+    """People change it by hand, to play a bag in an older ROS."""
+    write_bag(tmp_path / "drive", 3, storage=storage)
+    profile = {
+        "history": 1, "depth": 5, "reliability": 2, "durability": 2, "liveliness": 1,
+        "deadline": {"sec": 0, "nsec": 0}, "lifespan": {"sec": 0, "nsec": 0},
+        "liveliness_lease_duration": {"sec": 0, "nsec": 0},
+        "avoid_ros_namespace_conventions": False,
+    }  # fmt: skip
+    file = tmp_path / "drive" / "metadata.yaml"
+    metadata = yaml.safe_load(file.read_text())
+    for topic in metadata["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        topic["topic_metadata"]["offered_qos_profiles"] = yaml.safe_dump([profile])
+    file.write_text(yaml.safe_dump(metadata))
+    assert len(images_of(tmp_path / "drive")) == 3
+
+
+def test_a_copy_beside_a_damaged_file_is_not_read_as_well(tmp_path: Path) -> None:
+    """It may be what `mcap recover` has made of it."""
+    file = write_bag(tmp_path / "drive", 3)
+    whole = shutil.copy(file, file.with_name("recovered.mcap"))
+    file.write_bytes(file.read_bytes()[:-40])  # its index
+    assert len(images_of(file.parent)) == 3
+    file.unlink()
+    with BagReader(whole.parent) as bag:
+        assert bag.topics["/camera"].messages == 3
 
 
 FOREIGN = {
