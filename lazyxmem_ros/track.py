@@ -27,7 +27,7 @@ from lazyxmem_ros.correction import (
     PromptError,
     make_corrector,
 )
-from lazyxmem_ros.correction.base import BoolMask, objection
+from lazyxmem_ros.correction.base import BoolMask, box_of_mask, objection
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import IMAGE_SUFFIXES, image_files
 from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
@@ -293,7 +293,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                 faulty=faulty,
             ):
                 save_label_map(arguments.out / MASKS_FOLDER / f"{frame.name}.png", frame.labels)
-                rows.add(frame.name, frame.result)
+                rows.add(frame)
                 progress.update(task, completed=rows.frames + len(faults))
                 yield overlay(frame.image, frame.labels)
 
@@ -395,17 +395,18 @@ class _Rows:
         with _writing_to(self._path):
             self._stack.close()
 
-    def add(self, name: str, result: StepResult) -> None:
-        """Write the tracks of a frame."""
+    def add(self, frame: TrackedFrame) -> None:
+        """Write the tracks of a frame: what the tracker said, and the mask that came out."""
         self.frames += 1
-        for track in result.tracks:
-            box = track.box or ("", "", "", "")
+        for track in frame.result.tracks:
+            mask = frame.labels == track.object_id
+            area, box = int(np.count_nonzero(mask)), box_of_mask(mask) or ("", "", "", "")
             iou = "" if track.predicted_iou is None else f"{track.predicted_iou:.4f}"
-            row = [name, track.object_id, track.state.name.lower(), track.area, *box]
+            row = [frame.name, track.object_id, track.state.name.lower(), area, *box]
             with _writing_to(self._path):
                 self._writer.writerow([*row, f"{track.uncertainty:.4f}", iou])
             found = self._found.setdefault(track.object_id, [])
-            if track.area and self.frames > 1:
+            if area and self.frames > 1:
                 found.append(track.uncertainty)
 
     def summary(self) -> Table:

@@ -22,7 +22,7 @@ from lazyxmem_ros.cli import main
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import LazyConfig, StepResult, Track, TrackState, open_tracker
-from lazyxmem_ros.track import _Rows, track_frames
+from lazyxmem_ros.track import TrackedFrame, _Rows, track_frames
 
 FRAMES = 12
 SIZE = (64, 96)
@@ -264,7 +264,9 @@ def test_an_object_that_is_never_found_again_has_no_uncertainty(tmp_path: Path) 
     ):
         with _Rows(tmp_path) as rows:
             for number, area in enumerate(areas):
-                rows.add(str(number), result(area))
+                labels = np.zeros((1, 500), np.uint16)
+                labels[0, :area] = 1
+                rows.add(TrackedFrame(str(number), picture(0), result(area), labels))
         table = rows.summary()
         assert [next(iter(column.cells)) for column in table.columns] == ["1", *cells]
 
