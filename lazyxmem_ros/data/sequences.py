@@ -224,9 +224,14 @@ class BagSequence:
                 unused.pop(stamp, None)
                 _take_labels(sample, truth.get(stamp), binary=binary)
                 annotated = sample.truth is not None
-                if not annotated and index == 0 and self.first_mask is not None:
-                    first_is_binary = self.binary or are_binary([self.first_mask])
-                    _take_labels(sample, self.first_mask, binary=first_is_binary)
+                if index == 0 and self.first_mask is not None:
+                    if annotated:
+                        sample.faults.append(
+                            f"{self.first_mask}: its frame has a label map already"
+                        )
+                    else:
+                        first_is_binary = self.binary or are_binary([self.first_mask])
+                        _take_labels(sample, self.first_mask, binary=first_is_binary)
                 elif not annotated:
                     _take_labels(sample, begun.get(stamp), binary=False)
                 _check_size(sample)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,29 @@ def test_what_says_nothing_about_a_layout_is_refused(
         DatasetError, match=f"--{name.replace('_', '-')} .*{layout.value}.*leave it"
     ):
         open_dataset(tmp_path, DatasetOptions(layout, **given))
+
+
+@pytest.mark.parametrize("kind", ["folder", "video"])
+def test_a_first_mask_that_changes_nothing_is_refused(kind: str, tmp_path: Path) -> None:
+    """The frame has a mask among the others."""
+    walk = tmp_path / "walk"
+    for number in range(3):
+        save_grey(walk / "frames" / f"{number}.png")
+        if number:
+            save_grey(walk / "masks" / f"{number}.png", 7)
+    save_grey(tmp_path / "first.png", 3)
+    path, masks = walk, None
+    if kind == "video":
+        path, masks = tmp_path / "walk.mp4", walk / "masks"
+        write_video(path, [np.zeros((16, 16, 3), np.uint8)] * 3, rate=10)
+    options = DatasetOptions(masks=masks, first_mask=tmp_path / "first.png")
+    open_dataset(path, options)
+    save_grey(walk / "masks" / "0.png", 7)
+    with pytest.raises(
+        DatasetError, match=r"the first frame has .*0\.png .*leave out --first-mask"
+    ):
+        open_dataset(path, options)
+    open_dataset(path, replace(options, first_mask=walk / "masks" / "0.png"))
 
 
 def test_ground_truth_of_a_bag_comes_from_one_place(bag: Path, tmp_path: Path) -> None:
@@ -451,6 +475,10 @@ def test_bag_with_nothing_but_a_first_mask(bag: Path, tmp_path: Path) -> None:
     samples = list(sequence.samples())
     assert list(samples[0].given) == [3]
     assert all(sample.truth is None for sample in samples)
+    options = DatasetOptions(first_mask=tmp_path / "first.png", truth_topic="/truth")
+    first = next(open_dataset(bag, options)[0].samples())
+    assert list(first.given) == [4]
+    assert first.faults == [f"{tmp_path / 'first.png'}: its frame has a label map already"]
 
 
 def test_binary_masks_of_a_bag_are_recognised(bag: Path, tmp_path: Path) -> None:
