@@ -377,7 +377,7 @@ class UnreadableSequence:
     files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
-        return 1
+        return 0  # nobody knows
 
     def samples(self) -> Iterator[Sample]:
         """Raises DatasetError with the reason."""
