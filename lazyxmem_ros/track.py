@@ -26,6 +26,7 @@ from lazyxmem_ros.correction import (
     CorrectorError,
     PromptError,
     make_corrector,
+    sam_hq_weights,
 )
 from lazyxmem_ros.correction.base import BoolMask, box_of_mask, objection
 from lazyxmem_ros.data.errors import DatasetError
@@ -246,7 +247,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="who carries out the tracker's own corrections (default: %(default)s)",
     )
-    parser.add_argument("--corrector-weights", help="checkpoint of the corrector, if it has one")
+    parser.add_argument(
+        "--corrector-weights", help="checkpoint of the corrector, if not that in the user's cache"
+    )
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first frame that cannot be read"
     )
@@ -367,9 +370,10 @@ def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
         if arguments.corrector_weights is not None:
             raise CorrectorError("--corrector-weights needs a --corrector, which is none")
         return None
-    return make_corrector(
-        arguments.corrector, device=arguments.device, checkpoint=arguments.corrector_weights
-    )
+    checkpoint = arguments.corrector_weights
+    if arguments.corrector == "sam_hq" and checkpoint is None:
+        checkpoint = locate(sam_hq_weights("vit_tiny"))
+    return make_corrector(arguments.corrector, device=arguments.device, checkpoint=checkpoint)
 
 
 class _Rows:

@@ -23,6 +23,7 @@ from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import LazyConfig, StepResult, Track, TrackState, open_tracker
 from lazyxmem_ros.track import TrackedFrame, _Rows, track_frames
+from lazyxmem_ros.weights import CACHE_VARIABLE
 
 FRAMES = 12
 SIZE = (64, 96)
@@ -159,6 +160,7 @@ def test_a_first_frame_without_an_image_is_refused(clip: Path) -> None:
             ("--corrector-weights", "x.pth", "--corrector", "grabcut"),
             "grabcut takes no checkpoint",
         ),
+        ("frames", ("--corrector", "sam_hq"), "`lazyxmem weights fetch sam-hq-tiny`"),
         ("text.mp4", (), "not a video that OpenCV can read"),
         ("walk.mcap.zstd", (), "is a bag, which `lazyxmem evaluate` reads, no video"),
     ],
@@ -170,7 +172,9 @@ def test_what_cannot_be_tracked_says_why(
     clip: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     for name in ("text.mp4", "walk.mcap.zstd"):
         (clip / name).write_text("text")
     assert track(clip / video, clip / "first.png", tmp_path / "out", *options) == 1
