@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
-from heapq import merge
+from collections.abc import Collection, Generator, Iterator
+from heapq import heappop, heappush, merge
 from itertools import groupby
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -16,8 +16,10 @@ from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.rosbag2 import reader as rosbag2_reader
 from rosbags.rosbag2.reader import DirectoryReader
+from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.errors import BagError, DamagedBagError
 from lazyxmem_ros.data.files import (
     ROS1_SUFFIX,
@@ -35,6 +37,9 @@ METADATA = "metadata.yaml"
 PACKED_SUFFIXES = (*ZSTD_SUFFIXES, ".lz4", ".bz2", ".gz", ".xz")
 MOST_COUNT = (1 << 63) - 1
 """A number that fits into the 64 bits of messages and of times in nanoseconds."""
+LATEST_NS = SECOND
+"""So much later than newer messages one may come in a file without an index: recorders write down
+what they received as their threads get to it."""
 
 
 class _SqliteReader(Sqlite3Reader):
@@ -42,6 +47,38 @@ class _SqliteReader(Sqlite3Reader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(UriPath(path))
+
+
+class _McapReader(McapReader):
+    """Reads files without an index, too, whose messages are a little out of order."""
+
+    def messages(
+        self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
+    ) -> Generator[tuple[Connection, int, bytes], None, None]:
+        """See McapReader. Raises BagError where they are far out of order."""
+        if self.chunks:
+            yield from super().messages(connections, start, stop)
+            return
+        waiting: list[tuple[int, int, tuple[Connection, int, bytes]]] = []
+        newest = last = 0
+        fault: Exception | None = None
+        try:
+            for number, message in enumerate(self.messages_scan(connections, start, stop)):
+                if message[1] < last:
+                    raise BagError(
+                        f"{self.path}: its messages are more than {LATEST_NS / SECOND:g} s out of "
+                        "order, and it has no index; `mcap sort` makes a file of it that has"
+                    )
+                newest = max(newest, message[1])
+                heappush(waiting, (message[1], number, message))
+                while waiting[0][0] < newest - LATEST_NS:
+                    last, _, oldest = heappop(waiting)
+                    yield oldest
+        except Exception as error:  # noqa: BLE001 - once what is intact has gone out
+            fault = error
+        yield from (message for _, _, message in sorted(waiting))
+        if fault is not None:
+            raise fault
 
 
 class _FolderReader(DirectoryReader):
@@ -52,7 +89,7 @@ class _FolderReader(DirectoryReader):
     """
 
     STORAGE_PLUGINS = {  # noqa: RUF012 - the base class's own
-        **DirectoryReader.STORAGE_PLUGINS,
+        "mcap": _McapReader,
         "sqlite3": _SqliteReader,
     }
 
@@ -73,8 +110,8 @@ class _Reader(Ros2Reader):
     """A bag of ROS 2: a folder, or one file."""
 
     STORAGE_PLUGINS = {  # noqa: RUF012 - the base class's own
-        **Ros2Reader.STORAGE_PLUGINS,
         "dir": _FolderReader,
+        ".mcap": _McapReader,
         ".db3": _SqliteReader,
     }
 

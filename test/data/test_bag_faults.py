@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from mcap_files import Channel, write_mcap
+from mcap_files import MAGIC, Channel, record, sized, text, write_mcap
 from numpy.typing import NDArray
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
@@ -142,6 +144,36 @@ def test_without_anything_of_ros_it_says_so(tmp_path: Path) -> None:
     write_mcap(path, [FOREIGN["protobuf"]])
     with pytest.raises(BagError, match="no intact channel of ROS 2"):
         BagReader(path).__enter__()
+
+
+def write_unindexed(path: Path, frames: int, order: list[int], *, whole: bool) -> None:
+    """As a recorder without chunks does: messages of several topics come a little out of order."""
+    channel = image_channel(frames)
+    schema = text(channel.type_name) + text(channel.schema_encoding) + sized(channel.schema)
+    data = MAGIC + record(0x01, text("ros2") + text("test"))
+    data += record(0x03, struct.pack("<H", 1) + schema)
+    data += record(0x04, struct.pack("<HH", 1, 1) + text("/camera") + text("cdr") + sized(b""))
+    for index in order:
+        time, payload = channel.messages[index]
+        data += record(0x05, struct.pack("<HIQQ", 1, 0, time, time) + payload)
+    if whole:
+        data += record(0x0F, bytes(4)) + record(0x02, struct.pack("<QQI", 0, 0, 0)) + MAGIC
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_mcap_without_an_index_is_read_in_order(whole: bool, tmp_path: Path) -> None:
+    path = tmp_path / "quick.mcap"
+    write_unindexed(path, 15, [3, 0, 2, 1, *range(5, 15), 4], whole=whole)
+    stamps = []
+    with contextlib.ExitStack() as stack, BagReader(path) as bag:
+        if not whole:
+            stack.enter_context(pytest.raises(DamagedBagError, match="without its index"))
+        stamps.extend(frame.stamp for frame in bag.images("/camera"))
+    assert stamps == [FIRST + index * STEP for index in range(15)]
+    write_unindexed(path, 15, [*range(1, 15), 0], whole=True)
+    with BagReader(path) as bag, pytest.raises(BagError, match=r"quick\.mcap: .*`mcap sort`"):
+        list(bag.images("/camera"))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
