@@ -26,8 +26,9 @@ from lazyxmem_ros.correction import (
     CorrectorError,
     PromptError,
     make_corrector,
+    sam_hq_weights,
 )
-from lazyxmem_ros.correction.base import BoolMask, objection
+from lazyxmem_ros.correction.base import BoolMask, box_of_mask, objection
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import IMAGE_SUFFIXES, image_files
 from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
@@ -246,7 +247,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="who carries out the tracker's own corrections (default: %(default)s)",
     )
-    parser.add_argument("--corrector-weights", help="checkpoint of the corrector, if it has one")
+    parser.add_argument(
+        "--corrector-weights", help="checkpoint of the corrector, if not that in the user's cache"
+    )
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first frame that cannot be read"
     )
@@ -293,7 +296,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                 faulty=faulty,
             ):
                 save_label_map(arguments.out / MASKS_FOLDER / f"{frame.name}.png", frame.labels)
-                rows.add(frame.name, frame.result)
+                rows.add(frame)
                 progress.update(task, completed=rows.frames + len(faults))
                 yield overlay(frame.image, frame.labels)
 
@@ -367,9 +370,10 @@ def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
         if arguments.corrector_weights is not None:
             raise CorrectorError("--corrector-weights needs a --corrector, which is none")
         return None
-    return make_corrector(
-        arguments.corrector, device=arguments.device, checkpoint=arguments.corrector_weights
-    )
+    checkpoint = arguments.corrector_weights
+    if arguments.corrector == "sam_hq" and checkpoint is None:
+        checkpoint = locate(sam_hq_weights("vit_tiny"))
+    return make_corrector(arguments.corrector, device=arguments.device, checkpoint=checkpoint)
 
 
 class _Rows:
@@ -395,17 +399,18 @@ class _Rows:
         with _writing_to(self._path):
             self._stack.close()
 
-    def add(self, name: str, result: StepResult) -> None:
-        """Write the tracks of a frame."""
+    def add(self, frame: TrackedFrame) -> None:
+        """Write the tracks of a frame: what the tracker said, and the mask that came out."""
         self.frames += 1
-        for track in result.tracks:
-            box = track.box or ("", "", "", "")
+        for track in frame.result.tracks:
+            mask = frame.labels == track.object_id
+            area, box = int(np.count_nonzero(mask)), box_of_mask(mask) or ("", "", "", "")
             iou = "" if track.predicted_iou is None else f"{track.predicted_iou:.4f}"
-            row = [name, track.object_id, track.state.name.lower(), track.area, *box]
+            row = [frame.name, track.object_id, track.state.name.lower(), area, *box]
             with _writing_to(self._path):
                 self._writer.writerow([*row, f"{track.uncertainty:.4f}", iou])
             found = self._found.setdefault(track.object_id, [])
-            if track.area and self.frames > 1:
+            if area and self.frames > 1:
                 found.append(track.uncertainty)
 
     def summary(self) -> Table:

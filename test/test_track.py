@@ -9,10 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from lazyxmem_ros import track
+from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.cli import main
+from lazyxmem_ros.correction.base import Corrector, box_of_mask
 from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.data.pond import Scene, SceneConfig
 from lazyxmem_ros.images.files import write_video
+from lazyxmem_ros.lazy import LazyTracker, StepResult
 
 FRAMES = 6
 
@@ -57,11 +61,30 @@ def test_a_video(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert iou(last > 0, given > 0) > 0.3, "the objects move little in six frames"
 
 
-def test_a_folder_with_pseudo_corrections(clip: Path, tmp_path: Path) -> None:
+def test_a_folder_with_pseudo_corrections(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are about the masks that are written, which a correction may have changed."""
+    correct = track._correct_itself
+
+    def change(tracker: LazyTracker, corrector: Corrector, result: StepResult) -> Labels:
+        labels = correct(tracker, corrector, result).copy()
+        labels[:, :40] = 0
+        labels[400:430, 10:15] = 1
+        return labels
+
+    monkeypatch.setattr(track, "_correct_itself", change)
     command = ["track", str(clip / "frames"), "--mask", str(clip / "first.png")]
     assert main([*command, "--out", str(tmp_path), "--corrector", "grabcut", "--no-overlay"]) == 0
-    assert len(list((tmp_path / "masks").iterdir())) == FRAMES
+    masks = [read_label_map(file) for file in sorted((tmp_path / "masks").iterdir())]
+    assert len(masks) == FRAMES
     assert not (tmp_path / "overlay.mp4").exists()
+    with (tmp_path / "tracks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, labels in zip(rows, masks, strict=True):
+        shown = labels == int(row["id"])
+        assert int(row["area"]) == shown.sum()
+        assert tuple(int(row[name]) for name in ("x0", "y0", "x1", "y1")) == box_of_mask(shown)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from lazyxmem_ros.cli import main
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import LazyConfig, StepResult, Track, TrackState, open_tracker
-from lazyxmem_ros.track import _Rows, track_frames
+from lazyxmem_ros.track import TrackedFrame, _Rows, track_frames
+from lazyxmem_ros.weights import CACHE_VARIABLE
 
 FRAMES = 12
 SIZE = (64, 96)
@@ -159,6 +160,7 @@ def test_a_first_frame_without_an_image_is_refused(clip: Path) -> None:
             ("--corrector-weights", "x.pth", "--corrector", "grabcut"),
             "grabcut takes no checkpoint",
         ),
+        ("frames", ("--corrector", "sam_hq"), "`lazyxmem weights fetch sam-hq-tiny`"),
         ("text.mp4", (), "not a video that OpenCV can read"),
         ("walk.mcap.zstd", (), "is a bag, which `lazyxmem evaluate` reads, no video"),
     ],
@@ -170,7 +172,9 @@ def test_what_cannot_be_tracked_says_why(
     clip: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     for name in ("text.mp4", "walk.mcap.zstd"):
         (clip / name).write_text("text")
     assert track(clip / video, clip / "first.png", tmp_path / "out", *options) == 1
@@ -264,7 +268,9 @@ def test_an_object_that_is_never_found_again_has_no_uncertainty(tmp_path: Path) 
     ):
         with _Rows(tmp_path) as rows:
             for number, area in enumerate(areas):
-                rows.add(str(number), result(area))
+                labels = np.zeros((1, 500), np.uint16)
+                labels[0, :area] = 1
+                rows.add(TrackedFrame(str(number), picture(0), result(area), labels))
         table = rows.summary()
         assert [next(iter(column.cells)) for column in table.columns] == ["1", *cells]
 

@@ -78,6 +78,9 @@ def test_truncated_download_is_not_kept(server: str, cache: Path) -> None:
     with pytest.raises(WeightsError, match="truncated"):
         weights.fetch(known, progress=False)
     assert not (cache / "model.pth").exists()
+    (cache / "model.pth").write_bytes(CONTENT)
+    with pytest.raises(WeightsError, match=r"model\.pth has .* truncated; remove it, and fetch it"):
+        weights.check(known)
 
 
 def test_without_a_connection_the_error_says_what_to_put_where(cache: Path) -> None:
@@ -123,7 +126,7 @@ def test_altered_embedded_model_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(weights, "_HERE", tmp_path)
     (tmp_path / known.file).write_bytes(altered)
     (tmp_path / "SHA256SUMS").write_text(sums)
-    with pytest.raises(WeightsError, match="altered"):
+    with pytest.raises(WeightsError, match=r"altered.*; reinstall lazyxmem_ros"):
         weights.check(known)
 
 

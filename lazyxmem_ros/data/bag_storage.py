@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
-from heapq import merge
+from collections.abc import Collection, Generator, Iterator
+from heapq import heappop, heappush, merge
 from itertools import groupby
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -15,7 +15,11 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.rosbag2 import reader as rosbag2_reader
+from rosbags.rosbag2.reader import DirectoryReader
+from rosbags.rosbag2.storage_mcap import McapReader
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.errors import BagError, DamagedBagError
 from lazyxmem_ros.data.files import (
     ROS1_SUFFIX,
@@ -26,12 +30,90 @@ from lazyxmem_ros.data.files import (
 )
 from lazyxmem_ros.data.mcap import AmendedMcap, McapError, amended
 from lazyxmem_ros.data.slowness import Tell, TellSlowness, silent
+from lazyxmem_ros.data.sqlite_uri import UriPath
 from lazyxmem_ros.data.unpacking import unpack_file
 
 METADATA = "metadata.yaml"
 PACKED_SUFFIXES = (*ZSTD_SUFFIXES, ".lz4", ".bz2", ".gz", ".xz")
 MOST_COUNT = (1 << 63) - 1
 """A number that fits into the 64 bits of messages and of times in nanoseconds."""
+LATEST_NS = SECOND
+"""So much later than newer messages one may come in a file without an index: recorders write down
+what they received as their threads get to it."""
+
+
+class _SqliteReader(Sqlite3Reader):
+    """Reads a file of any name."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(UriPath(path))
+
+
+class _McapReader(McapReader):
+    """Reads files without an index, too, whose messages are a little out of order."""
+
+    def messages(
+        self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
+    ) -> Generator[tuple[Connection, int, bytes], None, None]:
+        """See McapReader. Raises BagError where they are far out of order."""
+        if self.chunks:
+            yield from super().messages(connections, start, stop)
+            return
+        waiting: list[tuple[int, int, tuple[Connection, int, bytes]]] = []
+        newest = last = 0
+        fault: Exception | None = None
+        try:
+            for number, message in enumerate(self.messages_scan(connections, start, stop)):
+                if message[1] < last:
+                    raise BagError(
+                        f"{self.path}: its messages are more than {LATEST_NS / SECOND:g} s out of "
+                        "order, and it has no index; `mcap sort` makes a file of it that has"
+                    )
+                newest = max(newest, message[1])
+                heappush(waiting, (message[1], number, message))
+                while waiting[0][0] < newest - LATEST_NS:
+                    last, _, oldest = heappop(waiting)
+                    yield oldest
+        except Exception as error:  # noqa: BLE001 - once what is intact has gone out
+            fault = error
+        yield from (message for _, _, message in sorted(waiting))
+        if fault is not None:
+            raise fault
+
+
+class _FolderReader(DirectoryReader):
+    """A bag's folder, whatever its metadata say of the quality of service that topics had.
+
+    People edit that, so that another version of ROS plays the bag, and `rosbags` would then find no
+    messages of these topics.
+    """
+
+    STORAGE_PLUGINS = {  # noqa: RUF012 - the base class's own
+        "mcap": _McapReader,
+        "sqlite3": _SqliteReader,
+    }
+
+    def open(self) -> None:
+        """See DirectoryReader."""
+        super().open()
+        known = {(own.topic, own.msgtype): own for own in self.connections}
+        if len(known) < len(self.connections):
+            return
+        for storage in self.storages:
+            for place, connection in enumerate(storage.connections):
+                own = known.get((connection.topic, connection.msgtype))
+                if own is not None:
+                    storage.connections[place] = connection._replace(ext=own.ext, digest="")
+
+
+class _Reader(Ros2Reader):
+    """A bag of ROS 2: a folder, or one file."""
+
+    STORAGE_PLUGINS = {  # noqa: RUF012 - the base class's own
+        "dir": _FolderReader,
+        ".mcap": _McapReader,
+        ".db3": _SqliteReader,
+    }
 
 
 class OpenBag:
@@ -81,7 +163,7 @@ class OpenBag:
         return Path(self._stack.enter_context(TemporaryDirectory(prefix="lazyxmem_bag_")))
 
     def _open(self) -> list[Any]:
-        reader: Any = Ros1Reader(self._file) if self.is_ros1 else Ros2Reader(self._file)
+        reader: Any = Ros1Reader(self._file) if self.is_ros1 else _Reader(self._file)
         try:
             reader.open()
         except Exception:
@@ -115,7 +197,7 @@ class OpenBag:
                 view: Any = amended(file, told)
             except McapError as error:
                 raise DamagedBagError(_damaged(self.path, f"{file.name}: {error}")) from error
-            readers.append(Ros2Reader(view))
+            readers.append(_Reader(view))
             readers[-1].open()
             self._stack.callback(readers[-1].close)
             self._note_damage(view)
@@ -235,21 +317,28 @@ def _is_bag_file(path: Path) -> bool:
 
 
 def _mcap_files(path: Path) -> list[Path]:
+    """The MCAP files of a bag: those that its metadata name, or where none of them is there all."""
     if path.is_dir():
-        return [file for file in children(path) if suffix_of(file) == ".mcap"]
+        files = [file for file in children(path) if suffix_of(file) == ".mcap"]
+        named = set(_parts(path))
+        return [file for file in files if file.name in named] or files
     return [path] if suffix_of(path) == ".mcap" else []
 
 
 def _missing_parts(path: Path) -> list[str]:
     """The files of a bag that its metadata name and that are not there."""
+    return [name for name in _parts(path) if not (path / name).exists()]
+
+
+def _parts(path: Path) -> list[str]:
+    """The files that a bag's metadata name."""
     try:
         yaml: Any = getattr(rosbag2_reader, "YAML")(typ="safe")  # noqa: B009 - what rosbags reads by
         content = yaml.load((path / METADATA).read_text(encoding="utf-8"))
         parts = content["rosbag2_bagfile_information"]["relative_file_paths"]
-        names = [PurePath(part).name for part in parts]
+        return [PurePath(part).name for part in parts]
     except Exception:  # noqa: BLE001 - there are none, or they cannot be read: the files are enough
         return []
-    return [name for name in names if not (path / name).exists()]
 
 
 def _damaged(path: Path, reason: str) -> str:

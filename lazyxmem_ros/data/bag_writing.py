@@ -22,6 +22,8 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import McapWriter, PendingChunk
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
+from lazyxmem_ros.data.sqlite_uri import UriPath
+
 COMMIT_PERIOD_S = 1.0
 """Of steady time: no more than this is lost where the process is killed."""
 COMMIT_BYTES = 8 << 20
@@ -107,7 +109,8 @@ class _SqliteStorage(Sqlite3Writer):
     """A transaction ends every COMMIT_PERIOD_S, not with the recording."""
 
     def __init__(self, path: Path, compression: CompressionMode) -> None:
-        super().__init__(path, compression)
+        super().__init__(UriPath(path), compression)
+        self.path = path / f"{path.name}.db3"
         # Readers of bags do not know of journals: between commits the file stays as it is.
         self.conn.execute("PRAGMA cache_spill = OFF")
         self._counts: dict[int, int] = {}

@@ -192,9 +192,21 @@ class BagReader:
                 raise BagError(f"{self.path}: {topic}, message {number}: {labels}")
             yield StampedLabels(stamp, labels)
 
-    def labels_or_faults(self, topic: str) -> Iterator[tuple[int, NDArray[np.uint16] | str]]:
-        """The stamp (ns) and label map uint16 [H, W] of each message, or what is wrong with it."""
-        binary = None
+    def labels_or_faults(
+        self, topic: str, *, binary: bool | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint16] | str]]:
+        """The stamp (ns) and label map uint16 [H, W] of each message, or what is wrong with it.
+
+        binary: whatever is not 0 is object 1; None: where the first map that shows anything is
+        black and white. Raises BagError for a topic of other messages.
+        """
+        known = self.topics.get(topic)
+        if known is not None and known.message_type not in IMAGE_TYPES:
+            raise BagError(
+                f"{self.path}: {topic} is of {known.message_type}, no topic of label maps, which "
+                f"are of {IMAGE_TYPE}"
+            )
+        told = binary
         for message in self.messages(topic):
             stamp, fault = stamp_and_fault(message.content)
             if fault:
@@ -205,7 +217,7 @@ class BagReader:
                 if binary is None and values.any():
                     binary = is_binary(values)
                 narrow = values.dtype == np.uint8
-                yield stamp, object_ids(values, binary=narrow and bool(binary))
+                yield stamp, object_ids(values, binary=bool(told or (narrow and binary)))
             except (ImageError, LabelMapError) as error:
                 yield stamp, str(error)
 
@@ -271,7 +283,7 @@ class BagWriter:
     def __enter__(self) -> Self:
         try:
             self._writer.open()
-        except (WriterError, OSError) as error:
+        except (WriterError, *WRITE_ERRORS) as error:
             raise BagError(f"{self.path}: cannot be written: {error}") from error
         return self
 

@@ -293,8 +293,7 @@ def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
     frames = list(_pair_files(images, masks, besides=first))
     if not frames:
         raise DatasetError(f"{images}: no images ({', '.join(IMAGE_SUFFIXES)})")
-    if first and frames and frames[0].mask is None:
-        frames[0] = replace(frames[0], mask=first[0])
+    frames[0] = replace(frames[0], mask=_first_mask(options, frames[0].mask))
     found = [files.mask for files in frames if files.mask is not None]
     rate = options.rate or DEFAULT_RATE
     binary = options.binary or are_binary(found)
@@ -302,6 +301,20 @@ def _open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
     introduced = not binary and _masks_only_introduce([files.mask for files in frames])
     has_truth = len(found) > 1 and not introduced
     return FolderSequence(path.resolve().name, tuple(frames), binary, rate, has_truth)
+
+
+def _first_mask(options: DatasetOptions, known: Path | None) -> Path | None:
+    """The first frame's mask. known: the one among the masks of all frames, if it is there.
+
+    Raises DatasetError where there is another one.
+    """
+    given = options.first_mask
+    if known is not None and given is not None and not given.samefile(known):
+        raise DatasetError(
+            f"the first frame has the mask {known} already, beside which {given} would change "
+            "nothing: leave out --first-mask, or move the other masks elsewhere"
+        )
+    return known or given
 
 
 def _open_video(path: Path, options: DatasetOptions) -> VideoSequence:
@@ -321,10 +334,11 @@ def _open_video(path: Path, options: DatasetOptions) -> VideoSequence:
                 f"{options.masks}: {other.name} and {file.name} are both of frame "
                 f"{int(number[1])}; put the masks of all objects into one label map"
             )
-    if options.first_mask is not None:
-        masks.setdefault(0, options.first_mask)
-    binary = options.binary or are_binary(masks.values())
+    first = _first_mask(options, masks.get(0))
+    if first is not None:
+        masks[0] = first
     entries = tuple(sorted(masks.items()))
+    binary = options.binary or are_binary(mask for _, mask in entries)
     files = [masks.get(number) for number in range(video.frames)]
     introduced = not binary and _masks_only_introduce(files)
     has_truth = len(entries) > 1 and not introduced

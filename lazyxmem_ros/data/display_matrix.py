@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the frames of a video file are to be turned and mirrored, of which OpenCV tells half.
+"""What a video file's header says that OpenCV does not: how frames are shown, and for how long.
 
-OpenCV knows a rotation, and says nothing of a mirror. MP4 and MOV files keep a matrix (ISO/IEC
-14496-12, `tkhd` and `mvhd`), Matroska and WebM angles (RFC 9559, `Projection`).
+OpenCV knows a rotation, and says nothing of a mirror, nor of frames that are hidden. MP4 and MOV
+files keep a matrix (ISO/IEC 14496-12, `tkhd` and `mvhd`), Matroska and WebM angles (RFC 9559,
+`Projection`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _FIXED_POINT = 1 << 16
 _SLACK = 0.01
 """A matrix whose small numbers are below this share of its large ones turns by quarters."""
 _MOST_HEADER_BYTES = 64 << 20
+_UNKNOWN_32, _UNKNOWN_64 = (1 << 32) - 1, (1 << 64) - 1
+"""Durations that say nothing."""
 _EBML, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75"
 _YAW = re.compile(rb"\x76\x73(?:\x84(.{4})|\x88(.{8}))", re.DOTALL)
 """Matroska's ProjectionPoseYaw, a float of 4 or 8 bytes: half a turn mirrors."""
@@ -71,6 +74,22 @@ def turn_of(path: Path, degrees: float) -> Turn:
     return turn
 
 
+def shown_seconds(path: Path) -> float | None:
+    """For how long an MP4 or MOV file shows its pictures, without what its edit list hides.
+
+    None where it does not say, and for other files.
+    """
+    try:
+        movie, track = _headers_in(path) or (b"", b"")
+        (scale,) = struct.unpack_from(">I", movie, 12 if movie[:1] == b"\0" else 20)
+        duration_at, number = (20, ">I") if track[:1] == b"\0" else (28, ">Q")
+        (duration,) = struct.unpack_from(number, track, duration_at)
+    except struct.error:
+        return None
+    said = scale and duration not in (0, _UNKNOWN_32, _UNKNOWN_64)
+    return duration / scale if said else None
+
+
 def _turn_by(matrix: NDArray[np.float64]) -> Turn:
     """Of a matrix [[a, b], [c, d]] that shows pixel (x, y) at (a x + c y, b x + d y)."""
     (a, b), (c, d) = matrix
@@ -93,17 +112,49 @@ def _matrix_in(path: Path) -> NDArray[np.float64] | None:
     Raises DisplayMatrixError for a mirrored file of Matroska.
     """
     with path.open("rb") as file:
-        begin = file.read(12)
-        if begin[:4] == _EBML:
-            _check_matroska(begin + file.read(1 << 20))
-        if begin[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        begin = file.read(1 << 20)
+    if begin[:4] == _EBML:
+        _check_matroska(begin)
+    try:
+        headers = _headers_in(path)
+        if headers is None:
             return None
+        movie, track = headers
+        whole = _matrix_at(movie, 20 if movie[:1] == b"\0" else 32, 16) if movie else np.eye(2)
+        return _matrix_at(track, 24 if track[:1] == b"\0" else 36, 16) @ whole
+    except struct.error:  # cut short or damaged: OpenCV will say so
+        return None
+
+
+def _headers_in(path: Path) -> tuple[bytes, bytes] | None:
+    """The `mvhd`, or b"", and the `tkhd` of the first track of pictures of an MP4 or MOV file.
+
+    None where there is no such track. Raises struct.error.
+    """
+    movie = b""
+    for kind, box in _boxes(_movie_in(path)):
+        if kind == b"mvhd":
+            movie = box
+        elif kind == b"trak":
+            track = dict(_boxes(box))
+            handler = dict(_boxes(track.get(b"mdia", b""))).get(b"hdlr", b"")
+            header = track.get(b"tkhd", b"")
+            if handler[8:12] == b"vide" and header:
+                return movie, header
+    return None
+
+
+def _movie_in(path: Path) -> bytes:
+    """The content of the box `moov` of an MP4 or MOV file; b"" of any other."""
+    with path.open("rb") as file:
+        if file.read(8)[4:] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            return b""
         position = 0
         while True:
             file.seek(position)
             header = file.read(16)
             if len(header) < 8:
-                return None
+                return b""
             length, kind = struct.unpack_from(">I4s", header)
             head = 8
             if length == 1 and len(header) == 16:
@@ -111,28 +162,10 @@ def _matrix_in(path: Path) -> NDArray[np.float64] | None:
                 head = 16
             if kind == b"moov":
                 file.seek(position + head)
-                content = file.read(min(max(length - head, 0), _MOST_HEADER_BYTES))
-                try:
-                    return _matrix_of_movie(content)
-                except struct.error:  # cut short or damaged: OpenCV will say so
-                    return None
+                return file.read(min(max(length - head, 0), _MOST_HEADER_BYTES))
             if length < head:
-                return None
+                return b""
             position += length
-
-
-def _matrix_of_movie(content: bytes) -> NDArray[np.float64] | None:
-    movie = np.eye(2)
-    for kind, box in _boxes(content):
-        if kind == b"mvhd":
-            movie = _matrix_at(box, 20 if box[:1] == b"\0" else 32, 16)
-        elif kind == b"trak":
-            track = dict(_boxes(box))
-            handler = dict(_boxes(track.get(b"mdia", b""))).get(b"hdlr", b"")
-            header = track.get(b"tkhd", b"")
-            if handler[8:12] == b"vide" and header:
-                return _matrix_at(header, 24 if header[:1] == b"\0" else 36, 16) @ movie
-    return None
 
 
 def _matrix_at(box: bytes, times_end: int, between: int) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ The same holds for `~/init_mask`, for `lazyxmem track` and for ground truth in f
   So does a palette of nothing but black and white, whichever comes first in it.
 - In any other map a value is an object's id. Of 8 bits, 255 marks pixels that belong to nothing;
   of 16 bits it is an id like others.
+- A palette in which black is not number 0, the background, is refused: its numbers are no ids.
 - A soft mask, whose edges fade through many greys (scaling, a network's output), is refused: each
   grey would be an object. So is a file whose compression changes values (JPEG, lossy WebP), and a
   map of more than MAX_OBJECTS objects, such as a depth image.
@@ -46,7 +47,8 @@ _HEADER_BYTES = 64
 
 
 class _Picture(NamedTuple):
-    """A mask file's values, uint8, uint16 or bool [H, W], or [H, W, 3] of a colour picture.
+    """A mask file's values, uint8, uint16 or bool [H, W], or [H, W, 3] of a colour picture and of
+    an indexed one whose numbers are no ids.
 
     mode: Pillow's. cut_out: the values are an alpha channel. lossy: values near to each other were
     one.
@@ -82,9 +84,12 @@ def read_label_map(
     values = picture.values
     if values.ndim == 3:
         if not binary:
+            kind = f"an {picture.mode} picture"
+            if picture.indexed:
+                kind = "an indexed picture in which black is not number 0, the background,"
             raise DatasetError(
-                f"{path}: an {picture.mode} picture is no label map; save it indexed, grey or "
-                f"16-bit, or {_BINARY_HINT}"
+                f"{path}: {kind} is no label map; save it indexed, grey or 16-bit, or "
+                f"{_BINARY_HINT}"
             )
         values = np.asarray(values.max(axis=2))
     try:
@@ -238,6 +243,8 @@ def _read(path: Path, max_pixels: int) -> _Picture:
         )
     if picture.mode == "P" and _is_black_and_white(picture):
         picture = picture.convert("L")
+    if picture.mode == "P" and _has_black_later(picture):
+        return _Picture(np.asarray(picture.convert("RGB")), picture.mode, lossy=lossy)
     return _Picture(np.asarray(picture), picture.mode, lossy=lossy)
 
 
@@ -255,3 +262,12 @@ def _is_black_and_white(picture: Image.Image) -> bool:
     used = {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=2) or ()}
     palette = picture.getpalette() or []
     return used == both or (used < both and set(zip(*[iter(palette)] * 3, strict=True)) == both)
+
+
+def _has_black_later(picture: Image.Image) -> bool:
+    """Whether an indexed picture has black, and not as number 0."""
+    colours = np.array(picture.getpalette() or [0, 0, 0], np.uint8).reshape(-1, 3)
+    if not colours[0].any():
+        return False
+    used = np.array(object_ids_in(np.asarray(picture)), np.intp)
+    return not colours[used[used < len(colours)]].any(1).all()

@@ -167,7 +167,7 @@ class BagSequence:
     truth_folder: label maps named by stamp in nanoseconds, `1700000000123456789.png`.
     first_mask: a label map for the first frame where there is no other. init_topic: label maps of
     objects on the frames on which they begin, where there is no ground truth. binary: whatever is
-    not 0 in a file of either is object 1; else the files themselves say it.
+    not 0 in the ground truth or the first mask is object 1; else the maps themselves say it.
     """
 
     name: str
@@ -224,9 +224,14 @@ class BagSequence:
                 unused.pop(stamp, None)
                 _take_labels(sample, truth.get(stamp), binary=binary)
                 annotated = sample.truth is not None
-                if not annotated and index == 0 and self.first_mask is not None:
-                    first_is_binary = self.binary or are_binary([self.first_mask])
-                    _take_labels(sample, self.first_mask, binary=first_is_binary)
+                if index == 0 and self.first_mask is not None:
+                    if annotated:
+                        sample.faults.append(
+                            f"{self.first_mask}: its frame has a label map already"
+                        )
+                    else:
+                        first_is_binary = self.binary or are_binary([self.first_mask])
+                        _take_labels(sample, self.first_mask, binary=first_is_binary)
                 elif not annotated:
                     _take_labels(sample, begun.get(stamp), binary=False)
                 _check_size(sample)
@@ -248,16 +253,18 @@ class BagSequence:
             if len(found) < len(files):
                 raise DatasetError(f"{self.truth_folder}: two label maps are of one stamp")
             return found
-        return self._labels_on(self.truth_topic)
+        return self._labels_on(self.truth_topic, binary=self.binary or None)
 
-    def _labels_on(self, topic: str | None) -> dict[int, bytes | str]:
+    def _labels_on(
+        self, topic: str | None, *, binary: bool | None = None
+    ) -> dict[int, bytes | str]:
         """The label maps of a topic by stamp (ns), packed, or what is wrong with each."""
         found: dict[int, bytes | str] = {}
         if topic is None:
             return found
         with BagReader(self.path) as bag:
             try:
-                for stamp, labels in bag.labels_or_faults(topic):
+                for stamp, labels in bag.labels_or_faults(topic, binary=binary):
                     found[stamp] = (
                         f"{topic}: {labels}" if isinstance(labels, str) else pack_labels(labels)
                     )
@@ -370,7 +377,7 @@ class UnreadableSequence:
     files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
-        return 1
+        return 0  # nobody knows
 
     def samples(self) -> Iterator[Sample]:
         """Raises DatasetError with the reason."""

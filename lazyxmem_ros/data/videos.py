@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.data.display_matrix import DisplayMatrixError, Turn, turn_of
+from lazyxmem_ros.data.display_matrix import DisplayMatrixError, Turn, shown_seconds, turn_of
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import BAG_SUFFIXES, suffix_of
 from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, check_size
@@ -24,6 +24,10 @@ LEAST_RATE, MOST_RATE = 1e-3, 1e4
 """Frames per second; what lies outside is no rate, but a mistake."""
 COUNT_SLACK = 2
 """A container that only estimates how many frames it has may be wrong by so many."""
+ROUNDING_S = 1e-3
+"""What times of frames are rounded to in some containers."""
+SOUND_SLACK_S = 1.0
+"""For so long the sound may go on behind the last frame, where the length is that of both."""
 
 
 def check_rate(rate: float | None) -> None:
@@ -69,7 +73,8 @@ class VideoFile:
             while (frame := capture.read()) is not None:
                 yield frame
                 count += 1
-        if count < max(1, self.frames - COUNT_SLACK):
+            all_shown = capture.reaches_the_end()
+        if count < max(1, self.frames - COUNT_SLACK) and not (count and all_shown):
             raise DatasetError(
                 f"{self.path}: the video ends after {count} of its {self.frames} frames; it was "
                 "cut short or is damaged: copy it again, or cut it to what is there"
@@ -80,6 +85,8 @@ class _Capture:
     """An open video; raises DatasetError where OpenCV cannot read it."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._until = self._longest = 0.0
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise DatasetError(
@@ -119,7 +126,22 @@ class _Capture:
         read, frame = self._capture.read()
         if not read:
             return None
+        at = self.number(cv2.CAP_PROP_POS_MSEC) / 1000
+        self._longest = max(self._longest, at - self._until)
+        self._until = max(self._until, at)
         return np.ascontiguousarray(self._turn.of(frame[..., ::-1]), dtype=np.uint8)
+
+    def reaches_the_end(self) -> bool:
+        """Whether the frames that were read last as long as the file says.
+
+        There may be fewer of them than it says: an edit list hides some, or, where their number is
+        only estimated, they do not come at a steady rate.
+        """
+        rate = self.number(cv2.CAP_PROP_FPS) or DEFAULT_RATE
+        length, slack = shown_seconds(self._path), (COUNT_SLACK + 1) / rate
+        if length is None:
+            length, slack = self.number(cv2.CAP_PROP_FRAME_COUNT) / rate, SOUND_SLACK_S
+        return length - self._until <= max(slack, self._longest) + ROUNDING_S
 
     def count(self) -> int:
         """The number of frames from here on, which are gone through."""

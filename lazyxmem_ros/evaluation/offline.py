@@ -120,8 +120,6 @@ class SequenceRunner:
 
     def run(self, sequence: VideoSequence) -> Iterator[FrameOutcome]:
         """Track, correct and score; yields each tracked frame once it is final."""
-        if len(sequence) == 0:
-            raise DatasetError(f"{sequence.name}: the sequence is empty")
         try:
             for sample, following in with_next(sequence.samples()):
                 for fault in sample.faults:
@@ -143,6 +141,8 @@ class SequenceRunner:
         finally:
             self._leave_unanswered()
         self._tracker.close()
+        if len(sequence) == 0:
+            raise DatasetError(f"{sequence.name}: the sequence is empty")
         if not self._rows.first_index:
             raise DatasetError(
                 f"{sequence.name}: no frame with both an image and a mask of an object to track"

@@ -207,16 +207,20 @@ def check(weights: Weights) -> str:
     """
     if not weights.present:
         raise WeightsError(f"{weights.file} is not at {weights.path}")
+    advice = "reinstall lazyxmem_ros" if weights.url is None else "remove it, and fetch it anew"
     size = weights.path.stat().st_size
     if size < TRUNCATED_BELOW * weights.parameters_bytes:
         raise WeightsError(
             f"{weights.path} has {size / MEGABYTE:.1f} MB, less than the "
-            f"{weights.parameters_bytes / MEGABYTE:.0f} MB of its parameters: it is truncated"
+            f"{weights.parameters_bytes / MEGABYTE:.0f} MB of its parameters: it is truncated; "
+            f"{advice}"
         )
     digest = sha256(weights.path)
     expected = _embedded_checksums().get(weights.file) if weights.url is None else None
     if expected and digest != expected:
-        raise WeightsError(f"{weights.path} was altered: its SHA-256 is {digest}, not {expected}")
+        raise WeightsError(
+            f"{weights.path} was altered: its SHA-256 is {digest}, not {expected}; {advice}"
+        )
     return digest
 
 

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mcap_files import Channel, write_mcap
+import yaml
+from mcap_files import MAGIC, Channel, record, sized, text, write_mcap
 from numpy.typing import NDArray
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
@@ -68,6 +71,45 @@ def images_of(path: Path) -> list[NDArray[np.uint8]]:
         return [frame.image for frame in bag.images(bag.image_topic())]
 
 
+@pytest.mark.parametrize("name", ["run#3", "50%25", "what?"])
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_a_bag_has_any_name(storage: str, name: str, tmp_path: Path) -> None:
+    """SQLite takes a URI, in which these characters mean something else."""
+    folder = tmp_path / "bags" / name
+    file = write_bag(folder, 3, storage=storage)
+    assert list(folder.parent.iterdir()) == [folder]
+    assert len(images_of(folder)) == len(images_of(file)) == 3
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_what_the_metadata_say_of_quality_does_not_matter(storage: str, tmp_path: Path) -> None:
+    """People change it by hand, to play a bag in an older ROS."""
+    write_bag(tmp_path / "drive", 3, storage=storage)
+    profile = {
+        "history": 1, "depth": 5, "reliability": 2, "durability": 2, "liveliness": 1,
+        "deadline": {"sec": 0, "nsec": 0}, "lifespan": {"sec": 0, "nsec": 0},
+        "liveliness_lease_duration": {"sec": 0, "nsec": 0},
+        "avoid_ros_namespace_conventions": False,
+    }  # fmt: skip
+    file = tmp_path / "drive" / "metadata.yaml"
+    metadata = yaml.safe_load(file.read_text())
+    for topic in metadata["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        topic["topic_metadata"]["offered_qos_profiles"] = yaml.safe_dump([profile])
+    file.write_text(yaml.safe_dump(metadata))
+    assert len(images_of(tmp_path / "drive")) == 3
+
+
+def test_a_copy_beside_a_damaged_file_is_not_read_as_well(tmp_path: Path) -> None:
+    """It may be what `mcap recover` has made of it."""
+    file = write_bag(tmp_path / "drive", 3)
+    whole = shutil.copy(file, file.with_name("recovered.mcap"))
+    file.write_bytes(file.read_bytes()[:-40])  # its index
+    assert len(images_of(file.parent)) == 3
+    file.unlink()
+    with BagReader(whole.parent) as bag:
+        assert bag.topics["/camera"].messages == 3
+
+
 FOREIGN = {
     "protobuf": Channel(
         "/scene", "foxglove.SceneUpdate", "protobuf", b"\n\xff\x80", [(FIRST, b"\x08\x01")],
@@ -102,6 +144,36 @@ def test_without_anything_of_ros_it_says_so(tmp_path: Path) -> None:
     write_mcap(path, [FOREIGN["protobuf"]])
     with pytest.raises(BagError, match="no intact channel of ROS 2"):
         BagReader(path).__enter__()
+
+
+def write_unindexed(path: Path, frames: int, order: list[int], *, whole: bool) -> None:
+    """As a recorder without chunks does: messages of several topics come a little out of order."""
+    channel = image_channel(frames)
+    schema = text(channel.type_name) + text(channel.schema_encoding) + sized(channel.schema)
+    data = MAGIC + record(0x01, text("ros2") + text("test"))
+    data += record(0x03, struct.pack("<H", 1) + schema)
+    data += record(0x04, struct.pack("<HH", 1, 1) + text("/camera") + text("cdr") + sized(b""))
+    for index in order:
+        time, payload = channel.messages[index]
+        data += record(0x05, struct.pack("<HIQQ", 1, 0, time, time) + payload)
+    if whole:
+        data += record(0x0F, bytes(4)) + record(0x02, struct.pack("<QQI", 0, 0, 0)) + MAGIC
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_mcap_without_an_index_is_read_in_order(whole: bool, tmp_path: Path) -> None:
+    path = tmp_path / "quick.mcap"
+    write_unindexed(path, 15, [3, 0, 2, 1, *range(5, 15), 4], whole=whole)
+    stamps = []
+    with contextlib.ExitStack() as stack, BagReader(path) as bag:
+        if not whole:
+            stack.enter_context(pytest.raises(DamagedBagError, match="without its index"))
+        stamps.extend(frame.stamp for frame in bag.images("/camera"))
+    assert stamps == [FIRST + index * STEP for index in range(15)]
+    write_unindexed(path, 15, [*range(1, 15), 0], whole=True)
+    with BagReader(path) as bag, pytest.raises(BagError, match=r"quick\.mcap: .*`mcap sort`"):
+        list(bag.images("/camera"))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 
 from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage
 from lazyxmem_ros.data.errors import BagError
@@ -103,6 +104,12 @@ def test_on_a_full_disk_the_bag_is_complete_up_to_there(storage: str, small_disk
     with BagReader(path) as whole:
         assert whole.topics["/image"].messages == written
         assert [frame.stamp for frame in whole.images("/image")] == expected(written)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_bag_that_cannot_be_begun_is_named(storage: str, tmp_path: Path) -> None:
+    with files_of_at_most(1000), pytest.raises(BagError, match="bag: cannot be written"):
+        BagWriter(tmp_path / "bag", storage=storage).__enter__()
 
 
 @pytest.mark.parametrize("storage", STORAGES)

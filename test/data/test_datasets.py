@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -119,6 +121,29 @@ def test_what_says_nothing_about_a_layout_is_refused(
         DatasetError, match=f"--{name.replace('_', '-')} .*{layout.value}.*leave it"
     ):
         open_dataset(tmp_path, DatasetOptions(layout, **given))
+
+
+@pytest.mark.parametrize("kind", ["folder", "video"])
+def test_a_first_mask_that_changes_nothing_is_refused(kind: str, tmp_path: Path) -> None:
+    """The frame has a mask among the others."""
+    walk = tmp_path / "walk"
+    for number in range(3):
+        save_grey(walk / "frames" / f"{number}.png")
+        if number:
+            save_grey(walk / "masks" / f"{number}.png", 7)
+    save_grey(tmp_path / "first.png", 3)
+    path, masks = walk, None
+    if kind == "video":
+        path, masks = tmp_path / "walk.mp4", walk / "masks"
+        write_video(path, [np.zeros((16, 16, 3), np.uint8)] * 3, rate=10)
+    options = DatasetOptions(masks=masks, first_mask=tmp_path / "first.png")
+    open_dataset(path, options)
+    save_grey(walk / "masks" / "0.png", 7)
+    with pytest.raises(
+        DatasetError, match=r"the first frame has .*0\.png .*leave out --first-mask"
+    ):
+        open_dataset(path, options)
+    open_dataset(path, replace(options, first_mask=walk / "masks" / "0.png"))
 
 
 def test_ground_truth_of_a_bag_comes_from_one_place(bag: Path, tmp_path: Path) -> None:
@@ -320,6 +345,34 @@ def test_bag_with_a_truth_topic(bag: Path) -> None:
         open_dataset(bag, DatasetOptions(truth_topic="/masks"))
 
 
+def test_a_truth_topic_holds_images(tmp_path: Path) -> None:
+    word = message_types().types["std_msgs/msg/String"]
+    with BagWriter(tmp_path / "drive") as writer:
+        writer.write_image("/camera", StampedImage(10**9, np.zeros((4, 5, 3), np.uint8)))
+        writer.write("/words", word(data="cat"), 10**9)
+    (sequence,) = open_dataset(tmp_path / "drive", DatasetOptions(truth_topic="/words"))
+    with pytest.raises(BagError, match=r"/words is of std_msgs/msg/String, no topic of label maps"):
+        list(sequence.samples())
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_binary_ground_truth_of_a_topic_is_one_object(soft: bool, tmp_path: Path) -> None:
+    """Whatever is not 0, or of a soft mask 128 and above."""
+    values = np.zeros((48, 64), np.uint8)
+    values[10:30, 10:30], values[35:45, 40:60] = 3, 7
+    if soft:
+        values = cv2.GaussianBlur(np.where(values == 3, 255, 0).astype(np.uint8), (0, 0), 3)
+    with BagWriter(tmp_path / "drive") as writer:
+        writer.write_image("/camera", StampedImage(10**9, np.zeros((48, 64, 3), np.uint8)))
+        message = writer._image(writer._header(10**9, "camera"), values, "mono8")
+        writer.write("/truth", message, 10**9)
+    options = DatasetOptions(image_topic="/camera", truth_topic="/truth", binary=True)
+    (sequence,) = open_dataset(tmp_path / "drive", options)
+    (sample,) = sequence.samples()
+    assert list(sample.given) == [1]
+    np.testing.assert_array_equal(sample.given[1], values >= 128 if soft else values > 0)
+
+
 def test_grey_images_are_not_taken_for_label_maps(tmp_path: Path) -> None:
     for name, topics in (("one", ["/camera"]), ("two", ["/camera", "/truth"])):
         with BagWriter(tmp_path / name) as writer:
@@ -388,7 +441,7 @@ def test_a_damaged_bag_does_not_hide_the_others_in_a_view_either(
     cut_short.write_bytes(b"#ROSBAG V2.0\n")
     options = DatasetOptions(truth_topic="/truth", **view)
     for sequence in open_dataset(bag.parent, options)[:2]:
-        assert len(sequence) == 1
+        assert len(sequence) == 0
         with pytest.raises(DatasetError, match=f"{sequence.name}.*: cannot be read"):
             list(sequence.samples())
 
@@ -422,6 +475,10 @@ def test_bag_with_nothing_but_a_first_mask(bag: Path, tmp_path: Path) -> None:
     samples = list(sequence.samples())
     assert list(samples[0].given) == [3]
     assert all(sample.truth is None for sample in samples)
+    options = DatasetOptions(first_mask=tmp_path / "first.png", truth_topic="/truth")
+    first = next(open_dataset(bag, options)[0].samples())
+    assert list(first.given) == [4]
+    assert first.faults == [f"{tmp_path / 'first.png'}: its frame has a label map already"]
 
 
 def test_binary_masks_of_a_bag_are_recognised(bag: Path, tmp_path: Path) -> None:

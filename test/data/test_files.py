@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -163,6 +164,46 @@ def test_a_video_that_ends_before_its_length_says_so(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"cut\.mp4: the video ends after \d+ of its 60 frames"):
         read.extend(video)
     assert 10 < len(read) < 58
+
+
+def part_of_a_video(path: Path) -> None:
+    """Cut out without encoding anew: the frames up to the next key frame are there, but hidden."""
+    ffmpeg("-ss", "2.35", "-i", str(path.with_name("plain.mp4")), "-c", "copy", str(path))
+
+
+def recording_of_a_screen(path: Path) -> None:
+    """Frames only where something changes."""
+    chosen = "select=lt(n\\,5)+gt(n\\,20)*not(mod(n\\,9))"
+    ffmpeg("-i", str(path.with_name("plain.mp4")), "-vf", chosen, "-fps_mode", "vfr", str(path))
+
+
+def with_longer_sound(path: Path) -> None:
+    sound = ("-f", "lavfi", "-i", "sine=duration=6.6")
+    ffmpeg("-i", str(path.with_name("plain.mp4")), *sound, "-c:v", "copy", str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "frames"),
+    [
+        ("part.mp4", part_of_a_video, 36),
+        ("part.mov", part_of_a_video, 36),
+        ("screen.mkv", recording_of_a_screen, 9),
+        ("screen.webm", recording_of_a_screen, 9),
+        ("sound.mkv", with_longer_sound, 60),
+    ],
+)
+def test_a_whole_video_with_fewer_frames_than_it_seems_to_have_is_whole(
+    name: str, make: Callable[[Path], None], frames: int, tmp_path: Path
+) -> None:
+    write_video(tmp_path / "plain.mp4", (corner_frame(index % 40) for index in range(60)), rate=10)
+    make(tmp_path / name)
+    video = VideoFile.open(tmp_path / name)
+    assert len(list(video)) == frames < video.frames
+    cut = tmp_path / f"cut_{name}"
+    ffmpeg("-i", str(tmp_path / name), "-c", "copy", "-movflags", "+faststart", str(cut))
+    cut.write_bytes(cut.read_bytes()[: int(0.6 * cut.stat().st_size)])
+    with pytest.raises(DatasetError, match=f"{cut.name}: the video ends after"):
+        list(VideoFile.open(cut))
 
 
 def test_a_video_is_a_dataset(tmp_path: Path) -> None:

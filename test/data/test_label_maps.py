@@ -91,6 +91,19 @@ def test_a_palette_of_black_and_white_is_read_by_its_colours(white: int, tmp_pat
     np.testing.assert_array_equal(read_label_map(tmp_path / "mask.png", binary=True), disc() > 0)
 
 
+def test_a_palette_whose_first_colour_is_not_the_background_is_refused(tmp_path: Path) -> None:
+    """Programs that count colours number them by how often, or how bright, they are."""
+    red = np.where(disc()[..., None] > 0, np.uint8([200, 30, 30]), np.uint8(0))
+    Image.fromarray(red).quantize(2).save(tmp_path / "mask.png")
+    with pytest.raises(DatasetError, match=r"mask\.png: .* black is not number 0.*--binary"):
+        read_label_map(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "mask.png", binary=True), disc() > 0)
+    # Where there is no black, nothing says which is the background.
+    red[disc() == 0] = 9
+    Image.fromarray(red).quantize(2).save(tmp_path / "mask.png")
+    read_label_map(tmp_path / "mask.png")
+
+
 @pytest.mark.parametrize("white", [0, 1])
 def test_an_empty_mask_of_black_and_white_shows_nothing_whatever_its_number(
     white: int, tmp_path: Path

@@ -15,7 +15,7 @@ from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.evaluation.methods import choose_methods
 from lazyxmem_ros.evaluation.offline import SequenceRunner
 from lazyxmem_ros.evaluation.plan import Job, TrackerSettings
-from lazyxmem_ros.evaluation.ray_executor import _RayPool, run_packed, unpack
+from lazyxmem_ros.evaluation.ray_executor import _given_up, _RayPool, run_packed, unpack
 from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig
 
 
@@ -39,6 +39,12 @@ def test_an_internal_error_names_its_traceback_where_it_lies_in_the_end(
     file = Path(report.error.partition("; see ")[2])
     assert file.is_relative_to(tmp_path)
     assert "test_ray_results.py" in file.read_text()
+
+
+def test_a_job_that_was_given_up_was_asked_for(job: Job) -> None:
+    report = _given_up(job, OSError("the worker died"))
+    assert (report.asked, report.read) == (3, 0)
+    assert report.error == "walk: given up after 4 attempts: the worker died"
 
 
 def test_what_a_strict_job_raises_is_raised_here(job: Job, tmp_path: Path) -> None:

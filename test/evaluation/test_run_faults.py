@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from lazyxmem_ros.cli import main
-from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bags import IMAGE_TYPE, BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
@@ -126,6 +126,28 @@ def test_faults_are_counted_by_frame(
     assert "9 fault(s) in the input were skipped" in said
     assert "(9 times)" in said
     assert "frames: 10 asked for, 10 read, 1 tracked, 0 scored" in said
+
+
+def test_a_bag_that_cannot_be_opened_adds_no_frame(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.zeros((48, 64), np.uint16)
+    labels[10:30, 5:25] = 1
+    for name in ("drive", "labels", "nothing"):
+        with BagWriter(tmp_path / "bags" / name) as bag:
+            for stamp in range(10**9, 4 * 10**9, 10**9):
+                if name == "drive":
+                    image = np.zeros((48, 64, 3), np.uint8)
+                    bag.write_image("/camera", StampedImage(stamp, image))
+                if name != "nothing":
+                    bag.write_labels("/truth", StampedLabels(stamp, labels))
+            for topic in ("/camera", "/truth") if name == "nothing" else ():
+                bag.declare(topic, IMAGE_TYPE)
+    assert evaluate(tmp_path / "bags", "--truth-topic", "/truth") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the bag has no images to track" in said
+    assert "nothing: the sequence is empty" in said
+    assert "frames: 3 asked for, 3 read, 3 tracked, 2 scored" in said
 
 
 def test_faults_of_several_methods_are_those_of_one() -> None:
