@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, BinaryIO
 
 from rosbags.rosbag1 import reader as rosbag1_reader
@@ -75,27 +76,28 @@ def unpack_bz2(data: bytes) -> bytes:
 
 
 def unpack_file(packed: Path, to: Path, progressed: Callable[[float], None]) -> None:
-    """Unpack a file of zstd. progressed: is told the share of it that is read, 0 to 1.
+    """Unpack a file of zstd into the folder of temporary files.
+
+    progressed: is told the share of it that is read, 0 to 1.
 
     Raises TooLargeError, OSError, and zstd's own errors.
     """
     size = packed.stat().st_size
     with packed.open("rb") as file, BoundedZstd(file) as unpacked, to.open("wb") as out:
         while block := unpacked.read(_BLOCK_BYTES):
-            if shutil.disk_usage(to.parent).free < SPARED_BYTES + len(block):
-                raise TooLargeError(
-                    f"{packed}: what it unpacks to does not fit into {to.parent}; TMPDIR names "
-                    "another folder"
-                )
             out.write(block)
             progressed(file.tell() / max(size, 1))
 
 
 class BoundedZstd:
-    """What a file of zstd unpacks to, to be read; raises TooLargeError where that is too much."""
+    """What a file of zstd unpacks to, to be read and written into the folder of temporary files.
+
+    Raises TooLargeError where that is too much, or would fill the disk.
+    """
 
     def __init__(self, file: BinaryIO, mode: str = "rb") -> None:
         assert mode == "rb"
+        self._packed = file.name
         self._file = zstd.open(file, "rb")
         self._room = self._allowed = allowed_bytes(os.fstat(file.fileno()).st_size)
 
@@ -111,6 +113,11 @@ class BoundedZstd:
         self._room -= len(data)
         if self._room < 0:
             raise _too_large(self._allowed)
+        if data and shutil.disk_usage(gettempdir()).free < SPARED_BYTES + len(data):
+            raise TooLargeError(
+                f"{self._packed}: what it unpacks to does not fit into {gettempdir()}; TMPDIR "
+                "names another folder"
+            )
         return data
 
 

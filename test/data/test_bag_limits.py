@@ -114,13 +114,26 @@ def test_a_packed_file_that_unpacks_to_too_much(name: str, bomb: bytes, tmp_path
     assert leftovers() == before
 
 
-def test_a_packed_file_that_fills_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_packed_file_that_fills_the_disk(
+    alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, or in the folder of a bag whose recorder compressed its files."""
     file = write_bag(tmp_path / "drive")
-    packed = tmp_path / "drive.mcap.zstd"
+    packed = file.with_name("drive.mcap.zstd")
     packed.write_bytes(zstd.compress(file.read_bytes()))
+    file.unlink()
+    compressed = {"compression_format": "zstd", "compression_mode": "FILE"}
+    change_metadata(
+        file.parent,
+        lambda metadata: metadata.update(relative_file_paths=[packed.name], **compressed),
+    )
     monkeypatch.setattr(unpacking, "SPARED_BYTES", 1 << 60)
-    with pytest.raises(BagError, match=r"does not fit into .*; TMPDIR names another folder"):
-        BagReader(packed).__enter__()
+    said = (
+        r"drive\.mcap\.zstd: what it unpacks to does not fit into .*; TMPDIR names another folder"
+    )
+    with pytest.raises(BagError, match=said):
+        BagReader(packed if alone else file.parent).__enter__()
 
 
 @pytest.mark.parametrize("mode", ["FILE", "MESSAGE"])
