@@ -60,7 +60,7 @@ def median_ms(function: Callable[[], float], repeat: int) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=30)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)

@@ -197,7 +197,7 @@ def main() -> int:
     parser.add_argument(
         "--told", type=int, nargs="+", default=[0], help="frames that a person told of before"
     )
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="before what is watched")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="that pass before")
     parser.add_argument("--docs", action="store_true", help="put the outcome into docs/, too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -19,7 +19,16 @@ def test_a_table_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     assert "new" in page.read_text()
 
 
-def test_the_documents_have_a_place_for_each_table(root: Path) -> None:
-    text = (root / PAGE).read_text(encoding="utf-8")
-    for name in ("late_corrections", "flat", "snapshots"):
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        (PAGE, ("late_corrections", "flat", "snapshots", "horizon")),
+        (Path("docs/results.md"), ("stress",)),
+    ],
+)
+def test_the_documents_have_a_place_for_each_table(
+    root: Path, page: Path, names: tuple[str, ...]
+) -> None:
+    text = (root / page).read_text(encoding="utf-8")
+    for name in names:
         assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1
