@@ -66,8 +66,8 @@ class Frame:
     places: dict[int, Place] = field(default_factory=dict)
     """Where each object is, where there is a gate around it (see `gating`)."""
     ungated: Tensor | None = None
-    """The distribution as it was before something was found outside of the gates, for memory, until
-    the frame is closed."""
+    """The distribution with what was found outside of the gates, for memory, until there is a newer
+    frame."""
     given: dict[int, Tensor] = field(default_factory=dict)
     """Masks given on this frame, float [H', W'] in 0..1."""
     closing: Closing | None = None
@@ -215,14 +215,19 @@ class Frame:
         share = F.avg_pool2d(self.distribution[None], STRIDE)[0]
         return self._ids()[share.max(0).indices].flatten()
 
-    def with_masks(self, masks: Mapping[int, Tensor]) -> Tensor:
-        """The distribution [K + 1, H', W'] with masks [H', W'], 0..1, of some of its objects, or of
+    def overlay(self, masks: Mapping[int, Tensor]) -> None:
+        """Replace the probabilities by those `with_masks`."""
+        ungated = None if self.ungated is None else self.with_masks(masks, self.ungated)
+        self.set_distribution(self.with_masks(masks, self.distribution), ungated=ungated)
+
+    def with_masks(self, masks: Mapping[int, Tensor], distribution: Tensor) -> Tensor:
+        """A distribution [K + 1, H', W'] with masks [H', W'], 0..1, of some of its objects, or of
         new ones, which come last.
 
         Where a mask covers a pixel the other objects' predictions are zero; elsewhere they stay.
         """
         covered = torch.stack(list(masks.values())).sum(0) > 0.5
-        before = dict(zip(self.object_ids, self.distribution[1:], strict=True))
+        before = dict(zip(self.object_ids, distribution[1:], strict=True))
         ids = dict.fromkeys((*self.object_ids, *masks))
         objects = [
             masks[i] if i in masks else before[i].expand_as(covered).masked_fill(covered, 0)

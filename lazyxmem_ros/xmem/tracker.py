@@ -159,7 +159,7 @@ class XMemTracker:
         with self._or_nothing():
             self._size = size
             self._frames += 1
-            self._frame = frame
+            self._begin(frame)
             self._open(frame, given)
         return frame
 
@@ -195,7 +195,7 @@ class XMemTracker:
         self._clock = frame.clock
         if self._births and (frame.given or masks or self._memory_due(frame.clock)):
             self._enter(frame, deep_update=frame.deep_update)
-        frame.closing, frame.ungated = Closing.MEMORIZED, None
+        frame.closing = Closing.MEMORIZED
 
     @torch.inference_mode()
     def hold(self, frame: Frame) -> None:
@@ -208,7 +208,7 @@ class XMemTracker:
         if frame.given:
             raise FrameError(f"frame {frame.index} has given masks: memorize it")
         self._go_on(frame)
-        frame.closing, frame.ungated = Closing.HELD, None
+        frame.closing = Closing.HELD
 
     @torch.inference_mode()
     def correct(
@@ -258,7 +258,7 @@ class XMemTracker:
         Changes nothing. Raises `MaskError`, `UnknownObjectError`.
         """
         checked = self._take_masks(masks, frame.size, known_only=True)
-        return frame.at_output_size(frame.with_masks(checked))
+        return frame.at_output_size(frame.with_masks(checked, frame.distribution))
 
     @torch.inference_mode()
     def remove_objects(self, object_ids: Iterable[int]) -> None:
@@ -344,7 +344,7 @@ class XMemTracker:
             deep_update=self._deep_update_due(clock, given=bool(past.given)),
         )
         self._frames = frame.index + 1
-        self._frame = frame
+        self._begin(frame)
         self._open(frame, past.given)
         return frame
 
@@ -403,6 +403,12 @@ class XMemTracker:
         return clock - self._last_deep_update >= self.config.deep_update_every
 
     # ---- how
+
+    def _begin(self, frame: Frame) -> None:
+        """It is the newest frame from now on; of the one before nothing more is learnt."""
+        if self._frame is not None:
+            self._frame.ungated = None
+        self._frame = frame
 
     def _open(self, frame: Frame, given: Mapping[int, Tensor]) -> None:
         if not self.gate_radius:
@@ -492,7 +498,7 @@ class XMemTracker:
             self._last_deep_update = self._clock
 
     def _overlay(self, frame: Frame, masks: Mapping[int, Tensor]) -> None:
-        frame.set_distribution(frame.with_masks(masks))
+        frame.overlay(masks)
         if self.gate_radius:
             frame.places |= {i: place_of(mask) for i, mask in masks.items()}
         frame.object_ids = self.object_ids

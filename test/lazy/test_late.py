@@ -45,6 +45,8 @@ from lazyxmem_ros.lazy import (
 from lazyxmem_ros.lazy.past import ATTEMPTS
 from lazyxmem_ros.lazy.replay import FRAMES_AT_LEAST
 from lazyxmem_ros.xmem import TrackerError, XMem, XMemTracker
+from lazyxmem_ros.xmem import tracker as tracker_module
+from lazyxmem_ros.xmem.gating import Place
 
 
 @pytest.mark.parametrize(
@@ -266,6 +268,29 @@ def test_a_correction_of_the_closed_newest_frame_during_a_catch_up(small_network
     assert late.apply(correction(15, SECOND_ONE)).applied
     catch_up(late, 16)
     assert same(Instant(start(small_network), acts), late)
+
+
+@pytest.mark.parametrize("delay", [0, 7])
+def test_it_is_exact_where_gates_cut_something_off(
+    delay: int, small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the frame is the newest, but closed."""
+
+    def cut_off(
+        distribution: torch.Tensor, *_: object, **__: object
+    ) -> tuple[torch.Tensor, dict[int, Place]]:
+        """All of the second object."""
+        share = torch.ones(len(distribution), 1, 1)
+        share[2] = 0
+        return distribution * share, {}
+
+    monkeypatch.setattr(tracker_module, "gate", cut_off)
+    late = start(small_network)
+    run(late, {}, 5 + delay)
+    late.close()
+    assert late.apply(correction(5, FIRST)).applied
+    catch_up(late, 6 + delay)
+    assert same(Instant(start(small_network), {5: [answer(5, FIRST)]}), late)
 
 
 def test_an_object_added_on_the_frame_whose_memory_was_copied(small_network: XMem) -> None:

@@ -11,6 +11,7 @@ import torch
 from random_clip import SIZE, TINY, image, mask
 
 import lazyxmem_ros.xmem.frame as frame_module
+import lazyxmem_ros.xmem.tracker as tracker_module
 from lazyxmem_ros.xmem import (
     Frame,
     FrameError,
@@ -445,6 +446,46 @@ def test_gates_that_open_leave_no_places_behind(tracker: XMemTracker) -> None:
     tracker.gate_radius = 0.0
     assert not run(tracker, range(2, 4)).places
     assert not tracker.state().places
+
+
+@pytest.mark.parametrize(
+    "learn",
+    [
+        lambda t, f: t.correct(f, {1: mask(2, 2)}),
+        lambda t, f: t.memorize(f, {1: mask(2, 2)}),
+        lambda t, f: (t.hold(f), t.correct(f, {1: mask(2, 2)})),
+        lambda t, f: (t.add_objects(f, {3: mask(2, 2)}), t.memorize(f)),
+    ],
+    ids=["corrected", "memorized with a mask", "corrected once it was held", "another was added"],
+)
+def test_of_an_object_beside_the_one_that_is_shown_memory_learns_what_was_found(
+    learn: Callable[[XMemTracker, Frame], object],
+    small_network: XMem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As without gates, whatever those have cut off."""
+
+    def cut_off(distribution: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor, dict]:
+        share = torch.ones(len(distribution), 1, 1)
+        share[2] = 0
+        cut = distribution * share
+        cut[0] += distribution[2]
+        return cut, {}
+
+    monkeypatch.setattr(tracker_module, "gate", cut_off)
+    learnt = []
+    for radius in (0.0, 0.25):
+        tracker = XMemTracker(small_network, TINY, gate_radius=radius)
+        tracker.memorize(tracker.segment(image(0), {1: mask(0, 0), 2: mask(20, 30)}))
+        frame = tracker.segment(image(1))
+        assert (frame.ungated is None) == (radius == 0)
+        learn(tracker, frame)
+        memory = tracker.state().memory
+        assert memory is not None
+        learnt.append(memory.values[2])
+        tracker.segment(image(2))
+        assert frame.ungated is None
+    torch.testing.assert_close(*learnt, rtol=0, atol=0)
 
 
 def test_precisions() -> None:

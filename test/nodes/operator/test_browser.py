@@ -171,19 +171,59 @@ def test_a_dropped_connection_loses_nothing(
         wire.close()
 
 
-def test_it_says_what_is_not_there(answering: Tracker, camera: Camera, open_page: OpenPage) -> None:
-    page = open_page()
+@pytest.mark.parametrize(
+    "viewport", [{"width": 1280, "height": 800}, {"width": 820, "height": 1180}]
+)
+def test_it_says_what_is_not_there_and_moves_no_picture(
+    answering: Tracker, camera: Camera, open_page: OpenPage, viewport: dict[str, int]
+) -> None:
+    page = open_page(viewport=viewport)
     expect(page.locator("#health")).to_contain_text("pictures/s")
     expect(page.locator(".notice.bad")).to_have_count(0)
+    before = page.locator("#canvas").bounding_box()
     answering.service.stop()
     try:
-        expect(page.locator("#notices")).to_contain_text("correction service is not there")
+        expect(page.locator("#remarks")).to_contain_text("correction service is not there")
         camera.stop()
         expect(page.locator("#notices")).to_contain_text("No picture has come from the robot")
+        assert page.locator("#canvas").bounding_box() == before
     finally:
         answering.service.start()
     camera.go()
     expect(page.locator(".notice.bad")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    "viewport", [{"width": 1280, "height": 800}, {"width": 820, "height": 1180}]
+)
+def test_a_click_that_is_under_way_when_a_notice_comes_lands_where_it_was_aimed(
+    answering: Tracker,
+    camera: Camera,
+    console: Console,
+    open_page: OpenPage,
+    viewport: dict[str, int],
+) -> None:
+    """Also below the notice."""
+    wire = Wire(console.node.port)
+    try:
+        page = open_page(wire.url, viewport=viewport)
+        camera.show_object()
+        camera.ask()
+        expect(headline(page)).to_have_text(WHERE)
+        before = page.locator("#canvas").bounding_box()
+        aim = place(page, 48, 0)
+        wire.cut()
+        notice = page.locator("#notices .notice")
+        expect(notice).to_contain_text("connection to the console is lost")
+        assert page.locator("#canvas").bounding_box() == before
+        covered = notice.bounding_box()
+        assert covered is not None
+        assert covered["y"] <= aim[1] <= covered["y"] + covered["height"]
+        page.mouse.click(*aim)
+        clicks = page.evaluate("async () => (await import('/page.js')).page.draft.clicks")
+        assert [(round(click["x"]), round(click["y"])) for click in clicks] == [(48, 0)]
+    finally:
+        wire.close()
 
 
 def test_a_complaint_is_shown_and_moves_no_picture(
@@ -372,7 +412,7 @@ def test_quiet_declines_what_is_asked_until_it_is_ended(
     expect(headline(page)).to_have_text(WHERE)
     page.keyboard.press("m")
     assert camera.wait_corrected().message == "an operator asked for quiet"
-    expect(page.locator("#notices")).to_contain_text("asks nothing for")
+    expect(page.locator("#remarks")).to_contain_text("asks nothing for")
     expect(headline(page)).to_have_text("Watching")
     assert camera.tracker.set(cooldown_frames=0) == ""
     camera.wait_corrected(3)  # it goes on asking, and is told

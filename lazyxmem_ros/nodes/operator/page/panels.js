@@ -308,7 +308,7 @@ export function showHealth(list, tracker) {
   );
 }
 
-/** What a tracker complains about; not a notice, which moves the picture below one's pointer. */
+/** What a tracker complains about. */
 export function showComplaint(node, tracker) {
   const words = tracker && tracker.detail ? text.complaint(tracker.detail) : "";
   node.hidden = !words;

@@ -100,6 +100,7 @@ export function renderNow() {
   showHealth($("health"), page.closed ? null : state);
   showComplaint($("complaint"), page.closed ? null : state);
   showNotices($("notices"), notices(state));
+  showNotices($("remarks"), page.closed ? [] : remarks(state));
   const requests = state ? state.requests : [];
   $("requests-count").hidden = !requests.length;
   $("requests-count").textContent = requests.length;
@@ -201,6 +202,7 @@ function renderScrubber(state) {
   $("past-text").textContent = words;
 }
 
+/** Why the picture is not one of now; over it. */
 function notices(state) {
   const found = [];
   const note = (key, words, more = {}) => found.push({ key, words, ...more });
@@ -216,11 +218,20 @@ function notices(state) {
   else if (state.picture === "waiting") {
     note("noPicture", text.notices.noPicture(title), { urgent: true });
   }
+  return found;
+}
+
+/** What else is not as ever. */
+function remarks(state) {
+  const found = [];
+  if (!state) return found;
   if (state.node !== "absent" && state.corrector === "absent") {
-    note("noCorrector", text.notices.noCorrector, { urgent: true });
+    found.push({ key: "noCorrector", words: text.notices.noCorrector, urgent: true });
   }
   if (state.quiet_s > 0) {
-    note("quiet", text.notices.quiet(Math.ceil(state.quiet_s)), {
+    found.push({
+      key: "quiet",
+      words: text.notices.quiet(Math.ceil(state.quiet_s)),
       action: text.endQuiet,
       act: quiet,
     });
