@@ -37,6 +37,7 @@ def handlers() -> Iterator[None]:
 def test_a_signal_asks_for_the_end_and_later_ones_do_nothing(
     number: signal.Signals, handlers: None
 ) -> None:
+    signal.signal(number, signal.SIG_DFL)  # below `nohup` SIGHUP is ignored, and stays so
     with EndRequest() as end:
         assert not end.requested
         signal.raise_signal(number)
