@@ -18,7 +18,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # Tests run side by side, each worker with one thread; one that is done takes over tests of another.
 WORKERS ?= 2
-PYTEST := python -m pytest --numprocesses $(WORKERS) --dist worksteal
+PYTEST := python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 20
 
 PYTHON_SOURCES := lazyxmem_ros training bench examples test launch tools setup.py
 # Those that exist: each name is a path that ruff may be given.
