@@ -10,6 +10,8 @@ from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.lazy import LazyConfig, open_tracker
 from lazyxmem_ros.track import Video, track_frames
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 video, mask, out = (Path(argument) for argument in sys.argv[1:])
 frames = Video.open(video)
 labels = read_label_map(mask)

@@ -56,6 +56,14 @@ def test_track_a_video(root: Path, clip: Path, printed: Callable[..., list[str]]
     assert [line.split()[:3] for line in lines] == [[mask.stem, "1", "TRACKED"] for mask in masks]
 
 
+@pytest.mark.parametrize("name", ["track_a_video", "own_corrector"])
+def test_without_its_files_it_says_what_it_wants(
+    name: str, root: Path, printed: Callable[..., list[str]]
+) -> None:
+    with pytest.raises(SystemExit, match=f"{name}.py VIDEO MASK.PNG"):
+        printed(root / "examples" / f"{name}.py", "video.mp4")
+
+
 def test_a_black_and_white_mask_is_object_1_there_too(
     root: Path, clip: Path, printed: Callable[..., list[str]]
 ) -> None:
