@@ -136,7 +136,7 @@ def test_an_object_that_was_found_in_part_is_no_other(*, found: bool, small_netw
     whole = np.ones_like(frame.labels(), bool)
     part = mask(0, 0) & found
     assert part.sum() < 0.5 * whole.sum()
-    frame.set_distribution(frame.with_masks({1: torch.from_numpy(part).float()}))
+    frame.overlay({1: torch.from_numpy(part).float()})
     assert np.array_equal(frame.labels() == 1, part)
     known = tracker.state().memory
     assert known is not None

@@ -318,7 +318,8 @@ class ReplayNode(Node):
         finally:
             missed = 0 if self._lockstep is None else self._lockstep.missed
             late = f", {missed} masks did not come in time" if missed else ""
-            self.get_logger().info(f"played {self._played} messages{late}")
+            if self.context.ok():  # or nobody can be told
+                self.get_logger().info(f"played {self._played} messages{late}")
 
     def _first_moment(self) -> int:
         """When the first of the messages that are played was recorded, ns; the bag's may not be."""
