@@ -73,7 +73,7 @@ class Camera:
     def __init__(self, tracker: Tracker, period: float = CAMERA_PERIOD_S) -> None:
         self.tracker = tracker
         self.period = period
-        self.index = self._first = next(_beginnings)
+        self.index = self.first = next(_beginnings)
         self._running = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -103,7 +103,7 @@ class Camera:
         """The number of the newest frame that was tracked, -1 before the first."""
         seen = stamps(self.tracker.out("mask"))
         newest = (seen[-1] - FIRST_STAMP) // STEP if seen else -1
-        return newest if newest >= self._first else -1
+        return newest if newest >= self.first else -1
 
     def show_object(self, object_id: int = 1) -> None:
         """Show the tracker the square on its newest frame."""

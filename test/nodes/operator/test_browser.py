@@ -494,12 +494,16 @@ def test_an_object_is_added_named_paused_found_again_and_removed(
 
 
 def test_an_object_is_shown_on_a_frame_of_the_past(
-    answering: Tracker, camera: Camera, open_page: OpenPage
+    answering: Tracker, camera: Camera, console: Console, open_page: OpenPage
 ) -> None:
+    past = console.node._server._console.views[answering.name].gallery.past
+    first = FIRST_STAMP + camera.first * STEP
     page = open_page()
     answering.service.truth = truth_at(60)
     expect(page.locator("#badge")).to_have_text("Live")
     length = "() => -Number(document.getElementById('past').min) / 1000"
+    # Another camera's frames, which may still be kept, go with this one's first.
+    wait_for(lambda: len(past) > 1 and past.oldest.stamp >= first, "frames of this camera")
     wait_in_page(page, f"() => ({length})() > 1")
     camera.stop()  # what is seconds ago stays so
     page.keyboard.press(",")
