@@ -315,7 +315,7 @@ def _nothing() -> Iterator[None]:
 
 
 @contextmanager
-def tracker(rows: int) -> Iterator[None]:
+def tracker(rows: int, threads: int) -> Iterator[None]:
     """The node under test, with so many rows inside."""
     command = [sys.executable, "-m", "lazyxmem_ros.nodes", "tracker", "--ros-args"]
     parameters = {
@@ -325,7 +325,7 @@ def tracker(rows: int) -> Iterator[None]:
         "max_internal_size": str(rows),
     }
     pairs = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     process = subprocess.Popen([*command, *pairs], stderr=subprocess.DEVNULL, env=environment)
     try:
         yield
@@ -340,6 +340,7 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, default=96, help=f"inside the tracker; {HEIGHT} are the image's"
     )
+    parser.add_argument("--threads", type=int, default=1, help="of the tracker")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--only", nargs="+", help="floods of these kinds alone, such as detector")
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
@@ -349,7 +350,11 @@ def main() -> None:
         camera(float(values[0])) if kind == "camera" else flood(values[0], float(values[1]))
         return
     os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
-    with interruptible(), tracker(options.rows), child("camera", str(options.rate)):
+    with (
+        interruptible(),
+        tracker(options.rows, options.threads),
+        child("camera", str(options.rate)),
+    ):
         bench = Bench(options.seconds)
         print("| flood | sent, Hz | frames per second | without it | share | longest gap (s) |")
         print("| --- | --- | --- | --- | --- | --- |")
