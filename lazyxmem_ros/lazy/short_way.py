@@ -9,12 +9,11 @@ from lazyxmem_ros.lazy.record import FrameRecord, copy_looks
 from lazyxmem_ros.lazy.replay import FRAMES_AT_LEAST, Replay
 from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import Frame, XMemTracker
+from lazyxmem_ros.xmem.frame import WRONG_IOU
 
 STATIONS = 2 * FRAMES_AT_LEAST
 """Frames of a short way, where nothing more was said meanwhile: it arrives with the second frame
 after the answer, whatever the budget."""
-SAME_IOU = 0.5
-"""IoU of an object's masks above which they show it in the same place."""
 
 
 class ShortWay(Replay):
@@ -71,7 +70,7 @@ class ShortWay(Replay):
     def _resegment(self, fork: XMemTracker, record: FrameRecord) -> Frame:
         fork.skip(record.index - self._done[-1].index - 1)
         frame = super()._resegment(fork, record)
-        if overlap(frame, record.frame) > SAME_IOU:
+        if overlap(frame, record.frame) > WRONG_IOU:
             fork.recall(frame, record.frame)
         return frame
 

@@ -18,6 +18,9 @@ from lazyxmem_ros.xmem.inputs import outputs
 from lazyxmem_ros.xmem.network import STRIDE, KeyFeatures, aggregate
 from lazyxmem_ros.xmem.storage import lasting_copies
 
+WRONG_IOU = 0.5
+"""IoU with what is known to be right below which a prediction was of something else."""
+
 
 class Closing(enum.Enum):
     """How a frame was closed."""
@@ -233,13 +236,11 @@ class Frame:
         return aggregate(torch.stack(objects))
 
     def is_wrong(self, object_id: int, mask: Tensor) -> bool:
-        """Whether the prediction of an object missed its mask [H', W'], or lies outside of it for
-        the most part. A part of the object alone is too little, but not wrong.
-        """
+        """Whether the prediction of an object is of something else than the mask [H', W'] is."""
         position = self.object_ids.index(object_id) + 1
         predicted, truth = self.distribution.argmax(0) == position, mask > 0.5
-        inside, outside = (predicted & truth).sum(), (predicted & ~truth).sum()
-        return bool(inside <= outside and (predicted | truth).any())
+        both, either = (predicted & truth).sum(), (predicted | truth).sum()
+        return bool(both < WRONG_IOU * either)
 
     def _ids(self) -> Tensor:
         """The ids [K + 1] of the distribution's classes, 0 for background."""

@@ -128,24 +128,6 @@ def test_an_answer_that_shows_something_else_drops_what_was_learnt_lately(
     assert wrong.long_term == right.long_term
 
 
-@pytest.mark.parametrize("found", [True, False])
-def test_an_object_that_was_found_in_part_is_no_other(*, found: bool, small_network: XMem) -> None:
-    """What memory knows of the background stays; not where nothing was found."""
-    tracker = learning(small_network, 41)
-    frame = tracker.segment(image(41))
-    whole = np.ones_like(frame.labels(), bool)
-    part = mask(0, 0) & found
-    assert part.sum() < 0.5 * whole.sum()
-    frame.overlay({1: torch.from_numpy(part).float()})
-    assert np.array_equal(frame.labels() == 1, part)
-    known = tracker.state().memory
-    assert known is not None
-    tracker.correct(frame, {1: whole}, told={1}, doubted_since={1: 40})
-    memory = tracker.state().memory
-    assert memory is not None
-    assert memory.working == ((*known.working, 41) if found else (0, 41))
-
-
 @pytest.mark.parametrize("doubted", [{}, {1: 3}])
 def test_the_hidden_state_of_something_else_is_forgotten(
     doubted: dict[int, int], small_network: XMem
