@@ -111,7 +111,7 @@ def section(bench: Bench, began: float) -> str:
     name = bench.log
     parts = [f"## {bench.title}", *_fresh(OUT / f"{name}.md", began)]
     if len(parts) == 1:
-        printed = (OUT / "logs" / f"{bench.log}.log").read_text()
+        printed = (OUT / "logs" / f"{name}.log").read_text()
         parts.append(f"```\n{printed.strip()}\n```")
     picture = OUT / f"{name}.png"
     if picture.is_file() and picture.stat().st_mtime >= began:

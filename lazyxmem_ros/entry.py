@@ -83,8 +83,10 @@ def interruptible() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
-def run_to_the_end(program: Callable[[], int], name: str, kept: str) -> int:
+def run_to_the_end(program: Callable[[], int | None], name: str, kept: str) -> int:
     """Run a command's program; a fault of the user's input is one sentence and EXIT_FAULT.
+
+    A program that returns no status has succeeded.
 
     A signal that asks for the end raises KeyboardInterrupt in the program. Once that is through,
     `kept` says what was kept, and the process ends by the signal.
@@ -95,7 +97,7 @@ def run_to_the_end(program: Callable[[], int], name: str, kept: str) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     with interruptible() as interruption:
         try:
-            status = program()
+            status = program() or 0
         except BaseException as error:
             # What is raised after a signal is its doing: inside of an import it may be anything.
             if interruption.number is None:

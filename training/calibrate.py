@@ -309,12 +309,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--out", type=Path, default=OUT, help="frames as CSV, and the picture")
     arguments = parser.parse_args(given)
-
-    def program() -> int:
-        calibrate(arguments, Console())
-        return 0
-
-    return run_to_the_end(program, "calibrate", "nothing was written")
+    return run_to_the_end(
+        lambda: calibrate(arguments, Console()), "calibrate", "nothing was written"
+    )
 
 
 def calibrate(arguments: argparse.Namespace, console: Console) -> None:

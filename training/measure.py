@@ -253,12 +253,7 @@ def main(given: Sequence[str] | None = None) -> int:
     unknown = set(arguments.sets) - set(known)
     if unknown:
         parser.error(f"unknown sets {sorted(unknown)}; known are {sorted(known)}")
-
-    def program() -> int:
-        measure(arguments)
-        return 0
-
-    return run_to_the_end(program, "measure", "the rows above are whole")
+    return run_to_the_end(lambda: measure(arguments), "measure", "the rows above are whole")
 
 
 def measure(arguments: argparse.Namespace) -> None:

@@ -216,12 +216,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     add_data_argument(parser)
     arguments = parser.parse_args(given)
-
-    def program() -> int:
-        compare(arguments, Console())
-        return 0
-
-    return run_to_the_end(program, "measure_refiner", "the tables above are whole")
+    return run_to_the_end(
+        lambda: compare(arguments, Console()), "measure_refiner", "the tables above are whole"
+    )
 
 
 def compare(arguments: argparse.Namespace, console: Console) -> None:

@@ -63,10 +63,9 @@ def main(given: Sequence[str] | None = None) -> int:
     if destination.exists():
         parser.error(f"{destination} exists already; name a folder that does not")
 
-    def program() -> int:
+    def program() -> None:
         size = pack(arguments.data, destination)
         print(f"{destination}: {size / 2**20:.0f} MiB")
-        return 0
 
     return run_to_the_end(program, "pack", f"{destination} is incomplete: remove it")
 

@@ -192,14 +192,13 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(given)
 
-    def program() -> int:
+    def program() -> None:
         config = load_refiner_training(arguments.config)
         interruption = loop.stop_on_signals()
         trainer = Trainer(config, loop.material_of(arguments), torch.device(arguments.device))
         if arguments.weights:
             trainer.start_from_weights(arguments.weights)
         loop.run_as_told(trainer, arguments, interruption)
-        return 0
 
     return run_to_the_end(program, "train_refiner", "nothing was begun")
 

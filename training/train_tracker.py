@@ -313,7 +313,7 @@ def main(given: Sequence[str] | None = None) -> int:
     if arguments.parts > 1:
         torch.set_num_threads(1)  # the parts are the parallelism
 
-    def program() -> int:
+    def program() -> None:
         config = load_tracker_training(arguments.config)
         interruption = loop.stop_on_signals()
         trainer = Trainer(
@@ -326,7 +326,6 @@ def main(given: Sequence[str] | None = None) -> int:
         if arguments.weights:
             trainer.start_from_weights(arguments.weights)
         loop.run_as_told(trainer, arguments, interruption)
-        return 0
 
     return run_to_the_end(program, "train_tracker", "nothing was begun")
 

@@ -67,12 +67,11 @@ FRAMES, EVENTS = "frames.csv", "events.csv"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; returns the exit code."""
-
-    def program() -> int:
-        demonstrate(parse_options(arguments), Console())
-        return 0
-
-    return run_to_the_end(program, "demo", "every process has been ended")
+    return run_to_the_end(
+        lambda: demonstrate(parse_options(arguments), Console()),
+        "demo",
+        "every process has been ended",
+    )
 
 
 def demonstrate(options: DemoOptions, console: Console) -> None:

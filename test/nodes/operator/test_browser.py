@@ -38,7 +38,9 @@ from lazyxmem_ros.nodes.operator import gallery
 from lazyxmem_ros.srv import RetractCorrection
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
+
+    from lazyxmem_ros.msg import CorrectionRequest
 
 OpenPage = Callable[..., "Page"]
 WHERE = "Where is Object 1?"
@@ -555,6 +557,19 @@ def test_an_object_that_is_shown_twice_on_a_frame_has_two_answers(
     expect(page.locator("#recent .done")).to_have_count(shown, timeout=1000)
 
 
+def answered(page: Page, camera: Camera) -> tuple[CorrectionRequest, Locator]:
+    """The tracker asks, the page answers; returns the request and the answer in the list."""
+    camera.show_object()
+    request = camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    page.keyboard.press("Enter")
+    assert camera.wait_corrected().applied
+    # Below it may lie an answer of the test before.
+    newest = page.locator("#recent li").first
+    expect(newest).to_contain_text(f"applied · {page.locator('#operator').input_value()}")
+    return request, newest
+
+
 def test_an_answer_is_taken_back(answering: Tracker, camera: Camera, open_page: OpenPage) -> None:
     """By a stand-in for the service where the tracker has none."""
     node, name = answering.probe.node, f"{answering.name}/retract_correction"
@@ -570,15 +585,7 @@ def test_an_answer_is_taken_back(answering: Tracker, camera: Camera, open_page: 
     has_it = node.create_client(RetractCorrection, name).wait_for_service(1.0)
     service = None if has_it else node.create_service(RetractCorrection, name, accept)
     try:
-        page = open_page()
-        camera.show_object()
-        request = camera.ask()
-        expect(headline(page)).to_have_text(WHERE)
-        page.keyboard.press("Enter")
-        assert camera.wait_corrected().applied
-        # Below it may lie an answer of the test before.
-        newest = page.locator("#recent li").first
-        expect(newest).to_contain_text(f"applied · {page.locator('#operator').input_value()}")
+        request, newest = answered(open_page(), camera)
         newest.get_by_role("button", name="Take back: Object 1").click()
         expect(newest).to_contain_text("taken back")
     finally:
@@ -590,14 +597,7 @@ def test_an_answer_is_taken_back(answering: Tracker, camera: Camera, open_page: 
 def test_it_is_shown_that_another_program_took_an_answer_back(
     answering: Tracker, camera: Camera, open_page: OpenPage
 ) -> None:
-    page = open_page()
-    camera.show_object()
-    request = camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
-    page.keyboard.press("Enter")
-    assert camera.wait_corrected().applied
-    newest = page.locator("#recent li").first
-    expect(newest).to_contain_text(f"applied · {page.locator('#operator').input_value()}")
+    request, newest = answered(open_page(), camera)
     taken = RetractCorrection.Request(stamp=request.header.stamp, id=1)
     name = f"{answering.name}/retract_correction"
     assert answering.probe.call(RetractCorrection, name, taken).accepted
