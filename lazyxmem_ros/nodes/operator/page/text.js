@@ -38,6 +38,7 @@ export const text = {
     inactive: (name) => `The tracker ${name} is not active: it listens to no images.`,
     noCamera: (name) => `No picture comes from the robot ${name}: nobody publishes images.`,
     noPicture: (name) => `No picture has come from the robot ${name} for a while.`,
+    fault: (name, why) => `The pictures of the robot ${name} cannot be shown: ${why}`,
     noCorrector:
       "The correction service is not there: clicks and boxes make no mask. Painting works.",
     quiet: (seconds) => `Quiet: the tracker asks nothing for ${seconds} s more.`,
