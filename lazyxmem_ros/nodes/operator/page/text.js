@@ -176,6 +176,7 @@ export const text = {
     first_dismissed: (detail) => `${detail || "Somebody"} dismissed it first.`,
     first_unknown: "The request is not known any more.",
     not_applied: "There is nothing to take back any more.",
+    newer_answer: "Somebody has shown the object on that picture again since: take that back first.",
     not_open: "The request is not open any more.",
     no_mask: (detail) => `No outline was found. ${detail}`,
     bad_prompt: "Click on the object first.",
