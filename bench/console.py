@@ -6,7 +6,8 @@ processes of their own. The camera gives more frames than the tracker can take, 
 console costs is missed. The browsers stand for those of other machines: they take what they get and
 say so, but decode nothing; a stalled one reads nothing. What counts is how many masks come. Each
 way is measured several times, in turn with the tracker alone, and its ratio to that is given, with
-the processor time of the console's process as its share of the cores.
+the processor time of the console's process as its share of the cores. All are in the ROS domain
+that ROS_DOMAIN_ID names, else in one of their own.
 
 tools/run python bench/console.py [--seconds 10] [--rounds 3] [--rate 30]
 """
@@ -34,6 +35,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from bench.processes import running
 from bench.spinning import Spinner
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.sequences import SceneSequence
@@ -139,12 +141,8 @@ class Counter:
 @contextmanager
 def process(*command: str, output: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
     """A process of Python's that is ended with the block."""
-    started = subprocess.Popen([sys.executable, *command], stdout=output)
-    try:
+    with running([sys.executable, *command], patience=20.0, stdout=output) as started:
         yield started
-    finally:
-        started.terminate()
-        started.wait(20)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network
 from lazyxmem_ros.xmem.memory import Memory
-from tools.documents import into_documents
+from tools.documents import add_docs_argument, check_docs, into_documents
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -222,8 +222,9 @@ def main() -> int:
     parser.add_argument("--plain-frames", type=int, default=5_000, help="frames of the growing one")
     parser.add_argument("--weights", default="")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--docs", action="store_true", help="put the outcome into docs/, too")
+    add_docs_argument(parser)
     arguments = parser.parse_args()
+    check_docs(parser, arguments)
     torch.set_num_threads(1)
     network = load_network(locate(arguments.weights))
     meter = Meter(torch.device(arguments.device))

@@ -7,7 +7,7 @@ measured is the flood, not the objects that it brings. What counts is how many f
 
 A tracker that can just follow the camera loses frames to whatever else the machine does. So it has
 one thread and few rows inside. The flood's process has less priority; the last row has what it
-costs by itself.
+costs by itself. All are in the ROS domain that ROS_DOMAIN_ID names, else in one of their own.
 
 tools/run python bench/floods.py [--rate 10] [--rows 96] [--seconds 10] [--only detector masks]
 """
@@ -33,6 +33,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header, UInt64
 from std_srvs.srv import Trigger
 
+from bench.processes import running
 from bench.spinning import Spinner
 from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.entry import interruptible
@@ -301,12 +302,8 @@ class Bench:
 @contextmanager
 def child(*role: str) -> Iterator[None]:
     """This program in another role, for as long as the block runs."""
-    process = subprocess.Popen([sys.executable, __file__, "--role", *role])
-    try:
+    with running([sys.executable, __file__, "--role", *role]):
         yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 @contextmanager
@@ -326,12 +323,10 @@ def tracker(rows: int, threads: int) -> Iterator[None]:
     }
     pairs = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    process = subprocess.Popen([*command, *pairs], stderr=subprocess.DEVNULL, env=environment)
-    try:
+    with running(
+        [*command, *pairs], patience=TIMEOUT_S, stderr=subprocess.DEVNULL, env=environment
+    ):
         yield
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def main() -> None:
@@ -349,7 +344,7 @@ def main() -> None:
         kind, *values = options.role
         camera(float(values[0])) if kind == "camera" else flood(values[0], float(values[1]))
         return
-    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
     with (
         interruptible(),
         tracker(options.rows, options.threads),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far corrections reach back with the published network's sizes: `correction_reach` and bytes.
 
-    tools/run python bench/horizon.py [--told 3] [--docs]
+    tools/run python bench/horizon.py [--told 3 | --docs]
 
 Frames of 854x480 at 30 a second, five objects and the default settings. Bytes depend on shapes
 alone, so the network computes nothing here: it returns tensors of the published one's shapes, and
@@ -30,7 +30,7 @@ from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.xmem import XMem, XMemTracker
 from lazyxmem_ros.xmem.memory import Memory
 from lazyxmem_ros.xmem.network import STRIDE, KeyFeatures
-from tools.documents import into_documents
+from tools.documents import add_docs_argument, check_docs, into_documents
 
 SIZE = (480, 854)
 """Rows and columns of the images."""
@@ -198,8 +198,9 @@ def main() -> int:
         "--told", type=int, nargs="+", default=[0], help="frames that a person told of before"
     )
     parser.add_argument("--seconds", type=int, default=SECONDS, help="that pass before")
-    parser.add_argument("--docs", action="store_true", help="put the outcome into docs/, too")
+    add_docs_argument(parser)
     arguments = parser.parse_args()
+    check_docs(parser, arguments)
     torch.set_num_threads(1)
     network, rows = Shapes(), []
     with Progress() as progress:

@@ -47,7 +47,7 @@ from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import Frame, XMemTracker, load_network
 from lazyxmem_ros.xmem.network import KeyFeatures
-from tools.documents import into_documents
+from tools.documents import add_docs_argument, check_docs, into_documents
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -372,8 +372,14 @@ def main() -> int:
     parser.add_argument("--max-internal-size", type=int, default=240, metavar="ROWS")
     parser.add_argument("--rate", type=float, default=12.0, help="frames a second (default: 12)")
     parser.add_argument("--budget", type=float, default=0.0, help="catch-up budget, s a frame")
-    parser.add_argument("--docs", action="store_true", help="put the outcome into docs/, too")
+    add_docs_argument(parser)
     arguments = parser.parse_args()
+    check_docs(parser, arguments, {"dataset"})
+    if arguments.docs and not arguments.dataset.is_dir():
+        parser.error(
+            f"--docs is for pond and real sequences, and {arguments.dataset} is not there; name "
+            "another by --dataset"
+        )
     torch.set_num_threads(1)
     tracker = SharingTracker(
         load_network(locate(arguments.weights)),

@@ -33,7 +33,7 @@ from lazyxmem_ros.nodes.tracker.worker import Worker
 from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network
-from tools.documents import into_documents
+from tools.documents import add_docs_argument, check_docs, into_documents
 
 SIZE = (480, 640)
 INTERNAL_SIZE = 360
@@ -205,8 +205,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=40, help="of a turn; three turns of each")
     parser.add_argument("--weights", default="")
-    parser.add_argument("--docs", action="store_true", help="put the outcome into docs/, too")
+    add_docs_argument(parser)
     arguments = parser.parse_args()
+    check_docs(parser, arguments)
     torch.set_num_threads(1)
     network = load_network(locate(arguments.weights))
     off, on = Times(), Times()

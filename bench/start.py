@@ -16,11 +16,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
+from bench.processes import running
+from lazyxmem_ros.entry import interruptible
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.progress import track
 
@@ -62,13 +65,22 @@ def seconds(backend: str) -> dict[str, float]:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
     command = [sys.executable, "-m", "lazyxmem_ros.cli", "--help"]
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    _output_of(command, environment)
     taken = {HELP: time.perf_counter() - began}
     command = [sys.executable, "-c", PROGRAM, backend]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    laps = map(float, done.stdout.splitlines()[-1].split())
+    laps = map(float, _output_of(command, environment).splitlines()[-1].split())
     taken |= dict(zip((IMPORTS, OPENED, FIRST, SECOND), laps, strict=True))
     return {**taken, SUM: taken[OPENED] + taken[FIRST] + taken[SECOND]}
+
+
+def _output_of(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a process prints; raises CalledProcessError where it fails."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with running(command, env=environment, text=True, **pipes) as process:
+        output, faults = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, output, faults)
+    return str(output)
 
 
 def main() -> None:
@@ -77,9 +89,10 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     arguments = parser.parse_args()
     console = Console()
-    runs = [
-        seconds(arguments.backend) for _ in track(range(arguments.repeat + 1), console=console)
-    ][1:]
+    with interruptible():  # what was started ends with this program
+        runs = [
+            seconds(arguments.backend) for _ in track(range(arguments.repeat + 1), console=console)
+        ][1:]
     rows: list[dict[str, object]] = []
     for what in runs[0]:
         low, median, high = np.quantile([run[what] for run in runs], (0.25, 0.5, 0.75))

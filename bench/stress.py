@@ -19,7 +19,7 @@ import pandas as pd
 
 from lazyxmem_ros.cli import main as lazyxmem
 from lazyxmem_ros.evaluation.printing import HELP, MERIT, QUALITY, Column, markdown_table
-from tools.documents import put_table
+from tools.documents import add_docs_argument, check_docs, put_table
 
 PAGE = Path("docs/results.md")
 OUT = Path("out") / "stress"
@@ -73,8 +73,9 @@ def main() -> int:
         "--views", nargs="+", choices=names, default=names, help="only these (default: all)"
     )
     parser.add_argument("--workers", default="1")
-    parser.add_argument("--docs", action="store_true", help=f"put the table into {PAGE}")
+    add_docs_argument(parser, PAGE)
     arguments = parser.parse_args()
+    check_docs(parser, arguments, {"dataset", "out", "views", "workers"})
     rows: list[dict[str, object]] = []
     known = views(arguments.cut)
     for name in arguments.views:

@@ -11,7 +11,8 @@ waits for the masks. From publishing an image to having its mask there passes th
 and publishing add to it, which is shown. So that nothing waits, an image is published when the mask
 of the one before has come; then the camera is twice as fast as that.
 
-Best effort, as cameras publish and the tracker subscribes. Every figure is a median over images,
+The processes are in the ROS domain that ROS_DOMAIN_ID names, else in one of their own. Best effort,
+as cameras publish and the tracker subscribes. Every figure is a median over images,
 with quartiles or the 99th percentile. Writes out/bench/transport.md.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import array
+import contextlib
 import json
 import os
 import random
@@ -36,12 +38,14 @@ import cv2
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rich.console import Console
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from bench.processes import running
 from bench.spinning import Spinner
 from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.data.pond import SceneConfig
@@ -95,8 +99,8 @@ def publish(height: int, width: int, frames: int, rate: float) -> None:
     rclpy.shutdown()
 
 
-def receive(height: int, width: int, frames: int, rate: float) -> None:
-    """Print the latencies, seconds, of the images that a publisher process sends."""
+def receive() -> None:
+    """Print the latencies, seconds, of the images that come until SIGINT."""
     rclpy.init()
     node = Node("transport_subscriber")
     latencies: list[float] = []
@@ -105,18 +109,20 @@ def receive(height: int, width: int, frames: int, rate: float) -> None:
         latencies.append((time.monotonic_ns() - stamp_of(message.header.stamp)) / SECOND)
 
     node.create_subscription(Image, "bench_image", on_image, qos_profile_sensor_data)
-    with role("publish", height, width, frames, rate) as publisher:
-        while publisher.poll() is None:
-            rclpy.spin_once(node, timeout_sec=0.05)
-        if publisher.returncode:
-            raise SystemExit(f"the publisher ended with {publisher.returncode}")
-    rclpy.shutdown()
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(node)
     print(json.dumps(latencies))
 
 
 def images_alone(size: tuple[int, int], profile: Path | None, frames: int, rate: float) -> Any:
     """A row of the table: how many images arrived, and when."""
-    with role("receive", *size, frames, rate, environment=environment(profile)) as receiver:
+    surroundings = environment(profile)
+    with (
+        role("receive", environment=surroundings) as receiver,
+        role("publish", *size, frames, rate, environment=surroundings) as publisher,
+    ):
+        end_of(publisher)
+        receiver.send_signal(signal.SIGINT)
         seconds = answer_of(receiver)
     # Nothing may arrive: best effort does not send the lost pieces again.
     p50, p99 = (
@@ -300,9 +306,11 @@ def images_tracked(size: tuple[int, int], masks: int) -> tuple[dict[str, Any], d
 
 
 def environment(profile: Path | None) -> dict[str, str]:
-    """Surroundings of processes that hear nobody else, with a profile of Fast DDS or without."""
+    """Surroundings of processes that hear nobody else, unless ROS_DOMAIN_ID says where they are;
+    with a profile of Fast DDS or without.
+    """
     values = {key: value for key, value in os.environ.items() if key not in PROFILE_VARIABLES}
-    values["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
+    values.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
     if profile is not None:
         values.update(dict.fromkeys(PROFILE_VARIABLES, str(profile)))
     return values
@@ -314,30 +322,34 @@ def role(
 ) -> Iterator[subprocess.Popen[str]]:
     """This file as another process, which ends with the block at the latest."""
     command = [sys.executable, __file__, "--role", name, *map(str, values)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with running(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+def end_of(process: subprocess.Popen[str]) -> str:
+    """What a process has printed, once it has ended well."""
+    output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{process.args!r} ended with {process.returncode}")
+    return output
 
 
 def answer_of(process: subprocess.Popen[str]) -> Any:
     """What a process prints last, once it has ended well."""
-    output, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{process.args!r} ended with {process.returncode}")
-    return json.loads(output.splitlines()[-1])
+    return json.loads(end_of(process).splitlines()[-1])
 
 
 def play(name: str, values: Sequence[str]) -> None:
     """What this process is for, where it is one of the others."""
     if name == "track":
         track()
+    elif name == "receive":
+        receive()
     elif name == "photograph":
         photograph(*(int(value) for value in values))
     else:
         height, width, frames = (int(value) for value in values[:3])
-        {"publish": publish, "receive": receive}[name](height, width, frames, float(values[3]))
+        publish(height, width, frames, float(values[3]))
 
 
 def main() -> None:

@@ -3,11 +3,35 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 PAGE = Path("docs/late_corrections.md")
 """The page, from the repository's root, that has a place for each of these tables."""
+
+
+def add_docs_argument(parser: argparse.ArgumentParser, page: Path = PAGE) -> None:
+    """Declare `--docs`."""
+    parser.add_argument("--docs", action="store_true", help=f"put the outcome into {page}, too")
+
+
+def check_docs(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, free: Collection[str] = ()
+) -> None:
+    """End the program where `--docs` stands beside options that measure something else, or less,
+    than the documents say was measured. free: names of those that do not.
+    """
+    other = [
+        f"--{name.replace('_', '-')}"
+        for name, value in vars(arguments).items()
+        if name not in ("docs", *free) and value != parser.get_default(name)
+    ]
+    if arguments.docs and other:
+        parser.error(
+            f"--docs is for what the documents describe; leave out {', '.join(other)}, or --docs"
+        )
 
 
 def into_documents(name: str, folder: Path, *, picture: bool = True) -> None:

@@ -99,7 +99,12 @@ class TrackerTraining:
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
-        return sum(stage.steps for stage in self.stages)
+        return sum(self.stage_steps)
+
+    @property
+    def stage_steps(self) -> tuple[int, ...]:
+        """Optimiser steps of each stage."""
+        return tuple(stage.steps for stage in self.stages)
 
     def rate_at(self, step: int) -> float:
         """Learning rate: warm-up, a plateau, a cosine down; again from each restart on."""

@@ -6,16 +6,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import itertools
 import math
 import os
 import pickle
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -59,6 +60,27 @@ class Trainer(Protocol):
 
 
 T = TypeVar("T", bound=Trainer)
+
+
+class Stages(NamedTuple):
+    """The stages of a run. name: of the setting that lists them; steps: of each."""
+
+    name: str
+    steps: tuple[int, ...]
+
+    def begun(self, step: int) -> list[int]:
+        """The steps of each stage that has begun when so many steps of the run are done."""
+        starts = itertools.accumulate(self.steps, initial=0)
+        return [steps for start, steps in zip(starts, self.steps, strict=False) if start < step]
+
+    def check(self, begun: Sequence[int]) -> None:
+        """Raises ConfigError where those that have begun do not have these numbers of steps."""
+        if list(self.steps[: len(begun)]) != list(begun):
+            raise ConfigError(
+                f"the {self.name} that have begun there have {list(begun)} steps and must keep "
+                f"them, those of the configuration have {list(self.steps)}; set the first ones "
+                "back, or name another folder by --out"
+            )
 
 
 class Batches(IterableDataset[Any]):
@@ -216,6 +238,8 @@ def _signals_held() -> Iterator[None]:
 def _load(trainer: Trainer, path: Path) -> None:
     try:
         trainer.load(path)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
         cause = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(

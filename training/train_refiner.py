@@ -92,6 +92,7 @@ class Trainer:
         self.config, self.material, self.device = config, material, device
         self.precision = compute.resolve_precision("auto", device)
         self.step, self.steps = 0, config.steps
+        self.stages = loop.Stages("cycles", config.cycles)
         tracker = embedded_tracker()
         self.network = RefinerNetwork(RefinerConfig.of_tracker(tracker.config))
         start_from(self.network, tracker)
@@ -165,6 +166,7 @@ class Trainer:
         """Writes last.pt and refiner.safetensors; an interruption leaves the old ones whole."""
         state = {
             "step": self.step,
+            "begun": self.stages.begun(self.step),
             "network": self.network.state_dict(),
             "average": self.average.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -176,6 +178,7 @@ class Trainer:
     def load(self, path: Path) -> None:
         """Goes on from a last.pt."""
         state = torch.load(path, map_location=self.device, weights_only=True)
+        self.stages.check(state.get("begun", ()))
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -137,6 +137,7 @@ class Trainer:
             fused=True,
         )
         self.step, self.steps = 0, config.steps
+        self.stages = loop.Stages("stages", config.stage_steps)
         # Threads that each take a part of the batch with one core: they meet once a step, not in
         # every operator, which on a busy machine is several times as fast.
         self.replicas = [_replica(self.network) for _ in range(parts)]
@@ -270,6 +271,7 @@ class Trainer:
         """Writes last.pt and tracker.safetensors; an interruption leaves the old ones whole."""
         state = {
             "step": self.step,
+            "begun": self.stages.begun(self.step),
             "network": self.network.state_dict(),
             "average": self.average.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -280,6 +282,7 @@ class Trainer:
     def load(self, path: Path) -> None:
         """Goes on from a last.pt."""
         state = torch.load(path, map_location=self.device, weights_only=True)
+        self.stages.check(state.get("begun", ()))
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])

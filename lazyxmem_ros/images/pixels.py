@@ -70,8 +70,8 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(f"the image is empty: {width}x{height} pixels")
     if width * height > max_pixels:
         raise ImageError(
-            f"the image claims {width}x{height} pixels, {width * height / 1e6:.0f} million; "
-            f"up to {max_pixels / 1e6:.0f} million are read (max_pixels)"
+            f"the image claims {width}x{height} pixels, {width * height} in all; "
+            f"up to {max_pixels} are read (max_pixels)"
         )
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from training import (
 )
 from training.compose import own_stream
 from training.config import ConfigError, RefinerTraining
-from training.loop import run, stop_on_signals
+from training.loop import Stages, run, stop_on_signals
 from training.material import Material
 
 CPU = torch.device("cpu")
@@ -149,6 +149,55 @@ def test_another_run_is_not_gone_on_with(
     trainer = train_tracker.Trainer(smoke.CONFIG, material, CPU)
     with pytest.raises(ConfigError, match=r"last\.pt is damaged, or of a run with another conf"):
         run(trainer, tmp_path, workers=0, stop_at=0)
+
+
+def tracker_of(material: Material, *steps: int) -> train_tracker.Trainer:
+    """With stages of so many steps."""
+    (stage,) = smoke.CONFIG.stages
+    stages = tuple(replace(stage, steps=each) for each in steps)
+    return train_tracker.Trainer(replace(smoke.CONFIG, stages=stages), material, CPU)
+
+
+def refiner_of(material: Material, *steps: int) -> train_refiner.Trainer:
+    """With cycles of so many steps."""
+    return train_refiner.Trainer(replace(REFINER, cycles=steps), material, CPU)
+
+
+@pytest.mark.parametrize(("trainer_of", "name"), [(tracker_of, "stages"), (refiner_of, "cycles")])
+def test_stages_that_have_begun_keep_their_numbers_of_steps(
+    material: Material,
+    tmp_path: Path,
+    trainer_of: Callable[..., train_tracker.Trainer | train_refiner.Trainer],
+    name: str,
+) -> None:
+    """The run stands in the middle of the second of three."""
+    begun = trainer_of(material, 20, 30, 40)
+    begun.step = 21
+    begun.save(tmp_path)
+    says = rf"last\.pt: the {name} that have begun there have \[20, 30\] steps .*by --out$"
+    with pytest.raises(ConfigError, match=says):
+        run(trainer_of(material, 20, 29, 40), tmp_path, workers=0, stop_at=0)
+    assert run(trainer_of(material, 20, 30, 1, 2), tmp_path, workers=0, stop_at=0).step == 21
+
+
+def test_which_stages_have_begun() -> None:
+    stages = Stages("stages", (2, 3))
+    assert [stages.begun(step) for step in (0, 1, 2, 3, 9)] == [[], [2], [2], [2, 3], [2, 3]]
+    stages.check([])
+    stages.check([2])
+    for begun in ([3], [2, 2], [2, 3, 4]):
+        with pytest.raises(ConfigError):
+            stages.check(begun)
+
+
+def test_a_run_that_did_not_say_what_had_begun_goes_on(material: Material, tmp_path: Path) -> None:
+    begun = refiner_of(material, 20, 30)
+    begun.step = 21
+    begun.save(tmp_path)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["begun"]
+    torch.save(state, tmp_path / "last.pt")
+    assert run(refiner_of(material, 25), tmp_path, workers=0, stop_at=0).step == 21
 
 
 @pytest.mark.usefixtures("handlers")

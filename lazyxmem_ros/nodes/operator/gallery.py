@@ -84,6 +84,8 @@ class Gallery:
         self.past = PastFrames(max_seconds=settings.past_s, max_bytes=settings.past_bytes)
         self.frame_at = -math.inf
         """Steady time of the newest frame."""
+        self.fault = ""
+        """Why the newest frame that was to be shown cannot be; "" = it can."""
         self._tracker = tracker
         self._settings = settings
         self._pool = pool
@@ -149,6 +151,7 @@ class Gallery:
         self._unwatch = None
         self._watch(False, False)
         self._frame = None
+        self.fault = ""
         self.past.clear()
 
     async def _keep_showing(self) -> None:
@@ -171,8 +174,11 @@ class Gallery:
                     encoded = await self.in_pool(partial(self._encode, frame))
                 except Exception as error:  # noqa: BLE001 - whatever it is, the next is shown
                     failed = number
+                    # Of what is not watched any more nobody would hear that it is well again.
+                    self.fault = reason_of(error) if self._frame is not None else ""
                     self._refuse("image", reason_of(error))
                     continue
+                self.fault = ""
                 self._counts.add("frames encoded")
                 if self._frame is not None:
                     self.past.add(encoded)

@@ -251,7 +251,8 @@ class TrackerState(msgspec.Struct, frozen=True):
     """All there is to know of one tracker.
 
     node: absent, inactive, present. picture: absent, waiting, present. corrector: absent, present.
-    takes_back: whether it can undo corrections. detail: what its diagnostics complain about.
+    fault: why the console cannot show the pictures that come; "" = it can. takes_back: whether the
+    tracker can undo corrections. detail: what its diagnostics complain about.
     newest, oldest: stamps of the frames that can be opened; "" where there are none. quiet_s: for
     how long nothing is asked any more.
     """
@@ -260,6 +261,7 @@ class TrackerState(msgspec.Struct, frozen=True):
     title: str
     node: str
     picture: str
+    fault: str
     corrector: str
     takes_back: bool
     detail: str

@@ -58,6 +58,7 @@ class OperatorNode(Node):
         self._failures = diagnostics.LogLimiter(error_of(self))
         self._pool = ThreadPoolExecutor(1, "console-encoder")
         self._links: list[TrackerLink] = []
+        self._views: list[TrackerView] = []
         self._server: Server | None = None
         try:
             self._open()
@@ -156,6 +157,7 @@ class OperatorNode(Node):
             hears = InServerThread(view, self._server.call)
             view.link = TrackerLink(self, name, hears, on_failure=self._fail)
             self._links.append(view.link)
+            self._views.append(view)
             console.add_view(view)
         return console
 
@@ -169,9 +171,12 @@ class OperatorNode(Node):
 
     def _report(self) -> None:
         counts = self._counts.snapshot()
+        faults = [f"{v.name}: {fault}" for v in self._views if (fault := v.gallery.fault)]
         status = diagnostics.status(
             diagnostics.status_name(self.get_fully_qualified_name(), "console"),
             {**counts, **self._refusals.snapshot()},
+            level=diagnostics.WARN if faults else diagnostics.OK,
+            message="; ".join(faults) or "ok",
             hardware_id=diagnostics.hardware(),
         )
         now = self.get_clock().now()

@@ -173,11 +173,18 @@ class Orders:
 
     async def _take_back(self, given: messages.TakeBack) -> messages.Done:
         """Undo a correction, exactly; raises RefusedError."""
-        done = next((each for each in self._view.desk.finished if each.key == given.answer), None)
-        if done is None or done.outcome is not Outcome.APPLIED:
+        desk = self._view.desk
+        done = next((each for each in desk.finished if each.key == given.answer), None)
+        if done is None or done.outcome is not Outcome.APPLIED or done.leaving:
             raise RefusedError("not_applied")
+        if desk.last_taken(done.about) is not done:
+            raise RefusedError("newer_answer")
         request = RetractCorrection.Request(stamp=time_message(done.stamp), id=done.object_id)
-        response = await self._response(RetractCorrection, request)
+        done.leaving = True  # a second time another one would be taken back
+        try:
+            response = await self._response(RetractCorrection, request)
+        finally:
+            done.leaving = False
         if not response.accepted:
             raise RefusedError("refused", response.reason)
         done.outcome, done.at = Outcome.TAKEN_BACK, time.monotonic()

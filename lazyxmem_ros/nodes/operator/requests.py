@@ -84,7 +84,11 @@ class Asked:
 
 @dataclass
 class Finished:
-    """A request that is done, or a correction that nobody asked for. at: steady time."""
+    """A request that is done, or a correction that nobody asked for. at: steady time.
+
+    key: no other has it. about: the key of a request about its object and frame, which several may
+    have. leaving: it is being taken back.
+    """
 
     key: str
     stamp: int
@@ -94,6 +98,11 @@ class Finished:
     by: Operator | None
     at: float
     detail: str = ""
+    about: str = ""
+    leaving: bool = False
+
+    def __post_init__(self) -> None:
+        self.about = self.about or self.key
 
 
 class RequestDesk:
@@ -105,6 +114,7 @@ class RequestDesk:
         self._finished: deque[Finished] = deque(maxlen=MAX_FINISHED)
         self._newest = 0
         self._round = 0
+        self._noted = 0
 
     def key(self, stamp: int, object_id: int) -> str:
         """What names a request about an object in the frame of a stamp (ns).
@@ -165,19 +175,29 @@ class RequestDesk:
 
     def corrected(self, key: str, *, applied: bool, detail: str) -> Finished | None:
         """What the tracker made of a person's correction; returns it if it is known."""
-        done = self._find_finished(key)
         if not applied and detail.startswith(TAKEN_BACK):  # by whomever
-            if done is not None and done.outcome in TAKEN:
+            done = self.last_taken(key)
+            if done is not None:
                 done.outcome, done.detail, done.at = Outcome.TAKEN_BACK, detail, self._clock()
             return done
-        if done is not None and done.outcome is Outcome.SENT:
+        # Several may be on their way; the tracker says in their order what became of them.
+        sent = (f for f in self._finished if f.about == key and f.outcome is Outcome.SENT)
+        done = next(sent, None)
+        if done is not None:
             done.outcome = Outcome.APPLIED if applied else Outcome.REFUSED
             done.detail, done.at = detail, self._clock()
             return done
         asked = self._open.get(key)
         if asked is not None and applied:
             return self._finish(asked, Outcome.ELSEWHERE, detail=detail)
-        return done
+        return None
+
+    def last_taken(self, about: str) -> Finished | None:
+        """The last answer about an object and frame that the tracker took and has: where one is
+        taken back, it is this one.
+        """
+        taken = (f for f in reversed(self._finished) if f.about == about and f.outcome in TAKEN)
+        return next(taken, None)
 
     def declined_elsewhere(self, key: str, detail: str) -> None:
         """Another program said that there is nothing to correct."""
@@ -219,7 +239,9 @@ class RequestDesk:
         return asked
 
     def note(self, finished: Finished) -> None:
-        """A correction that nobody asked for has been sent."""
+        """A correction that nobody asked for has been sent; it gets a key of its own."""
+        self._noted += 1
+        finished.key = f"{finished.about}|{self._noted}"
         self._finished.append(finished)
 
     def withdraw(self, object_ids: Iterable[int]) -> None:
@@ -242,8 +264,8 @@ class RequestDesk:
         )
 
     def _find_finished(self, key: str) -> Finished | None:
-        """The last that is done of this key."""
-        return next((f for f in reversed(self._finished) if f.key == key), None)
+        """The last that is done about what a request of this key is about."""
+        return next((f for f in reversed(self._finished) if f.about == key), None)
 
     def _holder(self, asked: Asked) -> Operator | None:
         if asked.holder is not None and self._clock() - asked.held_at > HOLD_S:

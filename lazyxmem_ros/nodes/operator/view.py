@@ -179,6 +179,7 @@ class TrackerView:
             title=self.title,
             node=node,
             picture=picture,
+            fault=self.gallery.fault,
             corrector="present" if presence.corrector else "absent",
             takes_back=presence.takes_back,
             detail=self._complaint if presence.tracker else "",

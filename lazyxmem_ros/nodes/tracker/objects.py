@@ -6,8 +6,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from itertools import groupby
-from operator import attrgetter
 
 from lazyxmem_ros.data.label_maps import MAX_OBJECTS
 from lazyxmem_ros.images import ImageError
@@ -46,11 +44,14 @@ class EarlyMasks:
             self.drop(self._early.pop(0))
         self._early.append(given)
 
-    def due(self, stamp: int) -> list[tuple[int, list[GivenMasks]]]:
-        """Takes those of the frames up to `stamp` (ns), by their frames' stamps, oldest first."""
-        due = sorted((g for g in self._early if g.stamp <= stamp), key=attrgetter("stamp"))
-        self._early = [given for given in self._early if given.stamp > stamp]
-        return [(wanted, list(same)) for wanted, same in groupby(due, key=attrgetter("stamp"))]
+    def next_due(self, stamp: int) -> list[GivenMasks]:
+        """Takes those of one frame, the oldest up to `stamp` (ns); empty: there are none."""
+        oldest = min((given.stamp for given in self._early), default=stamp + 1)
+        if oldest > stamp:
+            return []
+        due = [given for given in self._early if given.stamp == oldest]
+        self._early = [given for given in self._early if given.stamp != oldest]
+        return due
 
     def drop(self, given: GivenMasks) -> None:
         """Report masks as dropped for want of their frame."""
@@ -123,10 +124,14 @@ class Objects:
         return tracked
 
     def _process(self, frame: ReceivedFrame) -> bool:
-        resets = self._session.resets
-        for stamp, masks in self._early.due(frame.stamp):
+        resets, beginnings = self._session.resets, self._session.beginnings
+        # One after the other: while a frame waits, what is left of them may be overtaken.
+        while self._session.beginnings == beginnings and (
+            masks := self._early.next_due(frame.stamp)
+        ):
+            stamp = masks[0].stamp
             self._show_early(frame if stamp == frame.stamp else self._received.find(stamp), masks)
-        if self._session.resets == resets and frame.stamp > self._session.processed:
+        if self._session.beginnings == beginnings and frame.stamp > self._session.processed:
             self._session.track(frame)
             return self._session.resets == resets
         return frame.labels is not None

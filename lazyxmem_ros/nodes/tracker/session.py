@@ -79,6 +79,8 @@ class TrackingSession:
         """Stamp of the newest frame that was tracked, ns."""
         self.resets = 0
         """How often everything was forgotten."""
+        self.beginnings = 0
+        """How often every frame was: then, and where stamps began again."""
         # Replaced as wholes, so that other threads may read them at any time.
         self.object_ids: tuple[int, ...] = ()
         self.published = Published()
@@ -181,6 +183,7 @@ class TrackingSession:
         self._waiting, self._corrections.awaited = None, set()
         self.processed = -1
         self.resets += 1
+        self.beginnings += 1
         self._outputs.begin_records_again()
         self._corrections.see_open()
         self.published = Published()
@@ -193,6 +196,7 @@ class TrackingSession:
         """
         self._finish_waiting()
         self._lazy.change_clock()
+        self.beginnings += 1
         self._outputs.begin_records_again()
         self._received.tracked = None
         self.processed = -1

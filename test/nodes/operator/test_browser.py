@@ -27,6 +27,7 @@ from console_harness import (
     wait_for_words,
     wait_in_page,
 )
+from diagnostic_msgs.msg import DiagnosticArray
 from node_graph import FIRST_STAMP, HEIGHT, STEP, WIDTH, header, wait_for
 from playwright.sync_api import expect
 from tracker_harness import Tracker
@@ -34,6 +35,7 @@ from tracker_harness import Tracker
 from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.nodes.conversions import labels_message
+from lazyxmem_ros.nodes.diagnostics import WARN, status_name
 from lazyxmem_ros.nodes.operator import gallery
 from lazyxmem_ros.srv import RetractCorrection
 
@@ -226,6 +228,30 @@ def test_a_click_that_is_under_way_when_a_notice_comes_lands_where_it_was_aimed(
         assert [(round(click["x"]), round(click["y"])) for click in clicks] == [(48, 0)]
     finally:
         wire.close()
+
+
+def test_pictures_beyond_the_console_s_limit_are_explained(
+    answering: Tracker, camera: Camera, open_page: OpenPage
+) -> None:
+    """On the page, over the picture's place, and on /diagnostics."""
+    small = Console([answering.name], max_pixels=HEIGHT * WIDTH - 1)
+    try:
+        page = open_page(small.url)
+        notice = page.locator("#notices .notice.bad")
+        expect(notice).to_contain_text(f"the image claims {WIDTH}x{HEIGHT} pixels")
+        expect(notice).to_contain_text("(max_pixels)")
+        probe, name = answering.probe, small.node.get_fully_qualified_name()
+        probe.listen(DiagnosticArray, "/diagnostics")
+
+        def complaints() -> list[str]:
+            statuses = [s for m in probe.messages("/diagnostics") for s in m.status]
+            ours = [s for s in statuses if s.name == status_name(name, "console")]
+            return [s.message for s in ours if s.level == WARN]
+
+        wait_for(complaints, "the console's complaint")
+        assert complaints()[-1].startswith(f"{answering.name}: the console cannot read it: ")
+    finally:
+        small.close()
 
 
 def test_a_complaint_is_shown_and_moves_no_picture(
@@ -550,7 +576,8 @@ def test_an_object_that_is_shown_twice_on_a_frame_has_two_answers(
         page.keyboard.press("Enter")
         camera.wait_corrected(number)
     first, second = view.desk.finished[:2]
-    assert first.key == second.key
+    assert first.about == second.about
+    assert first.key != second.key
     seconds = "() => parseInt(document.querySelector('#recent .done-time').textContent)"
     wait_in_page(page, f"() => ({seconds})() >= 2")
     shown = min(6, len(view.desk.finished))

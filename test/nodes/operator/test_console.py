@@ -20,6 +20,8 @@ from lazyxmem_ros.nodes.operator import messages
 from lazyxmem_ros.nodes.operator.browser import Browser
 from lazyxmem_ros.nodes.operator.console import Console
 from lazyxmem_ros.nodes.operator.orders import Orders
+from lazyxmem_ros.nodes.operator.requests import Finished, Outcome, RequestDesk
+from lazyxmem_ros.srv import RetractCorrection
 
 SESSION = "0123456789abcdef"
 PAUSE = {"type": "pause_objects", "seq": 1, "tracker": "/tracker", "ids": [1], "pause": True}
@@ -135,6 +137,52 @@ def test_a_page_that_stays_is_heeded_however_many_come_and_go(
         assert len(rig.console._sessions) <= console_module.MAX_SESSIONS
         say(stays, PAUSE)
         await until(lambda: replies(stays, "done"))
+
+    asyncio.run(run())
+
+
+def test_an_answer_is_taken_back_once_however_many_ask_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A second time the tracker would take back the answer before it, which was right."""
+    desk = RequestDesk()
+    before, wrong = (
+        Finished("/tracker|0|5|1", 5, 1, "cup", Outcome.APPLIED, None, 0.0) for _ in range(2)
+    )
+    desk.note(before)
+    desk.note(wrong)
+
+    async def run() -> None:
+        gate, asked = asyncio.Event(), []
+
+        async def respond(self: Orders, kind: Any, request: Any) -> Any:
+            asked.append(request)
+            await gate.wait()
+            return RetractCorrection.Response(accepted=True)
+
+        monkeypatch.setattr(Orders, "_response", respond)
+        monkeypatch.setattr(View, "desk", desk, raising=False)
+        monkeypatch.setattr(View, "changed", lambda self: None, raising=False)
+        rig = Rig()
+        first, second = rig.connect(), rig.connect(SESSION[::-1])
+        take = {"type": "take_back", "seq": 1, "tracker": "/tracker"}
+        say(first, {**take, "answer": before.key})
+        await until(lambda: replies(first, "done"))
+        assert replies(first, "done")[-1]["code"] == "newer_answer"
+        say(first, {**take, "seq": 2, "answer": wrong.key})
+        say(first, {**take, "seq": 3, "answer": wrong.key})  # a double click
+        say(second, {**take, "answer": wrong.key})
+        await until(lambda: asked and replies(second, "done"))
+        assert [each["code"] for each in replies(second, "done")] == ["not_applied"]
+        gate.set()
+        await until(lambda: len(replies(first, "done")) == 3)
+        assert [each["code"] for each in replies(first, "done")[1:]] == [
+            "not_applied",
+            "taken_back",
+        ]
+        assert len(asked) == 1
+        assert (before.outcome, wrong.outcome) == (Outcome.APPLIED, Outcome.TAKEN_BACK)
+        assert not rig.failed
 
     asyncio.run(run())
 

@@ -54,6 +54,7 @@ def test_whatever_keeps_a_picture_from_being_made_the_next_is_shown(
 
     monkeypatch.setattr(gallery_module, "encode_frame", fail_at_first)
     refuse = Mock()
+    faults = []
 
     async def run() -> None:
         with ThreadPoolExecutor(1) as pool:
@@ -69,15 +70,18 @@ def test_whatever_keeps_a_picture_from_being_made_the_next_is_shown(
             viewer = Viewer()
             gallery.add_viewer(viewer)
             for index, is_done in enumerate((lambda: refuse.called, lambda: viewer.shown == 2)):
+                faults.append(gallery.fault)
                 gallery.on_frame(frame(index))
                 until = asyncio.get_running_loop().time() + WAIT_S
                 while not is_done():
                     assert asyncio.get_running_loop().time() < until
                     await asyncio.sleep(0.001)
+            assert gallery.fault == ""
             await gallery.close()
 
     asyncio.run(run())
     refuse.assert_called_once_with("image", "no idea")
+    assert faults == ["", "no idea"]
 
 
 def test_no_more_pixels_than_the_console_s_own_limit() -> None:

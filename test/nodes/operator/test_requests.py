@@ -11,6 +11,7 @@ from lazyxmem_ros.basics import SECOND, TAKEN_BACK
 from lazyxmem_ros.nodes.operator import requests
 from lazyxmem_ros.nodes.operator.requests import (
     Asked,
+    Finished,
     NotOpenError,
     Operator,
     Outcome,
@@ -160,6 +161,30 @@ def test_an_answer_on_its_way_is_not_the_one_that_was_taken_back(desk: RequestDe
     desk.answer(request.key, ANNA, Outcome.SENT)
     desk.corrected(request.key, applied=False, detail=TAKEN_BACK)
     assert outcomes(desk) == {request.key: Outcome.SENT}
+
+
+def noted(desk: RequestDesk, at: float = 10) -> Finished:
+    """Somebody has shown object 1 on a frame, unasked."""
+    stamp = round(at * SECOND)
+    done = Finished(f"{stamp}|1", stamp, 1, "cup", Outcome.SENT, ANNA, 0.0)
+    desk.note(done)
+    return done
+
+
+def test_of_several_answers_about_a_frame_each_has_its_own_outcome(desk: RequestDesk) -> None:
+    first, second, third = noted(desk), noted(desk), noted(desk)
+    about = first.about
+    assert len({first.key, second.key, third.key}) == 3
+    desk.corrected(about, applied=True, detail="")
+    desk.corrected(about, applied=False, detail="too late")
+    desk.corrected(about, applied=True, detail="")
+    found = [each.outcome for each in (first, second, third)]
+    assert found == [Outcome.APPLIED, Outcome.REFUSED, Outcome.APPLIED]
+    for taken_back in (third, first):  # the last one goes, and the one before it holds again
+        assert desk.last_taken(about) is taken_back
+        desk.corrected(about, applied=False, detail=TAKEN_BACK)
+        assert taken_back.outcome is Outcome.TAKEN_BACK
+    assert desk.last_taken(about) is None
 
 
 def test_another_program_may_answer(desk: RequestDesk) -> None:

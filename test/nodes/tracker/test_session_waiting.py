@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from node_graph import FIRST_STAMP, STEP
@@ -10,6 +12,7 @@ from session_harness import WIDTH, Rig
 
 from lazyxmem_ros.correction.base import box_of_mask
 from lazyxmem_ros.lazy import Correction, Source
+from lazyxmem_ros.nodes.tracker.session import GivenMasks
 
 
 @pytest.fixture
@@ -80,3 +83,38 @@ def test_the_tracks_are_those_of_the_corrected_mask(rig: Rig) -> None:
     assert track.area == shown.sum()
     assert track.box == box_of_mask(shown)
     assert rig.session.published.tracks == (track,)
+
+
+def masks_before_two_frames(rig: Rig, meanwhile: Callable[[], object]) -> None:
+    """Masks came before two frames, of which the first one waits, and the second is in hand."""
+    rig.track(0)
+    rig.give(0, 1)
+    for index, object_id in ((8, 2), (9, 3)):
+        rig.objects.give_masks(given_early(rig, index, object_id))
+    rig.receive(8)
+    rig.ask_always(meanwhile)
+    rig.track(9)
+    assert "before the masks' frame came" in rig.outputs.refused[-1]
+
+
+def test_masks_are_overtaken_while_a_frame_before_theirs_waits(rig: Rig) -> None:
+    masks_before_two_frames(rig, lambda: rig.objects.remove(()))
+    assert rig.session.object_ids == ()
+    assert rig.outputs.order[-1] == FIRST_STAMP + 9 * STEP
+
+
+@pytest.mark.parametrize(("order", "left"), [("begin_again", (1, 2)), ("reset", ())])
+def test_frames_that_are_forgotten_while_one_waits_are_not_tracked_any_more(
+    rig: Rig, order: str, left: tuple[int, ...]
+) -> None:
+    masks_before_two_frames(rig, getattr(rig.objects, order))
+    assert FIRST_STAMP + 9 * STEP not in rig.outputs.order
+    assert rig.session.object_ids == left
+    assert rig.track(2)  # a stamp of the other clock
+    assert rig.outputs.order[-1] == FIRST_STAMP + 2 * STEP
+
+
+def given_early(rig: Rig, index: int, object_id: int) -> GivenMasks:
+    """A mask of an object on a frame that has yet to come."""
+    mask = rig.scene.masks(index)[1 + object_id % 2]
+    return GivenMasks(FIRST_STAMP + index * STEP, {object_id: mask}, topic="init")

@@ -217,7 +217,7 @@ function notices(state) {
   else if (state.picture === "absent") note("noCamera", text.notices.noCamera(title), { urgent: true });
   else if (state.picture === "waiting") {
     note("noPicture", text.notices.noPicture(title), { urgent: true });
-  }
+  } else if (state.fault) note("fault", text.notices.fault(title, state.fault), { urgent: true });
   return found;
 }
 

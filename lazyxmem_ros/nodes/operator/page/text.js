@@ -38,6 +38,7 @@ export const text = {
     inactive: (name) => `The tracker ${name} is not active: it listens to no images.`,
     noCamera: (name) => `No picture comes from the robot ${name}: nobody publishes images.`,
     noPicture: (name) => `No picture has come from the robot ${name} for a while.`,
+    fault: (name, why) => `The pictures of the robot ${name} cannot be shown: ${why}`,
     noCorrector:
       "The correction service is not there: clicks and boxes make no mask. Painting works.",
     quiet: (seconds) => `Quiet: the tracker asks nothing for ${seconds} s more.`,
@@ -175,6 +176,7 @@ export const text = {
     first_dismissed: (detail) => `${detail || "Somebody"} dismissed it first.`,
     first_unknown: "The request is not known any more.",
     not_applied: "There is nothing to take back any more.",
+    newer_answer: "Somebody has shown the object on that picture again since: take that back first.",
     not_open: "The request is not open any more.",
     no_mask: (detail) => `No outline was found. ${detail}`,
     bad_prompt: "Click on the object first.",
