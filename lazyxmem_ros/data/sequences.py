@@ -149,8 +149,7 @@ class VideoFileSequence:
     def _read(self, masks: dict[int, Path]) -> Iterator[Sample]:
         """The frames; takes out of `masks` what it uses."""
         known: set[int] = set()
-        for index, image in enumerate(self.video):
-            stamp = round(index / self.video.rate * SECOND)
+        for index, (stamp, image) in enumerate(self.video.stamped()):
             sample = Sample(index, f"{index:05d}", stamp, image)
             mask = masks.pop(index, None)
             _read_into(sample, FrameFiles(sample.key, None, mask), binary=self.binary)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.display_matrix import DisplayMatrixError, Turn, shown_seconds, turn_of
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import BAG_SUFFIXES, suffix_of
@@ -43,15 +44,17 @@ class VideoFile:
     """A video that OpenCV reads.
 
     frames: as its container announces, counted where it does not say. rate: frames per second.
+    own_times: each frame is at the time that its container says, not at its number by the rate.
     """
 
     path: Path
     frames: int
     rate: float
+    own_times: bool = True
 
     @classmethod
     def open(cls, path: Path, rate: float | None = None) -> VideoFile:
-        """rate: instead of the video's own. Raises DatasetError where there is nothing to read."""
+        """rate: instead of the video's own times. Raises DatasetError for nothing to read."""
         if not path.is_file():
             raise DatasetError(f"{path}: no such video or folder")
         if suffix_of(path) in BAG_SUFFIXES:
@@ -60,18 +63,32 @@ class VideoFile:
             own = capture.number(cv2.CAP_PROP_FPS)
             own = own if LEAST_RATE <= own <= MOST_RATE else 0.0
             frames = int(capture.number(cv2.CAP_PROP_FRAME_COUNT)) or capture.count()
-        return cls(path, frames, rate or own or DEFAULT_RATE)
+        return cls(path, frames, rate or own or DEFAULT_RATE, own_times=rate is None)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        """RGB uint8 [H, W, 3] of each frame, turned as the display matrix says.
+        """The images of `stamped`."""
+        return (image for _, image in self.stamped())
+
+    def stamped(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The stamp of each frame, ns from the first one, and its image, RGB uint8 [H, W, 3],
+        turned as the display matrix says.
 
         Raises DatasetError, once all that is intact has been yielded, for a video that ends before
         its length.
         """
         count = 0
+        begin = stamp = 0
         with closing(_Capture(self.path)) as capture:
             while (frame := capture.read()) is not None:
-                yield frame
+                said, image = frame
+                if not self.own_times:
+                    stamp = round(count / self.rate * SECOND)
+                elif count == 0:
+                    begin = said
+                else:  # times may be missing, or too coarse for the rate
+                    later = said - begin
+                    stamp = later if later > stamp else stamp + round(SECOND / self.rate)
+                yield stamp, image
                 count += 1
             all_shown = capture.reaches_the_end()
         if count < max(1, self.frames - COUNT_SLACK) and not (count and all_shown):
@@ -121,15 +138,19 @@ class _Capture:
         value = float(self._capture.get(name))
         return value if math.isfinite(value) and value > 0 else 0.0
 
-    def read(self) -> NDArray[np.uint8] | None:
-        """The next frame; None at the end."""
+    def read(self) -> tuple[int, NDArray[np.uint8]] | None:
+        """The time (ns) that the container says of the next frame, and its image; None at the end.
+
+        The time is 0 where it is unknown.
+        """
         read, frame = self._capture.read()
         if not read:
             return None
         at = self.number(cv2.CAP_PROP_POS_MSEC) / 1000
         self._longest = max(self._longest, at - self._until)
         self._until = max(self._until, at)
-        return np.ascontiguousarray(self._turn.of(frame[..., ::-1]), dtype=np.uint8)
+        image = np.ascontiguousarray(self._turn.of(frame[..., ::-1]), dtype=np.uint8)
+        return round(at * SECOND), image
 
     def reaches_the_end(self) -> bool:
         """Whether the frames that were read last as long as the file says.

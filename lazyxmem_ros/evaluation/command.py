@@ -152,7 +152,9 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--first-mask", type=Path, help="label map of the first frame")
     group.add_argument("--image-topic", help="of a bag; needed where it has several")
     group.add_argument("--truth-topic", help="of a bag: ground-truth label maps")
-    group.add_argument("--rate", type=float, help="frames per second of frames on disk")
+    group.add_argument(
+        "--rate", type=float, help="frames per second of files, instead of a video's own times"
+    )
     group.add_argument(
         "--passes",
         type=int,
