@@ -42,7 +42,8 @@ class Sample:
     image: uint8 [H, W, 3] RGB, None where it is missing or unreadable.
     truth: label map uint16 [H, W], None where the frame is not annotated or its mask is unusable.
     given: masks (bool [H, W]) of the objects that begin on this frame.
-    faults: what is wrong with the frame, one sentence each.
+    faults: what is wrong with the frame, one sentence each; where there is no image, the first of
+        them says why, and the others are about masks.
     """
 
     index: int

@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     console.print(summary_table(results.dataset, scored=scored))
     if arguments.layout == Layout.DAVIS2016.value:
         console.print(_beside_published(arguments, results), soft_wrap=True)
-    _print_faults(results.reports, console)
+    _print_faults(results.reports, console, _views(arguments))
     console.print(
         f"tables and report in [bold]{escape(str(arguments.out))}/[/]; open {escape(str(report))}"
     )
@@ -378,19 +378,24 @@ def _names(text: str | None) -> list[str]:
 
 def _beside_published(arguments: argparse.Namespace, results: Results) -> Table | str:
     """One's own figures and the published ones, or why they cannot be compared."""
-    views = {
-        "--every-nth-frame": arguments.every_nth_frame != 1,
-        "--twin": arguments.twin,
-        "--cut": arguments.cut is not None,
-        "--passes": arguments.passes != 1,
-    }
-    made = ", ".join(option for option, given in views.items() if given)
+    made = _views(arguments)
     if made:
         return f"with {made} the published figures are not comparable"
     return compared(results.dataset, results.frames)
 
 
-def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
+def _views(arguments: argparse.Namespace) -> str:
+    """The options that show the dataset as it is not, "" without any."""
+    views = {
+        f"--every-nth-frame {arguments.every_nth_frame}": arguments.every_nth_frame != 1,
+        "--twin": arguments.twin,
+        f"--cut {arguments.cut}": arguments.cut is not None,
+        f"--passes {arguments.passes}": arguments.passes != 1,
+    }
+    return ", ".join(option for option, given in views.items() if given)
+
+
+def _print_faults(reports: Sequence[JobReport], console: Console, views: str = "") -> None:
     failed = {report.name.partition("/")[0] for report in reports if report.error}
     if failed:
         console.print(f"[red]{len(failed)} sequence(s) could not be evaluated to the end:[/]")
@@ -407,11 +412,11 @@ def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
             console.print("  … all of them are in the report")
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         console.print(f"  {escape(note)}", soft_wrap=True, highlight=False)
-    _print_frames(reports, console)
+    _print_frames(reports, console, views)
 
 
-def _print_frames(reports: Sequence[JobReport], console: Console) -> None:
-    """How many of the frames asked for went all the way, where that is not all."""
+def _print_frames(reports: Sequence[JobReport], console: Console, views: str = "") -> None:
+    """How many of the frames asked for went all the way. views: how they were asked for."""
     counts: dict[str, tuple[int, ...]] = {}
     for report in reports:
         numbers = (report.asked, report.read, report.frames, report.scored)
@@ -420,7 +425,8 @@ def _print_frames(reports: Sequence[JobReport], console: Console) -> None:
         counts[name] = tuple(map(min, others, numbers))
     asked, read, tracked, scored = (sum(column) for column in zip(*counts.values(), strict=True))
     console.print(
-        f"frames: {asked} asked for, {read} read, {tracked} tracked, {scored} scored",
+        f"frames: {asked} asked for{f' with {escape(views)}' if views else ''}, {read} read, "
+        f"{tracked} tracked, {scored} scored",
         highlight=False,
     )
 

@@ -12,8 +12,10 @@ import pytest
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.label_maps import save_label_map
 from lazyxmem_ros.data.sequences import Sample, VideoSequence, View
 from lazyxmem_ros.data.stress import CutSequence
+from lazyxmem_ros.images.files import write_video
 
 MakeTree = Callable[..., Path]
 RATE = 8.0
@@ -85,6 +87,48 @@ def test_where_no_later_mask_shows_it_that_is_said(make_tree: MakeTree) -> None:
     (root / "test_meta.json").write_text("{}")
     with pytest.raises(DatasetError, match="choose another n"):
         list(view(root, DatasetOptions(every_nth_frame=3)).samples())
+
+
+def test_faults_of_frames_that_are_read_stay_where_others_are_left_out(
+    make_tree: MakeTree,
+) -> None:
+    """An image that is left out need not be read; a mask says what begins, and which have no frame.
+
+    The last frame is left out, and the masks of no frame are named with it.
+    """
+    root = make_tree("cow", 8, {index: (1,) for index in range(8)})
+    for broken in ("JPEGImages/480p/cow/00003", "JPEGImages/480p/cow/00004"):
+        (root / f"{broken}.jpg").write_bytes(b"")
+    (root / "Annotations/480p/cow/00005.png").write_bytes(b"")
+    samples = list(view(root, DatasetOptions(every_nth_frame=3)).samples())
+    faults = [[fault.partition(":")[0] for fault in sample.faults] for sample in samples]
+    images, masks = root / "JPEGImages/480p/cow", root / "Annotations/480p/cow"
+    assert faults == [[], [f"{images / '00003.jpg'}", f"{masks / '00005.png'}"], []]
+
+    frames = [np.full((16, 24, 3), 60 * number, np.uint8) for number in range(4)]
+    write_video(root / "walk.mp4", frames, rate=10)
+    options = DatasetOptions(masks=root / "numbered", every_nth_frame=2)
+    for number in (0, 2, 9):
+        save_label_map(root / "numbered" / f"{number}.png", np.ones((16, 24), np.uint16))
+    (walk,) = open_dataset(root / "walk.mp4", options)
+    faults = [sample.faults for sample in walk.samples()]
+    assert faults == [[], [f"{root / 'numbered/9.png'}: no frame has this number (from 0 on)"]]
+
+
+def test_an_object_that_no_frame_that_is_read_shows_is_named(make_tree: MakeTree) -> None:
+    root = make_tree("cow", 9, {0: (1,), 3: (1,), 4: (1, 2), 6: (1,)})
+    samples = list(view(root, DatasetOptions(every_nth_frame=3)).samples())
+    (fault,) = samples[-1].faults
+    assert fault.startswith("frame 00004: object 2 begins on this frame, which is left out")
+    assert not any(sample.faults for sample in samples[:-1])
+
+
+def test_what_cannot_be_read_of_the_sequence_that_is_cut_in_is_named(root: Path) -> None:
+    (root / "JPEGImages/480p/sheep/00001.jpg").write_bytes(b"")
+    samples = list(view(root, DatasetOptions(cut="sheep")).samples())
+    (fault,) = (fault for sample in samples for fault in sample.faults)
+    assert fault.startswith("sheep: ")
+    assert "sheep/00001.jpg: the image cannot be read" in fault
 
 
 def test_a_cut_hides_the_objects_for_two_seconds(root: Path) -> None:

@@ -109,6 +109,15 @@ def test_masks_that_can_be_read_are(
     assert "frames: 4 asked for, 4 read, 4 tracked, 3 scored" in capsys.readouterr().out
 
 
+def test_what_was_asked_for_names_the_views(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    assert evaluate(walk, "--every-nth-frame", "2", "--twin") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "frames: 2 asked for with --every-nth-frame 2, --twin, 2 read, 2 tracked" in said
+
+
 def test_faults_are_counted_by_frame(
     evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
