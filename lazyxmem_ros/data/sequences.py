@@ -167,7 +167,8 @@ class BagSequence:
     truth_folder: label maps named by stamp in nanoseconds, `1700000000123456789.png`.
     first_mask: a label map for the first frame where there is no other. init_topic: label maps of
     objects on the frames on which they begin, where there is no ground truth. binary: whatever is
-    not 0 in the ground truth or the first mask is object 1; else the maps themselves say it.
+    not 0 in the ground truth or the first mask is object 1; else the maps themselves say it. keys:
+    what frames are called, by their stamps; the others are called by these.
     """
 
     name: str
@@ -179,6 +180,7 @@ class BagSequence:
     first_mask: Path | None = None
     init_topic: str | None = None
     binary: bool = False
+    keys: tuple[tuple[int, str], ...] = ()
 
     @property
     def has_truth(self) -> bool:
@@ -211,10 +213,11 @@ class BagSequence:
         binary = self.binary or are_binary(files)
         begun = self._labels_on(self.init_topic)
         known: set[int] = set()
+        keys = dict(self.keys)
         with BagReader(self.path) as bag:
             for index, message in enumerate(bag.messages(self.image_topic)):
                 stamp, fault = stamp_and_fault(message.content)
-                sample = Sample(index, str(stamp), stamp)
+                sample = Sample(index, keys.get(stamp, str(stamp)), stamp)
                 try:
                     if fault:
                         raise BagError(fault)
