@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.display_matrix import DisplayMatrixError, Turn, shown_seconds, turn_of
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import BAG_SUFFIXES, suffix_of
-from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, check_size
+from lazyxmem_ros.images.pixels import ImageError, check_size
 
 DEFAULT_RATE = 24.0
 """Frames per second of a folder of frames (DAVIS), or of a video that does not say."""
@@ -58,7 +59,9 @@ class VideoFile:
         if not path.is_file():
             raise DatasetError(f"{path}: no such video or folder")
         if suffix_of(path) in BAG_SUFFIXES:
-            raise DatasetError(f"{path}: is a bag, which `lazyxmem evaluate` reads, no video")
+            raise DatasetError(
+                f"{path}: is a bag, no video; `lazyxmem evaluate` reads it with --layout bag"
+            )
         with closing(_Capture(path)) as capture:
             own = capture.number(cv2.CAP_PROP_FPS)
             own = own if LEAST_RATE <= own <= MOST_RATE else 0.0
@@ -109,14 +112,14 @@ class _Capture:
             raise DatasetError(
                 f"{path}: not a video that OpenCV can read: it is of another kind, damaged, or cut "
                 "short (an MP4 file without its end cannot be read): copy it again, or convert it "
-                f"by `ffmpeg -i {path.name} new.mp4`"
+                f"by `ffmpeg -i {quote(path.name)} new.mp4`"
             )
         try:
             width, height = (
                 int(self.number(name))
                 for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
             )
-            check_size(width, height, MAX_PIXELS)
+            check_size(width, height, None)
         except ImageError as error:
             self.close()
             raise DatasetError(f"{path}: {error}") from error
@@ -129,8 +132,8 @@ class _Capture:
             except DisplayMatrixError as error:
                 self.close()
                 raise DatasetError(
-                    f"{path}: {error}; `ffmpeg -i {path.name} upright.mp4` makes a video of what "
-                    "players show"
+                    f"{path}: {error}; `ffmpeg -i {quote(path.name)} upright.mp4` makes a video of "
+                    "what players show"
                 ) from error
 
     def number(self, name: int) -> float:
