@@ -27,6 +27,7 @@ from lazyxmem_ros.correction import (
     CorrectorError,
     PromptError,
     make_corrector,
+    sam_hq_size,
     sam_hq_weights,
 )
 from lazyxmem_ros.correction.base import BoolMask, box_of_mask, objection
@@ -282,6 +283,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--corrector-weights", help="checkpoint of the corrector, if not that in the user's cache"
     )
+    parser.add_argument("--corrector-model", help="SAM-HQ's size (default: vit_tiny)")
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first frame that cannot be read"
     )
@@ -395,11 +397,16 @@ def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
     if arguments.corrector == "none":
         if arguments.corrector_weights is not None:
             raise CorrectorError("--corrector-weights needs a --corrector, which is none")
+        if arguments.corrector_model is not None:
+            raise CorrectorError("--corrector-model needs a --corrector, which is none")
         return None
     checkpoint = arguments.corrector_weights
+    size = sam_hq_size(arguments.corrector, checkpoint, arguments.corrector_model)
     if arguments.corrector == "sam_hq" and checkpoint is None:
-        checkpoint = locate(sam_hq_weights("vit_tiny"))
-    return make_corrector(arguments.corrector, device=arguments.device, checkpoint=checkpoint)
+        checkpoint = locate(sam_hq_weights(size))
+    return make_corrector(
+        arguments.corrector, device=arguments.device, checkpoint=checkpoint, model_type=size
+    )
 
 
 class _Rows:

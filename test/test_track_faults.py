@@ -161,8 +161,23 @@ def test_a_first_frame_without_an_image_is_refused(clip: Path) -> None:
             "grabcut takes no checkpoint",
         ),
         ("frames", ("--corrector", "sam_hq"), "`lazyxmem weights fetch sam-hq-tiny`"),
+        (
+            "frames",
+            ("--corrector", "sam_hq", "--corrector-model", "vit_b"),
+            "`lazyxmem weights fetch sam-hq-b`",
+        ),
+        ("frames", ("--corrector-model", "vit_b"), "--corrector-model needs a --corrector"),
+        (
+            "frames",
+            ("--corrector", "refiner", "--corrector-model", "vit_b"),
+            "give it with --corrector sam_hq",
+        ),
         ("text.mp4", (), "not a video that OpenCV can read"),
-        ("walk.mcap.zstd", (), "is a bag, which `lazyxmem evaluate` reads, no video"),
+        (
+            "walk.mcap.zstd",
+            (),
+            "is a bag, no video; `lazyxmem evaluate` reads it with --layout bag",
+        ),
     ],
 )
 def test_what_cannot_be_tracked_says_why(

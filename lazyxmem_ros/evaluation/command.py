@@ -18,7 +18,12 @@ from rich.table import Table
 
 import lazyxmem_ros
 from lazyxmem_ros import weights
-from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR, sam_hq_weights
+from lazyxmem_ros.correction import (
+    CORRECTOR_NAMES,
+    DEFAULT_CORRECTOR,
+    sam_hq_size,
+    sam_hq_weights,
+)
 from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.data.videos import check_rate
@@ -274,7 +279,7 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--corrector-checkpoint", type=Path, help="its weights, if not those in the user's cache"
     )
-    group.add_argument("--corrector-model", default="vit_tiny", help="SAM-HQ's size")
+    group.add_argument("--corrector-model", help="SAM-HQ's size (default: vit_tiny)")
 
 
 def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
@@ -355,15 +360,16 @@ def _default_methods(sequences: Sequence[VideoSequence], *, graph: bool) -> list
 
 def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:
     checkpoint = arguments.corrector_checkpoint
+    size = sam_hq_size(arguments.corrector, checkpoint, arguments.corrector_model)
     if arguments.corrector == "sam_hq" and checkpoint is None:
-        checkpoint = weights.locate(sam_hq_weights(arguments.corrector_model))
+        checkpoint = weights.locate(sam_hq_weights(size))
     return TrackerSettings(
         weights.locate(arguments.weights),
         arguments.device,
         arguments.max_internal_size,
         corrector=arguments.corrector,
         corrector_checkpoint=checkpoint,
-        corrector_model=arguments.corrector_model,
+        corrector_model=size,
         threads=1 if arguments.ray else max(1, (os.cpu_count() or 1) // arguments.workers),
         backend=arguments.backend,
     )
