@@ -131,8 +131,8 @@ class _Contents:
             length = struct.unpack_from("<I", content, name_end)[0]
             encoding = content[name_end + 4 : name_end + 4 + length].decode()
             if encoding == _ROS1_SCHEMA:
-                package, _, kind = content[6:name_end].rpartition(b"/")
-                name = package.removesuffix(b"/msg") + b"/msg/" + kind
+                package, _, own = content[6:name_end].rpartition(b"/")
+                name = package.removesuffix(b"/msg") + b"/msg/" + own
                 definition = content[name_end + 4 + length :]
                 self.schemas[number] = content[:2] + _sized(name) + _sized(b"ros2msg") + definition
             elif encoding in _ROS_SCHEMAS:

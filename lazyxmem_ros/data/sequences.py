@@ -70,11 +70,18 @@ class VideoSequence(Protocol):
     def files(self) -> tuple[Path, ...]:
         """All that it is read from: where one of them changes, it is another sequence."""
 
+    @property
+    def mask_advice(self) -> str:
+        """How to give it masks, where it has none of an object."""
+
     def __len__(self) -> int:
         """Number of frames."""
 
     def samples(self) -> Iterator[Sample]:
         """The frames in order; raises DatasetError or BagError where no more can be read."""
+
+
+FILES_ADVICE = "give masks that show one with --masks or --first-mask"
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,7 @@ class FolderSequence:
     """Frames and label maps as files. binary: any non-zero pixel is object 1.
 
     has_truth: False where the masks only introduce objects (LVOS and YouTube-VOS test sets).
+    mask_advice: see VideoSequence.
     """
 
     name: str
@@ -98,6 +106,7 @@ class FolderSequence:
     binary: bool
     rate: float = DEFAULT_RATE
     has_truth: bool = True
+    mask_advice: str = FILES_ADVICE
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -133,6 +142,7 @@ class VideoFileSequence:
     masks: tuple[tuple[int, Path], ...]
     binary: bool
     has_truth: bool
+    mask_advice: str = FILES_ADVICE
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -181,6 +191,7 @@ class BagSequence:
     init_topic: str | None = None
     binary: bool = False
     keys: tuple[tuple[int, str], ...] = ()
+    mask_advice: str = "give masks that show one with --masks, --first-mask or --truth-topic"
 
     @property
     def has_truth(self) -> bool:
@@ -284,6 +295,7 @@ class SceneSequence:
     name: str = "pond"
     has_truth: bool = True
     files: tuple[Path, ...] = ()
+    mask_advice: str = "let objects be in it"
 
     def __len__(self) -> int:
         return self.config.frames
@@ -317,6 +329,11 @@ class View:
     def files(self) -> tuple[Path, ...]:
         """Those of the whole sequence."""
         return self.whole.files
+
+    @property
+    def mask_advice(self) -> str:
+        """That of the whole sequence."""
+        return self.whole.mask_advice
 
 
 @dataclass(frozen=True)
@@ -378,6 +395,7 @@ class UnreadableSequence:
     reason: str
     has_truth: bool = False
     files: tuple[Path, ...] = ()
+    mask_advice: str = ""
 
     def __len__(self) -> int:
         return 0  # nobody knows

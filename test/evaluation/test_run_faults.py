@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,31 @@ def test_without_masks_it_says_how_to_give_them(
     with BagWriter(tmp_path / "drive") as bag:
         bag.write_image("/camera", StampedImage(10**9, np.zeros((48, 64, 3), np.uint8)))
     assert evaluate(tmp_path / "drive") == 1
-    assert "--first-mask or, of a bag, --truth-topic" in " ".join(capsys.readouterr().err.split())
+    assert "--first-mask or --truth-topic" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_advice_is_of_use_in_every_layout(
+    make_tree: MakeTree,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What it says is done, and the evaluation runs."""
+    tree = make_tree("walk", 2, {})
+    mask = tmp_path / "one.png"
+    Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), ((9, 35), (9, 67)))).save(mask)
+    for options in ((), ("--graph",)):
+        assert evaluate(tree, *options) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        folder = tree / "Annotations/480p/walk"
+        assert f"label maps that show one, named as the frames are, into {folder}" in said
+        assert "--masks" not in said
+    shutil.copy(mask, folder / "00000.png")
+    assert evaluate(tree) == 0
+    frames = tree / "JPEGImages/480p/walk"
+    assert evaluate(frames, "--layout", "folder") == 1
+    assert "with --masks or --first-mask" in " ".join(capsys.readouterr().err.split())
+    assert evaluate(frames, "--first-mask", str(mask)) == 0
 
 
 @pytest.mark.parametrize(

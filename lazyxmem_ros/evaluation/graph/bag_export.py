@@ -67,7 +67,8 @@ def export_bag(
             progressed(frames)
     if not begun:
         raise DatasetError(
-            f"{sequence.name}: no frame has a mask of an object to track{because(faults)}"
+            f"{sequence.name}: no frame has a mask of an object to track"
+            + (because(faults) or f"; {sequence.mask_advice}")
         )
     truth_topic = TRUTH_TOPIC if annotated else None
     return BagSequence(
