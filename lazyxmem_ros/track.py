@@ -315,7 +315,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     )
     faults: list[str] = []
     faulty = stop if arguments.strict else faults.append
-    _clear(arguments.out, arguments.video)
+    _clear(arguments.out, arguments.video, arguments.mask)
     rows = _Rows(arguments.out)
     with rows, Progress(console) as progress:
         task = progress.add_task("tracking", total=video.frames or None)
@@ -358,11 +358,11 @@ def _beginning_with(
         yield frame
 
 
-def _clear(out: Path, video: Path) -> None:
+def _clear(out: Path, video: Path, mask: Path) -> None:
     """Remove the results of an earlier run, whose video may have been longer.
 
-    Raises DatasetError for masks that no earlier run has written, and where the video is among
-    what would be removed.
+    Raises DatasetError for masks that no earlier run has written, and where the video or the mask
+    is among what would be removed.
     """
     masks = out / MASKS_FOLDER
     left = sorted(masks.iterdir()) if masks.is_dir() else []
@@ -370,6 +370,11 @@ def _clear(out: Path, video: Path) -> None:
         raise DatasetError(f"{video}: the masks would be written among the frames; choose --out")
     if video.resolve() == (out / OVERLAY_FILE).resolve():
         raise DatasetError(f"{video}: the overlay would be written over it; choose another --out")
+    if mask.resolve() in [file.resolve() for file in left]:
+        raise DatasetError(
+            f"{mask}: is among the results of an earlier run, which would be removed; copy it, or "
+            "choose another folder as --out"
+        )
     if left and not (out / TRACKS_FILE).is_file():
         raise DatasetError(
             f"{masks}: holds files that are not of an earlier run; choose another folder as --out"
