@@ -122,6 +122,7 @@ class SequenceRunner:
             for sample, following in with_next(sequence.samples()):
                 for fault in sample.faults:
                     self._note_fault(sequence.name, fault)
+                self.log.seen += 1
                 self.log.read += sample.image is not None
                 self._begin_late(sample)
                 if sample.image is None or not (self._rows.first_index or sample.given):

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,7 @@ from rich.console import Console
 
 from lazyxmem_ros.cli import main
 from lazyxmem_ros.data.bags import IMAGE_TYPE, BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
@@ -141,6 +144,23 @@ def test_what_was_asked_for_names_the_views(
     assert evaluate(walk, "--every-nth-frame", "2", "--twin") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "frames: 2 asked for with --every-nth-frame 2, --twin, 2 read, 2 tracked" in said
+
+
+def test_frames_that_a_container_only_estimates_are_not_asked_for(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an uneven rate Matroska says the length, from which OpenCV makes 20 frames."""
+    frames = (np.full((48, 64, 3), 10 * index, np.uint8) for index in range(20))
+    write_video(tmp_path / "plain.mp4", frames, rate=10)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(tmp_path / "plain.mp4")]
+    command += ["-vf", "select=lt(n\\,5)+gt(n\\,15)", "-fps_mode", "vfr"]
+    subprocess.run([*command, str(tmp_path / "walk.mkv")], check=True)
+    (sequence,) = open_dataset(tmp_path / "walk.mkv")
+    assert len(sequence) == 20
+    mask = tmp_path / "first.png"
+    Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), ((9, 19), (9, 35)))).save(mask)
+    assert evaluate(tmp_path / "walk.mkv", "--first-mask", str(mask)) == 0
+    assert "frames: 9 asked for, 9 read, 9 tracked" in capsys.readouterr().out
 
 
 def test_faults_are_counted_by_frame(
