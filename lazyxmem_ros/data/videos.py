@@ -107,7 +107,8 @@ class _Capture:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._until = self._longest = 0.0
-        self._capture = cv2.VideoCapture(str(path))
+        # Of a relative name FFmpeg takes what is before a colon for a protocol.
+        self._capture = cv2.VideoCapture(str(path.absolute()))
         if not self._capture.isOpened():
             raise DatasetError(
                 f"{path}: not a video that OpenCV can read: it is of another kind, damaged, or cut "

@@ -151,6 +151,14 @@ def test_another_angle_is_refused(tmp_path: Path) -> None:
         VideoFile.open(turned)
 
 
+def test_a_colon_in_a_name_begins_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("12:30.mp4"), (corner_frame(index) for index in range(3)), rate=10)
+    assert len(list(VideoFile.open(Path("12:30.mp4")))) == 3
+
+
 def cut_video(path: Path, frames: int = 60) -> Path:
     noise = np.random.default_rng(0)
     pictures = (noise.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(frames))
