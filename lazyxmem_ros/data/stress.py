@@ -125,15 +125,21 @@ class CutSequence(View):
     def samples(self) -> Iterator[Sample]:
         """The samples; those after the cut with later stamps and numbers.
 
-        On the frames of the cut the ground truth shows nothing.
+        On the frames of the cut the ground truth shows nothing. Raises DatasetError where there is
+        no middle, or no time, to cut at.
         """
         place, period = self._place(), self._period()
         cut = self._cut_length()
+        if not cut:
+            raise DatasetError(
+                f"{self.name}: nothing can be cut into {len(self.whole)} frame(s) whose times do "
+                "not rise; choose others with --sequences, or leave out --cut"
+            )
         delay = 0
         before: Sample | None = None
         size: tuple[int, int] | None = None
         for sample in self.whole.samples():
-            if sample.index == place and before is not None and cut:
+            if sample.index == place and before is not None:
                 yield from self._cut(before, period, size)
                 delay = cut * period
             later = sample.index >= place and delay > 0

@@ -189,6 +189,13 @@ def test_an_image_that_is_missing_before_the_cut_costs_one_frame(root: Path) -> 
     assert len({sample.image.shape for sample in samples if sample.image is not None}) == 1
 
 
+def test_a_sequence_without_times_is_not_shown_uncut(root: Path) -> None:
+    (sheep,) = open_dataset(root, DatasetOptions(sequences=("sheep",)))
+    still = Recorded(view(root, DatasetOptions()), (0,) * FRAMES)
+    with pytest.raises(DatasetError, match="cow: nothing can be cut into 12 frame"):
+        list(CutSequence(still, sheep).samples())
+
+
 def test_the_sequence_that_is_cut_into_others_is_left_out(root: Path) -> None:
     assert [s.name for s in open_dataset(root, DatasetOptions(cut="sheep"))] == ["cow"]
     with pytest.raises(DatasetError, match="into itself"):
