@@ -146,7 +146,8 @@ class CutSequence(View):
             moved = replace(sample, index=sample.index + cut, stamp=sample.stamp + delay)
             yield moved if later else sample
             before = sample
-            size = size if sample.image is None else (sample.image.shape[0], sample.image.shape[1])
+            if size is None and sample.image is not None:  # the tracker takes no other afterwards
+                size = sample.image.shape[0], sample.image.shape[1]
 
     def _place(self) -> int:
         return int(len(self.whole) * CUT_PLACE)
@@ -238,7 +239,7 @@ class TwinSequence(View):
                 side = _roomier_side(sample.given[target])
             if target is not None and sample.truth is not None:
                 cut_out = _CutOut.of(sample.image, sample.truth == target) or cut_out
-            if cut_out is None:
+            if cut_out is None or cut_out.mask.shape != sample.image.shape[:2]:
                 yield sample
                 continue
             done = sample.index / max(1, len(self) - 1)

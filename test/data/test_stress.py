@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
@@ -187,6 +188,19 @@ def test_an_image_that_is_missing_before_the_cut_costs_one_frame(root: Path) -> 
     samples = list(view(root, DatasetOptions(cut="sheep")).samples())
     assert [n for n, sample in enumerate(samples) if sample.image is None] == [5]
     assert len({sample.image.shape for sample in samples if sample.image is not None}) == 1
+
+
+def test_a_frame_of_another_size_is_left_to_the_tracker(make_tree: MakeTree) -> None:
+    """Neither the twin nor the frames of the cut take after it."""
+    make_tree("sheep", 5, {0: (1,)})
+    root = make_tree("cow", FRAMES, {index: (1,) for index in range(4)})
+    odd = root / "JPEGImages/480p/cow/00005.jpg"
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(odd)
+    for options in (DatasetOptions(twin=True), DatasetOptions(cut="sheep")):
+        samples = view(root, options).samples()
+        sizes = [sample.image.shape[:2] for sample in samples if sample.image is not None]
+        assert sizes.count((32, 48)) == 1
+        assert sizes.count((64, 96)) == len(sizes) - 1
 
 
 def test_a_sequence_without_times_is_not_shown_uncut(root: Path) -> None:
