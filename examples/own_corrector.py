@@ -61,7 +61,7 @@ def main(video: Path, mask: Path) -> None:
     often = LazyConfig(operator_corrections=False, pseudo_entropy=0.0, pseudo_cooldown_frames=0)
     tracker = open_tracker(config=often)
     corrector = SmoothPiece()
-    for frame in track_frames(frames, tracker, masks, rate=frames.rate, corrector=corrector):
+    for frame in track_frames(frames, tracker, masks, corrector=corrector):
         changed = int(np.count_nonzero(frame.labels != frame.result.labels))
         print(f"{frame.name}: the corrector changed {changed} pixels")
 

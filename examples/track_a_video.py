@@ -17,7 +17,7 @@ frames = Video.open(video)
 labels = read_label_map(mask)
 masks = {int(number): labels == number for number in np.unique(labels) if number}
 tracker = open_tracker(config=LazyConfig(pseudo_corrections=False))
-for frame in track_frames(frames, tracker, masks, rate=frames.rate):
+for frame in track_frames(frames, tracker, masks):
     save_label_map(out / f"{frame.name}.png", frame.labels)
     for track in frame.result.tracks:
         print(frame.name, track.object_id, track.state.name, track.box, track.predicted_iou)

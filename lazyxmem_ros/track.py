@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from lazyxmem_ros.correction import (
     CorrectorError,
     PromptError,
     make_corrector,
+    sam_hq_size,
     sam_hq_weights,
 )
 from lazyxmem_ros.correction.base import BoolMask, box_of_mask, objection
@@ -63,24 +65,33 @@ def stop(fault: str) -> None:
     raise DatasetError(fault)
 
 
+class StampedFrame(NamedTuple):
+    """A frame: its name, its stamp (ns from the first one) and its image, RGB uint8 [H, W, 3]."""
+
+    name: str
+    stamp: int
+    image: Image | None
+
+
 @dataclass(frozen=True)
 class Video:
     """Frames to track: a video file, or a folder of images in natural order of their names.
 
     frames: their number, as the file says it. rate: frames per second. besides: files in the
-    folder that are no frames.
+    folder that are no frames. own_times: see VideoFile.
     """
 
     path: Path
     frames: int
     rate: float
     besides: tuple[Path, ...] = ()
+    own_times: bool = True
 
     @classmethod
     def open(
         cls, path: str | Path, rate: float | None = None, *, besides: tuple[Path, ...] = ()
     ) -> Video:
-        """Look what there is. rate: instead of the file's own. Raises DatasetError for nothing."""
+        """Look what there is. rate: instead of the file's own times. Raises DatasetError."""
         path = Path(path)
         if path.is_dir():
             count = len(image_files(path, besides=besides))
@@ -88,35 +99,35 @@ class Video:
                 raise DatasetError(f"{path}: no images ({', '.join(IMAGE_SUFFIXES)})")
             return cls(path, count, rate or DEFAULT_RATE, besides)
         video = VideoFile.open(path, rate)
-        return cls(path, video.frames, video.rate)
+        return cls(path, video.frames, video.rate, own_times=video.own_times)
 
     def __iter__(self) -> Iterator[tuple[str, Image]]:
         """Name and image, RGB uint8 [H, W, 3], of each frame; raises DatasetError."""
-        return ((name, image) for name, image in self.read(stop) if image is not None)
+        return ((name, image) for name, _, image in self.read(stop) if image is not None)
 
-    def read(self, faulty: Faulty) -> Iterator[tuple[str, Image | None]]:
-        """Name and image of each frame; the image is None where it cannot be read.
+    def read(self, faulty: Faulty) -> Iterator[StampedFrame]:
+        """The frames; the image is None where it cannot be read.
 
         Raises DatasetError where that is the first: the masks to track are of that one.
         """
         if not self.path.is_dir():
+            video = VideoFile(self.path, self.frames, self.rate, self.own_times)
             try:
-                for index, image in enumerate(VideoFile(self.path, self.frames, self.rate)):
-                    yield f"{index:05d}", image
+                for index, (stamp, image) in enumerate(video.stamped()):
+                    yield StampedFrame(f"{index:05d}", stamp, image)
             except DatasetError as error:
                 faulty(str(error))
             return
         files = image_files(self.path, besides=self.besides)
         for index, (name, file) in enumerate(files.items()):
+            picture: Image | None = None
             try:
                 picture = read_image_file(file)
             except ImageError as error:
                 if index == 0:
                     raise DatasetError(f"{error}; the mask is of this first frame") from error
                 faulty(str(error))
-                yield name, None
-                continue
-            yield name, picture
+            yield StampedFrame(name, round(index / self.rate * SECOND), picture)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,19 +148,19 @@ def track_frames(
     tracker: LazyTracker,
     masks: Mapping[int, BoolMask],
     *,
-    rate: float = DEFAULT_RATE,
+    rate: float | None = None,
     corrector: Corrector | None = None,
     faulty: Faulty | None = None,
 ) -> Iterator[TrackedFrame]:
     """Follow objects through frames, with the tracker's own corrections; yield each frame.
 
     Args:
-        frames: name and image, RGB uint8 [H, W, 3], of each frame; a `Video` is such. One after
-            the first without an image takes its time and is left out.
+        frames: name and image, RGB uint8 [H, W, 3], of each frame; a `Video` is such, and knows
+            their times. One after the first without an image takes its time and is left out.
         tracker: follows no object yet. Without a corrector its `pseudo_corrections` should be off,
             or memory waits in vain for what nobody answers.
         masks: the objects on the first frame, id (1..65535) -> bool [H, W].
-        rate: frames per second.
+        rate: frames per second, instead of the times of a `Video`; DEFAULT_RATE without either.
         corrector: answers the tracker's own requests; an operator's are left open.
         faulty: is told of a frame after the first that the tracker refuses, which is left out.
 
@@ -158,12 +169,32 @@ def track_frames(
         FrameError, MaskError: as `LazyTracker.step` does, for the first frame and without `faulty`.
 
     """
+    check_rate(rate)
+    if isinstance(frames, Video) and rate is None:
+        stamped = frames.read(stop)
+    else:
+        stamped = _by_rate(frames, DEFAULT_RATE if rate is None else rate)
+    return _tracked(stamped, tracker, masks, corrector, faulty)
+
+
+def _by_rate(frames: Iterable[tuple[str, Image | None]], rate: float) -> Iterator[StampedFrame]:
     for index, (name, image) in enumerate(frames):
+        yield StampedFrame(name, round(index / rate * SECOND), image)
+
+
+def _tracked(
+    frames: Iterable[StampedFrame],
+    tracker: LazyTracker,
+    masks: Mapping[int, BoolMask],
+    corrector: Corrector | None,
+    faulty: Faulty | None,
+) -> Iterator[TrackedFrame]:
+    """See track_frames."""
+    for index, (name, stamp, image) in enumerate(frames):
         if image is None:
             if index == 0:
                 raise DatasetError(f"frame {name}: the first frame has no image; its are the masks")
             continue
-        stamp = round(index / rate * SECOND)
         try:
             result = tracker.step(image, stamp, masks=masks if index == 0 else None)
         except TrackerError as error:
@@ -218,7 +249,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--binary", action="store_true", help="whatever is not 0 in the mask is one object, id 1"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for masks and overlay")
-    parser.add_argument("--rate", type=float, help="frames per second (default: the video's)")
+    parser.add_argument(
+        "--rate", type=float, help="frames per second (default: the video's own times)"
+    )
     parser.add_argument(
         "--weights", default="", help="a known name or a file (default: the embedded tracker)"
     )
@@ -250,6 +283,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--corrector-weights", help="checkpoint of the corrector, if not that in the user's cache"
     )
+    parser.add_argument("--corrector-model", help="SAM-HQ's size (default: vit_tiny)")
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first frame that cannot be read"
     )
@@ -281,20 +315,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     )
     faults: list[str] = []
     faulty = stop if arguments.strict else faults.append
-    _clear(arguments.out, arguments.video)
+    _clear(arguments.out, arguments.video, arguments.mask)
     rows = _Rows(arguments.out)
     with rows, Progress(console) as progress:
         task = progress.add_task("tracking", total=video.frames or None)
 
         def pictures() -> Iterator[Image]:
-            for frame in track_frames(
-                _beginning_with(labels.shape, arguments.mask, video.read(faulty)),
-                tracker,
-                masks,
-                rate=video.rate,
-                corrector=corrector,
-                faulty=faulty,
-            ):
+            frames = _beginning_with(labels.shape, arguments.mask, video.read(faulty))
+            for frame in _tracked(frames, tracker, masks, corrector, faulty):
                 save_label_map(arguments.out / MASKS_FOLDER / f"{frame.name}.png", frame.labels)
                 rows.add(frame)
                 progress.update(task, completed=rows.frames + len(faults))
@@ -318,23 +346,23 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _beginning_with(
-    size: tuple[int, ...], mask: Path, frames: Iterator[tuple[str, Image | None]]
-) -> Iterator[tuple[str, Image | None]]:
+    size: tuple[int, ...], mask: Path, frames: Iterator[StampedFrame]
+) -> Iterator[StampedFrame]:
     """The frames; raises DatasetError where the first is not of the mask's size [H, W]."""
-    for index, (name, image) in enumerate(frames):
-        if index == 0 and image is not None and image.shape[:2] != size:
+    for index, frame in enumerate(frames):
+        if index == 0 and frame.image is not None and frame.image.shape[:2] != size:
             raise DatasetError(
-                f"{mask}: the mask is of {by_width(size)} pixels, the first frame, {name}, of "
-                f"{by_width(image.shape[:2])}; draw it on that frame, and scale neither"
+                f"{mask}: the mask is of {by_width(size)} pixels, the first frame, {frame.name}, "
+                f"of {by_width(frame.image.shape[:2])}; draw it on that frame, and scale neither"
             )
-        yield name, image
+        yield frame
 
 
-def _clear(out: Path, video: Path) -> None:
+def _clear(out: Path, video: Path, mask: Path) -> None:
     """Remove the results of an earlier run, whose video may have been longer.
 
-    Raises DatasetError for masks that no earlier run has written, and where the video is among
-    what would be removed.
+    Raises DatasetError for masks that no earlier run has written, and where the video or the mask
+    is among what would be removed.
     """
     masks = out / MASKS_FOLDER
     left = sorted(masks.iterdir()) if masks.is_dir() else []
@@ -342,6 +370,11 @@ def _clear(out: Path, video: Path) -> None:
         raise DatasetError(f"{video}: the masks would be written among the frames; choose --out")
     if video.resolve() == (out / OVERLAY_FILE).resolve():
         raise DatasetError(f"{video}: the overlay would be written over it; choose another --out")
+    if mask.resolve() in [file.resolve() for file in left]:
+        raise DatasetError(
+            f"{mask}: is among the results of an earlier run, which would be removed; copy it, or "
+            "choose another folder as --out"
+        )
     if left and not (out / TRACKS_FILE).is_file():
         raise DatasetError(
             f"{masks}: holds files that are not of an earlier run; choose another folder as --out"
@@ -369,11 +402,16 @@ def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
     if arguments.corrector == "none":
         if arguments.corrector_weights is not None:
             raise CorrectorError("--corrector-weights needs a --corrector, which is none")
+        if arguments.corrector_model is not None:
+            raise CorrectorError("--corrector-model needs a --corrector, which is none")
         return None
     checkpoint = arguments.corrector_weights
+    size = sam_hq_size(arguments.corrector, checkpoint, arguments.corrector_model)
     if arguments.corrector == "sam_hq" and checkpoint is None:
-        checkpoint = locate(sam_hq_weights("vit_tiny"))
-    return make_corrector(arguments.corrector, device=arguments.device, checkpoint=checkpoint)
+        checkpoint = locate(sam_hq_weights(size))
+    return make_corrector(
+        arguments.corrector, device=arguments.device, checkpoint=checkpoint, model_type=size
+    )
 
 
 class _Rows:

@@ -131,6 +131,17 @@ def test_an_overlay_of_an_earlier_run_is_not_removed_before_it_is_tracked(
     assert track(out / "overlay.mp4", clip / "first.png", tmp_path / "other") == 0
 
 
+def test_a_mask_among_the_results_of_an_earlier_run_is_not_removed(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert track(clip / "frames", clip / "first.png", out) == 0
+    edited = shutil.copy(clip / "first.png", out / "masks" / "edited.png")
+    assert track(clip / "frames", edited, out) == 1
+    assert "copy it, or choose another folder as --out" in " ".join(capsys.readouterr().err.split())
+    assert edited.is_file()
+
+
 def test_a_video_none_of_whose_frames_can_be_decoded_is_named(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,8 +172,23 @@ def test_a_first_frame_without_an_image_is_refused(clip: Path) -> None:
             "grabcut takes no checkpoint",
         ),
         ("frames", ("--corrector", "sam_hq"), "`lazyxmem weights fetch sam-hq-tiny`"),
+        (
+            "frames",
+            ("--corrector", "sam_hq", "--corrector-model", "vit_b"),
+            "`lazyxmem weights fetch sam-hq-b`",
+        ),
+        ("frames", ("--corrector-model", "vit_b"), "--corrector-model needs a --corrector"),
+        (
+            "frames",
+            ("--corrector", "refiner", "--corrector-model", "vit_b"),
+            "give it with --corrector sam_hq",
+        ),
         ("text.mp4", (), "not a video that OpenCV can read"),
-        ("walk.mcap.zstd", (), "is a bag, which `lazyxmem evaluate` reads, no video"),
+        (
+            "walk.mcap.zstd",
+            (),
+            "is a bag, no video; `lazyxmem evaluate` reads it with --layout bag",
+        ),
     ],
 )
 def test_what_cannot_be_tracked_says_why(

@@ -13,9 +13,11 @@ from PIL import Image
 
 from lazyxmem_ros.cli import main
 from lazyxmem_ros.correction import CorrectorError, Prompt, PromptError, Refinement
+from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.label_maps import read_label_map
+from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import Evidence, IouPredictor, LazyConfig, LazyTracker
-from lazyxmem_ros.track import track_frames
+from lazyxmem_ros.track import Video, track_frames
 from lazyxmem_ros.xmem import XMem, XMemTracker
 
 SIZE = (64, 96)
@@ -117,6 +119,19 @@ ANSWERS = {
     "broke": (CorrectorError("no memory"), False),
     "refused the prompt": (PromptError("outside"), False),
 }
+
+
+def test_a_video_knows_its_times_and_a_rate_says_others(
+    small_network: XMem, tmp_path: Path
+) -> None:
+    write_video(tmp_path / "walk.mp4", pictures(4), rate=10)
+    video = Video.open(tmp_path / "walk.mp4")
+    for rate, tenths in ((None, [0, 1, 2, 3]), (5.0, [0, 2, 4, 6])):
+        lazy = LazyTracker(XMemTracker(small_network, device="cpu"), LazyConfig())
+        frames = track_frames(video, lazy, {1: square(1) > 0}, rate=rate)
+        assert [frame.result.stamp / 1e8 for frame in frames] == tenths
+    with pytest.raises(DatasetError, match="frames per second"):
+        track_frames(video, lazy, {1: square(1) > 0}, rate=0)
 
 
 @pytest.mark.parametrize("calibrated", [True, False])

@@ -33,6 +33,7 @@ __all__ = [
     "Refinement",
     "corrector_weights",
     "make_corrector",
+    "sam_hq_size",
     "sam_hq_weights",
     "validate_prompt",
 ]
@@ -92,6 +93,8 @@ _FACTORIES: dict[str, Callable[..., Corrector]] = {
 }
 
 DEFAULT_CORRECTOR = "auto"
+DEFAULT_SIZE = "vit_tiny"
+"""Of SAM-HQ."""
 CORRECTOR_NAMES = (DEFAULT_CORRECTOR, *_FACTORIES)
 
 
@@ -132,6 +135,20 @@ def sam_hq_weights(model_type: str) -> str:
     return names[model_type]
 
 
+def sam_hq_size(name: str, checkpoint: str | PathLike[str] | None, size: str | None) -> str:
+    """The size of SAM-HQ for a corrector's name and checkpoint; size: as --corrector-model says.
+
+    Raises CorrectorError where the option would change nothing.
+    """
+    if size is None:
+        return DEFAULT_SIZE
+    if name != "sam_hq" and (name != "auto" or checkpoint is None):
+        raise CorrectorError(
+            "--corrector-model is the size of SAM-HQ's checkpoint: give it with --corrector sam_hq"
+        )
+    return size
+
+
 def corrector_weights(name: str, checkpoint: str | PathLike[str] | None = None) -> Path | None:
     """The file whose weights `make_corrector` would load; None where it needs none."""
     return _choose(name, checkpoint).weights
@@ -142,7 +159,7 @@ def make_corrector(
     *,
     device: str = "auto",
     checkpoint: str | PathLike[str] | None = None,
-    model_type: str = "vit_tiny",
+    model_type: str = DEFAULT_SIZE,
     untrained: bool = False,
 ) -> Corrector:
     """Make a corrector by name.

@@ -34,6 +34,8 @@ from lazyxmem_ros.xmem.checkpoint import CheckpointError, check_values
 from lazyxmem_ros.xmem.device import resolve_device
 
 MODEL_TYPES = ("vit_tiny", "vit_b", "vit_l", "vit_h")
+SIZE_OPTION = "model_type; --corrector-model on the command line"
+"""What says the size."""
 
 _PRIOR_LOGIT = 8.0
 """Logit given to the prior's pixels (and its negative elsewhere): a probability of 0.9997."""
@@ -120,8 +122,8 @@ class SamHqCorrector:
         except torch.cuda.OutOfMemoryError as error:
             self._embeddings.clear()
             raise CorrectorError(
-                "the GPU has no memory left for SAM-HQ; choose a smaller model_type or another "
-                "device"
+                f"the GPU has no memory left for SAM-HQ; choose a smaller size ({SIZE_OPTION}) or "
+                "another device"
             ) from error
 
     def _embed(self, image: NDArray[np.uint8], image_key: Hashable | None) -> None:
@@ -203,7 +205,7 @@ def load_weights(
             f"the checkpoint is not one of SAM-HQ {model_type}: {shown}"
             + (f" and {more} more" if more > 0 else "")
             + f". Take sam_hq_{model_type}.pth (a plain SAM checkpoint lacks SAM-HQ's own part), "
-            "or set model_type to the size that the file is of"
+            f"or say the size that the file is of ({SIZE_OPTION})"
         )
     model.load_state_dict(state, strict=False)
     # The tiny encoder computes with a copy of its attention biases that is made on entering

@@ -28,7 +28,13 @@ from lazyxmem_ros.data.files import (
     children,
     suffix_of,
 )
-from lazyxmem_ros.data.mcap import AmendedMcap, McapError, amended
+from lazyxmem_ros.data.mcap import (
+    ROS1_ENCODING,
+    AmendedMcap,
+    ForeignMcapError,
+    McapError,
+    amended,
+)
 from lazyxmem_ros.data.slowness import Tell, TellSlowness, silent
 from lazyxmem_ros.data.sqlite_uri import UriPath
 from lazyxmem_ros.data.unpacking import unpack_file
@@ -140,7 +146,6 @@ class OpenBag:
                 self._file = self._unpacked()
             elif path.is_file() and path.suffix != suffix_of(path):
                 self._file = self._linked()
-            self.is_ros1 = self._file.suffix == ROS1_SUFFIX
             self._readers = self._open()
             self._check_metadata()
             failed.pop_all()
@@ -163,7 +168,8 @@ class OpenBag:
         return Path(self._stack.enter_context(TemporaryDirectory(prefix="lazyxmem_bag_")))
 
     def _open(self) -> list[Any]:
-        reader: Any = Ros1Reader(self._file) if self.is_ros1 else _Reader(self._file)
+        of_ros1 = self._file.suffix == ROS1_SUFFIX
+        reader: Any = Ros1Reader(self._file) if of_ros1 else _Reader(self._file)
         try:
             reader.open()
         except Exception:
@@ -189,12 +195,14 @@ class OpenBag:
                 )
 
     def _open_amended(self, files: list[Path]) -> list[Any]:
-        """Each MCAP file by what is intact in it and of ROS 2."""
+        """Each MCAP file by what is intact in it and of ROS."""
         readers = []
         for file in files:
-            told = TellSlowness(self._tell, f"looking for what is of ROS 2 in {file.name}")
+            told = TellSlowness(self._tell, f"looking for what is of ROS in {file.name}")
             try:
                 view: Any = amended(file, told)
+            except ForeignMcapError as error:
+                raise BagError(f"{file}: {error}") from error
             except McapError as error:
                 raise DamagedBagError(_damaged(self.path, f"{file.name}: {error}")) from error
             readers.append(_Reader(view))
@@ -240,6 +248,12 @@ class OpenBag:
     def close(self) -> None:
         """Close the bag's files."""
         self._stack.close()
+
+
+def is_ros1(connection: Connection) -> bool:
+    """Whether the messages of a topic are serialised as ROS 1 does it."""
+    form = getattr(connection.ext, "serialization_format", ROS1_ENCODING)
+    return bool(form == ROS1_ENCODING)
 
 
 def serialized_messages(
@@ -352,7 +366,7 @@ def _damaged(path: Path, reason: str) -> str:
     elif suffix_of(path) == ".mcap" or _mcap_files(path):
         advice = "repair it with `mcap recover`"
     elif suffix_of(path) == ".db3" or any(path.glob("*.db3")):
-        advice = "save what is left with `sqlite3 FILE.db3 .recover`"
+        advice = "save what is left with `sqlite3 FILE.db3 .recover | sqlite3 NEW.db3`"
     else:
         return f"{path}: cannot be read ({reason})"
     return (

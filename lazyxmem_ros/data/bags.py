@@ -26,7 +26,7 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 from rosbags.typesys.store import Typestore
 
 from lazyxmem_ros.basics import SECOND, StampRangeError, stamp_fields, stamp_of
-from lazyxmem_ros.data.bag_storage import OpenBag, explained, serialized_messages
+from lazyxmem_ros.data.bag_storage import OpenBag, explained, is_ros1, serialized_messages
 from lazyxmem_ros.data.bag_writing import WRITE_ERRORS, SafeWriter
 from lazyxmem_ros.data.errors import BagError, LabelMapError
 from lazyxmem_ros.data.label_maps import VOID, is_binary, is_soft, object_ids
@@ -165,7 +165,7 @@ class BagReader:
         chosen = [entry for entry in bag.connections if not topics or entry.topic in topics]
         for connection, received, raw in serialized_messages(bag, chosen):
             store = self._types_of(connection)
-            decode = store.deserialize_ros1 if bag.is_ros1 else store.deserialize_cdr
+            decode = store.deserialize_ros1 if is_ros1(connection) else store.deserialize_cdr
             with explained(self.path):
                 content = decode(raw, connection.msgtype)
             yield BagMessage(connection.topic, connection.msgtype, received, content)

@@ -237,7 +237,10 @@ def _open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[Vide
     sequences: list[VideoSequence] = []
     for folder in (child for child in children(images) if child.is_dir()):
         frames = _pair_files(folder, masks / folder.name)
-        sequence = FolderSequence(folder.name, frames, binary, rate)
+        advice = (
+            f"put label maps that show one, named as the frames are, into {masks / folder.name}"
+        )
+        sequence = FolderSequence(folder.name, frames, binary, rate, mask_advice=advice)
         if not binary and _masks_only_introduce(
             [file.mask for file in frames], again=layout is Layout.LVOS
         ):
@@ -249,7 +252,10 @@ def _open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[Vide
 def _resolved(folder: Path) -> Path:
     """DAVIS has one more level, the resolution; 480p is what its figures are about."""
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: this folder of the layout is missing")
+        raise DatasetError(
+            f"{folder}: this folder of the layout is missing; give the folder that holds "
+            "JPEGImages and Annotations, or with --layout folder one of frames"
+        )
     found = [child.name for child in children(folder) if child.is_dir()]
     resolutions = [name for name in found if re.fullmatch(RESOLUTION, name)]
     for name in ("480p", "Full-Resolution"):

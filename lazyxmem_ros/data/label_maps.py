@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from lazyxmem_ros.data.errors import DatasetError, LabelMapError
+from lazyxmem_ros.images.compressed import opened_by_pillow
 from lazyxmem_ros.images.drawing import davis_palette, object_ids_in
 from lazyxmem_ros.images.files import check_regular, write_whole
-from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, check_size
+from lazyxmem_ros.images.pixels import ImageError, check_size
 
 VOID = 255
 MAX_OBJECTS = 64
@@ -69,15 +70,15 @@ def read_label_map(
     path: Path,
     *,
     binary: bool | None = None,
-    max_objects: int = MAX_OBJECTS,
-    max_pixels: int = MAX_PIXELS,
+    max_objects: int | None = None,
+    max_pixels: int | None = None,
 ) -> NDArray[np.uint16]:
     """A label map uint16 [H, W] from an indexed, grey or 16-bit picture, or a cut-out.
 
     binary: every pixel that is not black is object 1; of a soft mask, every pixel from OPAQUE on.
-    None: so it is where the mask itself, which stands alone, is a black and white one. Raises
-    DatasetError for an unreadable file, for colour pictures that are not indexed, and where
-    `object_ids` refuses the values.
+    None: so it is where the mask itself, which stands alone, is a black and white one. max_objects,
+    max_pixels: at most; None: MAX_OBJECTS, MAX_PIXELS. Raises DatasetError for an unreadable file,
+    for colour pictures that are not indexed, and where `object_ids` refuses the values.
     """
     picture = _read(path, max_pixels)
     binary = _is_binary(picture) if binary is None else binary
@@ -110,13 +111,14 @@ def object_ids(
     binary: bool,
     indexed: bool = False,
     lossy: bool = False,
-    max_objects: int = MAX_OBJECTS,
+    max_objects: int | None = None,
 ) -> NDArray[np.uint16]:
     """Object ids uint16 [H, W] from a map's values, bool, uint8 or uint16 [H, W].
 
     binary: the map shows one object. indexed: a palette says that values are ids, not shades.
     lossy: its file's compression changes values. Raises LabelMapError for a soft mask, for lossy
-    values and for more than `max_objects` objects.
+    values and for more than `max_objects` objects; None: MAX_OBJECTS, where there is no parameter
+    of that name.
     """
     narrow = values.dtype == np.uint8
     if binary:
@@ -134,11 +136,12 @@ def object_ids(
             f"a soft mask of {len(present)} greys is no label map, of which each value is an "
             f"object: make it black and white, and the object where it is {OPAQUE} or more"
         )
-    if len(ids) > max_objects:
+    limit = MAX_OBJECTS if max_objects is None else max_objects
+    if len(ids) > limit:
         raise LabelMapError(
             f"a map of {len(ids)} different values up to {ids[-1]} is taken for a depth image or "
-            f"a photograph, not for a label map: up to {max_objects} objects are read "
-            "(max_objects)"
+            f"a photograph, not for a label map: up to {limit} objects are read"
+            + ("" if max_objects is None else " (max_objects)")
         )
     labels = values.astype(np.uint16)
     if narrow:
@@ -160,7 +163,7 @@ def are_binary(masks: Iterable[Path]) -> bool:
     """
     for mask in masks:
         try:
-            picture = _read(mask, MAX_PIXELS)
+            picture = _read(mask, None)
         except DatasetError:
             continue  # named when its frame is read
         if picture.cut_out or picture.values.any():
@@ -213,10 +216,10 @@ def _is_grey(values: NDArray[Any]) -> bool:
     return values.ndim == 2 or bool((values == values[..., :1]).all())
 
 
-def _read(path: Path, max_pixels: int) -> _Picture:
+def _read(path: Path, max_pixels: int | None) -> _Picture:
     try:
         check_regular(path)
-        with Image.open(path) as opened:
+        with opened_by_pillow(path) as opened:
             check_size(opened.width, opened.height, max_pixels)
             lossy = opened.format in _LOSSY_FORMATS and not _is_lossless_webp(path)
             picture = ImageOps.exif_transpose(opened)

@@ -2,9 +2,9 @@
 """MCAP files that `rosbags` does not open: cut short, or with channels that are not ROS 2's.
 
 `rosbags` goes by the summary at the end of a file. A recording that was cut short has none, and one
-channel of another kind (protobuf, JSON) in it makes the whole file unreadable. `amended` shows such
-a file with another summary at its end, of the records that are intact and of ROS 2. The file itself
-is only read. The format is at https://mcap.dev/spec.
+channel of another kind (protobuf, JSON, ROS 1) in it makes the whole file unreadable. `amended`
+shows such a file with another summary at its end, of the records that are intact and of ROS. The
+file itself is only read. The format is at https://mcap.dev/spec.
 """
 
 from __future__ import annotations
@@ -26,12 +26,19 @@ _PREFIX = struct.Struct("<BQ")
 """Each record begins with its kind and the length of its content."""
 _FOOTER_BYTES = _PREFIX.size + 20 + len(MAGIC)
 _ROS_SCHEMAS = ("ros2msg", "ros2idl", "omgidl", "")
+_ROS1_SCHEMA = "ros1msg"
+ROS1_ENCODING = "ros1"
+"""Of the messages of ROS 1's channels."""
 _PROFILE = b"ros2"
 _ENDLESS = (1 << 63) - 1
 
 
 class McapError(Exception):
     """Not an MCAP file, or nothing in it is intact."""
+
+
+class ForeignMcapError(McapError):
+    """An MCAP file that is whole, and holds nothing of ROS."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class AmendedMcap:
 
 
 def amended(path: Path, progressed: Callable[[float], None]) -> AmendedMcap:
-    """The file with a summary of what is intact and of ROS 2; raises McapError, OSError.
+    """The file with a summary of what is intact and of ROS; raises McapError, OSError.
 
     progressed: is told the share of the file that was looked at, 0 to 1.
     """
@@ -72,8 +79,12 @@ def amended(path: Path, progressed: Callable[[float], None]) -> AmendedMcap:
             raise McapError("it does not begin as an MCAP file does")
         contents = _scan(file, progressed)
     if not contents.channels:
-        reason = "" if contents.damage is None else f": {contents.damage}"
-        raise McapError(f"no intact channel of ROS 2 is in it{reason}")
+        if contents.damage is not None:
+            raise McapError(f"no intact channel of ROS is in it: {contents.damage}")
+        others = f", but of {', '.join(sorted(contents.foreign))}" if contents.foreign else ""
+        raise ForeignMcapError(
+            f"holds no channel of ROS{others}; give a recording of a ROS topic of images"
+        )
     header = _with_profile(contents.header)
     data = (len(MAGIC) + len(header), contents.end)
     return AmendedMcap(path, (MAGIC, header, data, contents.tail()), contents.damage)
@@ -81,13 +92,18 @@ def amended(path: Path, progressed: Callable[[float], None]) -> AmendedMcap:
 
 @dataclass
 class _Contents:
-    """What a scan found. end: where the intact data ends, in bytes from the file's begin."""
+    """What a scan found.
+
+    end: where the intact data ends, in bytes from the file's begin. schemas: of ROS; those of ROS 1
+    are written as ROS 2's. foreign: the encodings of the others.
+    """
 
     header: bytes = b""
     end: int = 0
     damage: str | None = None
     schemas: dict[int, bytes] = field(default_factory=dict)
     channels: dict[int, bytes] = field(default_factory=dict)
+    foreign: set[str] = field(default_factory=set)
     chunks: list[bytes] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
     first: int = _ENDLESS
@@ -114,8 +130,15 @@ class _Contents:
             name_end = 6 + struct.unpack_from("<I", content, 2)[0]
             length = struct.unpack_from("<I", content, name_end)[0]
             encoding = content[name_end + 4 : name_end + 4 + length].decode()
-            if encoding in _ROS_SCHEMAS:
+            if encoding == _ROS1_SCHEMA:
+                package, _, own = content[6:name_end].rpartition(b"/")
+                name = package.removesuffix(b"/msg") + b"/msg/" + own
+                definition = content[name_end + 4 + length :]
+                self.schemas[number] = content[:2] + _sized(name) + _sized(b"ros2msg") + definition
+            elif encoding in _ROS_SCHEMAS:
                 self.schemas[number] = content
+            else:
+                self.foreign.add(encoding)
         elif kind == _CHANNEL:
             number, schema = struct.unpack_from("<HH", content)
             if schema in self.schemas:

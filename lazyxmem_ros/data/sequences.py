@@ -42,7 +42,8 @@ class Sample:
     image: uint8 [H, W, 3] RGB, None where it is missing or unreadable.
     truth: label map uint16 [H, W], None where the frame is not annotated or its mask is unusable.
     given: masks (bool [H, W]) of the objects that begin on this frame.
-    faults: what is wrong with the frame, one sentence each.
+    faults: what is wrong with the frame, one sentence each; where there is no image, the first of
+        them says why, and the others are about masks.
     """
 
     index: int
@@ -69,11 +70,18 @@ class VideoSequence(Protocol):
     def files(self) -> tuple[Path, ...]:
         """All that it is read from: where one of them changes, it is another sequence."""
 
+    @property
+    def mask_advice(self) -> str:
+        """How to give it masks, where it has none of an object."""
+
     def __len__(self) -> int:
         """Number of frames."""
 
     def samples(self) -> Iterator[Sample]:
         """The frames in order; raises DatasetError or BagError where no more can be read."""
+
+
+FILES_ADVICE = "give masks that show one with --masks or --first-mask"
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,7 @@ class FolderSequence:
     """Frames and label maps as files. binary: any non-zero pixel is object 1.
 
     has_truth: False where the masks only introduce objects (LVOS and YouTube-VOS test sets).
+    mask_advice: see VideoSequence.
     """
 
     name: str
@@ -97,6 +106,7 @@ class FolderSequence:
     binary: bool
     rate: float = DEFAULT_RATE
     has_truth: bool = True
+    mask_advice: str = FILES_ADVICE
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -132,6 +142,7 @@ class VideoFileSequence:
     masks: tuple[tuple[int, Path], ...]
     binary: bool
     has_truth: bool
+    mask_advice: str = FILES_ADVICE
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -149,8 +160,7 @@ class VideoFileSequence:
     def _read(self, masks: dict[int, Path]) -> Iterator[Sample]:
         """The frames; takes out of `masks` what it uses."""
         known: set[int] = set()
-        for index, image in enumerate(self.video):
-            stamp = round(index / self.video.rate * SECOND)
+        for index, (stamp, image) in enumerate(self.video.stamped()):
             sample = Sample(index, f"{index:05d}", stamp, image)
             mask = masks.pop(index, None)
             _read_into(sample, FrameFiles(sample.key, None, mask), binary=self.binary)
@@ -167,7 +177,8 @@ class BagSequence:
     truth_folder: label maps named by stamp in nanoseconds, `1700000000123456789.png`.
     first_mask: a label map for the first frame where there is no other. init_topic: label maps of
     objects on the frames on which they begin, where there is no ground truth. binary: whatever is
-    not 0 in the ground truth or the first mask is object 1; else the maps themselves say it.
+    not 0 in the ground truth or the first mask is object 1; else the maps themselves say it. keys:
+    what frames are called, by their stamps; the others are called by these.
     """
 
     name: str
@@ -179,6 +190,8 @@ class BagSequence:
     first_mask: Path | None = None
     init_topic: str | None = None
     binary: bool = False
+    keys: tuple[tuple[int, str], ...] = ()
+    mask_advice: str = "give masks that show one with --masks, --first-mask or --truth-topic"
 
     @property
     def has_truth(self) -> bool:
@@ -211,10 +224,11 @@ class BagSequence:
         binary = self.binary or are_binary(files)
         begun = self._labels_on(self.init_topic)
         known: set[int] = set()
+        keys = dict(self.keys)
         with BagReader(self.path) as bag:
             for index, message in enumerate(bag.messages(self.image_topic)):
                 stamp, fault = stamp_and_fault(message.content)
-                sample = Sample(index, str(stamp), stamp)
+                sample = Sample(index, keys.get(stamp, str(stamp)), stamp)
                 try:
                     if fault:
                         raise BagError(fault)
@@ -281,6 +295,7 @@ class SceneSequence:
     name: str = "pond"
     has_truth: bool = True
     files: tuple[Path, ...] = ()
+    mask_advice: str = "let objects be in it"
 
     def __len__(self) -> int:
         return self.config.frames
@@ -314,6 +329,11 @@ class View:
     def files(self) -> tuple[Path, ...]:
         """Those of the whole sequence."""
         return self.whole.files
+
+    @property
+    def mask_advice(self) -> str:
+        """That of the whole sequence."""
+        return self.whole.mask_advice
 
 
 @dataclass(frozen=True)
@@ -375,6 +395,7 @@ class UnreadableSequence:
     reason: str
     has_truth: bool = False
     files: tuple[Path, ...] = ()
+    mask_advice: str = ""
 
     def __len__(self) -> int:
         return 0  # nobody knows

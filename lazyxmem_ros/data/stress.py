@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND, BoolMask
 from lazyxmem_ros.data.errors import DataError, DatasetError
-from lazyxmem_ros.data.sequences import Sample, VideoSequence, View
+from lazyxmem_ros.data.sequences import Sample, VideoSequence, View, with_next
 
 CUT_SECONDS = 2.0
 """How long a cut shows another sequence."""
@@ -36,7 +36,9 @@ TWIN_EDGE = 1.0
 class EveryNthFrame(View):
     """Every n-th frame, at its own time: what moves is `step` times as fast from frame to frame.
 
-    An object that begins on a frame that is left out begins on the next one that shows it.
+    An object that begins on a frame that is left out begins on the next one that shows it; where
+    there is none, that is a fault. What is wrong with masks of frames that are left out, or with
+    masks of no frame, is a fault of the frame before.
     """
 
     whole: VideoSequence
@@ -53,24 +55,54 @@ class EveryNthFrame(View):
         """The samples that are left, numbered anew. Raises DatasetError where an object would never
         begin, because masks only introduce objects.
         """
+        late: dict[int, str] = {}
+        for sample, following in with_next(self._left(late)):
+            if following is None:
+                sample.faults.extend(
+                    f"frame {key}: object {i} begins on this frame, which is left out, and no mask "
+                    "of those that are read shows it; choose another n"
+                    for i, key in late.items()
+                )
+            yield sample
+
+    def _left(self, late: dict[int, str]) -> Iterator[Sample]:
+        """The samples that are left; leaves in `late` the objects that have not begun on them, with
+        the frame on which they should have.
+        """
         begun: set[int] = set()
-        late: set[int] = set()
-        for sample in self.whole.samples():
-            if sample.index % self.step:
-                late |= sample.given.keys() - begun
+        left: Sample | None = None
+        try:
+            for sample in self.whole.samples():
+                if sample.index % self.step == 0:
+                    if left is not None:
+                        yield left
+                    left = self._taken(sample, late)
+                    begun |= left.given.keys()
+                    continue
                 if sample.given and not self.has_truth:
                     raise DatasetError(
                         f"{self.name}: an object begins on frame {sample.key}, which is left out, "
                         "and no later mask shows it; choose another n"
                     )
-                continue
-            given = dict(sample.given)
-            if sample.image is not None and sample.truth is not None:
-                shown = late.intersection(np.unique(sample.truth).tolist())
-                given |= {i: sample.truth == i for i in sorted(shown)}
-                late -= shown
-            begun |= given.keys()
-            yield replace(sample, index=sample.index // self.step, given=given)
+                for object_id in sample.given.keys() - begun:
+                    late.setdefault(object_id, sample.key)
+                assert left is not None  # the first one is
+                left.faults.extend(sample.faults[sample.image is None :])
+        except DataError:
+            if left is not None:
+                yield left
+            raise
+        if left is not None:
+            yield left
+
+    def _taken(self, sample: Sample, late: dict[int, str]) -> Sample:
+        """A sample numbered anew, on which those of the `late` objects begin that it shows."""
+        given = dict(sample.given)
+        if sample.image is not None and sample.truth is not None:
+            for object_id in sorted(late.keys() & set(np.unique(sample.truth).tolist())):
+                given[object_id] = sample.truth == object_id
+                del late[object_id]
+        return replace(sample, index=sample.index // self.step, given=given)
 
 
 @dataclass(frozen=True)
@@ -93,22 +125,29 @@ class CutSequence(View):
     def samples(self) -> Iterator[Sample]:
         """The samples; those after the cut with later stamps and numbers.
 
-        On the frames of the cut the ground truth shows nothing.
+        On the frames of the cut the ground truth shows nothing. Raises DatasetError where there is
+        no middle, or no time, to cut at.
         """
         place, period = self._place(), self._period()
         cut = self._cut_length()
+        if not cut:
+            raise DatasetError(
+                f"{self.name}: nothing can be cut into {len(self.whole)} frame(s) whose times do "
+                "not rise; choose others with --sequences, or leave out --cut"
+            )
         delay = 0
         before: Sample | None = None
         size: tuple[int, int] | None = None
         for sample in self.whole.samples():
-            if sample.index == place and before is not None and cut:
+            if sample.index == place and before is not None:
                 yield from self._cut(before, period, size)
                 delay = cut * period
             later = sample.index >= place and delay > 0
             moved = replace(sample, index=sample.index + cut, stamp=sample.stamp + delay)
             yield moved if later else sample
             before = sample
-            size = size if sample.image is None else (sample.image.shape[0], sample.image.shape[1])
+            if size is None and sample.image is not None:  # the tracker takes no other afterwards
+                size = sample.image.shape[0], sample.image.shape[1]
 
     def _place(self) -> int:
         return int(len(self.whole) * CUT_PLACE)
@@ -131,7 +170,8 @@ class CutSequence(View):
             raise DatasetError(
                 f"frame {before.key}, after which to cut, and those before: no image"
             )
-        images = self._images(size)
+        faults: list[str] = []
+        images = self._images(size, faults)
         for number in range(self._cut_length()):
             truth = np.zeros(size, np.uint16) if self.has_truth else None
             yield Sample(
@@ -140,15 +180,21 @@ class CutSequence(View):
                 stamp=before.stamp + (number + 1) * period,
                 image=next(images),
                 truth=truth,
+                faults=faults if number == 0 else [],
             )
 
-    def _images(self, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
-        """The other sequence's images [H, W, 3] of this size, there and back without an end."""
+    def _images(self, size: tuple[int, int], faults: list[str]) -> Iterator[NDArray[np.uint8]]:
+        """The other sequence's images [H, W, 3] of this size, there and back without an end.
+
+        faults: takes what is wrong with those that it has not.
+        """
         limit = self._cut_length()
         images = []
         for sample in self.other.samples():
             if sample.image is not None:
                 images.append(_resized(sample.image, size))
+            else:
+                faults.extend(f"{self.other.name}: {fault}" for fault in sample.faults[:1])
             if len(images) == limit:
                 break
         if not images:
@@ -193,7 +239,7 @@ class TwinSequence(View):
                 side = _roomier_side(sample.given[target])
             if target is not None and sample.truth is not None:
                 cut_out = _CutOut.of(sample.image, sample.truth == target) or cut_out
-            if cut_out is None:
+            if cut_out is None or cut_out.mask.shape != sample.image.shape[:2]:
                 yield sample
                 continue
             done = sample.index / max(1, len(self) - 1)

@@ -124,8 +124,8 @@ class BoundedZstd:
 def _too_large(allowed: int) -> TooLargeError:
     return TooLargeError(
         f"compressed data in it unpack to more than {allowed / 1e6:.0f} MB, {MOST_RATIO} times "
-        "their size; if they are what they should be, unpack the bag by `zstd -d` or `mcap "
-        "decompress` first"
+        "their size; if they are what they should be, unpack the bag by `zstd -d`, `mcap "
+        "decompress` or `rosbag decompress` first"
     )
 
 

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.display_matrix import DisplayMatrixError, Turn, shown_seconds, turn_of
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import BAG_SUFFIXES, suffix_of
-from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError, check_size
+from lazyxmem_ros.images.pixels import ImageError, check_size
 
 DEFAULT_RATE = 24.0
 """Frames per second of a folder of frames (DAVIS), or of a video that does not say."""
@@ -43,35 +45,53 @@ class VideoFile:
     """A video that OpenCV reads.
 
     frames: as its container announces, counted where it does not say. rate: frames per second.
+    own_times: each frame is at the time that its container says, not at its number by the rate.
     """
 
     path: Path
     frames: int
     rate: float
+    own_times: bool = True
 
     @classmethod
     def open(cls, path: Path, rate: float | None = None) -> VideoFile:
-        """rate: instead of the video's own. Raises DatasetError where there is nothing to read."""
+        """rate: instead of the video's own times. Raises DatasetError for nothing to read."""
         if not path.is_file():
             raise DatasetError(f"{path}: no such video or folder")
         if suffix_of(path) in BAG_SUFFIXES:
-            raise DatasetError(f"{path}: is a bag, which `lazyxmem evaluate` reads, no video")
+            raise DatasetError(
+                f"{path}: is a bag, no video; `lazyxmem evaluate` reads it with --layout bag"
+            )
         with closing(_Capture(path)) as capture:
             own = capture.number(cv2.CAP_PROP_FPS)
             own = own if LEAST_RATE <= own <= MOST_RATE else 0.0
             frames = int(capture.number(cv2.CAP_PROP_FRAME_COUNT)) or capture.count()
-        return cls(path, frames, rate or own or DEFAULT_RATE)
+        return cls(path, frames, rate or own or DEFAULT_RATE, own_times=rate is None)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        """RGB uint8 [H, W, 3] of each frame, turned as the display matrix says.
+        """The images of `stamped`."""
+        return (image for _, image in self.stamped())
+
+    def stamped(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The stamp of each frame, ns from the first one, and its image, RGB uint8 [H, W, 3],
+        turned as the display matrix says.
 
         Raises DatasetError, once all that is intact has been yielded, for a video that ends before
         its length.
         """
         count = 0
+        begin = stamp = 0
         with closing(_Capture(self.path)) as capture:
             while (frame := capture.read()) is not None:
-                yield frame
+                said, image = frame
+                if not self.own_times:
+                    stamp = round(count / self.rate * SECOND)
+                elif count == 0:
+                    begin = said
+                else:  # times may be missing, or too coarse for the rate
+                    later = said - begin
+                    stamp = later if later > stamp else stamp + round(SECOND / self.rate)
+                yield stamp, image
                 count += 1
             all_shown = capture.reaches_the_end()
         if count < max(1, self.frames - COUNT_SLACK) and not (count and all_shown):
@@ -87,19 +107,20 @@ class _Capture:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._until = self._longest = 0.0
-        self._capture = cv2.VideoCapture(str(path))
+        # Of a relative name FFmpeg takes what is before a colon for a protocol.
+        self._capture = cv2.VideoCapture(str(path.absolute()))
         if not self._capture.isOpened():
             raise DatasetError(
                 f"{path}: not a video that OpenCV can read: it is of another kind, damaged, or cut "
                 "short (an MP4 file without its end cannot be read): copy it again, or convert it "
-                f"by `ffmpeg -i {path.name} new.mp4`"
+                f"by `ffmpeg -i {quote(path.name)} new.mp4`"
             )
         try:
             width, height = (
                 int(self.number(name))
                 for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
             )
-            check_size(width, height, MAX_PIXELS)
+            check_size(width, height, None)
         except ImageError as error:
             self.close()
             raise DatasetError(f"{path}: {error}") from error
@@ -112,8 +133,8 @@ class _Capture:
             except DisplayMatrixError as error:
                 self.close()
                 raise DatasetError(
-                    f"{path}: {error}; `ffmpeg -i {path.name} upright.mp4` makes a video of what "
-                    "players show"
+                    f"{path}: {error}; `ffmpeg -i {quote(path.name)} upright.mp4` makes a video of "
+                    "what players show"
                 ) from error
 
     def number(self, name: int) -> float:
@@ -121,15 +142,19 @@ class _Capture:
         value = float(self._capture.get(name))
         return value if math.isfinite(value) and value > 0 else 0.0
 
-    def read(self) -> NDArray[np.uint8] | None:
-        """The next frame; None at the end."""
+    def read(self) -> tuple[int, NDArray[np.uint8]] | None:
+        """The time (ns) that the container says of the next frame, and its image; None at the end.
+
+        The time is 0 where it is unknown.
+        """
         read, frame = self._capture.read()
         if not read:
             return None
         at = self.number(cv2.CAP_PROP_POS_MSEC) / 1000
         self._longest = max(self._longest, at - self._until)
         self._until = max(self._until, at)
-        return np.ascontiguousarray(self._turn.of(frame[..., ::-1]), dtype=np.uint8)
+        image = np.ascontiguousarray(self._turn.of(frame[..., ::-1]), dtype=np.uint8)
+        return round(at * SECOND), image
 
     def reaches_the_end(self) -> bool:
         """Whether the frames that were read last as long as the file says.

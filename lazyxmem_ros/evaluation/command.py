@@ -18,7 +18,12 @@ from rich.table import Table
 
 import lazyxmem_ros
 from lazyxmem_ros import weights
-from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR, sam_hq_weights
+from lazyxmem_ros.correction import (
+    CORRECTOR_NAMES,
+    DEFAULT_CORRECTOR,
+    sam_hq_size,
+    sam_hq_weights,
+)
 from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.data.videos import check_rate
@@ -123,7 +128,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     console.print(summary_table(results.dataset, scored=scored))
     if arguments.layout == Layout.DAVIS2016.value:
         console.print(_beside_published(arguments, results), soft_wrap=True)
-    _print_faults(results.reports, console)
+    _print_faults(results.reports, console, _views(arguments))
     console.print(
         f"tables and report in [bold]{escape(str(arguments.out))}/[/]; open {escape(str(report))}"
     )
@@ -152,7 +157,9 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--first-mask", type=Path, help="label map of the first frame")
     group.add_argument("--image-topic", help="of a bag; needed where it has several")
     group.add_argument("--truth-topic", help="of a bag: ground-truth label maps")
-    group.add_argument("--rate", type=float, help="frames per second of frames on disk")
+    group.add_argument(
+        "--rate", type=float, help="frames per second of files, instead of a video's own times"
+    )
     group.add_argument(
         "--passes",
         type=int,
@@ -272,7 +279,7 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--corrector-checkpoint", type=Path, help="its weights, if not those in the user's cache"
     )
-    group.add_argument("--corrector-model", default="vit_tiny", help="SAM-HQ's size")
+    group.add_argument("--corrector-model", help="SAM-HQ's size (default: vit_tiny)")
 
 
 def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
@@ -353,15 +360,16 @@ def _default_methods(sequences: Sequence[VideoSequence], *, graph: bool) -> list
 
 def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:
     checkpoint = arguments.corrector_checkpoint
+    size = sam_hq_size(arguments.corrector, checkpoint, arguments.corrector_model)
     if arguments.corrector == "sam_hq" and checkpoint is None:
-        checkpoint = weights.locate(sam_hq_weights(arguments.corrector_model))
+        checkpoint = weights.locate(sam_hq_weights(size))
     return TrackerSettings(
         weights.locate(arguments.weights),
         arguments.device,
         arguments.max_internal_size,
         corrector=arguments.corrector,
         corrector_checkpoint=checkpoint,
-        corrector_model=arguments.corrector_model,
+        corrector_model=size,
         threads=1 if arguments.ray else max(1, (os.cpu_count() or 1) // arguments.workers),
         backend=arguments.backend,
     )
@@ -376,19 +384,24 @@ def _names(text: str | None) -> list[str]:
 
 def _beside_published(arguments: argparse.Namespace, results: Results) -> Table | str:
     """One's own figures and the published ones, or why they cannot be compared."""
-    views = {
-        "--every-nth-frame": arguments.every_nth_frame != 1,
-        "--twin": arguments.twin,
-        "--cut": arguments.cut is not None,
-        "--passes": arguments.passes != 1,
-    }
-    made = ", ".join(option for option, given in views.items() if given)
+    made = _views(arguments)
     if made:
         return f"with {made} the published figures are not comparable"
     return compared(results.dataset, results.frames)
 
 
-def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
+def _views(arguments: argparse.Namespace) -> str:
+    """The options that show the dataset as it is not, "" without any."""
+    views = {
+        f"--every-nth-frame {arguments.every_nth_frame}": arguments.every_nth_frame != 1,
+        "--twin": arguments.twin,
+        f"--cut {arguments.cut}": arguments.cut is not None,
+        f"--passes {arguments.passes}": arguments.passes != 1,
+    }
+    return ", ".join(option for option, given in views.items() if given)
+
+
+def _print_faults(reports: Sequence[JobReport], console: Console, views: str = "") -> None:
     failed = {report.name.partition("/")[0] for report in reports if report.error}
     if failed:
         console.print(f"[red]{len(failed)} sequence(s) could not be evaluated to the end:[/]")
@@ -405,11 +418,11 @@ def _print_faults(reports: Sequence[JobReport], console: Console) -> None:
             console.print("  … all of them are in the report")
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         console.print(f"  {escape(note)}", soft_wrap=True, highlight=False)
-    _print_frames(reports, console)
+    _print_frames(reports, console, views)
 
 
-def _print_frames(reports: Sequence[JobReport], console: Console) -> None:
-    """How many of the frames asked for went all the way, where that is not all."""
+def _print_frames(reports: Sequence[JobReport], console: Console, views: str = "") -> None:
+    """How many of the frames asked for went all the way. views: how they were asked for."""
     counts: dict[str, tuple[int, ...]] = {}
     for report in reports:
         numbers = (report.asked, report.read, report.frames, report.scored)
@@ -418,7 +431,8 @@ def _print_frames(reports: Sequence[JobReport], console: Console) -> None:
         counts[name] = tuple(map(min, others, numbers))
     asked, read, tracked, scored = (sum(column) for column in zip(*counts.values(), strict=True))
     console.print(
-        f"frames: {asked} asked for, {read} read, {tracked} tracked, {scored} scored",
+        f"frames: {asked} asked for{f' with {escape(views)}' if views else ''}, {read} read, "
+        f"{tracked} tracked, {scored} scored",
         highlight=False,
     )
 

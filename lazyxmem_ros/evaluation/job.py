@@ -159,7 +159,7 @@ def run_job(
         time.perf_counter() - started,
         tuple(log.faults),
         error,
-        len(job.sequence),
+        log.seen if log.seen and error is None else max(log.seen, len(job.sequence)),
         log.read,
         len({row["index"] for row in log.frames if row["scored"]}),
         tuple(notes),

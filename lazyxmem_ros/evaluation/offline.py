@@ -55,8 +55,6 @@ from lazyxmem_ros.xmem import FrameError
 USABLE_SCORE = 0.0
 """A refinement with this score is the corrector's way of saying that it failed."""
 
-_NO_MASK_ADVICE = "; give masks with --masks, --first-mask or, of a bag, --truth-topic"
-
 
 @dataclass(frozen=True, eq=False)
 class Ask:
@@ -124,6 +122,7 @@ class SequenceRunner:
             for sample, following in with_next(sequence.samples()):
                 for fault in sample.faults:
                     self._note_fault(sequence.name, fault)
+                self.log.seen += 1
                 self.log.read += sample.image is not None
                 self._begin_late(sample)
                 if sample.image is None or not (self._rows.first_index or sample.given):
@@ -146,7 +145,7 @@ class SequenceRunner:
         if not self._rows.first_index:
             raise DatasetError(
                 f"{sequence.name}: no frame with both an image and a mask of an object to track"
-                + (because(self.log.faults) or _NO_MASK_ADVICE)
+                + (because(self.log.faults) or f"; {sequence.mask_advice}")
             )
 
     def _note_fault(self, name: str, fault: str) -> None:

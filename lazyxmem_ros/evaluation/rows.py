@@ -40,12 +40,14 @@ EVENT_COLUMNS = [
 class RunLog:
     """The rows of a run so far (see above), and the faults of its input, one sentence each.
 
-    read: how many of the sequence's images could be read.
+    seen: how many frames the sequence has had so far, which some containers only estimate before.
+    read: how many of their images could be read.
     """
 
     frames: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    seen: int = 0
     read: int = 0
 
     def tables(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import NamedTuple
+import threading
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,7 +36,21 @@ _JPEG_END = b"\xff\xd9"
 _START_OF_SCAN = 0xDA
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_PILLOW = threading.Lock()
+"""Held while Pillow's limit is another."""
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def opened_by_pillow(source: Path | BinaryIO) -> Image.Image:
+    """A picture whose pixels are not decoded yet, of any size: Pillow's own limit holds for some
+    formats alone, and has other words than `check_size`.
+    """
+    with _PILLOW:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(source)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 class _Header(NamedTuple):
@@ -45,7 +61,7 @@ class _Header(NamedTuple):
     complete: bool
 
 
-def check_compressed(data: bytes, form: str, max_pixels: int) -> None:
+def check_compressed(data: bytes, form: str, max_pixels: int | None) -> None:
     """Raise ImageError for what `decode` would refuse, as far as no pixel need be decoded."""
     if not data:
         raise ImageError("the compressed image is empty")
@@ -62,7 +78,7 @@ def check_compressed(data: bytes, form: str, max_pixels: int) -> None:
         raise ImageError(f"{_described(data, form)} did not decode: they are cut short")
 
 
-def decode(data: bytes, form: str, max_pixels: int) -> Pixels:
+def decode(data: bytes, form: str, max_pixels: int | None) -> Pixels:
     """The pixels of a compressed image; orientations in it are ignored. Raises ImageError.
 
     form: the format string of a sensor_msgs/CompressedImage, empty for a file. It tells what the
@@ -106,11 +122,9 @@ def _read_header(data: bytes) -> _Header | None:
     if data.startswith(_JPEG_SIGNATURE):
         return _jpeg_header(data)
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with opened_by_pillow(io.BytesIO(data)) as picture:
             # OpenCV refuses others that are cut short.
             return _Header(picture.width, picture.height, True)
-    except Image.DecompressionBombError as error:
-        raise ImageError(str(error)) from error
     except Exception:  # noqa: BLE001 - each of Pillow's formats has errors of its own
         return None
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lazyxmem_ros.images.compressed import decode
-from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError
+from lazyxmem_ros.images.compressed import decode, opened_by_pillow
+from lazyxmem_ros.images.pixels import ImageError
 from lazyxmem_ros.signals import undisturbed
 
 CRF = 20
@@ -35,10 +35,11 @@ def check_regular(path: Path) -> None:
         raise ImageError("it is a device or a pipe, not a file")
 
 
-def read_image_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_image_file(path: Path, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
     """An image file as RGB uint8 [H, W, 3], turned upright as its EXIF data say.
 
-    Raises ImageError with the file's name where it does not decode to its end.
+    max_pixels: at most; None: MAX_PIXELS. Raises ImageError with the file's name where it does not
+    decode to its end.
     """
     try:
         check_regular(path)
@@ -63,7 +64,7 @@ def turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _orientation_of(data: bytes) -> int:
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with opened_by_pillow(io.BytesIO(data)) as picture:
             if picture.format == "TIFF":
                 return _UPRIGHT  # OpenCV has turned it
             return int(picture.getexif().get(_ORIENTATION_TAG, _UPRIGHT))

@@ -64,14 +64,18 @@ class Pixels:
         return np.ascontiguousarray(self.data)
 
 
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise ImageError for an image without pixels, and for one of more than `max_pixels`."""
+def check_size(width: int, height: int, max_pixels: int | None) -> None:
+    """Raise ImageError for an image without pixels, and for one of more than `max_pixels`.
+
+    None: MAX_PIXELS, where there is no parameter of that name.
+    """
     if width == 0 or height == 0:
         raise ImageError(f"the image is empty: {width}x{height} pixels")
-    if width * height > max_pixels:
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    if width * height > limit:
         raise ImageError(
-            f"the image claims {width}x{height} pixels, {width * height} in all; "
-            f"up to {max_pixels} are read (max_pixels)"
+            f"the image claims {width}x{height} pixels, {width * height} in all; up to {limit} are "
+            + ("read; scale it down, masks and all" if max_pixels is None else "read (max_pixels)")
         )
 
 

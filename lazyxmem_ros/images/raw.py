@@ -119,7 +119,7 @@ _YUV_TO_RGB = np.array(
 )
 
 
-def check_raw(message: RawImage, max_pixels: int) -> None:
+def check_raw(message: RawImage, max_pixels: int | None) -> None:
     """Raise ImageError where the fields contradict each other or name no image that is read."""
     encoding = message.encoding
     if encoding not in ENCODINGS:
@@ -135,7 +135,7 @@ def check_raw(message: RawImage, max_pixels: int) -> None:
         _check_rows(message, DIRECT[encoding][0] if direct else PACKED[encoding].pixel_bytes)
 
 
-def read_raw(message: RawImage, max_pixels: int) -> Pixels:
+def read_raw(message: RawImage, max_pixels: int | None) -> Pixels:
     """The pixels of a raw image; raises ImageError as `check_raw` does."""
     check_raw(message, max_pixels)
     encoding = message.encoding
@@ -156,7 +156,7 @@ def read_raw(message: RawImage, max_pixels: int) -> Pixels:
         ) from error
 
 
-def raw_label_values(message: RawImage, max_pixels: int) -> NDArray[Any]:
+def raw_label_values(message: RawImage, max_pixels: int | None) -> NDArray[Any]:
     """The values of a label map, uint8 or uint16 [H, W], as a new array; raises ImageError."""
     encoding = message.encoding
     if encoding not in LABEL_DEPTHS:

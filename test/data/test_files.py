@@ -16,8 +16,10 @@ from PIL import Image
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import image_files
+from lazyxmem_ros.data.sequences import VideoSequence
 from lazyxmem_ros.data.videos import VideoFile
 from lazyxmem_ros.images.files import write_video
+from lazyxmem_ros.track import Video, stop
 
 LITTER = ("._frame1.jpg", ".hidden.png", "Thumbs.db", "desktop.ini", "notes.txt")
 LITTER_FOLDERS = ("@eaDir", ".ipynb_checkpoints", "__MACOSX")
@@ -149,6 +151,14 @@ def test_another_angle_is_refused(tmp_path: Path) -> None:
         VideoFile.open(turned)
 
 
+def test_a_colon_in_a_name_begins_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("12:30.mp4"), (corner_frame(index) for index in range(3)), rate=10)
+    assert len(list(VideoFile.open(Path("12:30.mp4")))) == 3
+
+
 def cut_video(path: Path, frames: int = 60) -> Path:
     noise = np.random.default_rng(0)
     pictures = (noise.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(frames))
@@ -204,6 +214,36 @@ def test_a_whole_video_with_fewer_frames_than_it_seems_to_have_is_whole(
     cut.write_bytes(cut.read_bytes()[: int(0.6 * cut.stat().st_size)])
     with pytest.raises(DatasetError, match=f"{cut.name}: the video ends after"):
         list(VideoFile.open(cut))
+
+
+@pytest.mark.parametrize("name", ["uneven.mkv", "uneven.webm", "uneven.mp4", "uneven.avi"])
+def test_frames_are_at_the_times_that_the_container_says(name: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "plain.mp4", (corner_frame(index % 40) for index in range(60)), rate=10)
+    recording_of_a_screen(tmp_path / name)
+    tenths = [0, 1, 2, 3, 4, 27, 36, 45, 54]
+    assert tenths_of(open_dataset(tmp_path / name)) == tenths
+    frames = Video.open(tmp_path / name).read(stop)
+    assert [frame.stamp / 1e8 for frame in frames] == tenths
+    assert tenths_of(open_dataset(tmp_path / name, DatasetOptions(rate=5))) == [*range(0, 18, 2)]
+
+
+def tenths_of(sequences: list[VideoSequence]) -> list[float]:
+    (sequence,) = sequences
+    return [sample.stamp / 1e8 for sample in sequence.samples()]
+
+
+def test_times_that_do_not_rise_are_made_up_by_the_rate(tmp_path: Path) -> None:
+    """A bare stream has none; Matroska's milliseconds are too coarse for 2000 frames a second."""
+    write_video(tmp_path / "plain.mp4", (corner_frame(index) for index in range(5)), rate=10)
+    ffmpeg(
+        "-i", str(tmp_path / "plain.mp4"), "-c", "copy", "-f", "h264", str(tmp_path / "bare.avc")
+    )
+    stamps = [stamp for stamp, _ in VideoFile.open(tmp_path / "bare.avc").stamped()]
+    assert stamps == [0, 100_000_000, 200_000_000, 300_000_000, 400_000_000]
+    write_video(tmp_path / "fast.mkv", (corner_frame(index) for index in range(9)), rate=2000)
+    stamps = [stamp for stamp, _ in VideoFile.open(tmp_path / "fast.mkv").stamped()]
+    np.testing.assert_allclose(stamps, [500_000 * index for index in range(9)], atol=500_000)
+    assert (np.diff(stamps) > 0).all()
 
 
 def test_a_video_is_a_dataset(tmp_path: Path) -> None:

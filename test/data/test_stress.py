@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.label_maps import save_label_map
 from lazyxmem_ros.data.sequences import Sample, VideoSequence, View
 from lazyxmem_ros.data.stress import CutSequence
+from lazyxmem_ros.images.files import write_video
 
 MakeTree = Callable[..., Path]
 RATE = 8.0
@@ -87,6 +90,48 @@ def test_where_no_later_mask_shows_it_that_is_said(make_tree: MakeTree) -> None:
         list(view(root, DatasetOptions(every_nth_frame=3)).samples())
 
 
+def test_faults_of_frames_that_are_read_stay_where_others_are_left_out(
+    make_tree: MakeTree,
+) -> None:
+    """An image that is left out need not be read; a mask says what begins, and which have no frame.
+
+    The last frame is left out, and the masks of no frame are named with it.
+    """
+    root = make_tree("cow", 8, {index: (1,) for index in range(8)})
+    for broken in ("JPEGImages/480p/cow/00003", "JPEGImages/480p/cow/00004"):
+        (root / f"{broken}.jpg").write_bytes(b"")
+    (root / "Annotations/480p/cow/00005.png").write_bytes(b"")
+    samples = list(view(root, DatasetOptions(every_nth_frame=3)).samples())
+    faults = [[fault.partition(":")[0] for fault in sample.faults] for sample in samples]
+    images, masks = root / "JPEGImages/480p/cow", root / "Annotations/480p/cow"
+    assert faults == [[], [f"{images / '00003.jpg'}", f"{masks / '00005.png'}"], []]
+
+    frames = [np.full((16, 24, 3), 60 * number, np.uint8) for number in range(4)]
+    write_video(root / "walk.mp4", frames, rate=10)
+    options = DatasetOptions(masks=root / "numbered", every_nth_frame=2)
+    for number in (0, 2, 9):
+        save_label_map(root / "numbered" / f"{number}.png", np.ones((16, 24), np.uint16))
+    (walk,) = open_dataset(root / "walk.mp4", options)
+    faults = [sample.faults for sample in walk.samples()]
+    assert faults == [[], [f"{root / 'numbered/9.png'}: no frame has this number (from 0 on)"]]
+
+
+def test_an_object_that_no_frame_that_is_read_shows_is_named(make_tree: MakeTree) -> None:
+    root = make_tree("cow", 9, {0: (1,), 3: (1,), 4: (1, 2), 6: (1,)})
+    samples = list(view(root, DatasetOptions(every_nth_frame=3)).samples())
+    (fault,) = samples[-1].faults
+    assert fault.startswith("frame 00004: object 2 begins on this frame, which is left out")
+    assert not any(sample.faults for sample in samples[:-1])
+
+
+def test_what_cannot_be_read_of_the_sequence_that_is_cut_in_is_named(root: Path) -> None:
+    (root / "JPEGImages/480p/sheep/00001.jpg").write_bytes(b"")
+    samples = list(view(root, DatasetOptions(cut="sheep")).samples())
+    (fault,) = (fault for sample in samples for fault in sample.faults)
+    assert fault.startswith("sheep: ")
+    assert "sheep/00001.jpg: the image cannot be read" in fault
+
+
 def test_a_cut_hides_the_objects_for_two_seconds(root: Path) -> None:
     whole = list(view(root, DatasetOptions()).samples())
     samples = list(view(root, DatasetOptions(cut="sheep")).samples())
@@ -143,6 +188,26 @@ def test_an_image_that_is_missing_before_the_cut_costs_one_frame(root: Path) -> 
     samples = list(view(root, DatasetOptions(cut="sheep")).samples())
     assert [n for n, sample in enumerate(samples) if sample.image is None] == [5]
     assert len({sample.image.shape for sample in samples if sample.image is not None}) == 1
+
+
+def test_a_frame_of_another_size_is_left_to_the_tracker(make_tree: MakeTree) -> None:
+    """Neither the twin nor the frames of the cut take after it."""
+    make_tree("sheep", 5, {0: (1,)})
+    root = make_tree("cow", FRAMES, {index: (1,) for index in range(4)})
+    odd = root / "JPEGImages/480p/cow/00005.jpg"
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(odd)
+    for options in (DatasetOptions(twin=True), DatasetOptions(cut="sheep")):
+        samples = view(root, options).samples()
+        sizes = [sample.image.shape[:2] for sample in samples if sample.image is not None]
+        assert sizes.count((32, 48)) == 1
+        assert sizes.count((64, 96)) == len(sizes) - 1
+
+
+def test_a_sequence_without_times_is_not_shown_uncut(root: Path) -> None:
+    (sheep,) = open_dataset(root, DatasetOptions(sequences=("sheep",)))
+    still = Recorded(view(root, DatasetOptions()), (0,) * FRAMES)
+    with pytest.raises(DatasetError, match="cow: nothing can be cut into 12 frame"):
+        list(CutSequence(still, sheep).samples())
 
 
 def test_the_sequence_that_is_cut_into_others_is_left_out(root: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lazyxmem_ros.correction import CorrectorError
 from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.methods import SWITCHES
@@ -108,6 +109,7 @@ def test_values_out_of_range_are_named(out: Path, option: str, value: str, fault
     [
         (("--clicks", "3"), "--clicks belongs to --gesture largest_error"),
         (("--ray", "local", "--workers", "2"), "--workers are processes of this machine"),
+        (("--corrector-model", "vit_b"), "--corrector-model is the size of SAM-HQ's checkpoint"),
         (("--corrector", "sam_hq"), "sam_hq_vit_tiny.pth is not on this machine"),
         (("--corrector", "sam_hq", "--corrector-model", "vit_b"), "sam_hq_vit_b.pth is not on"),
     ],
@@ -117,7 +119,7 @@ def test_what_would_change_nothing_or_is_not_here_is_named(
 ) -> None:
     monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(out / "no weights"))
     arguments = parser().parse_args(["scene", "--out", str(out), *options])
-    with pytest.raises((MethodError, WeightsError), match=fault):
+    with pytest.raises((MethodError, WeightsError, CorrectorError), match=fault):
         command.run(arguments, Console(quiet=True))
 
 

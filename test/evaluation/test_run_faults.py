@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +19,7 @@ from rich.console import Console
 
 from lazyxmem_ros.cli import main
 from lazyxmem_ros.data.bags import IMAGE_TYPE, BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
@@ -90,7 +94,31 @@ def test_without_masks_it_says_how_to_give_them(
     with BagWriter(tmp_path / "drive") as bag:
         bag.write_image("/camera", StampedImage(10**9, np.zeros((48, 64, 3), np.uint8)))
     assert evaluate(tmp_path / "drive") == 1
-    assert "--first-mask or, of a bag, --truth-topic" in " ".join(capsys.readouterr().err.split())
+    assert "--first-mask or --truth-topic" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_advice_is_of_use_in_every_layout(
+    make_tree: MakeTree,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What it says is done, and the evaluation runs."""
+    tree = make_tree("walk", 2, {})
+    mask = tmp_path / "one.png"
+    Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), ((9, 35), (9, 67)))).save(mask)
+    for options in ((), ("--graph",)):
+        assert evaluate(tree, *options) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        folder = tree / "Annotations/480p/walk"
+        assert f"label maps that show one, named as the frames are, into {folder}" in said
+        assert "--masks" not in said
+    shutil.copy(mask, folder / "00000.png")
+    assert evaluate(tree) == 0
+    frames = tree / "JPEGImages/480p/walk"
+    assert evaluate(frames, "--layout", "folder") == 1
+    assert "with --masks or --first-mask" in " ".join(capsys.readouterr().err.split())
+    assert evaluate(frames, "--first-mask", str(mask)) == 0
 
 
 @pytest.mark.parametrize(
@@ -107,6 +135,32 @@ def test_masks_that_can_be_read_are(
 ) -> None:
     assert evaluate(folder_of(tmp_path / "walk", masks, *suffixes), *options) == 0
     assert "frames: 4 asked for, 4 read, 4 tracked, 3 scored" in capsys.readouterr().out
+
+
+def test_what_was_asked_for_names_the_views(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    assert evaluate(walk, "--every-nth-frame", "2", "--twin") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "frames: 2 asked for with --every-nth-frame 2, --twin, 2 read, 2 tracked" in said
+
+
+def test_frames_that_a_container_only_estimates_are_not_asked_for(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an uneven rate Matroska says the length, from which OpenCV makes 20 frames."""
+    frames = (np.full((48, 64, 3), 10 * index, np.uint8) for index in range(20))
+    write_video(tmp_path / "plain.mp4", frames, rate=10)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(tmp_path / "plain.mp4")]
+    command += ["-vf", "select=lt(n\\,5)+gt(n\\,15)", "-fps_mode", "vfr"]
+    subprocess.run([*command, str(tmp_path / "walk.mkv")], check=True)
+    (sequence,) = open_dataset(tmp_path / "walk.mkv")
+    assert len(sequence) == 20
+    mask = tmp_path / "first.png"
+    Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), ((9, 19), (9, 35)))).save(mask)
+    assert evaluate(tmp_path / "walk.mkv", "--first-mask", str(mask)) == 0
+    assert "frames: 9 asked for, 9 read, 9 tracked" in capsys.readouterr().out
 
 
 def test_faults_are_counted_by_frame(

@@ -15,6 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.images import MAX_PIXELS, ImageError, check_image, read_image
 from lazyxmem_ros.images.files import read_image_file
 
@@ -50,6 +52,15 @@ def claiming_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
+CLAIMING = {
+    ".png": claiming_png(30_000, 30_000),
+    ".gif": b"GIF89a" + struct.pack("<HHBBB", 30_000, 30_000, 0, 0, 0)
+    + b"," + struct.pack("<HHHHB", 0, 0, 30_000, 30_000, 0) + b"\x02\x02\x44\x01\x00;",
+    ".bmp": b"BM" + struct.pack("<IHHI", 70, 0, 0, 54)
+    + struct.pack("<IiiHHIIiiII", 40, 30_000, 30_000, 1, 24, *[0] * 6) + bytes(16),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("reader", [check_image, read_image])
 def test_a_huge_claim_is_refused_by_its_header(reader: object) -> None:
     message = compressed(claiming_png(30_000, 30_000), "png")
@@ -65,6 +76,24 @@ def test_the_limit_on_pixels_holds_for_every_format(suffix: str) -> None:
     assert read_image(message, max_pixels=40 * 64).size == (40, 64)
     with pytest.raises(ImageError, match="64x40 pixels"):
         read_image(message, max_pixels=40 * 64 - 1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".bmp"])
+def test_a_huge_file_is_refused_in_the_same_words_whatever_its_format(
+    suffix: str, tmp_path: Path
+) -> None:
+    """Pillow has a limit of its own, which is another, and no file has a parameter."""
+    file = tmp_path / f"huge{suffix}"
+    file.write_bytes(CLAIMING[suffix])
+    said = r"30000x30000 pixels, 900000000 in all; up to 67108864 are read; scale it down"
+    with pytest.raises(ImageError, match=said) as caught:
+        read_image_file(file)
+    assert "max_pixels" not in str(caught.value)
+    with pytest.raises(DatasetError, match=said):
+        read_label_map(file)
+    with pytest.raises(ImageError, match=r"up to 1000000 are read \(max_pixels\)"):
+        read_image(compressed(CLAIMING[suffix]), max_pixels=1_000_000)
+    assert Image.MAX_IMAGE_PIXELS == 89_478_485
 
 
 def test_the_limit_holds_for_raw_images() -> None:

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.bags import IMAGE_TYPE, BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.data.errors import DatasetError, because
-from lazyxmem_ros.data.sequences import BagSequence, VideoSequence
+from lazyxmem_ros.data.sequences import BagSequence, Sample, VideoSequence, with_next
 from lazyxmem_ros.evaluation.graph.names import INIT_TOPIC
+from lazyxmem_ros.images.drawing import object_ids_in
 
 IMAGE_TOPIC = "/camera/image_raw/compressed"
 TRUTH_TOPIC = "/ground_truth"
@@ -29,7 +31,8 @@ def export_bag(
 ) -> BagSequence:
     """Write a sequence into a new bag; returns the bag as a sequence, with its ground truth if any.
 
-    The stamps are moved so that they begin at FIRST_STAMP. Images go to IMAGE_TOPIC, ground truth
+    The stamps are moved so that they begin at FIRST_STAMP; the bag's frames keep the sequence's
+    keys. Frames whose stamps do not rise are left out. Images go to IMAGE_TOPIC, ground truth
     to TRUTH_TOPIC, masks of objects to INIT_TOPIC on the frame on which they begin. compression:
     "jpeg" or "png". progressed: is told how many frames are written; faulty: what is wrong with a
     frame. Raises DatasetError where no object begins.
@@ -37,17 +40,19 @@ def export_bag(
     frames = begun = annotated = 0
     offset = None
     faults: list[str] = []
+    keys: list[tuple[int, str]] = []
     with BagWriter(path) as bag:
         bag.declare(TRUTH_TOPIC, IMAGE_TYPE)  # the simulated operator looks there in any case
-        for sample in sequence.samples():
-            if offset is None:
-                offset = FIRST_STAMP - sample.stamp
+        for sample in _rising(sequence.samples()):
             for fault in sample.faults:
                 faults.append(fault)
                 faulty(fault)
             if sample.image is None:
                 continue
+            if offset is None:
+                offset = FIRST_STAMP - sample.stamp
             stamp = offset + sample.stamp
+            keys.append((stamp, sample.key))
             if sample.given:
                 begun += len(sample.given)
                 labels = np.zeros(sample.image.shape[:2], np.uint16)
@@ -62,7 +67,42 @@ def export_bag(
             progressed(frames)
     if not begun:
         raise DatasetError(
-            f"{sequence.name}: no frame has a mask of an object to track{because(faults)}"
+            f"{sequence.name}: no frame has a mask of an object to track"
+            + (because(faults) or f"; {sequence.mask_advice}")
         )
     truth_topic = TRUTH_TOPIC if annotated else None
-    return BagSequence(sequence.name, path, IMAGE_TOPIC, frames, truth_topic, init_topic=INIT_TOPIC)
+    return BagSequence(
+        sequence.name,
+        path,
+        IMAGE_TOPIC,
+        frames,
+        truth_topic,
+        init_topic=INIT_TOPIC,
+        keys=tuple(keys),
+    )
+
+
+def _rising(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The samples, without the images of those that are not later than the one before, or later
+    than the next: the offline run leaves them out, too. Their objects begin on the next that shows
+    them.
+    """
+    newest: int | None = None
+    late: set[int] = set()
+    for sample, following in with_next(samples):
+        fault = ""
+        if newest is not None and sample.stamp <= newest:
+            fault = "is not later than that of the frame before"
+        elif isinstance(following, Sample) and (newest or 0) < following.stamp < sample.stamp:
+            fault = f"is {(sample.stamp - following.stamp) / SECOND:.3f} s after the next frame's"
+        if sample.image is not None and fault:
+            sample.faults.append(f"frame {sample.key}: its stamp {fault}; it is left out")
+            sample.image = None
+            late |= sample.given.keys()
+        elif sample.image is not None:
+            newest = sample.stamp
+            if sample.truth is not None:
+                for object_id in late.intersection(object_ids_in(sample.truth)):
+                    sample.given[object_id] = sample.truth == object_id
+                    late.remove(object_id)
+        yield sample

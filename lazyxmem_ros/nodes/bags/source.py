@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from lazyxmem_ros.basics import stamp_fields, stamp_from, user_path
-from lazyxmem_ros.data.bag_storage import OpenBag, explained, serialized_messages
+from lazyxmem_ros.data.bag_storage import OpenBag, explained, is_ros1, serialized_messages
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.data.slowness import Tell, silent
 
@@ -58,8 +58,11 @@ class BagSource:
             raise BagError(f"there is no bag at {self.path}")
         self._reader = OpenBag(self.path, tell)
         try:
-            if self._reader.is_ros1:
-                raise BagError(f"{self.path} is a ROS 1 bag: `rosbags-convert` makes one of ROS 2")
+            if any(map(is_ros1, self._reader.connections)):
+                raise BagError(
+                    f"{self.path} is a recording of ROS 1: `rosbags-convert` makes one of ROS 2 of "
+                    "a .bag file"
+                )
             with explained(self.path):  # metadata may hold anything
                 self.topics = self._choose(topics)
         except BagError:

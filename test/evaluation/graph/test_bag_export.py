@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.data.sequences import Sample, VideoSequence, View
 from lazyxmem_ros.evaluation.graph.bag_export import FIRST_STAMP, TRUTH_TOPIC, export_bag
 
 SIZE = (48, 64)
@@ -19,6 +22,21 @@ STAMPS = [1_700_000_100_000_000_000 + index * 10**8 for index in range(3)]
 """Since the epoch, as a robot records them."""
 LABELS = np.zeros(SIZE, np.uint16)
 LABELS[5:15, 5:15] = 4
+
+
+@dataclass(frozen=True)
+class Restamped(View):
+    """A sequence with other stamps, in whatever order."""
+
+    whole: VideoSequence
+    stamps: list[int]
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def samples(self) -> Iterator[Sample]:
+        for sample, stamp in zip(self.whole.samples(), self.stamps, strict=True):
+            yield replace(sample, key=str(sample.index), stamp=stamp)
 
 
 def record(path: Path, stamps: list[int]) -> Path:
@@ -40,6 +58,27 @@ def test_a_real_bag_is_moved_to_the_first_stamp(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sample.image, source.image)
         np.testing.assert_array_equal(sample.truth, LABELS)
     assert [list(sample.given) for sample in samples] == [[4], [], []]
+    assert [sample.key for sample in samples] == [str(stamp) for stamp in STAMPS]
+
+
+def test_frames_whose_stamps_do_not_rise_are_left_out_as_offline(tmp_path: Path) -> None:
+    """The node takes one frame of a stamp, whose mask would count for all of them."""
+    stamps = [13 * 10**8, 10**8, 10**8, 2 * 10**8, 10**8, 3 * 10**8]
+    (sequence,) = open_dataset(
+        record(tmp_path / "drive", [FIRST_STAMP + index for index in range(len(stamps))]),
+        DatasetOptions(truth_topic="/truth"),
+    )
+    faults: list[str] = []
+    exported = export_bag(Restamped(sequence, stamps), tmp_path / "bag", faulty=faults.append)
+    samples = list(exported.samples())
+    assert [sample.stamp - FIRST_STAMP for sample in samples] == [0, 10**8, 2 * 10**8]
+    assert [sample.key for sample in samples] == ["1", "3", "5"]
+    assert [list(sample.given) for sample in samples] == [[4], [], []]
+    assert faults == [
+        "frame 0: its stamp is 1.200 s after the next frame's; it is left out",
+        "frame 2: its stamp is not later than that of the frame before; it is left out",
+        "frame 4: its stamp is not later than that of the frame before; it is left out",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["bag", "folder"])
@@ -56,6 +95,7 @@ def test_what_has_no_ground_truth_has_none_as_a_bag(kind: str, tmp_path: Path) -
     exported = export_bag(sequence, tmp_path / "bag")
     assert not exported.has_truth
     samples = list(exported.samples())
+    assert [sample.key for sample in samples] == [sample.key for sample in sequence.samples()]
     assert [list(sample.given) for sample in samples] == [[4], [], []]
     np.testing.assert_array_equal(samples[0].given[4], LABELS == 4)
     assert all(sample.truth is None for sample in samples)

@@ -51,13 +51,14 @@ def both_ways(plan: EvaluationPlan, folder: Path) -> tuple[Results, Results]:
     offline = evaluate(plan, folder / "offline", Watcher())
     graph = evaluate(replace(plan, graph=GraphMode(lockstep=True)), folder / "graph", Watcher())
     assert all(report.error is None for report in (*offline.reports, *graph.reports))
-    exact = ["index", "object", "j", "f", "area", "scored", "state"]
+    exact = ["index", "key", "object", "j", "f", "area", "scored", "state"]
     pd.testing.assert_frame_equal(graph.frames[exact], offline.frames[exact], check_exact=True)
     uncertainty = graph.frames["uncertainty"], offline.frames["uncertainty"]
     np.testing.assert_allclose(*uncertainty, atol=1e-4)
     pictures = [sorted((folder / way).glob("jobs/*/*/masks/*.png")) for way in ("offline", "graph")]
     assert len(pictures[0]) == offline.frames["index"].nunique()
     for first, second in zip(*pictures, strict=True):
+        assert first.name == second.name
         with Image.open(first) as one, Image.open(second) as other:
             np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
     return offline, graph
