@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -315,13 +316,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     )
     faults: list[str] = []
     faulty = stop if arguments.strict else faults.append
+    frames = _beginning_with(labels.shape, arguments.mask, video.read(faulty))
     _clear(arguments.out, arguments.video, arguments.mask)
     rows = _Rows(arguments.out)
     with rows, Progress(console) as progress:
         task = progress.add_task("tracking", total=video.frames or None)
 
         def pictures() -> Iterator[Image]:
-            frames = _beginning_with(labels.shape, arguments.mask, video.read(faulty))
             for frame in _tracked(frames, tracker, masks, corrector, faulty):
                 save_label_map(arguments.out / MASKS_FOLDER / f"{frame.name}.png", frame.labels)
                 rows.add(frame)
@@ -348,14 +349,18 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 def _beginning_with(
     size: tuple[int, ...], mask: Path, frames: Iterator[StampedFrame]
 ) -> Iterator[StampedFrame]:
-    """The frames; raises DatasetError where the first is not of the mask's size [H, W]."""
-    for index, frame in enumerate(frames):
-        if index == 0 and frame.image is not None and frame.image.shape[:2] != size:
+    """The frames, of which the first is read now.
+
+    Raises DatasetError where that cannot be, or is not of the mask's size [H, W].
+    """
+    begin = list(itertools.islice(frames, 1))
+    for name, _, image in begin:
+        if image is not None and image.shape[:2] != size:
             raise DatasetError(
-                f"{mask}: the mask is of {by_width(size)} pixels, the first frame, {frame.name}, "
-                f"of {by_width(frame.image.shape[:2])}; draw it on that frame, and scale neither"
+                f"{mask}: the mask is of {by_width(size)} pixels, the first frame, {name}, "
+                f"of {by_width(image.shape[:2])}; draw it on that frame, and scale neither"
             )
-        yield frame
+    return itertools.chain(begin, frames)
 
 
 def _clear(out: Path, video: Path, mask: Path) -> None:

@@ -110,8 +110,13 @@ def test_faults_end_as_one_sentence(
     (clip / "torn.mp4").write_bytes(b"no video")
     save_label_map(clip / "black.png", np.zeros((480, 640), np.uint16))
     save_label_map(clip / "small.png", np.ones((48, 64), np.uint16))
+    (tmp_path / "masks").mkdir()
+    earlier = [tmp_path / "tracks.csv", tmp_path / "masks" / "00000.png"]
+    for result in earlier:
+        result.write_bytes(b"an earlier run's")
     command = ["track", str(clip / video), "--mask", str(clip / mask), "--out", str(tmp_path)]
     assert main(command) == 1
     error = " ".join(capsys.readouterr().err.split())
     assert fault in error
     assert "Traceback" not in error
+    assert all(result.is_file() for result in earlier), "nothing is lost"

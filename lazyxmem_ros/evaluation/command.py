@@ -415,7 +415,7 @@ def _print_faults(reports: Sequence[JobReport], console: Console, views: str = "
             times = f" ({faults[fault]} times)" if faults[fault] > 1 else ""
             console.print(f"  {escape(fault)}{times}", soft_wrap=True, highlight=False)
         if len(faults) > SHOWN_FAULTS:
-            console.print("  … all of them are in the report")
+            console.print(f"  … and {len(faults) - SHOWN_FAULTS} more; see the report")
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         console.print(f"  {escape(note)}", soft_wrap=True, highlight=False)
     _print_frames(reports, console, views)
