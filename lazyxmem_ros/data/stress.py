@@ -131,6 +131,8 @@ class CutSequence(View):
         place, period = self._place(), self._period()
         cut = self._cut_length()
         if not cut:
+            for _ in self.whole.samples():
+                pass  # what cannot be read is the reason, and is raised
             raise DatasetError(
                 f"{self.name}: nothing can be cut into {len(self.whole)} frame(s) whose times do "
                 "not rise; choose others with --sequences, or leave out --cut"

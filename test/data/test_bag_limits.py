@@ -296,4 +296,4 @@ def test_a_long_look_at_a_file_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     said: list[str] = []
     with BagReader(file, said.append) as bag:
         assert len(list(bag.images("/camera"))) == 4
-    assert said[0].startswith(f"looking for what is of ROS 2 in {file.name}: ")
+    assert said[0].startswith(f"looking for what is of ROS in {file.name}: ")
