@@ -230,23 +230,30 @@ class Server:
             if message.type is WSMsgType.ERROR:
                 console.refuse("message", str(socket.exception()))
                 return
-            data = _data_of(message)
             try:
-                browser.hear(data)
-            except RefusedError as error:
-                console.refuse(error.code, str(error))
-                browser.reply(write_text(Refused(error.code, error.detail)))
-            except MessageError as error:
-                console.refuse("malformed", str(error))
-                malformed += 1
-                if malformed >= MAX_MALFORMED:
-                    await browser.hang_up(WSCloseCode.POLICY_VIOLATION, "malformed messages")
-                    return
-                browser.reply(write_text(Refused("malformed", str(error))))
+                malformed += not self._hear(browser, _data_of(message))
             except FloodError as error:
                 console.refuse("flood", str(error))
                 await browser.hang_up(WSCloseCode.POLICY_VIOLATION, str(error))
                 return
+            if malformed >= MAX_MALFORMED:
+                await browser.hang_up(WSCloseCode.POLICY_VIOLATION, "malformed messages")
+                return
+
+    def _hear(self, browser: Browser, data: bytes | str) -> bool:
+        """Does what a message asks for, or says why not; returns whether it was well formed. Raises
+        FloodError.
+        """
+        try:
+            browser.hear(data)
+        except RefusedError as error:
+            self._console.refuse(error.code, str(error))
+            browser.reply(write_text(Refused(error.code, error.detail)))
+        except MessageError as error:
+            self._console.refuse("malformed", str(error))
+            browser.reply(write_text(Refused("malformed", str(error))))
+            return False
+        return True
 
 
 async def _until_lost(browser: Browser) -> None:

@@ -219,6 +219,24 @@ def test_a_flood_is_cut_off(console: Console) -> None:
     assert talk(console.url, state_of)
 
 
+def test_who_reads_no_refusals_is_cut_off(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def speak(session: aiohttp.ClientSession, url: str) -> int:
+        async with connect(session, url) as socket_:
+            await socket_.send_json(HELLO)
+            await answer(socket_, "welcome")
+            monkeypatch.setattr(browser_module, "MAX_REPLIES", 0)
+            await socket_.send_json({"type": "watch", "tracker": "/no/such"})
+            while not socket_.closed:
+                await socket_.receive(timeout=WAIT_S)
+            return int(socket_.close_code)
+
+    before = console.refusals().get("browser: flood", 0)
+    assert talk(console.url, speak) == aiohttp.WSCloseCode.POLICY_VIOLATION
+    wait_for(lambda: console.refusals().get("browser: flood", 0) > before, "the count")
+
+
 def test_only_so_many_browsers_are_let_in(console: Console) -> None:
     async def speak(session: aiohttp.ClientSession, url: str) -> int:
         others = [await connect(session, url) for _ in range(3)]
