@@ -178,15 +178,14 @@ class RefinerCorrector:
     ) -> tuple[NDArray[np.float32], float, Window]:
         """Mask values [160, 160] and predicted IoU of the window that the network expects most of.
 
-        A window alone is seen mirrored, too, and the mean is taken.
+        Each is seen mirrored, too, and the mean is taken.
         """
         inputs = [window_input(image, prompt, window) for window in windows]
-        if len(windows) > 1:
-            seen, scores = self._see(inputs)
-            best = int(scores.argmax())
-            return seen[best], float(scores[best]), windows[best]
-        seen, scores = self._see([inputs[0], inputs[0][..., ::-1]])
-        return (seen[0] + seen[1][:, ::-1]) / 2, float(scores.mean()), windows[0]
+        seen, scores = self._see([*inputs, *(one[..., ::-1] for one in inputs)])
+        count = len(windows)
+        scores = (scores[:count] + scores[count:]) / 2
+        best = int(scores.argmax())
+        return (seen[best] + seen[count + best][:, ::-1]) / 2, float(scores[best]), windows[best]
 
     def _in_parts(
         self,
