@@ -183,9 +183,9 @@ class RefinerCorrector:
         inputs = [window_input(image, prompt, window) for window in windows]
         seen, scores = self._see([*inputs, *(one[..., ::-1] for one in inputs)])
         count = len(windows)
-        scores = (scores[:count] + scores[count:]) / 2
-        best = int(scores.argmax())
-        return (seen[best] + seen[count + best][:, ::-1]) / 2, float(scores[best]), windows[best]
+        expected = (scores[:count] + scores[count:]) / 2
+        best = int(expected.argmax())
+        return (seen[best] + seen[count + best][:, ::-1]) / 2, float(expected[best]), windows[best]
 
     def _in_parts(
         self,
