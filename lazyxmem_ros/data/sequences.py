@@ -8,7 +8,7 @@ a whole sequence unusable raises DatasetError or BagError.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -403,6 +403,28 @@ class UnreadableSequence:
     def samples(self) -> Iterator[Sample]:
         """Raises DatasetError with the reason."""
         raise DatasetError(self.reason)
+
+
+def begin_late(sample: Sample, late: Collection[int]) -> set[int]:
+    """Lets those of the objects `late` begin on a sample with an image that its ground truth shows;
+    returns them.
+    """
+    if not late or sample.image is None or sample.truth is None:
+        return set()
+    shown = set(object_ids_in(sample.truth)) & set(late)
+    sample.given.update({object_id: sample.truth == object_id for object_id in sorted(shown)})
+    return shown
+
+
+def jump_ahead(sample: Sample, following: object, newest: int) -> str:
+    """Why a sample's stamp cannot be: after it what follows would be too early; "" where it can.
+
+    newest: the stamp (ns) before, 0 where there is none.
+    """
+    if not isinstance(following, Sample) or not newest < following.stamp < sample.stamp:
+        return ""
+    ahead = (sample.stamp - following.stamp) / SECOND
+    return f"its stamp is {ahead:.3f} s after the next frame's; it is left out"
 
 
 def with_next(samples: Iterable[Sample]) -> Iterator[tuple[Sample, Sample | DataError | None]]:

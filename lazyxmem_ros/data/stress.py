@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND, BoolMask
 from lazyxmem_ros.data.errors import DataError, DatasetError
-from lazyxmem_ros.data.sequences import Sample, VideoSequence, View, with_next
+from lazyxmem_ros.data.sequences import Sample, VideoSequence, View, begin_late, with_next
 
 CUT_SECONDS = 2.0
 """How long a cut shows another sequence."""
@@ -97,12 +97,10 @@ class EveryNthFrame(View):
 
     def _taken(self, sample: Sample, late: dict[int, str]) -> Sample:
         """A sample numbered anew, on which those of the `late` objects begin that it shows."""
-        given = dict(sample.given)
-        if sample.image is not None and sample.truth is not None:
-            for object_id in sorted(late.keys() & set(np.unique(sample.truth).tolist())):
-                given[object_id] = sample.truth == object_id
-                del late[object_id]
-        return replace(sample, index=sample.index // self.step, given=given)
+        taken = replace(sample, index=sample.index // self.step, given=dict(sample.given))
+        for object_id in begin_late(taken, late):
+            del late[object_id]
+        return taken
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,13 @@ from lazyxmem_ros.correction.base import (
     objection,
 )
 from lazyxmem_ros.data.errors import DatasetError, because
-from lazyxmem_ros.data.sequences import Sample, VideoSequence, with_next
+from lazyxmem_ros.data.sequences import (
+    Sample,
+    VideoSequence,
+    begin_late,
+    jump_ahead,
+    with_next,
+)
 from lazyxmem_ros.evaluation.methods import Method, Schedule, Trigger
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.rows import (
@@ -124,12 +130,12 @@ class SequenceRunner:
                     self._note_fault(sequence.name, fault)
                 self.log.seen += 1
                 self.log.read += sample.image is not None
-                self._begin_late(sample)
+                self._not_begun -= begin_late(sample, self._not_begun)
                 if sample.image is None or not (self._rows.first_index or sample.given):
                     continue
                 try:
-                    if isinstance(following, Sample):
-                        self._check_stamp(sample.stamp, following.stamp)
+                    if fault := jump_ahead(sample, following, self._newest_stamp):
+                        raise StampError(fault)
                     outcome = self._track(sample)
                 except (FrameError, StampError) as error:  # nothing has changed in the tracker
                     self._note_fault(sequence.name, f"frame {sample.key}: {error}")
@@ -152,22 +158,6 @@ class SequenceRunner:
         if self._strict:
             raise DatasetError(f"{name}: {fault}")
         self.log.faults.append(fault)
-
-    def _begin_late(self, sample: Sample) -> None:
-        """Objects whose first frame could not be tracked begin on the next that shows them."""
-        if not self._not_begun or sample.image is None or sample.truth is None:
-            return
-        for object_id in self._not_begun.intersection(np.unique(sample.truth).tolist()):
-            sample.given[object_id] = sample.truth == object_id
-            self._not_begun.remove(object_id)
-
-    def _check_stamp(self, stamp: int, next_stamp: int) -> None:
-        """Raise StampError for a stamp after which the next frames would be too early."""
-        if self._newest_stamp < next_stamp < stamp:
-            raise StampError(
-                f"its stamp is {(stamp - next_stamp) / SECOND:.3f} s after the next frame's; "
-                "it is left out"
-            )
 
     def _track(self, sample: Sample) -> FrameOutcome:
         assert sample.image is not None

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.bags import IMAGE_TYPE, BagWriter, StampedImage, StampedLabels
 from lazyxmem_ros.data.errors import DatasetError, because
-from lazyxmem_ros.data.sequences import BagSequence, Sample, VideoSequence, with_next
+from lazyxmem_ros.data.sequences import (
+    BagSequence,
+    Sample,
+    VideoSequence,
+    begin_late,
+    jump_ahead,
+    with_next,
+)
 from lazyxmem_ros.evaluation.graph.names import INIT_TOPIC
-from lazyxmem_ros.images.drawing import object_ids_in
 
 IMAGE_TOPIC = "/camera/image_raw/compressed"
 TRUTH_TOPIC = "/ground_truth"
@@ -90,19 +95,14 @@ def _rising(samples: Iterable[Sample]) -> Iterator[Sample]:
     newest: int | None = None
     late: set[int] = set()
     for sample, following in with_next(samples):
-        fault = ""
+        fault = jump_ahead(sample, following, newest or 0)
         if newest is not None and sample.stamp <= newest:
-            fault = "is not later than that of the frame before"
-        elif isinstance(following, Sample) and (newest or 0) < following.stamp < sample.stamp:
-            fault = f"is {(sample.stamp - following.stamp) / SECOND:.3f} s after the next frame's"
+            fault = "its stamp is not later than that of the frame before; it is left out"
         if sample.image is not None and fault:
-            sample.faults.append(f"frame {sample.key}: its stamp {fault}; it is left out")
+            sample.faults.append(f"frame {sample.key}: {fault}")
             sample.image = None
             late |= sample.given.keys()
         elif sample.image is not None:
             newest = sample.stamp
-            if sample.truth is not None:
-                for object_id in late.intersection(object_ids_in(sample.truth)):
-                    sample.given[object_id] = sample.truth == object_id
-                    late.remove(object_id)
+            late -= begin_late(sample, late)
         yield sample
