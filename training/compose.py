@@ -87,6 +87,8 @@ class ComposeConfig:
     """Pasted objects that are thin (rods, rings, frames), many of them fast."""
     follow_share: float = 0.0
     """Clips of real sequences whose view follows the object and shows it at its own scale."""
+    real_twin_share: float = 0.0
+    """Clips of real sequences in which a twin of the object crosses it."""
     pause_share: float = 0.0
     """Clips that stand still for two or three frames somewhere on the way."""
     longest: float = 3.0
@@ -190,6 +192,7 @@ class Composer:
                 energy=energy,
                 nearest=config.nearest,
                 follow=follow,
+                twin=bool(config.real_twin_share) and rng.random() < config.real_twin_share,
             )
         in_place = bool(self.material.with_regions) and (
             kind < config.real_share + config.in_place_share

@@ -28,6 +28,7 @@ OBJECT_SHARE = 0.25, 0.8  # of the view's side that a followed object's longer s
 CLOSEST_VIEW = 0.2  # of a real frame's shorter side; what is nearer is blurred
 CUT_MARGIN = 4  # transparent pixels around a cut-out, so that its edge can be interpolated
 MASK_THRESHOLD = 127
+TWIN_REACH = 0.8, 2.0  # boxes of the object from it to where its twin comes from
 
 
 def wobble(rng: np.random.Generator, times: FloatArray, amplitude: float) -> FloatArray:
@@ -351,10 +352,12 @@ def real_base(
     energy: float,
     nearest: float,
     follow: bool = False,
+    twin: bool = False,
 ) -> Base:
     """Real frames of a training sequence, its object being the mask in alpha.
 
     nearest: as of a photograph. follow: the view suits the object's size and stays with it.
+    twin: see `with_twin`.
     """
     indices = frame_indices(rng, len(sequence), len(times))
     pictures = [sequence.picture(int(i)) for i in indices]
@@ -370,7 +373,49 @@ def real_base(
         lag = scale * rng.uniform(0.5, 1.1)
         centre = (centre - lag * _travel(pictures)).astype(np.float32)
     path = Path(centre, path.log_scale, 0.3 * path.angle, path.shear, None)
+    if twin:
+        pictures = with_twin(rng, pictures)
     return Base(pictures, path, scale, True)
+
+
+def with_twin(rng: np.random.Generator, pictures: list[UInt8Array]) -> list[UInt8Array]:
+    """Real frames, RGBA uint8 [h, w, 4], with a twin of their object that crosses it or turns back.
+
+    The twin is the object as the same frame shows it or as the clip played backwards does, mirrored
+    or not. It passes behind the object or in front of it, behind it on the first frame. Alpha marks
+    what is left to be seen of the object.
+    """
+    mirrored, backwards, in_front = (bool(coin < 0.5) for coin in rng.random(3))
+    heading = rng.uniform(0, 2 * np.pi)
+    reach = rng.uniform(*TWIN_REACH) * np.array([np.cos(heading), np.sin(heading)])
+    # From 1 (where it comes from) to -1 (through the object and as far on the other side).
+    ways = np.linspace(1, 1 - 2 * rng.uniform(0.3, 1.0), len(pictures))
+    aside = rng.normal(0, 0.15, 2)
+    shown = []
+    for t, picture in enumerate(pictures):
+        source = pictures[-1 - t] if backwards else picture
+        x, y, w, h = cv2.boundingRect(np.ascontiguousarray(picture[..., 3]))
+        u, v, across, down = cv2.boundingRect(np.ascontiguousarray(source[..., 3]))
+        if not w or not across:
+            shown.append(picture)
+            continue
+        goal = np.array([x + w / 2, y + h / 2]) + (ways[t] * reach + aside) * (w, h)
+        turn = -1.0 if mirrored else 1.0
+        move = np.array(
+            [[turn, 0, goal[0] - turn * (u + across / 2)], [0, 1, goal[1] - (v + down / 2)]]
+        )
+        twin = cv2.warpAffine(source, move, picture.shape[1::-1], borderMode=cv2.BORDER_CONSTANT)
+        opacity = cv2.GaussianBlur(twin[..., 3], (0, 0), 1.0).astype(np.float32) / 255
+        if t == 0 or not in_front:
+            opacity *= 1 - picture[..., 3].astype(np.float32) / 255
+        drawn = picture.copy()
+        colour = picture[..., :3] + opacity[..., None] * (
+            twin[..., :3].astype(np.float32) - picture[..., :3]
+        )
+        drawn[..., :3] = colour.round().astype(np.uint8)
+        drawn[..., 3][opacity > 0.5] = 0
+        shown.append(drawn)
+    return shown
 
 
 def _travel(pictures: list[UInt8Array]) -> FloatArray:

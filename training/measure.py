@@ -25,7 +25,7 @@ from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.data.location import add_data_argument
 from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.entry import run_to_the_end
-from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
+from lazyxmem_ros.evaluation.metrics import RECALL_THRESHOLD, boundary_f, region_similarity
 from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, iou_predictor_of
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 from training.compose import ComposeConfig, Composer
@@ -70,6 +70,11 @@ class Result:
     def mean_j(self) -> float:
         """Mean over frames and objects."""
         return float(self.j.mean())
+
+    @property
+    def recall(self) -> float:
+        """Share of frames and objects with a J above one half (DAVIS 2016, section 4.2)."""
+        return float((self.j > RECALL_THRESHOLD).mean())
 
     @property
     def mean_f(self) -> float:
@@ -272,7 +277,7 @@ def measure(arguments: argparse.Namespace) -> None:
         config = PLAIN if arguments.plain else UNHELPED
         return LazyTracker(tracker, config, iou_predictor=iou_predictor_of(arguments.weights))
 
-    print("| clip | J | F | J&F | frames/s |\n| --- | --- | --- | --- | --- |", flush=True)
+    print("| clip | J | F | J&F | R@0.5 | frames/s |\n" + 6 * "| --- " + "|", flush=True)
     for name in arguments.sets:
         results = []
         for clip, frames in known[name]():
@@ -284,17 +289,17 @@ def measure(arguments: argparse.Namespace) -> None:
                 one_at_a_time=name == "several-real",
             )
             results.append(result)
-            _print_row(clip, result.mean_j, result.mean_f, f"{result.rate:.1f}")
+            _print_row(clip, result.mean_j, result.mean_f, result.recall, f"{result.rate:.1f}")
         j = float(np.mean([r.mean_j for r in results]))
         f = float(np.mean([r.mean_f for r in results]))
-        _print_row(f"**{name}**", j, f, "")
+        _print_row(f"**{name}**", j, f, float(np.mean([r.recall for r in results])), "")
         if name in ("hidden", "look-alike", "twins"):
             found = sum(bool((r.j[-SCORED_AT_THE_END:] >= FOUND).all()) for r in results)
-            print(f"| {name}: on the target at the end | {found} of {len(results)} | | | |")
+            print(f"| {name}: on the target at the end | {found} of {len(results)} | | | | |")
 
 
-def _print_row(name: str, j: float, f: float, rate: str) -> None:
-    print(f"| {name} | {j:.3f} | {f:.3f} | {(j + f) / 2:.3f} | {rate} |", flush=True)
+def _print_row(name: str, j: float, f: float, recall: float, rate: str) -> None:
+    print(f"| {name} | {j:.3f} | {f:.3f} | {(j + f) / 2:.3f} | {recall:.3f} | {rate} |", flush=True)
 
 
 if __name__ == "__main__":

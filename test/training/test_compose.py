@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from training.compose import MIN_TARGET_PIXELS, ComposeConfig, Composer
-from training.layers import LONGEST_GAP, CutOut, frame_indices
+from training.layers import LONGEST_GAP, CutOut, frame_indices, with_twin
 from training.material import (
     DAVIS_TRAIN,
     TRAINING_SEQUENCES,
@@ -209,6 +209,36 @@ def test_thin_shapes_are_masks_and_thin() -> None:
     clip = Composer(load_material(None), thin).compose((0,), objects=1)
     target = (clip.labels[0] == 1).astype(np.uint8)
     assert cv2.distanceTransform(target, cv2.DIST_L2, 3).max() < 10
+
+
+def test_a_twin_of_a_real_object_crosses_it_and_is_not_part_of_it() -> None:
+    side = 20
+    frames = []
+    for t in range(6):
+        frame = np.zeros((120, 160, 4), np.uint8)
+        frame[50 : 50 + side, 60 + 2 * t : 60 + 2 * t + side] = (200, 40, 20, 255)
+        frames.append(frame)
+    hidden = 0
+    for seed in range(12):
+        crossed = with_twin(np.random.default_rng(seed), frames)
+        assert np.array_equal(crossed[0][..., 3], frames[0][..., 3]), "shown whole at first"
+        for before, after in zip(frames, crossed, strict=True):
+            left = after[..., 3] > 0
+            assert not np.any(left & (before[..., 3] == 0)), "the twin is not the object"
+            hidden += bool(np.count_nonzero(left) < side * side)
+        reds = [np.count_nonzero(frame[..., 0] > 150) for frame in crossed]
+        assert max(reds) > 1.5 * side * side, "there are two of them"
+    assert hidden > 6, "in front of it on some frames"
+
+
+def test_twins_come_to_real_objects_only_where_they_are_asked_for(data: Path) -> None:
+    material = load_material(data, sequences=("bear",))
+    config = ComposeConfig(size=96, frames=5, real_share=1.0, look_alike_share=0)
+    alone = Composer(material, config).compose((1,), objects=1)
+    again = Composer(material, replace(config, real_twin_share=0.0)).compose((1,), objects=1)
+    assert np.array_equal(alone.frames, again.frames)
+    crossed = Composer(material, replace(config, real_twin_share=1.0)).compose((1,), objects=1)
+    assert not np.array_equal(alone.frames, crossed.frames)
 
 
 def _middle(labels: NDArray[np.uint8]) -> NDArray[np.float64]:
