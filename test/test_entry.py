@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.entry import interruptible, load
 
 ROOT = Path(__file__).parents[1]

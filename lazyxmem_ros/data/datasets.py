@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.bag_storage import METADATA, PACKED_SUFFIXES
-from lazyxmem_ros.data.bags import BagReader
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.files import (
     IMAGE_SUFFIXES,

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from lazyxmem_ros.basics import TAKEN_BACK, BoolMask, StampRangeError, stamp_of
-from lazyxmem_ros.data.bags import BagMessage, BagReader, decode_image, pack_labels, unpack_labels
+from lazyxmem_ros.data.bag_messages import decode_image, pack_labels, unpack_labels
+from lazyxmem_ros.data.bag_reader import BagMessage, BagReader
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.files import natural_order
 from lazyxmem_ros.data.label_maps import save_label_map

@@ -17,13 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND
-from lazyxmem_ros.data.bags import (
-    BagReader,
-    decode_image,
-    pack_labels,
-    stamp_and_fault,
-    unpack_labels,
-)
+from lazyxmem_ros.data.bag_messages import decode_image, pack_labels, stamp_and_fault, unpack_labels
+from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DataError, DatasetError
 from lazyxmem_ros.data.files import children, image_files
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map

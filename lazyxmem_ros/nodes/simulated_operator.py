@@ -12,7 +12,8 @@ from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 
 from lazyxmem_ros.basics import SECOND, StampRangeError, stamp_of, user_path
-from lazyxmem_ros.data.bags import BagReader, pack_labels, unpack_labels
+from lazyxmem_ros.data.bag_messages import pack_labels, unpack_labels
+from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, because
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
 from lazyxmem_ros.images import ImageError

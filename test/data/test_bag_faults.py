@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
-from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage, StampedLabels, message_types
+from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels, message_types
+from lazyxmem_ros.data.bag_reader import BagReader
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.nodes.bags.source import BagSource

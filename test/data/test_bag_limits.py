@@ -22,7 +22,9 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
 from lazyxmem_ros.data import slowness, unpacking
-from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage
+from lazyxmem_ros.data.bag_messages import StampedImage
+from lazyxmem_ros.data.bag_reader import BagReader
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.unpacking import zstd

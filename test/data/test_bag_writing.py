@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from full_disk import files_of_at_most
 
-from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage
+from lazyxmem_ros.data.bag_messages import StampedImage
+from lazyxmem_ros.data.bag_reader import BagReader
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.errors import BagError
 
 FIRST_STAMP = 1_700_000_000_000_000_000
@@ -25,7 +27,8 @@ STORAGES = ["sqlite3", "mcap"]
 WRITES = """
 import resource, sys, time
 import numpy as np
-from lazyxmem_ros.data.bags import BagWriter, StampedImage
+from lazyxmem_ros.data.bag_messages import StampedImage
+from lazyxmem_ros.data.bag_writer import BagWriter
 
 path, storage, limit, frames = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 if limit:

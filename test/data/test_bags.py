@@ -6,13 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lazyxmem_ros.data.bags import (
-    BagReader,
-    BagWriter,
-    StampedImage,
-    StampedLabels,
-    message_types,
-)
+from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels, message_types
+from lazyxmem_ros.data.bag_reader import BagReader
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.errors import BagError
 
 FIRST_STAMP = 1_700_000_000_123_456_789
@@ -99,7 +95,7 @@ def test_small_objects_survive_a_bag(tmp_path: Path) -> None:
 
 
 def test_own_messages_are_known() -> None:
-    from lazyxmem_ros.data.bags import message_types
+    from lazyxmem_ros.data.bag_messages import message_types
 
     types = message_types().types
     track = types["lazyxmem_ros/msg/Track"]

@@ -12,12 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lazyxmem_ros.data.bags import (
-    BagWriter,
-    StampedImage,
-    StampedLabels,
-    message_types,
-)
+from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels, message_types
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.data.errors import BagError, DatasetError
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map

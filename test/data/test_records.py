@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from lazyxmem_ros.basics import MAX_LABEL_LENGTH
-from lazyxmem_ros.data.bags import BagWriter, StampedImage, message_types
+from lazyxmem_ros.data.bag_messages import StampedImage, message_types
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.records import export, read_answers, record_files
 

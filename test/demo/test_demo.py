@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from lazyxmem_ros.basics import SECOND
-from lazyxmem_ros.data.bags import BagReader
+from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.demo.options import parse_options
 from lazyxmem_ros.demo.run import main
 from lazyxmem_ros.demo.story import story_of

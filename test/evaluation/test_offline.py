@@ -11,7 +11,8 @@ from PIL import Image
 
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.correction import Corrector, Prompt, Refinement, make_corrector
-from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.sequences import Sample, VideoSequence

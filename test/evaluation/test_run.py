@@ -14,7 +14,8 @@ from evaluations import Watcher, plan_of, walking_bag
 from PIL import Image
 from rich.console import Console
 
-from lazyxmem_ros.data.bags import BagWriter, StampedImage
+from lazyxmem_ros.data.bag_messages import StampedImage
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DamagedBagError, DatasetError
 from lazyxmem_ros.evaluation.display import Display

@@ -18,7 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 from lazyxmem_ros.cli import main
-from lazyxmem_ros.data.bags import IMAGE_TYPE, BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_messages import IMAGE_TYPE, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.evaluation import command

@@ -25,7 +25,8 @@ from node_graph import (
 from sensor_msgs.msg import Image
 from tracker_harness import Service, sees_service
 
-from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.msg import Correction, TrackArray
 
 pytestmark = pytest.mark.slow  # each test starts several processes

@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
-from lazyxmem_ros.data.bags import BagReader, BagWriter, message_types
+from lazyxmem_ros.data.bag_messages import message_types
+from lazyxmem_ros.data.bag_reader import BagReader
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.images import ENCODINGS, ImageError, read_image
 from lazyxmem_ros.images.raw import DIRECT, PACKED, PLANAR
 

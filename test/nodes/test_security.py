@@ -16,7 +16,8 @@ import pytest
 from node_graph import FIRST_STAMP, Probe, scene, wait_for
 from rclpy.node import NodeNameNonExistentError
 
-from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.extras import MODULES
 
 POLICY = Path(__file__).parents[2] / "config" / "sros2" / "policy.xml"

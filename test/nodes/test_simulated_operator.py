@@ -12,7 +12,8 @@ import pytest
 from node_graph import FIRST_STAMP, Probe, header, repeat_until, scene, scene_message, wait_for
 from sensor_msgs.msg import Image
 
-from lazyxmem_ros.data.bags import BagWriter, StampedLabels
+from lazyxmem_ros.data.bag_messages import StampedLabels
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.msg import Correction, CorrectionRequest
 from lazyxmem_ros.nodes.conversions import mask_message
 from lazyxmem_ros.nodes.simulated_operator import MAX_PENDING

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lazyxmem_ros.data.bags import BagWriter, StampedImage
+from lazyxmem_ros.data.bag_messages import StampedImage
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.evaluation.job import JobReport
 from lazyxmem_ros.evaluation.methods import MethodOptions, choose_methods

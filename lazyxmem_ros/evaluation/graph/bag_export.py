@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lazyxmem_ros.data.bags import IMAGE_TYPE, BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_messages import IMAGE_TYPE, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.errors import DatasetError, because
 from lazyxmem_ros.data.sequences import (
     BagSequence,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lazyxmem_ros.basics import SECOND, stamp_of
-from lazyxmem_ros.data.bags import BagReader
+from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.sequences import BagSequence
 from lazyxmem_ros.evaluation.graph.bag_export import TRUTH_TOPIC, export_bag

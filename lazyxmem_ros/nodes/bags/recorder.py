@@ -18,9 +18,10 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from lazyxmem_ros.basics import user_path
-from lazyxmem_ros.data.bag_writing import COMMIT_PERIOD_S
-from lazyxmem_ros.data.bags import STORAGES, BagWriter, message_types
+from lazyxmem_ros.data.bag_messages import message_types
+from lazyxmem_ros.data.bag_writer import STORAGES, BagWriter
 from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.data.safe_writer import COMMIT_PERIOD_S
 from lazyxmem_ros.nodes.bags.replay import find_message_type
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, resolved, run_node

@@ -34,7 +34,8 @@ from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
 from lazyxmem_ros.basics import by_width, stamp_of, user_path
-from lazyxmem_ros.data.bags import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, BagWriter
+from lazyxmem_ros.data.bag_messages import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.images import ImageError, read_image
 from lazyxmem_ros.nodes.conversions import labels_message, time_message

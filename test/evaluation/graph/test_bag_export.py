@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_reader import BagReader
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.data.sequences import Sample, VideoSequence, View

@@ -16,7 +16,8 @@ from PIL import Image
 from rclpy.context import Context
 from rclpy.node import Node
 
-from lazyxmem_ros.data.bags import BagWriter, StampedImage
+from lazyxmem_ros.data.bag_messages import StampedImage
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.evaluation.graph.launch import (
     LOCKSTEP_WAIT_S,

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from node_graph import NodeProcess, wait_for
 
-from lazyxmem_ros.data.bags import BagReader, BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_reader import BagReader
+from lazyxmem_ros.data.bag_writer import BagWriter
 
 Start = Callable[..., NodeProcess]
 FIRST_STAMP = 1_700_000_000_000_000_000

@@ -14,7 +14,8 @@ import pytest
 from node_graph import NodeProcess, Probe, Spinner, header, parameters, scene_message, wait_for
 from rosgraph_msgs.msg import Clock
 
-from lazyxmem_ros.data.bags import BagReader, message_types
+from lazyxmem_ros.data.bag_messages import message_types
+from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.nodes.bags.recorder import RecorderNode
 from lazyxmem_ros.nodes.conversions import image_message

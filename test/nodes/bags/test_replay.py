@@ -19,7 +19,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from lazyxmem_ros.basics import stamp_of
-from lazyxmem_ros.data.bags import BagWriter, StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.images import read_image
 from lazyxmem_ros.nodes.bags.pacer import Pacer

@@ -15,7 +15,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from lazyxmem_ros.basics import stamp_fields, stamp_of
-from lazyxmem_ros.data.bags import BagWriter, StampedImage, message_types
+from lazyxmem_ros.data.bag_messages import StampedImage, message_types
+from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.nodes.bags.rounds import Rounds
 from lazyxmem_ros.nodes.bags.source import SerializedMessage, header_stamp
 

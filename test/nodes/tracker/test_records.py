@@ -30,7 +30,7 @@ from tracker_harness import Tracker, ask_the_operator, with_fields
 
 from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.cli import main
-from lazyxmem_ros.data.bags import BagReader
+from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DamagedBagError
 from lazyxmem_ros.data.records import read_answers, record_files
