@@ -27,19 +27,19 @@ from lazyxmem_ros.data.files import (
     suffix_of,
 )
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
+from lazyxmem_ros.data.samples import VideoSequence
 from lazyxmem_ros.data.sequences import (
     BagSequence,
     FolderSequence,
     FrameFiles,
-    RepeatedSequence,
     SceneSequence,
     UnreadableSequence,
     VideoFileSequence,
-    VideoSequence,
 )
 from lazyxmem_ros.data.slowness import Tell, silent
 from lazyxmem_ros.data.stress import CutSequence, EveryNthFrame, TwinSequence
 from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
+from lazyxmem_ros.data.views import RepeatedSequence
 from lazyxmem_ros.images.drawing import object_ids_in
 
 LVOS_RATE = 6.0

@@ -1,80 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sequence to evaluate on, frame by frame: from files, from a bag, or generated.
-
-What is wrong with a frame travels in its sample, so that one bad file costs one frame; what makes
-a whole sequence unusable raises DatasetError or BagError.
-"""
+"""The kinds of sequences that there are: from files, from a bag, or generated."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.bag_messages import decode_image, pack_labels, stamp_and_fault, unpack_labels
 from lazyxmem_ros.data.bag_reader import BagReader
-from lazyxmem_ros.data.errors import BagError, DamagedBagError, DataError, DatasetError
+from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.files import children, image_files
 from lazyxmem_ros.data.label_maps import are_binary, read_label_map
 from lazyxmem_ros.data.pond import Scene, SceneConfig
+from lazyxmem_ros.data.samples import Sample, check_size, introduce, with_next
 from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
 from lazyxmem_ros.images import ImageError
-from lazyxmem_ros.images.drawing import object_ids_in
 from lazyxmem_ros.images.files import read_image_file
-
-
-@dataclass
-class Sample:
-    """One frame of a sequence.
-
-    index: counts the sequence's frames from 0. key: file stem or stamp. stamp: ns.
-    image: uint8 [H, W, 3] RGB, None where it is missing or unreadable.
-    truth: label map uint16 [H, W], None where the frame is not annotated or its mask is unusable.
-    given: masks (bool [H, W]) of the objects that begin on this frame.
-    faults: what is wrong with the frame, one sentence each; where there is no image, the first of
-        them says why, and the others are about masks.
-    """
-
-    index: int
-    key: str
-    stamp: int
-    image: NDArray[np.uint8] | None = None
-    truth: NDArray[np.uint16] | None = None
-    given: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-
-
-class VideoSequence(Protocol):
-    """A sequence that can be read again and again, and sent to another process."""
-
-    @property
-    def name(self) -> str:
-        """Unique within the dataset."""
-
-    @property
-    def has_truth(self) -> bool:
-        """Whether masks are there to score by and to answer from, not only to introduce objects."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All that it is read from: where one of them changes, it is another sequence."""
-
-    @property
-    def mask_advice(self) -> str:
-        """How to give it masks, where it has none of an object."""
-
-    def __len__(self) -> int:
-        """Number of frames."""
-
-    def samples(self) -> Iterator[Sample]:
-        """The frames in order; raises DatasetError or BagError where no more can be read."""
-
 
 FILES_ADVICE = "give masks that show one with --masks or --first-mask"
 
@@ -119,7 +63,7 @@ class FolderSequence:
             stamp = round(index / self.rate * SECOND)
             sample = Sample(index, files.key, stamp)
             _read_into(sample, files, binary=self.binary)
-            _introduce(sample, known)
+            introduce(sample, known)
             if not self.has_truth:
                 sample.truth = None
             yield sample
@@ -159,7 +103,7 @@ class VideoFileSequence:
             sample = Sample(index, f"{index:05d}", stamp, image)
             mask = masks.pop(index, None)
             _read_into(sample, FrameFiles(sample.key, None, mask), binary=self.binary)
-            _introduce(sample, known)
+            introduce(sample, known)
             if not self.has_truth:
                 sample.truth = None
             yield sample
@@ -243,8 +187,8 @@ class BagSequence:
                         _take_labels(sample, self.first_mask, binary=first_is_binary)
                 elif not annotated:
                     _take_labels(sample, begun.get(stamp), binary=False)
-                _check_size(sample)
-                _introduce(sample, known)
+                check_size(sample)
+                introduce(sample, known)
                 if not annotated:
                     sample.truth = None
                 yield sample
@@ -301,85 +245,8 @@ class SceneSequence:
         for frame in Scene(self.config):
             stamp = round(frame.time * SECOND)
             sample = Sample(frame.index, f"{frame.index:05d}", stamp, frame.image, frame.labels)
-            _introduce(sample, known)
+            introduce(sample, known)
             yield sample
-
-
-class View:
-    """A sequence made of another one, with that one's name and ground truth."""
-
-    whole: VideoSequence
-
-    @property
-    def name(self) -> str:
-        """That of the whole sequence."""
-        return self.whole.name
-
-    @property
-    def has_truth(self) -> bool:
-        """That of the whole sequence."""
-        return self.whole.has_truth
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Those of the whole sequence."""
-        return self.whole.files
-
-    @property
-    def mask_advice(self) -> str:
-        """That of the whole sequence."""
-        return self.whole.mask_advice
-
-
-@dataclass(frozen=True)
-class SelectedFrames(View):
-    """The frames of a sequence that have one of the given stamps (ns)."""
-
-    whole: VideoSequence
-    stamps: frozenset[int]
-
-    def __len__(self) -> int:
-        return len(self.stamps)
-
-    def samples(self) -> Iterator[Sample]:
-        """The selected samples, numbered as in the whole sequence."""
-        return (sample for sample in self.whole.samples() if sample.stamp in self.stamps)
-
-
-@dataclass(frozen=True)
-class RepeatedSequence(View):
-    """A sequence played there and back, `passes` times in all: a long video, in which everything
-    is seen again. All of its frames are held in memory.
-    """
-
-    whole: VideoSequence
-    passes: int
-
-    def __post_init__(self) -> None:
-        if self.passes < 1:
-            raise DatasetError(f"a sequence is played at least once, not {self.passes} times")
-
-    def __len__(self) -> int:
-        # The frame at which it turns is shown once.
-        return self.passes * (len(self.whole) - 1) + 1 if len(self.whole) else 0
-
-    def samples(self) -> Iterator[Sample]:
-        """The samples of the first pass, then the same with other keys and later stamps."""
-        played: list[Sample] = []
-        for sample in self.whole.samples():
-            played.append(sample)
-            yield sample
-        stamp = played[-1].stamp if played else 0
-        index = len(played)
-        for number in range(1, self.passes):
-            at = range(1, len(played)) if number % 2 == 0 else range(len(played) - 2, -1, -1)
-            for position in at:
-                before = played[position + 1] if number % 2 else played[position - 1]
-                sample = played[position]
-                stamp += abs(sample.stamp - before.stamp)
-                key = f"{sample.key}_{number}"
-                yield replace(sample, index=index, key=key, stamp=stamp, given={}, faults=[])
-                index += 1
 
 
 @dataclass(frozen=True)
@@ -398,47 +265,6 @@ class UnreadableSequence:
     def samples(self) -> Iterator[Sample]:
         """Raises DatasetError with the reason."""
         raise DatasetError(self.reason)
-
-
-def begin_late(sample: Sample, late: Collection[int]) -> set[int]:
-    """Lets those of the objects `late` begin on a sample with an image that its ground truth shows;
-    returns them.
-    """
-    if not late or sample.image is None or sample.truth is None:
-        return set()
-    shown = set(object_ids_in(sample.truth)) & set(late)
-    sample.given.update({object_id: sample.truth == object_id for object_id in sorted(shown)})
-    return shown
-
-
-def jump_ahead(sample: Sample, following: object, newest: int) -> str:
-    """Why a sample's stamp cannot be: after it what follows would be too early; "" where it can.
-
-    newest: the stamp (ns) before, 0 where there is none.
-    """
-    if not isinstance(following, Sample) or not newest < following.stamp < sample.stamp:
-        return ""
-    ahead = (sample.stamp - following.stamp) / SECOND
-    return f"its stamp is {ahead:.3f} s after the next frame's; it is left out"
-
-
-def with_next(samples: Iterable[Sample]) -> Iterator[tuple[Sample, Sample | DataError | None]]:
-    """Each sample with what comes next: another one, the fault by which reading ends, or the end.
-
-    Raises the fault once all that is intact has come.
-    """
-    before: Sample | None = None
-    try:
-        for sample in samples:
-            if before is not None:
-                yield before, sample
-            before = sample
-    except DataError as fault:
-        if before is not None:
-            yield before, fault
-        raise
-    if before is not None:
-        yield before, None
 
 
 def _naming_unused(
@@ -481,26 +307,4 @@ def _read_into(sample: Sample, files: FrameFiles, *, binary: bool) -> None:
             sample.truth = read_label_map(files.mask, binary=binary)
         except DatasetError as error:
             sample.faults.append(str(error))
-    _check_size(sample)
-
-
-def _check_size(sample: Sample) -> None:
-    """Drops a mask of another size than its image."""
-    if sample.image is None or sample.truth is None:
-        return
-    if sample.truth.shape != sample.image.shape[:2]:
-        (mask_rows, mask_columns), (rows, columns) = sample.truth.shape, sample.image.shape[:2]
-        sample.faults.append(
-            f"frame {sample.key}: the mask is {mask_columns}x{mask_rows}, "
-            f"the image {columns}x{rows}"
-        )
-        sample.truth = None
-
-
-def _introduce(sample: Sample, known: set[int]) -> None:
-    """Objects that the truth shows for the first time are given on this frame."""
-    if sample.image is None or sample.truth is None:
-        return
-    new = set(object_ids_in(sample.truth)) - known
-    sample.given = {value: sample.truth == value for value in sorted(new)}
-    known |= new
+    check_size(sample)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND, BoolMask
 from lazyxmem_ros.data.errors import DataError, DatasetError
-from lazyxmem_ros.data.sequences import Sample, VideoSequence, View, begin_late, with_next
+from lazyxmem_ros.data.samples import Sample, VideoSequence, View, begin_late, with_next
 
 CUT_SECONDS = 2.0
 """How long a cut shows another sequence."""

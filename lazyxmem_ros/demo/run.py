@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.progress import TaskID
 
 from lazyxmem_ros.basics import SECOND
-from lazyxmem_ros.data.sequences import SelectedFrames
+from lazyxmem_ros.data.views import SelectedFrames
 from lazyxmem_ros.demo.options import DemoOptions, open_sequence, parse_options
 from lazyxmem_ros.demo.story import story_of
 from lazyxmem_ros.demo.summary import Demonstration, summary_table

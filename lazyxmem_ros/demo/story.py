@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND, stamp_of
-from lazyxmem_ros.data.sequences import VideoSequence
+from lazyxmem_ros.data.samples import VideoSequence
 from lazyxmem_ros.demo.summary import Demonstration
 from lazyxmem_ros.evaluation import pictures
 from lazyxmem_ros.evaluation.figures import save_figure, strip_figure, timeline_figure

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros.correction import CorrectorError
 from lazyxmem_ros.data.errors import DataError
 from lazyxmem_ros.data.label_maps import VOID, save_label_map
-from lazyxmem_ros.data.sequences import Sample
+from lazyxmem_ros.data.samples import Sample
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.fingerprint import fingerprint
 from lazyxmem_ros.evaluation.graph.run import run_through_graph

@@ -28,13 +28,7 @@ from lazyxmem_ros.correction.base import (
     objection,
 )
 from lazyxmem_ros.data.errors import DatasetError, because
-from lazyxmem_ros.data.sequences import (
-    Sample,
-    VideoSequence,
-    begin_late,
-    jump_ahead,
-    with_next,
-)
+from lazyxmem_ros.data.samples import Sample, VideoSequence, begin_late, jump_ahead, with_next
 from lazyxmem_ros.evaluation.methods import Method, Schedule, Trigger
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.rows import (

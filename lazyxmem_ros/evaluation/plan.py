@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lazyxmem_ros.correction import DEFAULT_CORRECTOR
-from lazyxmem_ros.data.sequences import VideoSequence
+from lazyxmem_ros.data.samples import VideoSequence
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
 from lazyxmem_ros.evaluation.methods import Method, Schedule, Trigger
 from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig

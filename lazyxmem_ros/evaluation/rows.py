@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazyxmem_ros.correction.base import BoolMask
-from lazyxmem_ros.data.sequences import Sample
+from lazyxmem_ros.data.samples import Sample
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
 
 NAN = float("nan")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.data.sequences import Sample
+from lazyxmem_ros.data.samples import Sample
 from lazyxmem_ros.evaluation.pictures import caption
 from lazyxmem_ros.images.drawing import overlay
 from lazyxmem_ros.images.files import save_image

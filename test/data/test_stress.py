@@ -14,7 +14,7 @@ from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.label_maps import save_label_map
-from lazyxmem_ros.data.sequences import Sample, VideoSequence, View
+from lazyxmem_ros.data.samples import Sample, VideoSequence, View
 from lazyxmem_ros.data.stress import CutSequence
 from lazyxmem_ros.images.files import write_video
 

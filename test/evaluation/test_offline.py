@@ -15,7 +15,7 @@ from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.data.sequences import Sample, VideoSequence
+from lazyxmem_ros.data.samples import Sample, VideoSequence
 from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.methods import (
     MethodOptions,

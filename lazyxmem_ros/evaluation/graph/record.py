@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.data.bag_messages import decode_labels, pack_labels, unpack_labels
 from lazyxmem_ros.data.bag_reader import BagReader
-from lazyxmem_ros.data.sequences import VideoSequence
+from lazyxmem_ros.data.samples import VideoSequence
 from lazyxmem_ros.evaluation.graph import names
 from lazyxmem_ros.evaluation.rows import FrameName, FrameRows, Measured, RunLog, event_row
 

@@ -16,7 +16,7 @@ from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
 from lazyxmem_ros.data.errors import BagError
-from lazyxmem_ros.data.sequences import Sample, VideoSequence, View
+from lazyxmem_ros.data.samples import Sample, VideoSequence, View
 from lazyxmem_ros.evaluation.graph.bag_export import FIRST_STAMP, TRUTH_TOPIC, export_bag
 
 SIZE = (48, 64)
