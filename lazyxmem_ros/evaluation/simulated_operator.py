@@ -52,7 +52,8 @@ class Gesture(enum.Enum):
     """One click: positive in the middle of the visible object, negative on a mask of nothing."""
     LARGEST_ERROR = "largest_error"
     """A click in the middle of the largest region that is wrong, missing or superfluous; with more
-    than one, then in the middle of what is the largest but for that."""
+    than one, then in the middle of what is the largest but for that; "not there" as an empty mask.
+    """
     BOX = "box"
     """A box around the object, and a click in its middle; "not there" as an empty mask."""
     MASK = "mask"
@@ -120,9 +121,9 @@ class SimulatedOperator:
 
         ground_truth, prediction: [H, W], non-zero = object. Returns None where there is nothing to
         say: the object is not visible and the prediction is empty, or no pixel is wrong (for
-        LARGEST_ERROR). An invisible object with a non-empty prediction gets a negative click in
-        the middle of that prediction, with BOX and MASK an empty mask. A prompt with a mask and
-        nothing else is the answer itself, not a prior. Raises MetricError on different shapes.
+        LARGEST_ERROR). An invisible object with a non-empty prediction gets an empty mask, with
+        CLICK a negative click in the middle of that prediction. A prompt with a mask and nothing
+        else is the answer itself, not a prior. Raises MetricError on different shapes.
         """
         if ground_truth.shape != prediction.shape or ground_truth.ndim != 2:
             raise MetricError(
@@ -134,12 +135,12 @@ class SimulatedOperator:
         if not true.any() and not predicted.any():
             return None
         gesture = self.config.gesture
-        if gesture is Gesture.MASK or (gesture is Gesture.BOX and not true.any()):
+        if gesture is Gesture.CLICK and not true.any():
+            return Prompt(negative=self._noisy_middle(predicted))
+        if gesture is Gesture.MASK or not true.any():
             return Prompt(mask=true)
         if gesture is Gesture.LARGEST_ERROR:
             return self._click_largest_error(true, predicted)
-        if not true.any():
-            return Prompt(negative=self._noisy_middle(predicted))
         point = self._noisy_middle(true)
         if gesture is Gesture.BOX:
             return Prompt(positive=point, box=self._noisy_box(true))

@@ -110,6 +110,20 @@ def test_box_and_mask() -> None:
     np.testing.assert_array_equal(drawn.mask, truth)
 
 
+@pytest.mark.parametrize("gesture", [Gesture.LARGEST_ERROR, Gesture.BOX, Gesture.MASK])
+def test_an_object_out_of_view_is_said_to_be_so(gesture: Gesture) -> None:
+    """As the console's V does: clicks beside it would leave a rest of the wrong mask."""
+    predicted = np.zeros((30, 70), bool)
+    predicted[5:25, 10:60] = True
+    operator = SimulatedOperator(OperatorConfig(gesture=gesture))
+    prompt = operator.click(np.zeros_like(predicted), predicted)
+    assert prompt is not None
+    assert prompt.is_only_mask
+    assert prompt.mask is not None
+    assert not prompt.mask.any()
+    assert operator.click(np.zeros_like(predicted), np.zeros_like(predicted)) is None
+
+
 def test_noise_spreads_stays_inside_and_repeats() -> None:
     truth = rectangle(0, 0, 3, 3)
     config = OperatorConfig(gesture=Gesture.BOX, click_noise=8.0, seed=3)
