@@ -204,7 +204,7 @@ def _tracked(
             faulty(f"frame {name}: {error}")
             continue
         labels = _correct_itself(tracker, corrector, result) if corrector else result.labels
-        yield TrackedFrame(name, image, result, labels)
+        yield TrackedFrame(name, image, result, tracker.shown(labels))
 
 
 def _correct_itself(tracker: LazyTracker, corrector: Corrector, result: StepResult) -> Labels:

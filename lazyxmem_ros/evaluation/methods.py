@@ -110,6 +110,7 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
         hold_entropy=NEVER,
         hold_unseen=False,
         hold_iou=0.0,
+        show_iou=0.0,
     )
     cautious = replace(
         plain,
@@ -117,6 +118,7 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
         hold_entropy=base.hold_entropy,
         hold_unseen=base.hold_unseen,
         hold_iou=base.hold_iou,
+        show_iou=base.show_iou,
     )
     pseudo = replace(cautious, pseudo_corrections=True)
     asking = replace(pseudo, operator_corrections=True)

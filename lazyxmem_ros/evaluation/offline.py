@@ -163,7 +163,9 @@ class SequenceRunner:
         labels = self._correct_itself(sample, result, result.labels)
         self._ask(sample, result, labels)
         labels = self._give_answers(before=sample.stamp + 1, labels=labels)
-        return FrameOutcome(sample, labels, result, time.perf_counter() - started)
+        return FrameOutcome(
+            sample, self._tracker.shown(labels), result, time.perf_counter() - started
+        )
 
     # ---- the tracker's own corrections
 

@@ -206,6 +206,13 @@ class LazyConfig:
         bounds=(1, 1_000_000),
         unit=Unit.FRAMES,
     )
+    show_iou: float = setting(
+        0.0,
+        "A mask whose predicted IoU is below this is not published, and counts as out of view: it "
+        "is probably of something else. It is followed, asked about and corrected all the same, "
+        "and published where it was given or corrected. 0 = every mask is published.",
+        bounds=SHARE,
+    )
 
     correction_horizon: int = setting(
         5 * SECOND,

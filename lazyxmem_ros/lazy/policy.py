@@ -238,7 +238,8 @@ def decide(
             credible=in_view,
         )
         return silent, replace(history, entropy=seen.entropy)
-    state, streak, seen_stamp = _follow(config, history, seen, in_view)
+    shown = in_view and (seen.given or not _poor(seen, config.show_iou))
+    state, streak, seen_stamp = _follow(config, history, seen, shown)
     wanted, reason = _condition(config, seen, rate, first=history.entropy is None)
     if state is TrackState.LOST:
         wanted, reason = None, ""  # it would ask at every flicker, and for ever
@@ -247,7 +248,7 @@ def decide(
         reason = f"{reason}, but {refusal}"
     elif wanted is not None:
         history = history.asked(wanted, seen.index, seen.stamp)
-    uncertain = wanted is not None or seen.entropy > config.uncertain_entropy or not in_view
+    uncertain = wanted is not None or seen.entropy > config.uncertain_entropy or not shown
     if state is not TrackState.LOST:
         state = TrackState.UNCERTAIN if uncertain else TrackState.TRACKED
     decision = Decision(
@@ -311,20 +312,23 @@ def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:
 
 
 def _follow(
-    config: LazyConfig, history: ObjectHistory, seen: Observation, in_view: bool
+    config: LazyConfig, history: ObjectHistory, seen: Observation, shown: bool
 ) -> tuple[TrackState, int, int]:
-    """Whether the object is LOST (else TRACKED), the streak towards found, when last in view."""
+    """Whether the object is LOST (else TRACKED), the streak towards found, when last in view.
+
+    shown: it is in view, and probably itself.
+    """
     if seen.given:
         return TrackState.TRACKED, 0, seen.stamp
     # One of a snapshot may be of a clock that was ahead of this one.
     seen_stamp = seen.stamp if history.seen_stamp is None else min(history.seen_stamp, seen.stamp)
     if history.state is TrackState.LOST:
-        credible = in_view and seen.entropy <= config.uncertain_entropy
+        credible = shown and seen.entropy <= config.uncertain_entropy
         streak = history.found_streak + 1 if credible else 0
         if streak >= config.found_frames:
             return TrackState.TRACKED, 0, seen.stamp
         return TrackState.LOST, streak, seen_stamp
-    if in_view:
+    if shown:
         return TrackState.TRACKED, 0, seen.stamp
     gone = seen.stamp - seen_stamp
     if config.lost_after and gone > config.lost_after:
@@ -371,7 +375,7 @@ def _trusted(config: LazyConfig, seen: Observation) -> bool:
 
 def _impression(config: LazyConfig, seen: Observation) -> str:
     """What a person would see of the trouble, in words."""
-    if seen.area <= config.lost_area:
+    if seen.area <= config.lost_area or _poor(seen, config.show_iou):
         return "out of view?"
     if _nearly_hidden(config, seen):
         return "nearly hidden?"

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.basics import MAX_LABEL_LENGTH, by_width
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH, Labels, by_width
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.config import LazyConfig, Source
 from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk, Outcome, add_to_past
@@ -194,6 +194,26 @@ class LazyTracker:
         elif corrected:
             newest.never_learnt = True
         self._past.follow(newest)
+
+    def shown(self, labels: Labels) -> Labels:
+        """The newest frame's label map without masks that are probably of something else
+        (`show_iou`), for publishing.
+
+        labels: uint16 [H, W], of its result or of the outcome of a correction. What was given or
+        corrected on it stays. Where nothing is left out it is the same array.
+        """
+        newest, limit = self._state.newest, self._state.config.show_iou
+        if newest is None or not limit:
+            return labels
+        said = newest.frame.given.keys() | newest.all_corrections().keys()
+        doubted = [
+            object_id
+            for object_id, item in self._state.objects.items()
+            if object_id not in said
+            and item.predicted_iou is not None
+            and item.predicted_iou < limit
+        ]
+        return np.where(np.isin(labels, doubted), np.uint16(0), labels) if doubted else labels
 
     def catch_up(self, budget: float) -> int:
         """Closes the newest frame and goes on with the catching up for `budget` seconds, for when

@@ -25,7 +25,8 @@ from lazyxmem_ros.evaluation.methods import (
 )
 from lazyxmem_ros.evaluation.offline import SequenceRunner
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig, SimulatedOperator
-from lazyxmem_ros.lazy import OFF, LazyConfig, LazyTracker
+from lazyxmem_ros.lazy import OFF, LazyConfig, LazyTracker, iou_predictor_of
+from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import XMemTracker, load_network
 
 MakeTree = Callable[..., Path]
@@ -51,11 +52,16 @@ def runner(
     corrector: Corrector | None = None,
     gesture: Gesture = Gesture.MASK,
     to_newest: bool = False,
+    calibrated: bool = False,
 ) -> SequenceRunner:
     chosen = replace(all_methods(options or MethodOptions())[method], to_newest=to_newest)
     tracker = XMemTracker(load_network(weights), device="cpu")
     return SequenceRunner(
-        LazyTracker(tracker, chosen.lazy),
+        LazyTracker(
+            tracker,
+            chosen.lazy,
+            iou_predictor=iou_predictor_of(locate("")) if calibrated else None,
+        ),
         corrector or make_corrector("grabcut"),
         SimulatedOperator(OperatorConfig(gesture, reaction_delay=delay)),
         chosen,
@@ -333,6 +339,18 @@ def test_methods_bring_what_they_need() -> None:
     for bad in ({"every": 0}, {"below": 0.0}):
         with pytest.raises(MethodError):
             MethodOptions(**bad)
+
+
+def test_masks_of_something_else_are_not_scored_where_they_are_not_published(
+    tiny_weights: Path, sequence: VideoSequence
+) -> None:
+    options = MethodOptions(replace(ALONE, show_iou=1.0))
+    shown = {}
+    for method in ("xmem", "udu"):
+        run = runner(tiny_weights, method, options, calibrated=True)
+        shown[method] = [bool(outcome.labels.any()) for outcome in run.run(sequence)]
+    assert all(shown["xmem"]), "as it was published"
+    assert shown["udu"] == [True] + [False] * (FRAMES - 1)
 
 
 def test_switches_of_the_methods() -> None:

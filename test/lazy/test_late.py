@@ -74,12 +74,14 @@ def two_answered_at_once(
     return Instant(start(network, config, iou_predictor), answers)
 
 
-@pytest.mark.parametrize(("delay", "hold_iou"), [(1, 0.5), (12, 0.0), (25, 0.5)])
+@pytest.mark.parametrize(
+    ("delay", "hold_iou", "show_iou"), [(1, 0.5, 0.0), (12, 0.0, 0.5), (25, 0.5, 0.0)]
+)
 def test_the_predicted_iou_is_then_what_it_would_be_too(
-    delay: int, hold_iou: float, small_network: XMem
+    delay: int, hold_iou: float, show_iou: float, small_network: XMem
 ) -> None:
     """What the objects have looked like is followed through the corrected past."""
-    config = replace(CONFIG, hold_iou=hold_iou)
+    config = replace(CONFIG, hold_iou=hold_iou, show_iou=show_iou, lost_after=SECOND)
     late = start(small_network, config, CALIBRATION)
     answers = {5 + delay: [correction(5, FIRST)], 9 + delay: [correction(9, SECOND_ONE)]}
     run(late, answers, 9 + delay)
@@ -96,6 +98,8 @@ def test_the_predicted_iou_is_then_what_it_would_be_too(
     )
     assert predicted == at_once != without
     assert None not in predicted
+    states = [track.state for track in results[last].tracks]
+    assert states == [track.state for track in instant[last].tracks]
 
 
 def test_until_it_shows_tracking_goes_on_as_before(small_network: XMem) -> None:

@@ -384,6 +384,35 @@ def test_an_object_is_credible_from_a_predicted_iou_on(limit, expected, credible
     assert not unseen.credible
 
 
+def followed(config, expected, *, given=()):
+    """Decisions on one object of so high a predicted IoU, frame by frame."""
+    history, decisions = ObjectHistory(), []
+    for index, iou in enumerate(expected):
+        seen = Observation(index, index * TICK, BIG, 0.1, given=index in given, predicted_iou=iou)
+        decision, history = decide(config, history, seen, waiting=0)
+        decisions.append(decision)
+    return decisions
+
+
+def test_what_is_probably_something_else_counts_as_out_of_view():
+    config = replace(FREE, show_iou=0.4)
+    states = [d.state for d in followed(config, [0.9] + [0.3] * 24 + [0.4] * 4)]
+    assert states == [TRACKED] + [UNCERTAIN] * 20 + [LOST] * 6 + [TRACKED] * 2
+    without = followed(FREE, [0.9] + [0.3] * 24 + [0.4] * 4)
+    assert {d.state for d in without} == {TRACKED}
+    unknown = followed(config, [None] * 25)
+    assert {d.state for d in unknown} == {TRACKED}, "without a calibration nothing changes"
+    given = followed(config, [0.3] * 3, given=(0, 1, 2))
+    assert {d.state for d in given} == {TRACKED}
+
+
+def test_what_is_probably_something_else_is_asked_about_until_it_is_lost():
+    asked = followed(replace(FREE, show_iou=0.4, operator_iou=0.5), [0.9] + [0.3] * 24)
+    assert asked[1].request is USER
+    assert asked[1].reason.startswith("out of view?")
+    assert asked[-1].request is None
+
+
 def test_own_corrections_may_be_learnt():
     assert not hold_frame(LazyConfig(update_from_pseudo=True), [SELF])
 

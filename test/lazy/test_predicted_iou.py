@@ -116,6 +116,26 @@ def test_every_frame_after_the_first_has_a_prediction(small_network: XMem) -> No
                 assert (track.predicted_iou == 0) == (track.area == 0)
 
 
+def test_what_is_probably_something_else_is_not_shown(small_network: XMem) -> None:
+    lazy = LazyTracker(tracker_of(small_network), QUIET, iou_predictor=MODEL)
+    for index, (image, masks) in enumerate(moving_squares(4)):
+        result = lazy.step(image, stamp_of(index), masks=masks if index == 0 else None)
+        assert lazy.shown(result.labels) is result.labels, "by default everything is"
+    expected = {t.object_id: t.predicted_iou or 0.0 for t in result.tracks if t.area}
+    (worse, low), (better, high) = sorted(expected.items(), key=lambda item: item[1])
+    assert low < high
+    lazy.config = replace(lazy.config, show_iou=(low + high) / 2)
+    shown = lazy.shown(result.labels)
+    assert not (shown == worse).any()
+    np.testing.assert_array_equal(shown == better, result.labels == better)
+    outcome = lazy.apply(Correction(result.stamp, {worse: masks[worse]}))
+    assert outcome.labels is not None
+    assert lazy.shown(outcome.labels) is outcome.labels, "a person said that it is there"
+    lazy.config = replace(lazy.config, show_iou=1.0)
+    added = lazy.add_objects({better: masks[better]})
+    assert (lazy.shown(added.labels) == better).any(), "so does a mask that was given"
+
+
 def test_a_persons_correction_gives_a_new_portrait(small_network: XMem) -> None:
     lazy = LazyTracker(tracker_of(small_network), QUIET, iou_predictor=MODEL)
     for index, (image, masks) in enumerate(moving_squares(6)):

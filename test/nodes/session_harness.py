@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros import weights
 from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.data.label_maps import MAX_OBJECTS
-from lazyxmem_ros.lazy import LazyConfig, LazyTracker
+from lazyxmem_ros.lazy import LazyConfig, LazyTracker, iou_predictor_of
 from lazyxmem_ros.nodes.conversions import image_message
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
@@ -42,7 +42,7 @@ class Outputs:
     service_name = "correct_mask"
 
     def publish_frame(self, frame: Any, result: Any, *, largest_id: int) -> None:
-        self.labels[frame.stamp] = frame.labels
+        self.labels[frame.stamp] = frame.labels if result is None else result.labels
         self.order.append(frame.stamp)
         self.tracks[frame.stamp] = [] if result is None else result.tracks
 
@@ -102,10 +102,14 @@ class Scene:
 class Rig:
     """A session with its history, fed with frames of the scene by their number."""
 
-    def __init__(self, max_objects: int = MAX_OBJECTS, **settings: Any) -> None:
-        network = load_network(weights.locate(""))
+    def __init__(
+        self, max_objects: int = MAX_OBJECTS, *, predict_iou: bool = False, **settings: Any
+    ) -> None:
+        path = weights.locate("")
+        network, predictor = load_network(path), iou_predictor_of(path) if predict_iou else None
         config = LazyConfig(operator_corrections=False, pseudo_corrections=False, **settings)
-        self.lazy = LazyTracker(XMemTracker(network, MemoryConfig()), config)
+        tracker = XMemTracker(network, MemoryConfig())
+        self.lazy = LazyTracker(tracker, config, iou_predictor=predictor)
         self.received = ReceivedFrames(1 << 30, 60 * SECOND)
         self.outputs = Outputs()
         measures = TrackerMeasures(self.outputs)  # type: ignore[arg-type]

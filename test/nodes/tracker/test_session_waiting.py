@@ -85,6 +85,23 @@ def test_the_tracks_are_those_of_the_corrected_mask(rig: Rig) -> None:
     assert rig.session.published.tracks == (track,)
 
 
+def test_what_is_probably_something_else_is_not_published() -> None:
+    rig = Rig(show_iou=1.0, predict_iou=True)
+    rig.track(0)
+    rig.give(0, 1)
+    rig.track(1)
+    stamp = FIRST_STAMP + STEP
+    [track] = rig.outputs.tracks[stamp]
+    assert not rig.outputs.labels[stamp].any()
+    assert (track.area, track.box) == (0, None)
+    assert 0.5 < track.predicted_iou < 1
+    tracked = rig.received.find(stamp)
+    assert tracked is not None
+    assert tracked.labels is not None
+    assert (tracked.labels == 1).any(), "what answers are about is still known"
+    assert (rig.outputs.labels[FIRST_STAMP] == 1).any(), "it was given there"
+
+
 def masks_before_two_frames(rig: Rig, meanwhile: Callable[[], object]) -> None:
     """Masks came before two frames, of which the first one waits, and the second is in hand."""
     rig.track(0)
