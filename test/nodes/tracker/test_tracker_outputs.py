@@ -97,7 +97,7 @@ def test_the_masks_encoding_is_that_of_the_objects_followed() -> None:
     largest_ids = (1, 254, VOID, WIDE_ID, 1, 0)
     for largest_id in largest_ids:
         tracks = [track(1, box=None)]
-        result: Any = SimpleNamespace(tracks=tracks, changes=[])
+        result: Any = SimpleNamespace(labels=labels, tracks=tracks, changes=[])
         frame.labels = labels
         outputs.publish_frame(frame, result, largest_id=largest_id)
     frame.labels = labels * WIDE_ID
