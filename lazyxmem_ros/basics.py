@@ -7,6 +7,7 @@ It loads nothing but NumPy, so that a node can import it before PyTorch.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -101,6 +102,13 @@ def user_path(text: str | os.PathLike[str]) -> Path:
 def reason_of(error: BaseException) -> str:
     """What an error says, or its class: a MemoryError, say, has mostly no text."""
     return str(error) or type(error).__name__
+
+
+def without(labels: Labels, object_ids: Collection[int]) -> Labels:
+    """A label map in which some objects are background; the same array where there are none."""
+    return (
+        np.where(np.isin(labels, list(object_ids)), np.uint16(0), labels) if object_ids else labels
+    )
 
 
 def by_width(shape: tuple[int, ...]) -> str:

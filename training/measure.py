@@ -25,7 +25,7 @@ from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.data.location import add_data_argument
 from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.entry import run_to_the_end
-from lazyxmem_ros.evaluation.metrics import RECALL_THRESHOLD, boundary_f, region_similarity
+from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity, robustness
 from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, iou_predictor_of
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 from training.compose import ComposeConfig, Composer
@@ -72,9 +72,9 @@ class Result:
         return float(self.j.mean())
 
     @property
-    def recall(self) -> float:
-        """Share of frames and objects with a J above one half (DAVIS 2016, section 4.2)."""
-        return float((self.j > RECALL_THRESHOLD).mean())
+    def found(self) -> float:
+        """Share of frames and objects that were found (R@0.5)."""
+        return robustness(self.j, FOUND)
 
     @property
     def mean_f(self) -> float:
@@ -289,17 +289,17 @@ def measure(arguments: argparse.Namespace) -> None:
                 one_at_a_time=name == "several-real",
             )
             results.append(result)
-            _print_row(clip, result.mean_j, result.mean_f, result.recall, f"{result.rate:.1f}")
+            _print_row(clip, result.mean_j, result.mean_f, result.found, f"{result.rate:.1f}")
         j = float(np.mean([r.mean_j for r in results]))
         f = float(np.mean([r.mean_f for r in results]))
-        _print_row(f"**{name}**", j, f, float(np.mean([r.recall for r in results])), "")
+        _print_row(f"**{name}**", j, f, float(np.mean([r.found for r in results])), "")
         if name in ("hidden", "look-alike", "twins"):
             found = sum(bool((r.j[-SCORED_AT_THE_END:] >= FOUND).all()) for r in results)
             print(f"| {name}: on the target at the end | {found} of {len(results)} | | | | |")
 
 
-def _print_row(name: str, j: float, f: float, recall: float, rate: str) -> None:
-    print(f"| {name} | {j:.3f} | {f:.3f} | {(j + f) / 2:.3f} | {recall:.3f} | {rate} |", flush=True)
+def _print_row(name: str, j: float, f: float, found: float, rate: str) -> None:
+    print(f"| {name} | {j:.3f} | {f:.3f} | {(j + f) / 2:.3f} | {found:.3f} | {rate} |", flush=True)
 
 
 if __name__ == "__main__":

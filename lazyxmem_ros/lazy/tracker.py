@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.basics import MAX_LABEL_LENGTH, Labels, by_width
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH, Labels, by_width, without
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.config import LazyConfig, Source
 from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk, Outcome, add_to_past
@@ -213,7 +213,7 @@ class LazyTracker:
             and item.predicted_iou is not None
             and item.predicted_iou < limit
         ]
-        return np.where(np.isin(labels, doubted), np.uint16(0), labels) if doubted else labels
+        return without(labels, doubted)
 
     def catch_up(self, budget: float) -> int:
         """Closes the newest frame and goes on with the catching up for `budget` seconds, for when

@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.signals import ENDING_SIGNALS, undisturbed
@@ -64,12 +63,7 @@ class ProcessSet:
         self._log_folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with undisturbed():
             # The last started depends on the others: end it first.
             for child in reversed(self._children):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lazyxmem_ros.basics import BoolMask, Labels
+from lazyxmem_ros.basics import BoolMask, Labels, without
 from lazyxmem_ros.correction.base import box_of_mask
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker, StepResult, Track
@@ -135,11 +135,9 @@ class TrackingSession:
             return
         frame = self._received.tracked
         assert frame is not None
-        labels = frame.labels
-        assert labels is not None
+        assert frame.labels is not None
         gone = [t.object_id for t in result.tracks if t.object_id not in self.object_ids]
-        if gone:
-            labels = np.where(np.isin(labels, gone), np.uint16(0), labels)
+        labels = without(frame.labels, gone)
         if labels is not result.labels:
             result = _with_labels(result, labels, gone)
         self._finish_frame(frame, labels, result)
