@@ -27,7 +27,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # What follows is set before any participant is made or PyTorch is imported, and every process
 # inherits it. Another run of the tests on this machine, and another worker of this run, has another
-# domain; workers share the cores.
+# domain. Workers share the cores, and sums of one thread come out the same everywhere.
 DOMAIN_COUNT = 100
 DOMAINS_APART = 37  # the workers of a run
 worker = os.environ.get("PYTEST_XDIST_WORKER")
@@ -35,8 +35,8 @@ run = os.getpid() if worker is None else os.getppid()
 number = 0 if worker is None else int(worker.removeprefix("gw"))
 os.environ["ROS_DOMAIN_ID"] = str(1 + (run + DOMAINS_APART * number) % DOMAIN_COUNT)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-if worker is not None:
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
+THREADS = 1
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = str(THREADS)
 
 # Hundreds of programs are started here, and most import PyTorch. Where bytecode is not kept (many
 # containers are set up so), each of them compiles all that it imports: half of its start.
@@ -44,6 +44,18 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """An evaluation's job sets how many threads there are, for all of its process. What follows
+    here would share the cores with more of them, and take up to thirty times as long.
+    """
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(THREADS)
+    if cv2 := sys.modules.get("cv2"):
+        cv2.setNumThreads(THREADS)
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,6 @@ SIZE = (120, 200)
 @pytest.fixture(scope="module")
 def corrector() -> RefinerCorrector:
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     return RefinerCorrector(RefinerNetwork())
 
 

@@ -35,11 +35,8 @@ def ros() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def weights(small_network: XMem, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained XMem, small enough to take milliseconds for a frame."""
-    import torch
-
     from lazyxmem_ros.xmem import save_network
 
-    torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_network(small_network, path)
     return path

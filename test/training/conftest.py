@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from training.material import Material, load_material
 
@@ -13,9 +12,3 @@ from training.material import Material, load_material
 def material() -> Material:
     """What is always there: no data beside the project."""
     return load_material(None)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """So that sums come out the same, and small ones sooner."""
-    torch.set_num_threads(1)
