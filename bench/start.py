@@ -38,7 +38,7 @@ SUM = "from open_tracker to the first predicted mask"
 PROGRAM = """
 import sys, time
 began = time.perf_counter()
-import lazyxmem_ros.track
+import lazyxmem_ros.track.command
 times = [time.perf_counter() - began]
 
 def lap(work):

@@ -29,7 +29,9 @@ class _Command(NamedTuple):
 
 
 _COMMANDS = {
-    "track": _Command("lazyxmem_ros.track", "track objects in a video or a folder of frames"),
+    "track": _Command(
+        "lazyxmem_ros.track.command", "track objects in a video or a folder of frames"
+    ),
     "evaluate": _Command(
         "lazyxmem_ros.evaluation.command", "measure tracking on datasets and bags"
     ),

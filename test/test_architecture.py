@@ -300,7 +300,7 @@ def test_pip_s_extras_and_the_pinned_sets_name_the_same_packages() -> None:
 
 
 TRACKING = (
-    "lazyxmem_ros.track",
+    "lazyxmem_ros.track.command",
     "lazyxmem_ros.weights.command",
     "lazyxmem_ros.correction.refiner",
     "lazyxmem_ros.nodes.tracker.node",

@@ -22,7 +22,8 @@ from lazyxmem_ros.cli import main
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import LazyConfig, StepResult, Track, TrackState, open_tracker
-from lazyxmem_ros.track import TrackedFrame, _Rows, track_frames
+from lazyxmem_ros.track import TrackedFrame, track_frames
+from lazyxmem_ros.track.output import TrackRows
 from lazyxmem_ros.weights import CACHE_VARIABLE
 
 FRAMES = 12
@@ -291,7 +292,7 @@ def test_an_object_that_is_never_found_again_has_no_uncertainty(tmp_path: Path) 
         ((500, 0, 0), ["0 of 2 later frames", "never found", "never found"]),
         ((500, 9, 0), ["1 of 2 later frames", "0.000", "0.000"]),
     ):
-        with _Rows(tmp_path) as rows:
+        with TrackRows(tmp_path) as rows:
             for number, area in enumerate(areas):
                 labels = np.zeros((1, 500), np.uint16)
                 labels[0, :area] = 1

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from lazyxmem_ros import track
 from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.cli import main
 from lazyxmem_ros.correction.base import Corrector, box_of_mask
@@ -17,6 +16,7 @@ from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.data.pond import Scene, SceneConfig
 from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import LazyTracker, StepResult
+from lazyxmem_ros.track import frames as track_frames
 
 FRAMES = 6
 
@@ -65,7 +65,7 @@ def test_a_folder_with_pseudo_corrections(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows are about the masks that are written, which a correction may have changed."""
-    correct = track._correct_itself
+    correct = track_frames._correct_itself
 
     def change(tracker: LazyTracker, corrector: Corrector, result: StepResult) -> Labels:
         labels = correct(tracker, corrector, result).copy()
@@ -73,7 +73,7 @@ def test_a_folder_with_pseudo_corrections(
         labels[400:430, 10:15] = 1
         return labels
 
-    monkeypatch.setattr(track, "_correct_itself", change)
+    monkeypatch.setattr(track_frames, "_correct_itself", change)
     command = ["track", str(clip / "frames"), "--mask", str(clip / "first.png")]
     assert main([*command, "--out", str(tmp_path), "--corrector", "grabcut", "--no-overlay"]) == 0
     masks = [read_label_map(file) for file in sorted((tmp_path / "masks").iterdir())]

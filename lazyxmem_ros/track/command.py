@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lazyxmem track` follows objects through a video or a folder of frames, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from lazyxmem_ros.basics import by_width
+from lazyxmem_ros.correction import (
+    CORRECTOR_NAMES,
+    Corrector,
+    CorrectorError,
+    make_corrector,
+    sam_hq_size,
+    sam_hq_weights,
+)
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
+from lazyxmem_ros.data.videos import check_rate
+from lazyxmem_ros.images.drawing import object_ids_in, overlay
+from lazyxmem_ros.images.files import write_video
+from lazyxmem_ros.lazy import LazyConfig, open_tracker
+from lazyxmem_ros.progress import Progress
+from lazyxmem_ros.track.frames import follow
+from lazyxmem_ros.track.output import MASKS_FOLDER, OVERLAY_FILE, TrackRows, clear
+from lazyxmem_ros.track.video import Image, StampedFrame, Video, stop
+from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
+from lazyxmem_ros.xmem import BACKENDS
+
+SHOWN_FAULTS = 5
+EXIT_FAULTS = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("video", type=Path, help="a video file, or a folder of frames")
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        required=True,
+        help="PNG that shows the objects on the first frame: black and white, or a cut-out with "
+        "transparent surroundings, for one object; or a label map, indexed, grey or of 16 bits, in "
+        "which 0 is background and any other value an object's id, 1 to 254 (16 bits: to 65535). "
+        "255 beside ids of 8 bits is ignored",
+    )
+    parser.add_argument(
+        "--binary", action="store_true", help="whatever is not 0 in the mask is one object, id 1"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for masks and overlay")
+    parser.add_argument(
+        "--rate", type=float, help="frames per second (default: the video's own times)"
+    )
+    parser.add_argument(
+        "--weights", default="", help="a known name or a file (default: the embedded tracker)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="auto",
+        help="of the convolutions; auto: bfloat16 where the processor is quick with it",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        help="what computes the convolutions; auto: the quickest of those that are installed",
+    )
+    parser.add_argument(
+        "--max-internal-size",
+        type=int,
+        default=EMBEDDED_INTERNAL_SIZE,
+        help="short side inside the tracker, pixels; 0: the image's own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--show-iou",
+        type=float,
+        metavar="IOU",
+        default=LazyConfig().show_iou,
+        help="a mask of which the tracker expects less than this IoU is left out, being probably "
+        "of something else; 0: every mask is written (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--corrector",
+        choices=["none", *CORRECTOR_NAMES],
+        default="none",
+        help="who carries out the tracker's own corrections (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--corrector-weights", help="checkpoint of the corrector, if not that in the user's cache"
+    )
+    parser.add_argument("--corrector-model", help="SAM-HQ's size (default: vit_tiny)")
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first frame that cannot be read"
+    )
+    parser.add_argument("--no-overlay", action="store_true", help="write no overlay video")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Run the command; what was tracked before a fault or Ctrl-C stays in the folder.
+
+    Returns 1 where frames had to be left out.
+    """
+    check_rate(arguments.rate)
+    video = Video.open(arguments.video, arguments.rate, besides=(arguments.mask,))
+    labels = read_label_map(arguments.mask, binary=arguments.binary or None)
+    masks = {object_id: labels == object_id for object_id in object_ids_in(labels)}
+    if not masks:
+        raise DatasetError(
+            f"{arguments.mask}: the mask is empty; colour the object's pixels, in an indexed PNG "
+            "with anything but 255"
+        )
+    corrector = _make_corrector(arguments)
+    tracker = open_tracker(
+        locate(arguments.weights),
+        LazyConfig(
+            operator_corrections=False,
+            pseudo_corrections=corrector is not None,
+            show_iou=arguments.show_iou,
+        ),
+        device=arguments.device,
+        max_internal_size=arguments.max_internal_size,
+        precision=arguments.precision,
+        backend=arguments.backend,
+    )
+    faults: list[str] = []
+    faulty = stop if arguments.strict else faults.append
+    frames = _beginning_with(labels.shape, arguments.mask, video.read(faulty))
+    clear(arguments.out, arguments.video, arguments.mask)
+    rows = TrackRows(arguments.out)
+    with rows, Progress(console) as progress:
+        task = progress.add_task("tracking", total=video.frames or None)
+
+        def pictures() -> Iterator[Image]:
+            for frame in follow(frames, tracker, masks, corrector, faulty):
+                save_label_map(arguments.out / MASKS_FOLDER / f"{frame.name}.png", frame.labels)
+                rows.add(frame)
+                progress.update(task, completed=rows.frames + len(faults))
+                yield overlay(frame.image, frame.labels)
+
+        if arguments.no_overlay:
+            for _ in pictures():
+                pass
+        else:
+            write_video(arguments.out / OVERLAY_FILE, pictures(), rate=video.rate)
+    console.print(rows.summary())
+    if faults:
+        console.print(f"[yellow]{len(faults)} fault(s) in the input:[/]")
+        for fault in faults[:SHOWN_FAULTS]:
+            console.print(f"  {escape(fault)}", soft_wrap=True, highlight=False)
+        if len(faults) > SHOWN_FAULTS:
+            console.print(f"  … and {len(faults) - SHOWN_FAULTS} more")
+        console.print(f"{rows.frames} of {video.frames} frames were tracked")
+    console.print(f"written to [bold]{escape(str(arguments.out))}[/]", soft_wrap=True)
+    return EXIT_FAULTS if faults else 0
+
+
+def _beginning_with(
+    size: tuple[int, ...], mask: Path, frames: Iterator[StampedFrame]
+) -> Iterator[StampedFrame]:
+    """The frames, of which the first is read now.
+
+    Raises DatasetError where that cannot be, or is not of the mask's size [H, W].
+    """
+    begin = list(itertools.islice(frames, 1))
+    for name, _, image in begin:
+        if image is not None and image.shape[:2] != size:
+            raise DatasetError(
+                f"{mask}: the mask is of {by_width(size)} pixels, the first frame, {name}, "
+                f"of {by_width(image.shape[:2])}; draw it on that frame, and scale neither"
+            )
+    return itertools.chain(begin, frames)
+
+
+def _make_corrector(arguments: argparse.Namespace) -> Corrector | None:
+    if arguments.corrector == "none":
+        if arguments.corrector_weights is not None:
+            raise CorrectorError("--corrector-weights needs a --corrector, which is none")
+        if arguments.corrector_model is not None:
+            raise CorrectorError("--corrector-model needs a --corrector, which is none")
+        return None
+    checkpoint = arguments.corrector_weights
+    size = sam_hq_size(arguments.corrector, checkpoint, arguments.corrector_model)
+    if arguments.corrector == "sam_hq" and checkpoint is None:
+        checkpoint = locate(sam_hq_weights(size))
+    return make_corrector(
+        arguments.corrector, device=arguments.device, checkpoint=checkpoint, model_type=size
+    )
