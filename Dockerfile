@@ -5,12 +5,13 @@
 # written.
 #
 #   docker build --tag lazyxmem_ros .
-#   docker run --rm --gpus all --network host --ipc host lazyxmem_ros \
+#   docker run --rm --gpus all --network host --ipc host \
+#       --volume lazyxmem_ros:/root/.cache/lazyxmem_ros lazyxmem_ros \
 #       ros2 launch lazyxmem_ros track.launch.py image:=/camera/image_raw
 #
 # Without a GPU leave `--gpus all` out. A GPU needs the NVIDIA driver and the NVIDIA Container
 # Toolkit on the host; CUDA itself comes with PyTorch. `--ipc host` lets images pass through shared
-# memory.
+# memory; the volume keeps weights, and the networks that were translated for this processor.
 ARG ROS_DISTRO=jazzy
 FROM ros:${ROS_DISTRO}-ros-base
 

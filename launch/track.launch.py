@@ -90,6 +90,12 @@ ARGUMENTS = [
         description="Whether to start the operator's console, a web page to watch and answer in.",
     ),
     DeclareLaunchArgument(
+        "operator_params_file",
+        default_value="",
+        description="Parameters of the console, a YAML file: its certificate, key, token file and "
+        "trackers, say; empty = the node's own.",
+    ),
+    DeclareLaunchArgument(
         "operator_address",
         default_value="127.0.0.1",
         description="Address that its page is served on; any but loopback needs the token that it "
@@ -108,10 +114,10 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument(
         "autostart",
-        default_value="true",
-        choices=["true", "false"],
-        description="Whether the tracker configures and activates itself; false = a lifecycle "
-        "manager does.",
+        default_value="",
+        choices=["", "true", "false"],
+        description="Whether the tracker configures and activates itself, or (false) a lifecycle "
+        "manager does; empty = as the parameter file says.",
     ),
     DeclareLaunchArgument(
         "use_sim_time",
@@ -144,9 +150,9 @@ def _warnings(context: LaunchContext) -> list[LogInfo]:
 
 def _check_files(context: LaunchContext) -> None:
     """Raises FileNotFoundError for parameter files, without which the nodes would take defaults."""
-    for name in ("params_file", "correction_params_file"):
+    for name in ("params_file", "correction_params_file", "operator_params_file"):
         path = LaunchConfiguration(name).perform(context)
-        if not os.path.isfile(path):
+        if not os.path.isfile(path) and (path or name != "operator_params_file"):
             raise FileNotFoundError(f"{name}:={path}: there is no such file")
 
 
@@ -173,7 +179,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
             LaunchConfiguration("params_file"),
             given("device", "weights", "image_transport", "image_reliability"),
             max_pixels,
-            {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)},
+            {name: value == "true" for name, value in given("autostart").items()},
             use_sim_time,
         ],
         remappings=[("image", image), ("image/compressed", f"{image}/compressed")],
@@ -200,6 +206,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
         name="lazyxmem_operator",
         namespace=LaunchConfiguration("namespace"),
         parameters=[
+            *given("operator_params_file").values(),
             {
                 # A text, or launch_ros takes `::` for YAML.
                 "address": ParameterValue(LaunchConfiguration("operator_address"), value_type=str),

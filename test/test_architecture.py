@@ -45,6 +45,7 @@ ROOMS = {
     "lazy": {"xmem", "correction.base"},
     "data": set(),
     "images": set(),
+    "track": {"xmem", "correction", "lazy", "data"},
     "evaluation": {"xmem", "correction", "lazy", "data"},
     "demo": {"xmem", "correction", "lazy", "data", "evaluation", "entry"},
     "nodes": {"xmem", "correction", "lazy", "data", "evaluation", "entry", "msg", "srv"},
@@ -218,7 +219,7 @@ def test_the_core_runs_where_ros_is_absent() -> None:
 
 def test_what_runs_on_a_robot_loads_no_library_of_the_evaluation() -> None:
     modules = (
-        "track",
+        "track.command",
         "nodes.tracker.node",
         "nodes.corrector",
         "nodes.operator.node",

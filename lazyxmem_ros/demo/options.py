@@ -25,8 +25,8 @@ LIKENESS = 0.75
 for the other."""
 POND_RATE = 1.0
 POND_INTERNAL_SIZE = 192
-"""Pixels of the short side inside the tracker: two processor cores, which all nodes share, hardly
-drop one of the pond's 10 frames a second."""
+"""Pixels of the short side inside the tracker: two processor cores, which all nodes share, keep up
+with the pond's 10 frames a second but while past frames are gone through again."""
 REAL_SEQUENCE_RATE = 0.4
 """Real sequences have 24 frames per second; so they are played at about 10."""
 PERSONS_SHARE = 0.25
@@ -81,7 +81,7 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
         "--rate",
         type=float,
         help=f"speed of the replay, 1 = as recorded (default: {POND_RATE:g}, "
-        f"of a real sequence {REAL_SEQUENCE_RATE:g})",
+        f"of a real sequence {REAL_SEQUENCE_RATE:g}; {PERSONS_SHARE:g} of that where you answer)",
     )
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="output folder")
     parser.add_argument("--weights", default="", help="a known name or a path; empty = embedded")

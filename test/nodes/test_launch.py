@@ -83,7 +83,7 @@ def test_an_argument_that_the_replay_sets_itself_is_named(root: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["params_file", "correction_params_file"])
+@pytest.mark.parametrize("name", ["params_file", "correction_params_file", "operator_params_file"])
 def test_a_parameter_file_that_is_not_there_ends_the_launch(root: Path, name: str) -> None:
     """launch_ros warns, and starts the node with its defaults."""
     with pytest.raises(FileNotFoundError, match=f"{name}:=/none.yaml: there is no such file"):
@@ -130,3 +130,24 @@ def test_the_console_gets_the_address_as_it_is(root: Path, address: str) -> None
     track = root / "launch" / "track.launch.py"
     nodes = started(track, operator="true", operator_address=address)
     assert parameters_of(nodes["operator"])["address"] == address
+
+
+def test_the_console_takes_a_parameter_file(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "console.yaml"
+    file.write_text("/**: {ros__parameters: {token_file: /t, port: 1}}")
+    track = root / "launch" / "track.launch.py"
+    nodes = started(track, operator="true", operator_params_file=str(file))
+    assert parameters_of(nodes["operator"])["token_file"] == "/t"
+    assert parameters_of(nodes["operator"])["port"] == 8080, "an argument goes over the file"
+    assert "token_file" not in parameters_of(started(track, operator="true")["operator"])
+
+
+@pytest.mark.parametrize(("argument", "starts"), [("", False), ("true", True), ("false", False)])
+def test_whether_the_tracker_starts_itself_is_the_parameter_files_to_say(
+    root: Path, tmp_path: Path, argument: str, starts: bool
+) -> None:
+    file = tmp_path / "tracker.yaml"
+    file.write_text("/**: {ros__parameters: {autostart: false}}")
+    track = root / "launch" / "track.launch.py"
+    nodes = started(track, params_file=str(file), autostart=argument)
+    assert parameters_of(nodes["tracker"])["autostart"] is starts
