@@ -58,7 +58,9 @@ def main(video: Path, mask: Path) -> None:
     labels = read_label_map(mask)
     masks = {int(number): labels == number for number in np.unique(labels) if number}
     # It corrects itself on every frame, so that there is something to see.
-    often = LazyConfig(operator_corrections=False, pseudo_entropy=0.0, pseudo_cooldown_frames=0)
+    often = LazyConfig(
+        operator_corrections=False, pseudo_entropy=0.0, pseudo_cooldown_frames=0, show_iou=0.0
+    )
     tracker = open_tracker(config=often)
     corrector = SmoothPiece()
     for frame in track_frames(frames, tracker, masks, corrector=corrector):

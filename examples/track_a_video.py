@@ -20,4 +20,5 @@ tracker = open_tracker(config=LazyConfig(pseudo_corrections=False))
 for frame in track_frames(frames, tracker, masks):
     save_label_map(out / f"{frame.name}.png", frame.labels)
     for track in frame.result.tracks:
-        print(frame.name, track.object_id, track.state.name, track.box, track.predicted_iou)
+        area = int(np.count_nonzero(frame.labels == track.object_id))
+        print(frame.name, track.object_id, track.state.name, area, track.predicted_iou)

@@ -74,7 +74,9 @@ LOW_ROWS, LOW_QUALITY = 240, 30
 """Rows, and JPEG quality, of a cheap camera's view."""
 OUT = Path("out") / "calibration"
 NAMES = [field.name for field in fields(Evidence)]
-UNHELPED = LazyConfig(operator_corrections=False, pseudo_corrections=False, correction_horizon=0)
+UNHELPED = LazyConfig(
+    operator_corrections=False, pseudo_corrections=False, correction_horizon=0, show_iou=0.0
+)
 
 Image = NDArray[np.uint8]
 
@@ -349,7 +351,7 @@ def calibrate(arguments: argparse.Namespace, console: Console) -> None:
     console.print("ROC: area under the curve for IoU < 0.5. Thresholds that these frames suggest:")
     for name, value in found.items():
         console.print(f"  {name}: {value:.2f}")
-    shown = frames.assign(method="each sequence left out", scored=True)
+    shown = frames.assign(method="each sequence left out")
     shown = shown.rename(columns={"predicted": "predicted_iou", "iou": "j"})
     picture = arguments.out / "reliability.png"
     save_figure(picture, reliability_figure(shown))

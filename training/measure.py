@@ -2,8 +2,9 @@
 """How good given weights are: `python -m training.measure WEIGHTS`.
 
 Every set is tracked by the tracker that ships, from the first mask on and without corrections:
-nobody is asked, but what is doubtful or shows nothing stays out of memory, as on the robot
-(`--plain`: XMem alone, which learns whatever it sees). The first frame is not scored. Prints a
+nobody is asked, but what is doubtful or shows nothing stays out of memory, and what is probably of
+something else out of the mask, as on the robot (`--plain`: XMem alone, which learns whatever it
+sees, and shows it). The first frame is not scored. Prints a
 Markdown table.
 """
 
@@ -51,7 +52,9 @@ CLIP_OF_SEVERAL = "judo"
 FOUND = 0.5  # IoU from which an object counts as found
 RATE = 30  # frames/s
 UNHELPED = LazyConfig(operator_corrections=False, pseudo_corrections=False, correction_horizon=0)
-PLAIN = replace(UNHELPED, gate_radius=0.0, hold_entropy=OFF, hold_unseen=False, hold_iou=0.0)
+PLAIN = replace(
+    UNHELPED, gate_radius=0.0, hold_entropy=OFF, hold_unseen=False, hold_iou=0.0, show_iou=0.0
+)
 
 Frame = tuple[NDArray[np.uint8], NDArray[np.integer] | None]
 """RGB uint8 [H, W, 3] and its label map [H, W], where it has one."""
@@ -106,7 +109,7 @@ def track(
             i: np.asarray(truth == i) for i in shown if i not in known
         }
         began = time.perf_counter()
-        labels = lazy.step(image, index * SECOND // RATE, masks or None).labels
+        labels = lazy.shown(lazy.step(image, index * SECOND // RATE, masks or None).labels)
         lazy.close()
         spent, count = spent + time.perf_counter() - began, count + 1
         if truth is not None:

@@ -198,13 +198,16 @@ def robustness_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGUR
 
 
 def honesty_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGURE_SIZE) -> Figure:
-    """Draw the mean IoU in bins of uncertainty, per method; it falls where that is honest."""
-    scored = frames[frames["scored"].astype(bool) & frames["uncertainty"].notna()]
+    """Draw the mean IoU in bins of uncertainty, per method; it falls where that is honest.
+
+    frames: `tables.with_mask`.
+    """
+    known = frames[frames["uncertainty"].notna()]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.grid(color=HIDDEN, linewidth=0.8, axis="y")
-        for number, (method, rows) in enumerate(scored.groupby("method", sort=False)):
+        for number, (method, rows) in enumerate(known.groupby("method", sort=False)):
             bins = np.digitize(rows["uncertainty"], UNCERTAINTY_EDGES) - 1
             means = [
                 rows["j"].to_numpy()[bins == place].mean() if (bins == place).any() else np.nan
@@ -225,8 +228,11 @@ def honesty_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGURE_S
 
 
 def reliability_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGURE_SIZE) -> Figure:
-    """Draw the mean IoU in bins of predicted IoU, per method, and how many frames each has."""
-    scored = frames[frames["scored"].astype(bool) & frames["predicted_iou"].notna()]
+    """Draw the mean IoU in bins of predicted IoU, per method, and how many frames each has.
+
+    frames: `tables.with_mask`, or others with `method`, `predicted_iou` and `j`.
+    """
+    known = frames[frames["predicted_iou"].notna()]
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     middles = (edges[:-1] + edges[1:]) / 2
     with mpl.rc_context(STYLE):
@@ -234,7 +240,7 @@ def reliability_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGU
         axes, counts = figure.subplots(2, sharex=True, height_ratios=(4, 1))
         axes.grid(color=HIDDEN, linewidth=0.8)
         axes.plot([0, 1], [0, 1], color=HIDDEN, linewidth=1.5)
-        for number, (method, rows) in enumerate(scored.groupby("method", sort=False)):
+        for number, (method, rows) in enumerate(known.groupby("method", sort=False)):
             colour = method_colour(number)
             places = calibration_bins(rows["predicted_iou"])
             scores = rows["j"].to_numpy()
@@ -247,7 +253,7 @@ def reliability_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGU
             counts.step(middles, 100 * share, where="mid", color=colour, linewidth=1.2)
         axes.set(ylabel="mean IoU", title="Is the predicted IoU right?", xlim=(0, 1), ylim=(0, 1))
         counts.set(xlabel="predicted IoU", ylabel="frames (%)")
-        if len(scored):
+        if len(known):
             axes.legend(frameon=False, fontsize=8)
     return figure
 

@@ -203,10 +203,12 @@ class SequenceRunner:
 
     def _ask(self, sample: Sample, result: StepResult, labels: Labels) -> None:
         """Put the questions of this frame into the operator's queue."""
-        # A request of the tracker's own goes out with what it shows before anything is corrected.
-        shown = result.labels if self._method.trigger is Trigger.POLICY else labels
+        # A request of the tracker's own goes out with what it found before anything is corrected;
+        # whoever asks without one sees what is published.
+        own = self._method.trigger is Trigger.POLICY
+        shown = result.labels if own else self._tracker.shown(labels)
         expected = {track.object_id: track.predicted_iou for track in result.tracks}
-        for object_id, reason in self._questions_on(sample, result, labels):
+        for object_id, reason in self._questions_on(sample, result, shown):
             truth = truth_of(sample, object_id)
             assert sample.image is not None
             ask = Ask(

@@ -21,7 +21,7 @@ from lazyxmem_ros.correction import (
 )
 from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
 from lazyxmem_ros.data.samples import VideoSequence
-from lazyxmem_ros.data.videos import check_rate
+from lazyxmem_ros.data.videos import DEFAULT_RATE, check_rate
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
 from lazyxmem_ros.evaluation.methods import (
     EVERY_N_DEFAULT,
@@ -154,7 +154,10 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--image-topic", help="of a bag; needed where it has several")
     group.add_argument("--truth-topic", help="of a bag: ground-truth label maps")
     group.add_argument(
-        "--rate", type=float, help="frames per second of files, instead of a video's own times"
+        "--rate",
+        type=float,
+        help="frames per second of files, instead of a video's own times "
+        f"(default of folders: {DEFAULT_RATE:g})",
     )
     group.add_argument(
         "--passes",
@@ -184,7 +187,12 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
     known = ", ".join(all_methods())
-    group.add_argument("--methods", help=f"separated by commas; known are {known}; default: all")
+    group.add_argument(
+        "--methods",
+        help=f"separated by commas; known are {known}; default: all that can "
+        "be run, with --graph those in which the tracker asks, without ground truth those that "
+        "need no answer",
+    )
     group.add_argument(
         "--every",
         type=int,
@@ -204,7 +212,10 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
         help="draws of `random` (default: %(default)s)",
     )
     group.add_argument(
-        "--paper", action="store_true", help="the paper's settings: no cool-down, no limits"
+        "--paper",
+        action="store_true",
+        help="the paper's settings: no cool-down, limits, late corrections or gates, and nothing "
+        "by the predicted IoU",
     )
 
 
@@ -279,7 +290,9 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--workers", type=int, help="processes; default: one per core")
+    group.add_argument(
+        "--workers", type=int, help="processes; default: one per core, one with --graph"
+    )
     group.add_argument(
         "--graph", action="store_true", help="through the ROS graph in real time, not offline"
     )

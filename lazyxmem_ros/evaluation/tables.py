@@ -100,6 +100,13 @@ def honesty(uncertainty: pd.Series, score: pd.Series) -> float:
     return float((ranks[lost].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def with_mask(frames: pd.DataFrame) -> pd.DataFrame:
+    """Those scored rows in which something is published, by which uncertainty and predicted IoU are
+    judged: both are of a mask, and of one that is left out (`LazyConfig.show_iou`) no IoU is known.
+    """
+    return frames[frames["scored"].astype(bool) & (frames["area"] > 0)]
+
+
 def calibration_error(predicted: pd.Series, score: pd.Series) -> float:
     """Expected calibration error of predicted IoUs, 0..1; NaN where nothing was predicted.
 
@@ -141,10 +148,11 @@ def _interactions(frames: pd.Series, corrected: pd.Series) -> metrics.ObjectInte
 
 
 def _honesty_figures(scored: pd.DataFrame) -> dict[str, float]:
+    published = with_mask(scored)
     return {
-        "honesty": honesty(scored["uncertainty"], scored["j"]),
-        "iou_honesty": honesty(-scored["predicted_iou"], scored["j"]),
-        "iou_error": calibration_error(scored["predicted_iou"], scored["j"]),
+        "honesty": honesty(published["uncertainty"], published["j"]),
+        "iou_honesty": honesty(-published["predicted_iou"], published["j"]),
+        "iou_error": calibration_error(published["predicted_iou"], published["j"]),
     }
 
 

@@ -83,8 +83,8 @@ class LazyConfig:
     )
     cooldown_frames: int = setting(
         30,
-        "Frames after a request to a person, or after a person's correction, on which the same "
-        "object does not ask a person again; 0 = none.",
+        "Frames after a request to a person, a person's correction or the mask that showed an "
+        "object, on which a person is not asked about it again; 0 = none.",
         bounds=(0, 1_000_000),
         unit=Unit.FRAMES,
     )
@@ -148,8 +148,8 @@ class LazyConfig:
     hold_entropy: float = setting(
         1.2,
         "A frame is withheld from memory above this masked entropy of its objects (tau_m); "
-        "infinity = never. The paper's 0.8 suits the published weights; the small embedded network "
-        "is less certain also where it tracks well, and would learn too little.",
+        "infinity = never. The paper's 0.8 suits the published weights; with more, the small "
+        "embedded network learns from more frames.",
         bounds=NOT_NEGATIVE,
         heading="What memory learns",
     )
@@ -184,7 +184,7 @@ class LazyConfig:
 
     uncertain_entropy: float = setting(
         0.8,
-        "An object is shown as UNCERTAIN above this masked entropy.",
+        "An object is UNCERTAIN above this masked entropy, and where it is out of view.",
         bounds=NOT_NEGATIVE,
         heading="What an object's state means",
     )
@@ -196,7 +196,8 @@ class LazyConfig:
     )
     lost_after: int = setting(
         2 * SECOND,
-        "Seconds out of view after which an object is LOST; 0 = never.",
+        "Seconds out of view after which an object is LOST: nobody is asked about it until "
+        "something is found of it again; 0 = never.",
         bounds=(0, DAY),
         unit=Unit.NANOSECONDS,
     )
@@ -207,7 +208,7 @@ class LazyConfig:
         unit=Unit.FRAMES,
     )
     show_iou: float = setting(
-        0.0,
+        0.35,
         "A mask whose predicted IoU is below this is not published, and counts as out of view: it "
         "is probably of something else. It is followed, asked about and corrected all the same, "
         "and published where it was given or corrected. 0 = every mask is published.",
@@ -291,6 +292,7 @@ class LazyConfig:
             hold_entropy=PAPER_HOLD_ENTROPY,
             hold_unseen=False,
             hold_iou=0.0,
+            show_iou=0.0,
             operator_iou=0.0,
             trusted_iou=0.0,
         )

@@ -134,6 +134,7 @@ class Decision:
         suppressed: a condition was met, but cool-down, limit or an open request forbade asking.
         doubtful: its masked entropy says that this frame should stay out of memory.
         in_view: its mask is larger than `lost_area`.
+        left_out: it is in view, but probably something else (`show_iou`).
         credible: it is in view, and its predicted IoU not below `hold_iou`.
     """
 
@@ -144,6 +145,7 @@ class Decision:
     suppressed: bool
     doubtful: bool
     in_view: bool
+    left_out: bool
     credible: bool
 
 
@@ -235,13 +237,16 @@ def decide(
             suppressed=False,
             doubtful=False,
             in_view=in_view,
+            left_out=False,
             credible=in_view,
         )
         return silent, replace(history, entropy=seen.entropy)
-    shown = in_view and (seen.given or not _poor(seen, config.show_iou))
+    left_out = in_view and not seen.given and bool(_poor(seen, config.show_iou))
+    shown = in_view and not left_out
     state, streak, seen_stamp = _follow(config, history, seen, shown)
     wanted, reason = _condition(config, seen, rate, first=history.entropy is None)
-    if state is TrackState.LOST:
+    settled = seen.entropy <= config.uncertain_entropy
+    if state is TrackState.LOST and not (left_out and settled):
         wanted, reason = None, ""  # it would ask at every flicker, and for ever
     refusal = "" if wanted is None else _refusal(config, history, wanted, seen, waiting, together)
     if refusal:
@@ -257,8 +262,9 @@ def decide(
         request=None if refusal else wanted,
         reason=reason,
         suppressed=bool(refusal),
-        doubtful=seen.entropy > config.hold_entropy and state is not TrackState.LOST,
+        doubtful=seen.entropy > config.hold_entropy and (state is not TrackState.LOST or left_out),
         in_view=in_view,
+        left_out=left_out,
         credible=in_view and not _poor(seen, config.hold_iou),
     )
     after = replace(
@@ -303,7 +309,8 @@ def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:
     in_view = [d for d in items if d.in_view]
     if (in_view or config.hold_unseen) and items and not any(d.credible for d in in_view):
         return True
-    present = [d for d in items if d.state not in (TrackState.LOST, TrackState.PAUSED)]
+    gone = (TrackState.LOST, TrackState.PAUSED)
+    present = [d for d in items if d.state not in gone or d.left_out]
     if config.hold_rule is HoldRule.ALL:
         # An object out of view has no entropy, and nothing to learn either.
         visible = [d for d in present if d.in_view]

@@ -225,8 +225,9 @@ class Replay:
             fork.add_objects(frame, added)
             self._decide(frame, record, added, added)
         self._close(fork, frame, record, held=held or record.never_learnt)
-        for object_id in record.told & self.looks.keys():
-            self.looks[object_id].told = frame.stamp
+        for object_id in record.told & record.learnt.keys() & self.looks.keys():
+            if np.count_nonzero(record.learnt[object_id]) > self._config().lost_area:
+                self.looks[object_id].told = frame.stamp
         frame.settle()
         if not record.frame.predicted:
             again.release()

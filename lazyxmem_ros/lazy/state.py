@@ -157,7 +157,7 @@ class LazyState:
             source, index=newest.index, stamp=newest.stamp, in_view=in_view
         )
         item.corrected[source] = max(stamp, item.corrected.get(source, 0))
-        if source is Source.OPERATOR:
+        if source is Source.OPERATOR and in_view and self.config.learns_from(source):
             item.looks.told = item.corrected[source]
 
     def note_answer(self, object_id: int, stamp: int, applied_stamp: int, digest: bytes) -> None:

@@ -211,7 +211,7 @@ class LazyTracker:
             for object_id, item in self._state.objects.items()
             if object_id not in said
             and item.predicted_iou is not None
-            and item.predicted_iou < limit
+            and 0 < item.predicted_iou < limit  # 0: nothing was found
         ]
         return without(labels, doubted)
 

@@ -22,7 +22,7 @@ from lazyxmem_ros.correction import (
 )
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
-from lazyxmem_ros.data.videos import check_rate
+from lazyxmem_ros.data.videos import DEFAULT_RATE, check_rate
 from lazyxmem_ros.images.drawing import object_ids_in, overlay
 from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import LazyConfig, open_tracker
@@ -52,9 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--binary", action="store_true", help="whatever is not 0 in the mask is one object, id 1"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for masks and overlay")
     parser.add_argument(
-        "--rate", type=float, help="frames per second (default: the video's own times)"
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for masks, overlay and tracks.csv, a row per frame and object",
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        help=f"frames per second (default: the video's own times; of a folder {DEFAULT_RATE:g})",
     )
     parser.add_argument(
         "--weights", default="", help="a known name or a file (default: the embedded tracker)"

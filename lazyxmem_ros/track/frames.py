@@ -20,7 +20,8 @@ from lazyxmem_ros.xmem import TrackerError
 class TrackedFrame:
     """A frame that was tracked: its name, its image (RGB uint8 [H, W, 3]) and what came out.
 
-    result: as it was before any correction. labels: uint16 [H, W], with the corrections.
+    result: as it was found, before any correction. labels: uint16 [H, W], with the corrections,
+    and without what is probably of something else (`LazyConfig.show_iou`).
     """
 
     name: str

@@ -353,6 +353,20 @@ def test_masks_of_something_else_are_not_scored_where_they_are_not_published(
     assert shown["udu"] == [True] + [False] * (FRAMES - 1)
 
 
+def test_the_oracle_judges_what_is_published(tiny_weights: Path, make_tree: MakeTree) -> None:
+    """Nothing is where nothing is: there is nothing to ask."""
+    walk = {index: (1,) if index < 4 else () for index in range(FRAMES)}
+    (sequence,) = open_dataset(make_tree("walk", FRAMES, walk))
+    asked = {}
+    for show_iou in (0.0, 1.0):
+        lazy = replace(ALONE, show_iou=show_iou, cooldown_frames=0)
+        run = runner(tiny_weights, "oracle", MethodOptions(lazy), calibrated=True)
+        list(run.run(sequence))
+        asked[show_iou] = [event["index"] for event in run.log.events]
+    assert asked[1.0] == [1, 2, 3]
+    assert asked[0.0][-1] > 3
+
+
 def test_switches_of_the_methods() -> None:
     methods = all_methods()
     switches = {

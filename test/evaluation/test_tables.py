@@ -109,6 +109,19 @@ def test_honesty_is_the_share_of_well_ordered_pairs() -> None:
     assert np.isnan(tables.honesty(uncertainty, pd.Series([0.9] * 5)))
 
 
+def test_uncertainty_and_predicted_iou_are_judged_where_there_is_a_mask() -> None:
+    """Of what is left out, or not there, both say that it is bad, and the score may be 1."""
+    rows = pd.DataFrame(
+        {
+            "scored": [False, True, True, True],
+            "predicted_iou": [0.9, 0.8, np.nan, 0.3],
+            "area": [5, 5, 5, 0],
+            "j": [1.0, 0.8, 0.8, 1.0],
+        }
+    )
+    assert list(tables.with_mask(rows).index) == [1, 2]
+
+
 def test_a_correction_of_a_frame_without_a_row_still_counts(
     frames: pd.DataFrame, events: pd.DataFrame
 ) -> None:

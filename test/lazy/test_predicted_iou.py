@@ -120,7 +120,7 @@ def test_what_is_probably_something_else_is_not_shown(small_network: XMem) -> No
     lazy = LazyTracker(tracker_of(small_network), QUIET, iou_predictor=MODEL)
     for index, (image, masks) in enumerate(moving_squares(4)):
         result = lazy.step(image, stamp_of(index), masks=masks if index == 0 else None)
-        assert lazy.shown(result.labels) is result.labels, "by default everything is"
+        assert lazy.shown(result.labels) is result.labels, "nothing of it is so poor"
     expected = {t.object_id: t.predicted_iou or 0.0 for t in result.tracks if t.area}
     (worse, low), (better, high) = sorted(expected.items(), key=lambda item: item[1])
     assert low < high
@@ -147,6 +147,26 @@ def test_a_persons_correction_gives_a_new_portrait(small_network: XMem) -> None:
     assert other is not None
     assert len(corrected) == 2
     assert len(other) == 1
+
+
+@pytest.mark.parametrize("late", [0, 2])
+@pytest.mark.parametrize(
+    ("shows", "learns", "due"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_a_portrait_is_due_where_memory_learns_what_a_person_shows(
+    shows: bool, learns: bool, due: bool, late: int, small_network: XMem
+) -> None:
+    """After "it is not there", what is found next would else be taken for the object."""
+    config = replace(QUIET, update_from_operator=learns)
+    lazy = LazyTracker(tracker_of(small_network), config, iou_predictor=MODEL)
+    answer = next(masks[1] for _, masks in moving_squares(1)) & shows
+    for index, (image, masks) in enumerate(moving_squares(12)):
+        lazy.step(image, stamp_of(index), masks=masks if index == 0 else None)
+        if index == 2 + late:
+            assert lazy.apply(Correction(stamp_of(2), {1: answer})).applied
+    assert lazy.catch_up(60.0) == 0
+    told = lazy.snapshot().objects[1].looks.told
+    assert told == (stamp_of(2) if due else None)
 
 
 def test_a_snapshot_keeps_the_portraits(small_network: XMem, tmp_path: Path) -> None:

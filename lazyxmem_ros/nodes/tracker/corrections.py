@@ -249,9 +249,9 @@ class Corrections:
         """Hands corrected masks to the tracker and publishes what became of them."""
         outcome = self._lazy.apply(correction)
         if outcome.applied_stamp is not None:
-            corrected = self._received.find(outcome.applied_stamp)
-            if corrected is not None:
-                corrected.labels = outcome.labels
+            frame = self._received.find(outcome.applied_stamp)
+            if frame is not None and outcome.labels is not None:
+                frame.correct(outcome.labels, correction.masks)
         source, applied = correction.source, outcome.applied
         self._measures.count(f"{source.value} {'applied' if applied else 'not applied'}")
         if not applied:
@@ -274,9 +274,9 @@ class Corrections:
             self._measures.refuse(self._retraction_service, "not taken back", outcome.reason)
             return outcome
         assert outcome.applied_stamp is not None
-        corrected = self._received.find(outcome.applied_stamp)
-        if corrected is not None:
-            corrected.labels = outcome.labels
+        frame = self._received.find(outcome.applied_stamp)
+        if frame is not None and outcome.labels is not None:
+            frame.correct(outcome.labels, [object_id])
         self._measures.count("operator taken back")
         self._outputs.publish_corrected(
             self._header(stamp),

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,8 +28,9 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from lazyxmem_ros.basics import Labels, StampRangeError, stamp_of
+from lazyxmem_ros.basics import Labels, StampRangeError, stamp_of, without
 from lazyxmem_ros.images import MAX_PIXELS, ImageError, check_image, read_image
+from lazyxmem_ros.images.drawing import object_ids_in
 from lazyxmem_ros.nodes.conversions import image_message
 from lazyxmem_ros.nodes.diagnostics import Rate
 from lazyxmem_ros.nodes.offers import LINGERING_S
@@ -55,8 +56,8 @@ class ReceivedFrame:
     """One image message on its way through the node.
 
     stamp: nanoseconds since the epoch. topic: where it came from, for messages. received_at:
-    steady time in seconds. labels: the label map uint16 [H, W] published for it, None until
-    then. published: whether its mask went out. max_pixels: the limit that it has passed.
+    steady time in seconds. labels: the label map uint16 [H, W] published for it, None until it
+    was tracked. published: whether its mask went out. max_pixels: the limit that it has passed.
     """
 
     stamp: int
@@ -68,6 +69,15 @@ class ReceivedFrame:
     max_pixels: int = MAX_PIXELS
     _decoding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _rgb: weakref.ref[NDArray[np.uint8]] | None = field(default=None, init=False, repr=False)
+
+    def correct(self, labels: Labels, corrected: Collection[int]) -> None:
+        """Takes a correction's label map for its own. What was left out of that, being probably
+        something else, stays so, unless it is one of the objects `corrected`.
+        """
+        if self.labels is not None:
+            known = {*object_ids_in(self.labels), *corrected}
+            labels = without(labels, [i for i in object_ids_in(labels) if i not in known])
+        self.labels = labels
 
     @property
     def header(self) -> Header:

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from lazyxmem_ros.basics import without
 from lazyxmem_ros.data.label_maps import MAX_OBJECTS
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import LazyTracker
@@ -309,7 +312,8 @@ class Objects:
                 f"that frame{why}: the objects were found again in the newest one, and begin there"
             )
         outcome = self._lazy.add_to_past(given.masks, frame.stamp, dict(given.labels))
-        frame.labels = outcome.labels
+        if outcome.labels is not None:
+            frame.correct(outcome.labels, given.masks)
         self._session.see_upkeep()
         return outcome.reason
 
@@ -323,7 +327,9 @@ class Objects:
         """
         tracker = self._make_tracker()
         # What else was there keeps the new objects from spreading over it.
-        others = {} if frame.labels is None else masks_of_labels(frame.labels)
+        taken = np.logical_or.reduce(list(given.masks.values()))
+        seen = np.zeros_like(taken, np.uint16) if frame.labels is None else frame.labels
+        others = masks_of_labels(np.where(taken, np.uint16(0), without(seen, given.masks)))
         tracker.memorize(tracker.segment(frame.rgb(), {**others, **given.masks}, stamp=frame.stamp))
         labels = tracker.segment(newest.rgb(), stamp=newest.stamp).labels()
         masks = {object_id: labels == object_id for object_id in given.masks}

@@ -145,8 +145,9 @@ class TrackingSession:
     def _finish_frame(
         self, frame: ReceivedFrame, labels: Labels, result: StepResult | None
     ) -> None:
-        self._note_tracked(frame, labels)
-        if result is not None and (shown := self._lazy.shown(labels)) is not labels:
+        shown = self._lazy.shown(labels)
+        self._note_tracked(frame, shown)
+        if result is not None and shown is not labels:
             result = _with_labels(result, shown, ())
         # First, so that whoever has the frame's mask finds its tracks here.
         self.published = Published(frame.stamp, () if result is None else tuple(result.tracks))

@@ -102,6 +102,17 @@ def test_where_features_are_not_kept_it_is_found_on_the_newest_frame(forgetful: 
     assert rig.overlap(5, 1) > GOOD
 
 
+def test_what_is_carried_forward_is_nobody_elses(forgetful: Rig) -> None:
+    """Object 1's mask has spread over what is now shown as object 2."""
+    rig = forgetful
+    rig.track(0)
+    both = rig.scene.masks(0)[1] | rig.scene.masks(0)[2]
+    rig.objects.give_masks(GivenMasks(FIRST_STAMP, {1: both}, topic="init"))
+    rig.track(1, 2, 3, 4)
+    assert "the objects were found again" in rig.give(1, 2)
+    assert rig.overlap(4, 2) > GOOD
+
+
 def test_an_object_shown_on_a_frame_that_was_dropped_is_carried_forward(rig: Rig) -> None:
     rig.track(0)
     rig.give(0, 1)

@@ -98,8 +98,22 @@ def test_what_is_probably_something_else_is_not_published() -> None:
     tracked = rig.received.find(stamp)
     assert tracked is not None
     assert tracked.labels is not None
-    assert (tracked.labels == 1).any(), "what answers are about is still known"
+    assert not tracked.labels.any(), "who answers without a question has seen nothing"
     assert (rig.outputs.labels[FIRST_STAMP] == 1).any(), "it was given there"
+
+
+def test_what_was_not_published_stays_out_where_another_is_corrected() -> None:
+    rig = Rig(show_iou=1.0, predict_iou=True)
+    rig.track(0)
+    rig.give(0, 1, 2)
+    rig.track(1)
+    stamp, corrected = FIRST_STAMP + STEP, rig.scene.masks(1)[2]
+    assert rig.corrections.apply(Correction(stamp, {2: corrected}, Source.OPERATOR)).applied
+    tracked = rig.received.find(stamp)
+    assert tracked is not None
+    assert tracked.labels is not None
+    assert set(np.unique(tracked.labels)) == {0, 2}
+    np.testing.assert_array_equal(tracked.labels == 2, corrected)
 
 
 def masks_before_two_frames(rig: Rig, meanwhile: Callable[[], object]) -> None:
