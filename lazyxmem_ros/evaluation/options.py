@@ -284,7 +284,7 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
         "installed, else refiner",
     )
     group.add_argument(
-        "--corrector-checkpoint", type=Path, help="its weights, if not those in the user's cache"
+        "--corrector-weights", type=Path, help="its checkpoint, if not that in the user's cache"
     )
     group.add_argument("--corrector-model", help="SAM-HQ's size (default: vit_tiny)")
 
@@ -352,7 +352,7 @@ def _default_methods(sequences: Sequence[VideoSequence], *, graph: bool) -> list
 
 
 def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:
-    checkpoint = arguments.corrector_checkpoint
+    checkpoint = arguments.corrector_weights
     size = sam_hq_size(arguments.corrector, checkpoint, arguments.corrector_model)
     if arguments.corrector == "sam_hq" and checkpoint is None:
         checkpoint = weights.locate(sam_hq_weights(size))
