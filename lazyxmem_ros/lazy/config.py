@@ -167,7 +167,8 @@ class LazyConfig:
     hold_rule: HoldRule = setting(
         HoldRule.ANY,
         "Whether one object above hold_entropy is enough to withhold the frame (any), or all in "
-        "view must be above it (all). Lost and paused objects have no say.",
+        "view must be above it (all). Paused objects have no say, and lost ones only while a mask "
+        "of theirs is left out (show_iou).",
     )
     update_from_operator: bool = setting(
         True, "Whether memory learns from a person's corrections (interaction-driven update)."
