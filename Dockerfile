@@ -6,7 +6,7 @@
 #
 #   docker build --tag lazyxmem_ros .
 #   docker run --rm --gpus all --network host --ipc host \
-#       --volume lazyxmem_ros:/root/.cache/lazyxmem_ros lazyxmem_ros \
+#       --volume lazyxmem_ros:/weights lazyxmem_ros \
 #       ros2 launch lazyxmem_ros track.launch.py image:=/camera/image_raw
 #
 # Without a GPU leave `--gpus all` out. A GPU needs the NVIDIA driver and the NVIDIA Container
@@ -39,7 +39,8 @@ RUN python3 -m venv --system-site-packages .venv \
         --requirement src/lazyxmem_ros/requirements-backends.txt \
         --requirement src/lazyxmem_ros/requirements-operator.txt \
         --requirement src/lazyxmem_ros/requirements-system-ros.txt
-ENV PATH=/workspace/.venv/bin:$PATH
+ENV PATH=/workspace/.venv/bin:$PATH \
+    LAZYXMEM_WEIGHTS=/weights
 
 COPY . src/lazyxmem_ros
 RUN source "/opt/ros/$ROS_DISTRO/setup.bash" \

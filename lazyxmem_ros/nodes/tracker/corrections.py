@@ -248,10 +248,7 @@ class Corrections:
     def apply(self, correction: Correction) -> Outcome:
         """Hands corrected masks to the tracker and publishes what became of them."""
         outcome = self._lazy.apply(correction)
-        if outcome.applied_stamp is not None:
-            frame = self._received.find(outcome.applied_stamp)
-            if frame is not None and outcome.labels is not None:
-                frame.correct(outcome.labels, correction.masks)
+        self._correct_frame(outcome, correction.masks)
         source, applied = correction.source, outcome.applied
         self._measures.count(f"{source.value} {'applied' if applied else 'not applied'}")
         if not applied:
@@ -267,16 +264,20 @@ class Corrections:
         self.see_open()
         return outcome
 
+    def _correct_frame(self, outcome: Outcome, object_ids: Collection[int]) -> None:
+        """Lets the frame that something was said of, or taken back, know its label map."""
+        if outcome.applied_stamp is not None and outcome.labels is not None:
+            frame = self._received.find(outcome.applied_stamp)
+            if frame is not None:
+                frame.correct(outcome.labels, object_ids)
+
     def retract(self, stamp: int, object_id: int) -> Outcome:
         """Takes back a person's correction of the frame of a stamp (ns), and says so."""
         outcome = self._lazy.retract(stamp, object_id)
         if not outcome.applied:
             self._measures.refuse(self._retraction_service, "not taken back", outcome.reason)
             return outcome
-        assert outcome.applied_stamp is not None
-        frame = self._received.find(outcome.applied_stamp)
-        if frame is not None and outcome.labels is not None:
-            frame.correct(outcome.labels, [object_id])
+        self._correct_frame(outcome, [object_id])
         self._measures.count("operator taken back")
         self._outputs.publish_corrected(
             self._header(stamp),

@@ -110,7 +110,7 @@ class TrackerOutputs:
 
         result: None while nothing is tracked. largest_id: of all objects that are followed.
         """
-        header, labels = frame.header, frame.labels if result is None else result.labels
+        header, labels = frame.header, frame.labels
         assert labels is not None
         tracks = [] if result is None else result.tracks
         self._mask.publish(labels_message(labels, header, largest_id=largest_id))
