@@ -34,8 +34,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.data.location import data_folder
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.samples import VideoSequence

@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.label_maps import read_label_map
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.data.location import add_data_argument
 from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.entry import run_to_the_end

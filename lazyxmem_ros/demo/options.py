@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lazyxmem_ros import weights
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.data.location import VARIABLE
 from lazyxmem_ros.data.pond import MAX_DURATION, SceneConfig
 from lazyxmem_ros.data.samples import VideoSequence

@@ -14,7 +14,7 @@ from rich.table import Table
 
 import lazyxmem_ros
 from lazyxmem_ros import weights
-from lazyxmem_ros.data.datasets import Layout
+from lazyxmem_ros.data.layouts.options import Layout
 from lazyxmem_ros.evaluation.display import Display
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
 from lazyxmem_ros.evaluation.methods import Method

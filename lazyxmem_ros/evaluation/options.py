@@ -19,7 +19,8 @@ from lazyxmem_ros.correction import (
     sam_hq_size,
     sam_hq_weights,
 )
-from lazyxmem_ros.data.datasets import DatasetOptions, Layout, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
+from lazyxmem_ros.data.layouts.options import DatasetOptions, Layout
 from lazyxmem_ros.data.samples import VideoSequence
 from lazyxmem_ros.data.videos import DEFAULT_RATE, check_rate
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError

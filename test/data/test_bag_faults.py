@@ -19,8 +19,9 @@ from rosbags.typesys import Stores, get_typestore
 from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels, message_types
 from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.bag_writer import BagWriter
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.nodes.bags.source import BagSource
 
 FIRST = 1_700_000_000_000_000_000

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import image_files
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.data.samples import VideoSequence
 from lazyxmem_ros.data.videos import VideoFile
 from lazyxmem_ros.images.files import write_video

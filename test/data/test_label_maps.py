@@ -169,3 +169,26 @@ def test_a_mask_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
     Image.fromarray(disc()).save(tmp_path / "mask.png")
     with pytest.raises(DatasetError, match=r"mask\.png: .*160x120 pixels"):
         read_label_map(tmp_path / "mask.png", max_pixels=1000)
+
+
+def test_label_maps_of_every_kind(tmp_path: Path) -> None:
+    wide = np.array([[0, 300], [65535, 2]], np.uint16)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "wide.png"), wide)
+    Image.fromarray(np.array([[0, 255], [3, 0]], np.uint8)).save(tmp_path / "void.png")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "void.png"), [[0, 0], [3, 0]])
+    np.testing.assert_array_equal(
+        read_label_map(tmp_path / "void.png", binary=True), [[0, 1], [1, 0]]
+    )
+    grey = np.array([[0, 255], [255, 0]], np.uint8)
+    for name, channels in (("grey", 1), ("rgb", 3)):
+        alpha = np.full((2, 2, 1), 255, np.uint8)
+        opaque = np.concatenate([np.repeat(grey[..., None], channels, axis=2), alpha], axis=2)
+        Image.fromarray(opaque).save(tmp_path / f"{name}.png")
+        assert are_binary([tmp_path / f"{name}.png"])
+        shown = read_label_map(tmp_path / f"{name}.png", binary=True)
+        np.testing.assert_array_equal(shown, grey > 0)
+    Image.fromarray(np.eye(3, dtype=np.uint8)[None] * 255).save(tmp_path / "colour.png")
+    assert not are_binary([tmp_path / "colour.png"])
+    with pytest.raises(DatasetError, match="RGB picture is no label map"):
+        read_label_map(tmp_path / "colour.png")

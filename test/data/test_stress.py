@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from lazyxmem_ros.basics import SECOND
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.label_maps import save_label_map
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.data.samples import Sample, VideoSequence, View
 from lazyxmem_ros.data.stress import CutSequence
 from lazyxmem_ros.images.files import write_video

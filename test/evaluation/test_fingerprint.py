@@ -11,7 +11,8 @@ import pytest
 from evaluations import plan_of, walking_bag
 from PIL import Image
 
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.evaluation.fingerprint import fingerprint
 from lazyxmem_ros.evaluation.plan import Job
 

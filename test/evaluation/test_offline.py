@@ -13,8 +13,9 @@ from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.correction import Corrector, Prompt, Refinement, make_corrector
 from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
 from lazyxmem_ros.data.bag_writer import BagWriter
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.data.samples import Sample, VideoSequence
 from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.methods import (

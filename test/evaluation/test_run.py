@@ -16,8 +16,9 @@ from rich.console import Console
 
 from lazyxmem_ros.data.bag_messages import StampedImage
 from lazyxmem_ros.data.bag_writer import BagWriter
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DamagedBagError, DatasetError
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.evaluation.display import Display
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.job import JobReport

@@ -79,3 +79,12 @@ def tree_maker(folder: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+def save_grey(path: Path, *shown: int) -> None:
+    """A grey PNG with a square of each value, as an annotation tool writes it."""
+    values = np.zeros((8, 16), np.uint8)
+    for number, value in enumerate(shown):
+        values[2:6, 1 + 5 * number : 5 + 5 * number] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)

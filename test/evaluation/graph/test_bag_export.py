@@ -14,8 +14,9 @@ from PIL import Image
 from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
 from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.bag_writer import BagWriter
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import BagError
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.data.samples import Sample, VideoSequence, View
 from lazyxmem_ros.evaluation.graph.bag_export import FIRST_STAMP, TRUTH_TOPIC, export_bag
 

@@ -18,7 +18,8 @@ from rclpy.node import Node
 
 from lazyxmem_ros.data.bag_messages import StampedImage
 from lazyxmem_ros.data.bag_writer import BagWriter
-from lazyxmem_ros.data.datasets import DatasetOptions, open_dataset
+from lazyxmem_ros.data.datasets import open_dataset
+from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.evaluation.graph.launch import (
     LOCKSTEP_WAIT_S,
     GraphSettings,

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames in folders: the trees of DAVIS and LVOS, and a plain one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.files import IMAGE_SUFFIXES, children, image_files, natural_order
+from lazyxmem_ros.data.label_maps import are_binary
+from lazyxmem_ros.data.layouts.masks import first_mask, masks_only_introduce
+from lazyxmem_ros.data.layouts.options import DatasetOptions, Layout
+from lazyxmem_ros.data.samples import VideoSequence
+from lazyxmem_ros.data.sequences import FolderSequence, FrameFiles
+from lazyxmem_ros.data.videos import DEFAULT_RATE
+
+LVOS_RATE = 6.0
+"""Frames per second of LVOS."""
+RESOLUTION = r"\d+p|Full-Resolution"
+"""Names of the folders in a tree that are resolutions, not sequences."""
+REGULAR_SHARE = 0.8
+"""Frames are numbered in equal steps, and so a larger one is a gap, where so many steps are."""
+
+
+def open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[VideoSequence]:
+    """JPEGImages[/RESOLUTION]/NAME and Annotations[/RESOLUTION]/NAME."""
+    images, masks = _resolved(path / "JPEGImages"), _resolved(path / "Annotations")
+    binary = options.binary or layout is Layout.DAVIS2016
+    rate = options.rate or (LVOS_RATE if layout is Layout.LVOS else DEFAULT_RATE)
+    sequences: list[VideoSequence] = []
+    for folder in (child for child in children(images) if child.is_dir()):
+        frames = _pair_files(folder, masks / folder.name)
+        advice = (
+            f"put label maps that show one, named as the frames are, into {masks / folder.name}"
+        )
+        sequence = FolderSequence(folder.name, frames, binary, rate, mask_advice=advice)
+        if not binary and masks_only_introduce(
+            [file.mask for file in frames], again=layout is Layout.LVOS
+        ):
+            sequence = replace(sequence, has_truth=False)
+        sequences.append(sequence)
+    return sequences
+
+
+def open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
+    """Frames in `path` or `path`/frames|images; masks in options.masks or `path`/masks."""
+    images = next((path / name for name in ("frames", "images") if (path / name).is_dir()), path)
+    masks = options.masks or path / "masks"
+    first = [] if options.first_mask is None else [options.first_mask]
+    frames = list(_pair_files(images, masks, besides=first))
+    if not frames:
+        raise DatasetError(f"{images}: no images ({', '.join(IMAGE_SUFFIXES)})")
+    frames[0] = replace(frames[0], mask=first_mask(options.first_mask, frames[0].mask))
+    found = [files.mask for files in frames if files.mask is not None]
+    rate = options.rate or DEFAULT_RATE
+    binary = options.binary or are_binary(found)
+    # With one mask at the start there is nothing to score against.
+    introduced = not binary and masks_only_introduce([files.mask for files in frames])
+    has_truth = len(found) > 1 and not introduced
+    return FolderSequence(path.resolve().name, tuple(frames), binary, rate, has_truth)
+
+
+def _resolved(folder: Path) -> Path:
+    """DAVIS has one more level, the resolution; 480p is what its figures are about."""
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{folder}: this folder of the layout is missing; give the folder that holds "
+            "JPEGImages and Annotations, or with --layout folder one of frames"
+        )
+    found = [child.name for child in children(folder) if child.is_dir()]
+    resolutions = [name for name in found if re.fullmatch(RESOLUTION, name)]
+    for name in ("480p", "Full-Resolution"):
+        if name in resolutions:
+            return folder / name
+    if len(found) == 1 and resolutions:
+        return folder / found[0]
+    if len(found) == len(resolutions) > 1:
+        raise DatasetError(
+            f"{folder}: has {' and '.join(found)}, but not 480p; move all but one elsewhere"
+        )
+    return folder
+
+
+def _pair_files(
+    images: Path, masks: Path, *, besides: Sequence[Path] = ()
+) -> tuple[FrameFiles, ...]:
+    """Images and masks by their stems, in the order of the numbers in them, gaps included.
+
+    besides: files among the images that are no frames.
+    """
+    frames = image_files(images, besides=besides)
+    labels = image_files(masks) if masks.is_dir() else {}
+    stems = sorted(frames.keys() | labels.keys(), key=natural_order)
+    return tuple(
+        FrameFiles(stem, frames.get(stem), labels.get(stem)) for stem in _without_gaps(stems)
+    )
+
+
+def _without_gaps(stems: list[str]) -> list[str]:
+    """The stems with those of missing frames, where the others are numbered in equal steps."""
+    numbered = [re.fullmatch(r"(.*?)(\d+)", stem) for stem in stems]
+    found = [match for match in numbered if match is not None]
+    if len(found) < len(stems) or len({match[1] for match in found}) != 1 or len(stems) < 3:
+        return stems
+    numbers = [int(match[2]) for match in found]
+    steps = np.diff(numbers)
+    step = Counter(steps.tolist()).most_common(1)[0][0]
+    regular = step > 0 and (steps == step).mean() >= REGULAR_SHARE
+    # Two files of one number, or a number out of all proportion: not what it seems to be.
+    if (
+        not regular
+        or (steps % step).any()
+        or steps.min() < step
+        or steps.sum() > 2 * step * len(stems)
+    ):
+        return stems
+    present = dict(zip(numbers, stems, strict=True))
+    prefix, width = found[0][1], len(found[0][2])
+    return [
+        present.get(number, f"{prefix}{number:0{width}d}")
+        for number in range(numbers[0], numbers[-1] + 1, step)
+    ]

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A video file, and masks by the numbers of its frames."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.files import image_files
+from lazyxmem_ros.data.label_maps import are_binary
+from lazyxmem_ros.data.layouts.masks import first_mask, masks_only_introduce
+from lazyxmem_ros.data.layouts.options import DatasetOptions
+from lazyxmem_ros.data.samples import VideoSequence
+from lazyxmem_ros.data.sequences import VideoFileSequence
+from lazyxmem_ros.data.videos import VideoFile
+
+
+def open_video(path: Path, options: DatasetOptions) -> VideoSequence:
+    """A video file; masks in options.masks, named by the number of their frame."""
+    video = VideoFile.open(path, options.rate)
+    masks: dict[int, Path] = {}
+    for stem, file in ({} if options.masks is None else image_files(options.masks)).items():
+        number = re.search(r"([0-9]+)$", stem)
+        if number is None:
+            raise DatasetError(
+                f"{options.masks}: label maps of a video are named by the number of their frame, "
+                f"from 0, not {file.name}"
+            )
+        other = masks.setdefault(int(number[1]), file)
+        if other is not file:
+            raise DatasetError(
+                f"{options.masks}: {other.name} and {file.name} are both of frame "
+                f"{int(number[1])}; put the masks of all objects into one label map"
+            )
+    first = first_mask(options.first_mask, masks.get(0))
+    if first is not None:
+        masks[0] = first
+    entries = tuple(sorted(masks.items()))
+    binary = options.binary or are_binary(mask for _, mask in entries)
+    files = [masks.get(number) for number in range(video.frames)]
+    introduced = not binary and masks_only_introduce(files)
+    has_truth = len(entries) > 1 and not introduced
+    return VideoFileSequence(path.stem, video, entries, binary, has_truth)
