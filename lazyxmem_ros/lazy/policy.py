@@ -132,7 +132,7 @@ class Decision:
         reason: why, for people; "" where nothing is asked. Where `suppressed`, why it would
             have been asked and why not.
         suppressed: a condition was met, but cool-down, limit or an open request forbade asking.
-        doubtful: its masked entropy says that this frame should stay out of memory.
+        doubtful: its masked entropy is above `hold_entropy`.
         in_view: its mask is larger than `lost_area`.
         left_out: it is in view, but probably something else (`show_iou`).
         credible: it is in view, and its predicted IoU not below `hold_iou`.
@@ -147,6 +147,13 @@ class Decision:
     in_view: bool
     left_out: bool
     credible: bool
+
+    @property
+    def has_say(self) -> bool:
+        """Whether its doubt may keep the frame out of memory: that of a paused object may not, and
+        that of a lost one only while something else is found of it.
+        """
+        return self.left_out or self.state not in (TrackState.LOST, TrackState.PAUSED)
 
 
 def expire(
@@ -235,7 +242,7 @@ def decide(
             request=None,
             reason="",
             suppressed=False,
-            doubtful=False,
+            doubtful=seen.entropy > config.hold_entropy,
             in_view=in_view,
             left_out=False,
             credible=in_view,
@@ -262,7 +269,7 @@ def decide(
         request=None if refusal else wanted,
         reason=reason,
         suppressed=bool(refusal),
-        doubtful=seen.entropy > config.hold_entropy and (state is not TrackState.LOST or left_out),
+        doubtful=seen.entropy > config.hold_entropy,
         in_view=in_view,
         left_out=left_out,
         credible=in_view and not _poor(seen, config.hold_iou),
@@ -309,13 +316,12 @@ def hold_frame(config: LazyConfig, decisions: Iterable[Decision]) -> bool:
     in_view = [d for d in items if d.in_view]
     if (in_view or config.hold_unseen) and items and not any(d.credible for d in in_view):
         return True
-    gone = (TrackState.LOST, TrackState.PAUSED)
-    present = [d for d in items if d.state not in gone or d.left_out]
+    heard = [d for d in items if d.has_say]
     if config.hold_rule is HoldRule.ALL:
         # An object out of view has no entropy, and nothing to learn either.
-        visible = [d for d in present if d.in_view]
+        visible = [d for d in heard if d.in_view]
         return bool(visible) and all(d.doubtful for d in visible)
-    return any(d.doubtful for d in present)
+    return any(d.doubtful for d in heard)
 
 
 def _follow(

@@ -452,7 +452,8 @@ def test_a_lost_object_never_holds_memory_back():
     areas = [*absent(24), 5, 5]
     decisions = play(FREE, [0.0] * 25 + [0.95, 0.95], areas=areas)
     assert decisions[-1].state is LOST
-    assert not decisions[-1].doubtful
+    assert decisions[-1].doubtful
+    assert not hold_frame(FREE, [decisions[-1], SURE])
 
 
 # ---- paused
