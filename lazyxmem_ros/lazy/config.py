@@ -84,7 +84,9 @@ class LazyConfig:
     cooldown_frames: int = setting(
         30,
         "Frames after a request to a person, a person's correction or the mask that showed an "
-        "object, on which a person is not asked about it again; 0 = none.",
+        "object, on which a person is not asked about it again; 0 = none. They double, up to 64 "
+        "times as many, each time that a person says once more that it is not there, until it is "
+        "found or shown.",
         bounds=(0, 1_000_000),
         unit=Unit.FRAMES,
     )

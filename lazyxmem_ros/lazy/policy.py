@@ -26,6 +26,8 @@ class TrackState(enum.IntEnum):
 
 OBJECTS_TOGETHER = 5
 """Objects that one question is about at most, where `max_open_requests` is a limit."""
+MOST_DOUBLINGS = 6
+"""Times that the cool-down is doubled at most while a person says that an object is not there."""
 JUMPED = "may have jumped to something alike"
 UNCLEAR = 0.5
 """Share of `uncertain_entropy` from which an object's outline looks unsure."""
@@ -71,6 +73,8 @@ class ObjectHistory:
         trusted_index: the last frame on which its predicted IoU was at least `trusted_iou`, or on
             which a person showed it; None: not known.
         mistakable: whether it could be another one on the last frame.
+        absences: how often in a row a person has said that it is not there, since it was last found
+            or shown.
         open: its requests that are not answered yet: source -> stamp of the frame, nanoseconds.
     """
 
@@ -82,6 +86,7 @@ class ObjectHistory:
     pseudo_index: int | None = None
     trusted_index: int | None = None
     mistakable: bool = False
+    absences: int = 0
     open: tuple[tuple[Source, int], ...] = ()
 
     def is_open(self, source: Source) -> bool:
@@ -101,7 +106,8 @@ class ObjectHistory:
         """
         answered = self.closed(source)
         if source is Source.OPERATOR:
-            answered = replace(self, open=(), trusted_index=index)
+            absences = 0 if in_view else self.absences + 1
+            answered = replace(self, open=(), trusted_index=index, absences=absences)
         helped = answered._helped(source, index)
         if not in_view or self.state is TrackState.PAUSED:
             return helped
@@ -255,6 +261,7 @@ def decide(
     settled = seen.entropy <= config.uncertain_entropy
     if state is TrackState.LOST and not (left_out and settled):
         wanted, reason = None, ""  # it would ask at every flicker, and for ever
+    found = shown and wanted is not Source.OPERATOR and state is not TrackState.LOST
     refusal = "" if wanted is None else _refusal(config, history, wanted, seen, waiting, together)
     if refusal:
         reason = f"{reason}, but {refusal}"
@@ -282,6 +289,7 @@ def decide(
         found_streak=streak,
         trusted_index=seen.index if _trusted(config, seen) else history.trusted_index,
         mistakable=seen.mistakable,
+        absences=0 if found else history.absences,
     )
     if seen.given:
         # A given mask is a person's word as much as a correction is: its entropy says nothing of
@@ -418,6 +426,14 @@ def _exceeded(entropy: float, entropy_limit: float, rate: float, rate_limit: flo
     return ""
 
 
+def _cooldown(config: LazyConfig, history: ObjectHistory) -> int:
+    """Frames after help on which a person is not asked again: twice as many for each time in a row,
+    after the first, that they said that it is not there.
+    """
+    doublings = min(max(history.absences - 1, 0), MOST_DOUBLINGS)
+    return config.cooldown_frames << doublings
+
+
 def _refusal(
     config: LazyConfig,
     history: ObjectHistory,
@@ -432,7 +448,7 @@ def _refusal(
         return "it is nearly hidden: little can be said of it now"
     if history.is_open(source):
         return "an earlier request is still open"
-    cooldown = config.cooldown_frames if user else config.pseudo_cooldown_frames
+    cooldown = _cooldown(config, history) if user else config.pseudo_cooldown_frames
     last = history.operator_index if user else history.pseudo_index
     if user and seen.mistakable and not history.mistakable:
         last = None  # whatever was asked before, this is news

@@ -74,14 +74,14 @@ def _take_back(state: LazyState, object_id: int, answer: GivenAnswer) -> None:
     later = answers[place + 1 :]
     for one in later:  # each leads back to what was before it
         if one.before.operator_index == answer.index:
-            one.before = replace(one.before, operator_index=answer.before.operator_index)
+            one.before = _helped_as(one.before, answer.before)
     del answers[place]
     if later:
         later[0].corrected = answer.corrected
     if item.history.operator_index == answer.index and not any(
         one.index == answer.index for one in answers
     ):
-        item.history = replace(item.history, operator_index=answer.before.operator_index)
+        item.history = _helped_as(item.history, answer.before)
     first = answers[0].corrected if answers else answer.corrected
     item.corrected[Source.OPERATOR] = max([first, *(one.stamp for one in answers)])
     if not item.corrected[Source.OPERATOR]:
@@ -95,6 +95,12 @@ def _take_back(state: LazyState, object_id: int, answer: GivenAnswer) -> None:
         for one in answers:
             if one.stamp == answer.stamp:
                 named.applied[object_id, Source.OPERATOR] = one.digest
+
+
+def _helped_as(history: ObjectHistory, other: ObjectHistory) -> ObjectHistory:
+    """A history in which persons have helped as in another one; what was found since holds."""
+    absences = min(history.absences, other.absences)
+    return replace(history, operator_index=other.operator_index, absences=absences)
 
 
 def _ask_again(state: LazyState, object_id: int, answer: GivenAnswer) -> None:

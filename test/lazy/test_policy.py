@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from lazyxmem_ros.lazy import OFF, SECOND, HoldRule, LazyConfig, Source, TrackState
@@ -419,6 +420,36 @@ def test_what_is_probably_something_else_is_asked_about_as_before_also_once_it_i
     assert hiding[-1].state is LOST
     assert USER in [d.request for d in hiding[22:]]
     assert all(d.reason.startswith("out of view?") for d in hiding if d.request)
+
+
+def asked_about(config, expected, answers):
+    """The frames on which a person was asked, who says at once whether the object is there."""
+    history, asked = ObjectHistory(), []
+    for index, iou in enumerate(expected):
+        seen = Observation(index, index * TICK, BIG, 0.1, given=index == 0, predicted_iou=iou)
+        decision, history = decide(config, history, seen, waiting=0)
+        if decision.request is USER:
+            asked.append(index)
+            there = answers(index)
+            history = history.corrected(USER, index=index, stamp=seen.stamp, in_view=there)
+    return asked
+
+
+def test_who_says_again_that_it_is_not_there_is_asked_less_and_less():
+    config = replace(FREE, operator_iou=0.5, show_iou=0.4, cooldown_frames=10)
+    gone = [0.9] + [0.3] * 4000
+
+    def never(index: int) -> bool:
+        return False
+
+    gaps = np.diff(asked_about(config, gone, never))
+    assert gaps.tolist() == [11, 21, 41, 81, 161, 321, *[641] * 5]
+    found = [0.9] + [0.3] * 50 + [0.9] * 3 + [0.3] * 50
+    gaps = np.diff(asked_about(config, found, never)).tolist()
+    assert gaps[:2] == [11, 21]
+    assert gaps[3:] == [11, 21], "found in between, it is asked about as at first"
+    shown = asked_about(config, gone[:200], lambda index: index > 50)
+    assert np.diff(shown).tolist()[3:] == [11] * (len(shown) - 4), "a person has shown it"
 
 
 def test_memory_learns_no_more_of_what_is_left_out_once_it_is_lost():

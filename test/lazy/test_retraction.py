@@ -4,6 +4,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from late_runs import (
     CALIBRATION,
@@ -85,6 +86,22 @@ def test_of_several_the_others_hold(order: tuple[int, int], small_network: XMem)
     run(taken, {**late, gone: [correction(gone, OTHER)]}, 12)
     take_back(taken, gone)
     for number in range(13, 28):
+        step(never, number)
+        step(taken, number)
+    assert equal(never, taken)
+
+
+@pytest.mark.parametrize("at", [9, 11])
+def test_that_it_is_not_there_has_not_been_said_either(at: int, small_network: XMem) -> None:
+    """After an earlier time that it was said, which counts."""
+    absent = {1: np.zeros_like(FIRST[1])}
+    never, taken = (start(small_network, CONFIG, CALIBRATION) for _ in range(2))
+    first = {5: [correction(5, absent)]}
+    run(never, first, at)
+    run(taken, {**first, at: [correction(9, absent)]}, at)
+    assert taken._state.objects[1].history.absences == never._state.objects[1].history.absences + 1
+    take_back(taken, 9)
+    for number in range(at + 1, 18):
         step(never, number)
         step(taken, number)
     assert equal(never, taken)
