@@ -46,16 +46,20 @@ def largest_error(missing: NDArray[np.bool_], surplus: NDArray[np.bool_]) -> Err
 
 
 class Gesture(enum.Enum):
-    """What the operator does on the screen."""
+    """What the operator does on the screen; of an object out of view they say so by an empty mask.
+
+    The paper's simulated user clicks negatively on a mask of nothing instead. A corrector may leave
+    a rest of it then, which the tracker would learn as a person's word.
+    """
 
     CLICK = "click"
-    """One click: positive in the middle of the visible object, negative on a mask of nothing."""
+    """One positive click in the middle of the object."""
     LARGEST_ERROR = "largest_error"
     """A click in the middle of the largest region that is wrong, missing or superfluous; with more
-    than one, then in the middle of what is the largest but for that; "not there" as an empty mask.
+    than one, then in the middle of what is the largest but for that.
     """
     BOX = "box"
-    """A box around the object, and a click in its middle; "not there" as an empty mask."""
+    """A box around the object, and a click in its middle."""
     MASK = "mask"
     """The object's outline, drawn by hand: the ground truth itself."""
 
@@ -121,9 +125,9 @@ class SimulatedOperator:
 
         ground_truth, prediction: [H, W], non-zero = object. Returns None where there is nothing to
         say: the object is not visible and the prediction is empty, or no pixel is wrong (for
-        LARGEST_ERROR). An invisible object with a non-empty prediction gets an empty mask, with
-        CLICK a negative click in the middle of that prediction. A prompt with a mask and nothing
-        else is the answer itself, not a prior. Raises MetricError on different shapes.
+        LARGEST_ERROR). An invisible object with a non-empty prediction gets an empty mask. A prompt
+        with a mask and nothing else is the answer itself, not a prior. Raises MetricError on
+        different shapes.
         """
         if ground_truth.shape != prediction.shape or ground_truth.ndim != 2:
             raise MetricError(
@@ -135,8 +139,6 @@ class SimulatedOperator:
         if not true.any() and not predicted.any():
             return None
         gesture = self.config.gesture
-        if gesture is Gesture.CLICK and not true.any():
-            return Prompt(negative=self._noisy_middle(predicted))
         if gesture is Gesture.MASK or not true.any():
             return Prompt(mask=true)
         if gesture is Gesture.LARGEST_ERROR:
