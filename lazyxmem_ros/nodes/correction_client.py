@@ -18,7 +18,7 @@ from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.nodes.conversions import read_mask
 from lazyxmem_ros.nodes.diagnostics import Counts, Latencies
 from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, prompt_message
-from lazyxmem_ros.nodes.services import SHUTTING_DOWN
+from lazyxmem_ros.nodes.services import CALLS, SHUTTING_DOWN
 from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
 from lazyxmem_ros.srv import CorrectMask
 
@@ -73,7 +73,7 @@ class CorrectionClient:
 
     def __init__(self, node: Node, *, service: str = "correct_mask") -> None:
         self._node = node
-        self._client = node.create_client(CorrectMask, service)
+        self._client = node.create_client(CorrectMask, service, qos_profile=CALLS)
         self._pending: dict[Future[Any], _Pending] = {}
         self._closed = False
         self.measures = ServiceMeasures()

@@ -36,6 +36,7 @@ from lazyxmem_ros.nodes.logs import error_of, warning_of
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, read_prompt
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
+from lazyxmem_ros.nodes.services import CALLS
 from lazyxmem_ros.nodes.timers import create_steady_timer
 from lazyxmem_ros.srv import CorrectMask
 
@@ -102,11 +103,15 @@ class CorrectionNode(Node):
         self._corrector = self._make_corrector()
         self._last_image: tuple[ImageKey, NDArray[np.uint8]] | None = None
         self._counts = diagnostics.Counts()
+        self._recent = diagnostics.Recent(self._counts)
+        self._last_failure = ""
         self._latencies = diagnostics.Latencies()
         self._refusals = diagnostics.Refusals(warning_of(self))
         self._failures = diagnostics.LogLimiter(error_of(self))
         self._publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._service = self.create_service(CorrectMask, "correct_mask", self._correct)
+        self._service = self.create_service(
+            CorrectMask, "correct_mask", self._correct, qos_profile=CALLS
+        )
         self._timer = create_steady_timer(self, DIAGNOSTICS_PERIOD_S, self._report)
         self.get_logger().info(f"{self._corrector.name} serves {self._service.srv_name}")
 
@@ -142,7 +147,8 @@ class CorrectionNode(Node):
         except Exception as error:  # noqa: BLE001 - whatever it is, the server outlives it
             self._counts.add("failed", count)
             self._failures.say(type(error).__name__, diagnostics.traced(error))
-            response.message = diagnostics.cut(f"{type(error).__name__}: {error}")
+            self._last_failure = diagnostics.cut(f"{type(error).__name__}: {error}")
+            response.message = self._last_failure
             return response
         response.masks = masks
         faults = [str(answer) for answer in answers if isinstance(answer, Exception)]
@@ -165,11 +171,11 @@ class CorrectionNode(Node):
 
         Raises ImageError, PromptError or CorrectorError where none of them can be looked at.
         """
-        image = self._image(request.image)
+        key = image_key(request.image)
+        image = self._image(request.image, key)
         height, width = image.shape[:2]
         prompts = _read_prompts(request, (height, width))
         usable = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
-        key = image_key(request.image)
         refinements = iter(self._corrector.refine(image, usable, image_key=key) if usable else ())
         answers: list[Refinement | Exception] = []
         for prompt in prompts:
@@ -185,8 +191,7 @@ class CorrectionNode(Node):
         self._counts.add("refused", count)
         self._refusals.refuse(self._service.srv_name, type(error).__name__, str(error))
 
-    def _image(self, message: Image) -> NDArray[np.uint8]:
-        key = image_key(message)
+    def _image(self, message: Image, key: ImageKey | None) -> NDArray[np.uint8]:
         if key is not None and self._last_image is not None and self._last_image[0] == key:
             return self._last_image[1]
         try:
@@ -204,9 +209,18 @@ class CorrectionNode(Node):
             "latency p99 (ms)": self._latencies.milliseconds(99),
             **self._refusals.snapshot(),
         }
+        level, message = diagnostics.OK, "ok"
+        if failed := self._recent.look().get("failed", 0):
+            level = diagnostics.ERROR
+            message = (
+                f"{failed} prompts failed in the last {diagnostics.ALARM_WINDOW_S:g} s: "
+                f"{self._last_failure}"
+            )
         status = diagnostics.status(
             diagnostics.status_name(self.get_fully_qualified_name(), self._corrector.name),
             values,
+            level=level,
+            message=message,
             hardware_id=diagnostics.hardware(self._settings["device"]),
         )
         now = self.get_clock().now()

@@ -19,7 +19,7 @@ MessageT = TypeVar("MessageT")
 
 READ_RATE = 40.0
 """Messages per second of steady time that are read for long: more than any camera's frames."""
-READ_BURST = 64.0
+READ_BURST = 64
 """Messages that are read at once where there were few before, as one for each of 64 objects."""
 LOOK_PERIOD_S = 1.0
 """How often the topic's publishers are looked at."""
@@ -72,7 +72,7 @@ class PacedSubscription(Generic[MessageT]):
         self._callback = callback
         self._on_left_out = on_left_out
         self._clock = clock
-        self._allowed, self._counted_at = READ_BURST, clock()
+        self._allowed, self._counted_at = float(READ_BURST), clock()
         self._held: bytes | None = None
         """The newest message, where none may be read for now."""
         self._gate = _Gate()

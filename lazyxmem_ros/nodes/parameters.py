@@ -107,12 +107,13 @@ def parameters_of(config: type) -> tuple[ParameterSpec, ...]:
 
 def _declare(node: Node, spec: ParameterSpec) -> Any:
     """Declares one row and returns the value that it has then."""
-    if isinstance(spec.default, tuple):
+    if spec.default == ():
         # rclpy would take an empty list for one of bytes: the type is declared, the value is not.
         kind = Parameter.Type.STRING_ARRAY
-        declared = node.declare_parameter(spec.name, kind, spec.descriptor())
-        given = declared.value
-        return list(spec.default) if given is None else list(given)
+        given = node.declare_parameter(spec.name, kind, spec.descriptor()).value
+        return [] if given is None else list(given)
+    if isinstance(spec.default, tuple):
+        return list(node.declare_parameter(spec.name, list(spec.default), spec.descriptor()).value)
     return node.declare_parameter(spec.name, spec.default, spec.descriptor()).value
 
 

@@ -15,8 +15,9 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
 SHUTTING_DOWN = "the node was cleaned up or is shutting down"
-QUEUE_DEPTH = 200
-"""Calls of one service that may come while the node is busy, as with a change of its state."""
+CALLS = QoSProfile(depth=200)
+"""Of services and their clients: so many calls may come while a node is busy, as with a change of
+its state. rclpy keeps 10, and leaves the others without an answer."""
 MAX_UNDER_WAY = 64
 """Calls that may wait at a time; more are refused."""
 LAST_CALLS_S = 0.2
@@ -59,7 +60,7 @@ class Services:
                 service_type,
                 name,
                 partial(self._answer, name),
-                qos_profile=QoSProfile(depth=QUEUE_DEPTH),
+                qos_profile=CALLS,
                 callback_group=group,
             )
 

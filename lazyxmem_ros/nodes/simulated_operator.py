@@ -27,7 +27,8 @@ from lazyxmem_ros.nodes.running import NodeStartError, run_node, surviving
 from lazyxmem_ros.nodes.timers import end_timer
 
 NODE_NAME = "lazyxmem_simulated_operator"
-QUEUE_DEPTH = 10
+QUEUE_DEPTH = 64
+"""Requests and answers that may come at once: one for each object."""
 MAX_PENDING = 64
 """Answers that may wait for their time, which comes never where the ROS clock stands still."""
 

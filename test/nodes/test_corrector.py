@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point
 from node_graph import (
     HEIGHT,
+    WAIT_S,
     WIDTH,
     Probe,
     Spinner,
@@ -23,6 +26,7 @@ from node_graph import (
     scene_message,
     wait_for,
 )
+from rclpy.node import Node
 from sensor_msgs.msg import Image, RegionOfInterest
 
 from lazyxmem_ros import correction
@@ -30,13 +34,16 @@ from lazyxmem_ros.correction import Refinement
 from lazyxmem_ros.msg import Prompt
 from lazyxmem_ros.nodes import corrector
 from lazyxmem_ros.nodes.conversions import mask_message, read_mask
+from lazyxmem_ros.nodes.correction_client import MAX_PENDING, CorrectionAnswer, CorrectionClient
 from lazyxmem_ros.nodes.corrector import CorrectionNode
-from lazyxmem_ros.nodes.diagnostics import MAX_TEXT, LogLimiter
+from lazyxmem_ros.nodes.diagnostics import ERROR, MAX_TEXT, OK, LogLimiter
 from lazyxmem_ros.nodes.running import NodeStartError
 from lazyxmem_ros.srv import CorrectMask
 
 NAMESPACE = "/correction_test"
 SERVICE = f"{NAMESPACE}/correct_mask"
+ON_THE_WAY_S = 0.5
+"""Time for requests to reach the server's queue."""
 
 
 class CountingCorrector:
@@ -157,6 +164,72 @@ def test_a_corrector_that_breaks_costs_its_request_alone(
     assert not response.success
     assert response.message == "RuntimeError: out of memory"
     assert probe.call(CorrectMask, SERVICE, request(3)).success
+
+
+def test_as_many_requests_as_may_wait_are_answered(
+    server: CorrectionNode, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one takes long; rclpy would keep ten and say nothing of the others."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(CountingCorrector):
+        def refine(self, *given: Any, **named: Any) -> list[Refinement]:
+            begun.set()
+            go_on.wait(WAIT_S)
+            return super().refine(*given, **named)
+
+    monkeypatch.setattr(server, "_corrector", Slow())
+    node = Node("asker", namespace=NAMESPACE)
+    client = CorrectionClient(node)
+    spinner = Spinner(node)
+    wait_for(client.is_available, "the service")
+    answers: list[CorrectionAnswer] = []
+    prompt = correction.Prompt(positive=np.array([[20.0, 30.0]], np.float32))
+
+    def ask() -> None:
+        client.request(scene_message(0), [prompt], timeout=WAIT_S, on_answers=answers.extend)
+
+    try:
+        spinner.executor.create_task(ask)
+        assert begun.wait(WAIT_S)
+        for _ in range(MAX_PENDING - 1):
+            spinner.executor.create_task(ask)
+        wait_for(lambda: client.measures.counts["requests"] == MAX_PENDING, "the requests")
+        time.sleep(ON_THE_WAY_S)
+        go_on.set()
+        wait_for(lambda: len(answers) == MAX_PENDING, "an answer each")
+    finally:
+        go_on.set()
+        client.close()
+        spinner.close()
+    assert {answer.fault for answer in answers} == {""}
+
+
+def test_that_its_prompts_fail_is_an_alarm(ros: None, probe: Probe) -> None:
+    node = CorrectionNode(
+        cli_args=["--ros-args", "-r", "__ns:=/failing_corrector"],
+        parameter_overrides=parameters(corrector="grabcut"),
+    )
+    spinner = Spinner(node)
+    probe.listen(DiagnosticArray, "/diagnostics")
+
+    def levels() -> list[tuple[bytes, str]]:
+        return [
+            (status.level, status.message)
+            for message in probe.messages("/diagnostics")
+            for status in message.status
+            if status.name.startswith("failing_corrector/")
+        ]
+
+    try:
+        wait_for(levels, "a report")
+        assert levels()[0] == (OK, "ok")
+        node._corrector = BrokenCorrector()
+        probe.call(CorrectMask, "/failing_corrector/correct_mask", request(3))
+        wait_for(lambda: levels()[-1][0] == ERROR, "the alarm")
+        assert levels()[-1][1].endswith("in the last 10 s: RuntimeError: out of memory")
+    finally:
+        spinner.close()
 
 
 def test_the_log_has_one_short_traceback_of_many(

@@ -152,6 +152,12 @@ def test_lists_of_texts_may_be_empty_or_given(ros: None, node: Node) -> None:
     given.destroy_node()
 
 
+def test_a_list_is_there_to_be_looked_at(node: Node) -> None:
+    table = [ParameterSpec("trackers", ("one", "two"), "Texts.", changes=Changes.NEVER)]
+    assert Parameters(node, table)["trackers"] == ["one", "two"]
+    assert list(node.get_parameter("trackers").value) == ["one", "two"]
+
+
 def test_the_trackers_defaults_are_the_cores() -> None:
     values = {spec.name: spec.default for spec in tracker_parameters.table()}
     assert tracker_parameters.lazy_config(values) == LazyConfig()

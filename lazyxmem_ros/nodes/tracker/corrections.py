@@ -18,7 +18,14 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import SECOND, TAKEN_BACK, BoolMask, StampRangeError, stamp_of
+from lazyxmem_ros.basics import (
+    SECOND,
+    TAKEN_BACK,
+    BoolMask,
+    StampRangeError,
+    reason_of,
+    stamp_of,
+)
 from lazyxmem_ros.correction.base import Prompt, PromptError, objection
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import Correction, LazyTracker, Outcome, Request, Source, StepResult
@@ -29,7 +36,7 @@ from lazyxmem_ros.nodes.correction_client import (
     CorrectionClient,
 )
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
-from lazyxmem_ros.nodes.pacing import PacedSubscription
+from lazyxmem_ros.nodes.pacing import READ_BURST, PacedSubscription
 from lazyxmem_ros.nodes.prompts import read_prompt
 from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.services import Services, result_of
@@ -40,7 +47,6 @@ from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.worker import About, NotDoneError, Worker
 from lazyxmem_ros.srv import RetractCorrection
 
-QUEUE_DEPTH = 10
 TOPIC = "~/operator_correction"
 RETRACTION = "~/retract_correction"
 
@@ -147,21 +153,37 @@ class Corrections:
     ) -> None:
         """Answers about these objects; those that were overtaken are of no use any more."""
         self._asked.remove(asked)
-        header, source = asked.header, asked.source
+        failure: Exception | None = None
         for object_id, answer in zip(object_ids, answers, strict=True):
             prompt = asked.prompts.get(object_id)
             if prompt is None:
                 continue
-            if answer.mask is None:  # the correction is lost, nothing else
-                self._measures.count(f"{source.value} failed")
-                self._measures.refuse(self._client.service_name, "no mask", answer.fault)
-                self.give_up(header, object_id, source, answer.fault)
-            elif source is Source.PSEUDO and (why := objection(answer.score, prompt.prior_iou)):
-                self._measures.count("pseudo declined")
-                self.give_up(header, object_id, source, why)
-            else:
-                stamp = stamp_of(header.stamp)
-                self.apply(Correction(stamp, {object_id: answer.mask}, source))
+            try:
+                self._take_answer(asked.header, asked.source, object_id, prompt, answer)
+            except Exception as error:  # noqa: BLE001 - the answers about other objects are taken
+                self.give_up(asked.header, object_id, asked.source, reason_of(error))
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def _take_answer(
+        self,
+        header: Header,
+        source: Source,
+        object_id: int,
+        prompt: Prompt,
+        answer: CorrectionAnswer,
+    ) -> None:
+        if answer.mask is None:  # the correction is lost, nothing else
+            self._measures.count(f"{source.value} failed")
+            self._measures.refuse(self._client.service_name, "no mask", answer.fault)
+            self.give_up(header, object_id, source, answer.fault)
+        elif source is Source.PSEUDO and (why := objection(answer.score, prompt.prior_iou)):
+            self._measures.count("pseudo declined")
+            self.give_up(header, object_id, source, why)
+        else:
+            stamp = stamp_of(header.stamp)
+            self.apply(Correction(stamp, {object_id: answer.mask}, source))
 
     def record(self, message: msg.Correction) -> None:
         """Keeps a person's answer, whatever becomes of it; any thread."""
@@ -365,7 +387,7 @@ class CorrectionInput:
             msg.Correction,
             TOPIC,
             surviving(self._on_answer, failures.report),
-            depth=QUEUE_DEPTH,
+            depth=READ_BURST,
             on_left_out=self._leave_out,
         )
         services.serve(RETRACTION, self._on_retraction)
@@ -395,8 +417,16 @@ class CorrectionInput:
             return
         stamp = message.header.stamp
         self._worker.post_work(
-            lambda: self._corrections.answer(message),
+            lambda: self._answer(message),
             # Not `stamp_of`: a stamp that is none is refused in its turn, in words.
             About("answer", frozenset({message.id}), SECOND * stamp.sec + stamp.nanosec),
             on_left_out=lambda why: self._corrections.refuse(message, why.kind, str(why)),
         )
+
+    def _answer(self, message: msg.Correction) -> None:
+        try:
+            self._corrections.answer(message)
+        except Exception as error:
+            reason = reason_of(error)
+            self._corrections.give_up(message.header, message.id, Source.OPERATOR, reason)
+            raise

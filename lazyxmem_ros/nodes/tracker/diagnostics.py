@@ -86,7 +86,7 @@ class TrackerReport:
         self._recent = Recent(measures.counts)
         self._refusals = measures.refusals
         self._service = service
-        self._refused_before = 0
+        self._refused_before = measures.refusals.total()
 
     def statuses(
         self,

@@ -10,8 +10,9 @@ from __future__ import annotations
 import gc
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -51,6 +52,24 @@ SERVICES = {
     "~/save_snapshot": Trigger,
     "~/reset": Trigger,
 }
+
+
+Transition = Callable[["TrackerNode", LifecycleState], TransitionCallbackReturn]
+
+
+def told(transition: Transition) -> Transition:
+    """A transition whose failure is counted and logged: rclpy says nothing of what one raises."""
+
+    @wraps(transition)
+    def tell(node: TrackerNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:  # noqa: BLE001 - whatever it is, on_error comes next
+            node._failures.report(error)
+            node.get_logger().error(f"{transition.__name__} failed: the node is unconfigured now")
+            return TransitionCallbackReturn.ERROR
+
+    return tell
 
 
 class TrackerNode(LifecycleNode):
@@ -131,7 +150,8 @@ class TrackerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to listen to images."""
         parts = self._parts
-        assert parts is not None
+        if parts is None:
+            return TransitionCallbackReturn.FAILURE  # the node is closing
         try:
             parts.images.open()
         except Exception as error:  # noqa: BLE001 - rclpy has many for bad qos_overrides
@@ -142,23 +162,27 @@ class TrackerNode(LifecycleNode):
         self.get_logger().info(f"tracking {parts.images.topic}")
         return returned
 
+    @told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening to images; the objects stay."""
-        parts = self._parts
-        assert parts is not None
-        parts.deactivate()
+        if self._parts is None:
+            return TransitionCallbackReturn.FAILURE  # the node is closing
+        self._parts.deactivate()
         return super().on_deactivate(state)
 
+    @told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Forget everything and free the network."""
         self._tear_down()
         return super().on_cleanup(state)
 
+    @told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """The same, for good."""
         self._tear_down()
         return super().on_shutdown(state)
 
+    @told
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured, from where it can be configured again."""
         self._tear_down()

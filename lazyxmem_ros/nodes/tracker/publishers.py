@@ -42,6 +42,7 @@ from lazyxmem_ros.nodes.tracker.pictures import NewestOnly
 if TYPE_CHECKING:
     from lazyxmem_ros.lazy import Request, Source, StateChange, StepResult, Track
     from lazyxmem_ros.nodes.tracker.records import Records
+from lazyxmem_ros.nodes.tracker.worker import MAX_WORK
 
 QUEUE_DEPTH = 10
 NO_DEADLINE = 0
@@ -91,7 +92,7 @@ class TrackerOutputs:
         self._request = publisher(msg.CorrectionRequest, "correction_request", latched)
         # Not of the life cycle: whoever answers an inactive node is told that it takes nothing.
         self._corrected = node.create_publisher(
-            msg.Correction, "~/corrected", QoSProfile(depth=QUEUE_DEPTH)
+            msg.Correction, "~/corrected", QoSProfile(depth=MAX_WORK)
         )
         self._detections = Detections(node)
         self._markers = Markers(node)

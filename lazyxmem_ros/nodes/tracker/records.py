@@ -33,7 +33,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from lazyxmem_ros import msg
-from lazyxmem_ros.basics import by_width, stamp_of, user_path
+from lazyxmem_ros.basics import by_width, reason_of, stamp_of, user_path
 from lazyxmem_ros.data.bag_messages import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.errors import BagError
@@ -147,11 +147,12 @@ class Records:
         self._keep("~/corrected", "lazyxmem_ros/msg/Correction", message)
 
     def see_objects(self, stamp: int, objects: Mapping[int, str]) -> None:
-        """Which objects are followed from now on: id -> label. Kept where it has changed.
+        """Which objects are followed from now on: id -> label. Kept where it has changed, and where
+        there is no room for it now, the next time.
 
         stamp: of the newest frame, nanoseconds; 0: there is none.
         """
-        if objects != self._objects:
+        if objects != self._objects and not self._queue.full():
             seen = dict(objects)
             message = _tracks(seen, Header(stamp=time_message(stamp)))
             kind = "lazyxmem_ros/msg/TrackArray"
@@ -229,6 +230,10 @@ class Records:
                 if self._ending.wait(RETRY_PERIOD_S):
                     self._lose(len(made), str(error))
                     return
+            except Exception as error:  # noqa: BLE001 - the thread outlives what it cannot write
+                self._complete(damaged=True)
+                self._lose(len(made), reason_of(error))
+                return
             else:
                 self.written += written
                 self.last_fault = ""
@@ -299,8 +304,8 @@ class Records:
         if bag is not None:
             try:
                 bag.close()
-            except (BagError, OSError) as error:
-                self._report(str(error))
+            except Exception as error:  # noqa: BLE001 - as above
+                self._report(reason_of(error))
 
     def _lose(self, count: int, fault: str) -> None:
         self.lost += count
@@ -321,7 +326,7 @@ class _Bag:
             self.writer.__enter__()
             [file] = path.glob("*.mcap")
             self._file = os.open(file, os.O_RDONLY)
-        except (BagError, OSError):
+        except Exception:
             shutil.rmtree(path, ignore_errors=True)
             raise
         self._synced = False

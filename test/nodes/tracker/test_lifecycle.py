@@ -30,6 +30,7 @@ from tracker_harness import Tracker
 
 from lazyxmem_ros.msg import NewObject, Prompt, TrackArray
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message
+from lazyxmem_ros.nodes.diagnostics import LogLimiter
 from lazyxmem_ros.nodes.parameters import ParameterError
 from lazyxmem_ros.nodes.running import NodeStartError
 from lazyxmem_ros.nodes.tracker.node import TrackerNode, make_node
@@ -197,6 +198,27 @@ def test_a_cleanup_frees_the_network(node: TrackerNode, probe: Probe) -> None:
             wait_for(lambda freed=network: freed() is None, "the network's end")
     finally:
         gc.enable()
+
+
+def test_a_transition_that_fails_is_said(
+    node: TrackerNode, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rclpy makes the node unconfigured, without its objects, and says nothing."""
+    assert change(probe, Transition.TRANSITION_CONFIGURE)
+    assert change(probe, Transition.TRANSITION_ACTIVATE)
+
+    def fail() -> None:
+        raise RuntimeError("out of memory")
+
+    lines: list[str] = []
+    monkeypatch.setattr(node._parts, "deactivate", fail)
+    monkeypatch.setattr(node._failures, "_limiter", LogLimiter(lines.append))
+    change(probe, Transition.TRANSITION_DEACTIVATE)
+    assert state(probe) == State.PRIMARY_STATE_UNCONFIGURED
+    assert node._measures.last_failure == "RuntimeError: out of memory"
+    [line] = lines
+    assert "out of memory" in line
+    assert change(probe, Transition.TRANSITION_CONFIGURE)
 
 
 def test_a_successor_of_the_same_name_is_seen(

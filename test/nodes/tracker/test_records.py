@@ -7,6 +7,7 @@ import contextlib
 import math
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lifecycle_msgs.msg import Transition
 from node_graph import (
     FIRST_STAMP,
     STEP,
+    WAIT_S,
     NodeProcess,
     header,
     scene,
@@ -332,3 +334,53 @@ def test_what_cannot_be_written_waits_is_said_and_tracking_goes_on(
     wait_for(lambda: stamps(outcomes(folder))[-1:] == expected[-1:], "the next attempt")
     assert stamps(outcomes(folder)) == expected
     assert (records.lost, records.last_fault) == (0, "")
+
+
+def test_what_nobody_expects_costs_its_messages_and_is_said(
+    own_tracker: Callable[..., Tracker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Afterwards records are written as before."""
+    tracker = own_tracker(record_dir=str(tmp_path))
+    tracker.show_object(0)
+    records = tracker.node._parts.records
+
+    def fail(*_: Any) -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(records, "_write_once", fail)
+        records.outcome(mask_answer(1, scene(1)[1]))
+        wait_for(lambda: records.lost == 1, "the loss")
+    report = records.status()
+    assert report.level == report.ERROR
+    assert report.message.endswith("MemoryError; 1 lost")
+    records.outcome(mask_answer(2, scene(2)[1]))
+    wait_for(lambda: stamps(outcomes(tmp_path)) == [FIRST_STAMP + 2 * STEP], "the next one")
+    assert records.last_fault == ""
+
+
+def test_objects_that_there_is_no_room_for_are_not_lost(
+    own_tracker: Callable[..., Tracker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept once there is room."""
+    tracker = own_tracker(record_dir=str(tmp_path))
+    records = tracker.node._parts.records
+    go_on = threading.Event()
+    write = records._write
+
+    def wait_and_write(batch: list[Any]) -> None:
+        go_on.wait(WAIT_S)
+        write(batch)
+
+    monkeypatch.setattr(records, "_write", wait_and_write)
+    sent = 0
+    while not records._queue.full():
+        records.outcome(mask_answer(sent, scene(sent % 10)[1]))
+        sent += 1
+    for _ in range(10):
+        records.see_objects(1, {1: "cup"})
+    go_on.set()
+    wait_for(lambda: records.written >= sent, "the messages")
+    records.see_objects(1, {1: "cup"})
+    wait_for(lambda: records.written == sent + 1, "the objects")
+    assert records.lost == 0

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from node_graph import Probe, offered_by_another, scene_message, wait_for
+from node_graph import HEIGHT, WIDTH, Probe, header, offered_by_another, scene_message, wait_for
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from tracker_harness import Tracker
 
+from lazyxmem_ros.nodes.conversions import labels_message
 from lazyxmem_ros.nodes.diagnostics import ERROR, OK, WARN
 from lazyxmem_ros.nodes.running import NodeStartError
 from lazyxmem_ros.nodes.tracker import images
@@ -41,6 +43,13 @@ class Report:
             if status.name == self._name
         ]
         return found[self._read :]
+
+    def next(self) -> DiagnosticStatus:
+        """The status that comes next, whatever it says."""
+        wait_for(self._unread, "a status")
+        status = self._unread()[0]
+        self._read += 1
+        return status
 
     def wait(self, level: bytes, text: str) -> DiagnosticStatus:
         """The first such status after the one that was waited for before."""
@@ -186,6 +195,20 @@ def test_what_fails_is_an_error_with_its_reason(
         tracker.probe.publish(f"{tracker.ns}/image", scene_message(1))
         status = Report(tracker, "frames").wait(ERROR, "1 failed in the last 10 s")
     assert "RuntimeError: the card is on fire" in status.message
+
+
+def test_refusals_before_a_new_configuration_are_no_news(own_tracker: OwnTracker) -> None:
+    tracker = own_tracker()
+    tracker.send(0)
+    nothing = np.zeros((HEIGHT, WIDTH), np.uint16)
+    tracker.probe.publish(f"{tracker.name}/init_mask", labels_message(nothing, header(0)))
+    report = Report(tracker, "refusals")
+    report.wait(WARN, "1 refused")
+    tracker.change(Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+    tracker.probe.forget()
+    tracker.change(Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+    first = Report(tracker, "refusals").next()
+    assert (first.level, first.message) == (OK, "ok")
 
 
 def test_a_snapshot_that_fails_is_an_error(own_tracker: OwnTracker, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from node_graph import (
 )
 from tracker_harness import NODE, NS, Tracker, ask_the_operator, click
 
+from lazyxmem_ros import lazy as lazy_api
 from lazyxmem_ros.msg import Correction, Prompt
 from lazyxmem_ros.nodes.conversions import labels_message, mask_message, time_message
 from lazyxmem_ros.nodes.tracker import corrections
@@ -240,6 +241,68 @@ def test_a_persons_mask_is_applied_as_it_is(tracker: Tracker) -> None:
     assert tracker.out("corrected")[0].applied
     assert not tracker.service.requests
     np.testing.assert_array_equal(tracker.node._parts.received.tracked.labels == 1, mask)
+
+
+@pytest.mark.parametrize("clicked", [True, False])
+def test_an_answer_that_fails_is_answered(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, clicked: bool
+) -> None:
+    """Who waits for it would wait for ever."""
+    request = ask_the_operator(tracker)
+    tracker.service.truth = mask = scene(1)[1]
+    prompt = Prompt(mask=mask_message(mask, request.header))
+    if clicked:
+        prompt = Prompt(positive=[click(1)])
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tracker.node._parts.session._lazy, "apply", fail)
+        answer = Correction(header=request.header, id=1, prompt=prompt)
+        tracker.probe.publish(f"{NODE}/operator_correction", answer)
+        wait_for(lambda: tracker.out("corrected"), "what became of it")
+    [outcome] = tracker.out("corrected")
+    assert (outcome.source, outcome.id, outcome.applied) == ("operator", 1, False)
+    assert outcome.message == "out of memory"
+
+
+def test_answers_about_other_objects_are_taken_where_one_fails(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = scene(0)[1].astype(np.uint16)
+    labels[:6, :6] = 2
+    tracker.send(0)
+    tracker.probe.publish(f"{NODE}/init_mask", labels_message(labels, header(0)))
+    wait_for(lambda: tracker.objects() == [1, 2], "both objects")
+    assert tracker.set(pseudo_corrections=True, pseudo_entropy=0.0) == ""
+    tracker.service.truth = scene(1)[1]
+    lazy = tracker.node._parts.session._lazy
+    apply = lazy.apply
+
+    def fail_for_one(given: lazy_api.Correction) -> lazy_api.Outcome:
+        if 1 in given.masks:
+            raise RuntimeError("out of memory")
+        return apply(given)
+
+    monkeypatch.setattr(lazy, "apply", fail_for_one)
+    tracker.send(1)
+    wait_for(lambda: len(tracker.out("corrected")) == 2, "both outcomes")
+    outcomes = {outcome.id: outcome for outcome in tracker.out("corrected")}
+    assert (outcomes[1].applied, outcomes[1].message) == (False, "out of memory")
+    assert outcomes[2].applied, outcomes[2].message
+    assert not tracker.node._parts.corrections.awaited
+
+
+def test_a_burst_of_answers_is_read(tracker: Tracker) -> None:
+    """One for each of 64 objects; the middleware's queue would keep the last ten of them."""
+    tracker.send(0)
+    before = tracker.count("operator received")
+    with tracker.busy():
+        for number in range(64):
+            answer = Correction(header=header(0), id=number + 1, message="nothing to correct")
+            tracker.probe.publish(f"{NODE}/operator_correction", answer)
+        wait_for(lambda: tracker.count("operator received") == before + 64, "all of them")
 
 
 def open_in_report(tracker: Tracker) -> str:
