@@ -32,6 +32,7 @@ import torch
 from rich.console import Console
 
 from bench.tracking import FRAME_NS, Image, Masks, frames_of
+from lazyxmem_ros.basics import MEBIBYTE
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker, judging
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor, iou_predictor_of
@@ -46,7 +47,6 @@ from lazyxmem_ros.xmem.memory import Memory
 
 OUT = Path("out/bench")
 WARM_UP = 4
-MEBIBYTE = 1 << 20
 REST = "everything else"
 RUNTIMES = {"XMem": "PyTorch", "OpenVinoNetwork": "OpenVINO", "NcnnNetwork": "ncnn"}
 """What computes the convolutions, by the network's class."""

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
+from lazyxmem_ros.basics import MEBIBYTE
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker
 from lazyxmem_ros.progress import Progress
@@ -39,7 +40,6 @@ RATE = 30
 OBJECTS = 5
 SECONDS = 11
 """Until what is kept has settled: twice the horizon and a little more."""
-MEBIBYTE = 1 << 20
 OUT = Path("out/bench")
 QUIET = LazyConfig(operator_corrections=False, pseudo_corrections=False, catch_up_budget=0.0)
 

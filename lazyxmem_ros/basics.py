@@ -35,6 +35,9 @@ TAKEN_BACK = "taken back"
 SECOND = 1_000_000_000
 """One second in nanoseconds, the unit of stamps."""
 
+MEBIBYTE = 1 << 20
+"""In bytes: what settings and reports call MiB."""
+
 MAX_SECONDS = 2**31 - 1
 """Of builtin_interfaces/Time, whose `sec` is an int32: 19 January 2038."""
 

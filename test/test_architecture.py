@@ -247,6 +247,22 @@ def test_no_installed_module_names_a_path_outside_the_package() -> None:
         assert "shared/data" not in path.read_text().replace('" / "', "/"), path
 
 
+def constants(path: Path) -> set[str]:
+    """The names in capital letters that a module gives values to."""
+    assigned = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)]
+    names = {target.id for n in assigned for target in n.targets if isinstance(target, ast.Name)}
+    return {name for name in names if name.isupper()}
+
+
+def test_what_basics_defines_is_defined_nowhere_else() -> None:
+    basics = PACKAGE / "basics.py"
+    known = constants(basics)
+    assert known >= {"SECOND", "MEBIBYTE"}
+    for path in python_files(PACKAGE):
+        again = sorted(known & constants(path)) if path != basics else []
+        assert not again, f"{path.relative_to(ROOT)} defines {', '.join(again)} anew"
+
+
 def test_training_stands_on_the_core_alone() -> None:
     for path in python_files(ROOT / "training"):
         wrong = [n for n in imports(path) if within(n, "lazyxmem_ros.nodes", *ROS)]

@@ -16,6 +16,7 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
+from lazyxmem_ros.basics import MEBIBYTE
 from lazyxmem_ros.nodes import diagnostics
 from lazyxmem_ros.nodes.logs import error_of, warning_of
 from lazyxmem_ros.nodes.operator.access import (
@@ -28,7 +29,7 @@ from lazyxmem_ros.nodes.operator.access import (
 )
 from lazyxmem_ros.nodes.operator.console import Console
 from lazyxmem_ros.nodes.operator.gallery import PictureSettings
-from lazyxmem_ros.nodes.operator.parameters import MEBIBYTE, PARAMETERS
+from lazyxmem_ros.nodes.operator.parameters import PARAMETERS
 from lazyxmem_ros.nodes.operator.server import Server, ServerSettings
 from lazyxmem_ros.nodes.operator.tracker_link import Presence, SeenFrame, TrackerLink
 from lazyxmem_ros.nodes.operator.view import TrackerView

@@ -7,8 +7,6 @@ from lazyxmem_ros.nodes.image_limit import max_pixels_parameter
 from lazyxmem_ros.nodes.parameters import ParameterSpec
 from lazyxmem_ros.settings import Changes
 
-MEBIBYTE = 1 << 20
-
 _OWN = tuple(
     ParameterSpec(name, default, text, bounds=bounds, changes=Changes.NEVER)
     for name, default, text, bounds in (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.basics import MEBIBYTE, SECOND
 from lazyxmem_ros.nodes.correction_client import ServiceMeasures
 from lazyxmem_ros.nodes.diagnostics import (
     ALARM_WINDOW_S,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper
 
 KIBIBYTE = 1024
-MEBIBYTE = 1024 * KIBIBYTE
 MIN_DROPPED = 5
 """Images: so many must have been dropped before their share of all is worth a warning."""
 DROPPED_SHARE = 0.5

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rclpy.lifecycle import LifecycleNode
 
+from lazyxmem_ros.basics import MEBIBYTE
 from lazyxmem_ros.extras import missing_extras_explained
 from lazyxmem_ros.lazy import LazyTracker, SnapshotError, iou_predictor_of
 from lazyxmem_ros.nodes.diagnostics import LogLimiter
@@ -31,7 +32,7 @@ from lazyxmem_ros.nodes.tracker.corrections import (
     Corrections,
     WorkerCorrectionClient,
 )
-from lazyxmem_ros.nodes.tracker.diagnostics import MEBIBYTE, TrackerReport
+from lazyxmem_ros.nodes.tracker.diagnostics import TrackerReport
 from lazyxmem_ros.nodes.tracker.failures import Failures
 from lazyxmem_ros.nodes.tracker.images import (
     ImageInput,
