@@ -173,6 +173,10 @@ class Browser:
     def _greet(self, message: messages.Hello) -> None:
         if message.protocol != messages.PROTOCOL:
             raise RefusedError("protocol", f"the page speaks protocol {message.protocol}")
+        if self.operator is not None and message.session != self.operator.session:
+            # Sessions without a connection are forgotten when there are too many; those that one
+            # connection had left behind would all seem to have it.
+            raise messages.MessageError("a connection has one session")
         self.operator = self._console.greet(self, message)
         self.reply(
             messages.write_text(

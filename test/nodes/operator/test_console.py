@@ -141,6 +141,21 @@ def test_a_page_that_stays_is_heeded_however_many_come_and_go(
     asyncio.run(run())
 
 
+def test_a_connection_has_one_session() -> None:
+    """Else one that names ever new ones would have the console remember all of them."""
+
+    async def run() -> None:
+        rig = Rig()
+        browser = rig.connect()
+        hello = {"type": "hello", "protocol": messages.PROTOCOL}
+        with pytest.raises(messages.MessageError, match="one session"):
+            say(browser, {**hello, "session": SESSION[::-1]})
+        say(browser, {**hello, "session": SESSION, "name": "Anna"})  # another name is none
+        assert {each.operator.name for each in rig.console._sessions.values()} == {"Anna"}
+
+    asyncio.run(run())
+
+
 def test_an_answer_is_taken_back_once_however_many_ask_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
