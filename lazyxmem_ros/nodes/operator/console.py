@@ -112,7 +112,9 @@ class Console:
     # ---- operators
 
     def greet(self, browser: Client, hello: messages.Hello) -> Operator:
-        """A page says who it is; raises RefusedError where it is connected already."""
+        """A page says who it is, at first or under another name; a connection that its session has
+        already is replaced by this one.
+        """
         session = self._sessions.get(hello.session)
         if session is not None and session.browser not in (None, browser):
             # Two pages with one number, of which one was copied; or one whose old connection is

@@ -20,9 +20,9 @@ from lazyxmem_ros.nodes.operator.requests import Asked, Finished, Operator, Outc
 from lazyxmem_ros.nodes.operator.tracker_link import Presence, TrackerLink
 
 FRESH_S = 3.0
+"""Of steady time: frames and tracks that are older are not of now."""
 COMPLAINT_S = 5.0
 """Of steady time, that a complaint stays after its end: else nobody could read it."""
-"""Of steady time: frames and tracks that are older are not of now."""
 STATES = {
     msg.Track.TRACKED: "tracked",
     msg.Track.UNCERTAIN: "uncertain",
