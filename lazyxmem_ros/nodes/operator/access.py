@@ -136,11 +136,11 @@ class Access:
 
     def knows_token(self, given: str) -> bool:
         """Whether that is the token."""
-        return hmac.compare_digest(given.encode(), self.token.encode())
+        return _are_the_same(given, self.token)
 
     def has_cookie(self, given: str) -> bool:
         """Whether a browser with this cookie may look and act."""
-        return not self.token or hmac.compare_digest(given.encode(), self.cookie.encode())
+        return not self.token or _are_the_same(given, self.cookie)
 
     def is_host(self, host: str) -> bool:
         """Whether a Host header names this machine: by an address, or a name that is known.
@@ -160,6 +160,12 @@ class Access:
     def is_origin(self, origin: str, host: str) -> bool:
         """Whether an Origin header is that of the page that this host serves."""
         return origin.lower() == f"{'https' if self.secure else 'http'}://{host.lower()}"
+
+
+def _are_the_same(given: str, secret: str) -> bool:
+    """Whether somebody gave the secret, without telling by the time it takes how much was right."""
+    # What is no UTF-8 in a header has become surrogates, which cannot be encoded.
+    return hmac.compare_digest(given.encode(errors="replace"), secret.encode())
 
 
 def _host_name(host: str) -> str | None:

@@ -89,6 +89,9 @@ def test_the_token_opens_and_the_cookie_does_not_tell_it() -> None:
     assert made.has_cookie(made.cookie)
     assert not made.has_cookie("")
     assert not made.has_cookie(token)
+    for unreadable in ("\udcff\udcfe", f"{made.cookie}\udcff"):  # what aiohttp makes of such bytes
+        assert not made.has_cookie(unreadable)
+        assert not made.knows_token(unreadable)
     assert token not in made.cookie
     assert access().has_cookie("")  # there is no token
 

@@ -425,6 +425,29 @@ def test_from_elsewhere_it_takes_the_token(
         console.close()
 
 
+def test_headers_that_are_no_text_are_refused_as_wrong_ones(ros: None, tmp_path: Path) -> None:
+    """Before anybody has shown the token: it costs the console no failure."""
+    console = Console(["nobody"], token_file=str(tmp_path / "token"))
+    port = console.node.port
+    own, broken = f"127.0.0.1:{port}".encode(), b"\xff\xfe"
+    cookie = f"lazyxmem_operator_{port}=".encode() + broken
+
+    def status(path: bytes, *, host: bytes = own, origin: bytes = b"http://" + own) -> int:
+        lines = [b"GET /%s HTTP/1.1" % path, b"Host: " + host, b"Origin: " + origin]
+        lines += [b"Cookie: " + cookie, b"Connection: close", b"", b""]
+        with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as connection:
+            connection.sendall(b"\r\n".join(lines))
+            return int(connection.recv(65536).split(b" ", 2)[1])
+
+    try:
+        assert status(b"session") == status(b"connect") == 401
+        assert status(b"connect", origin=broken) == 403
+        assert status(b"session", host=broken) == 421
+        assert console.count("failed") == 0
+    finally:
+        console.close()
+
+
 def test_what_cannot_be_served_is_said_in_one_line(ros: None, console: Console) -> None:
     for values, fault in (
         ({"port": console.node.port}, "port"),
