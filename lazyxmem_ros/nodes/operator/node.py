@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -190,19 +191,17 @@ class InServerThread:
     def __init__(self, view: TrackerView, call: Callable[..., None]) -> None:
         self._view = view
         self._call = call
-        self._frame: SeenFrame | None = None
+        self._newest: deque[SeenFrame] = deque(maxlen=1)
 
     def on_frame(self, frame: SeenFrame) -> None:
         """Of frames only the newest waits."""
-        waits = self._frame is not None
-        self._frame = frame
-        if not waits:
-            self._call(self._take_frame)
+        self._newest.append(frame)
+        # For each: whether another waits is not known, since it may just be taken.
+        self._call(self._take_frame)
 
     def _take_frame(self) -> None:
-        frame, self._frame = self._frame, None
-        if frame is not None:
-            self._view.gallery.on_frame(frame)
+        if self._newest:  # else an earlier call has taken it
+            self._view.gallery.on_frame(self._newest.pop())
 
     def on_presence(self, presence: Presence) -> None:
         """Who is there."""
