@@ -222,12 +222,6 @@ class RequestDesk:
         if asked is not None and asked.holder is not None and asked.holder.session == session:
             asked.holder = None
 
-    def leave(self, session: str) -> None:
-        """A session is over."""
-        for asked in self._open.values():
-            if asked.holder is not None and asked.holder.session == session:
-                asked.holder = None
-
     def holder(self, key: str) -> Operator | None:
         """Who has begun to answer an open request."""
         return self._holder(self._open[key])

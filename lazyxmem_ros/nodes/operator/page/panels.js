@@ -86,7 +86,6 @@ export function showRequests(list, requests, open, on) {
       write(note, taken ? text.takenBy(request.taken_by) : request.mine ? text.yours : request.reason);
       button.classList.toggle("taken", Boolean(taken));
       button.setAttribute("aria-current", String(request.key === open));
-      button.firstSpan = request.left_s;
       item.most = Math.max(item.most || 0, request.left_s || 0);
       bar.hidden = request.left_s === null;
       if (request.left_s !== null) {

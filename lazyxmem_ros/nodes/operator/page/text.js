@@ -115,7 +115,6 @@ export const text = {
     brush: "Brush size",
   },
   toolsLabel: "Tools",
-  hold: "hold",
   portrait: "Looks like this",
   portraitOf: (name) => `What ${name} looked like when the tracker was surest of it`,
   stageLabel: "Picture of the camera. With the arrow keys the crosshair moves, A marks the object.",
@@ -207,7 +206,6 @@ export const text = {
     request: (name, left) => `${name} needs help. ${left}.`,
     refined: (share) => `Outline found: ${share} percent of the picture.`,
     point: (positive) => (positive ? "Marked as object." : "Marked as not object."),
-    connected: "Connected.",
   },
 
   keys: {
