@@ -36,7 +36,8 @@ _TYPES = {
 }
 
 
-_QOS_OVERRIDES = "qos_overrides."
+QOS_OVERRIDES = "qos_overrides"
+"""What ROS calls the parameters of a topic's quality of service: `qos_overrides.TOPIC.…`."""
 
 
 class ParameterError(ValueError):
@@ -211,7 +212,7 @@ def unknown_parameters(node: Node, from_file: bool) -> list[str]:
     declared = node.list_parameters([], 0).names
     warnings = []
     for name in sorted(set(given) - set(declared)):
-        if name.startswith(_QOS_OVERRIDES):  # declared once there is such a topic
+        if name.startswith(f"{QOS_OVERRIDES}."):  # declared once there is such a topic
             continue
         near = nearest(name, declared)
         hint = f"; did you mean {near}?" if near else ""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import ListParameters
 from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
@@ -28,11 +29,14 @@ from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.msg import Correction, CorrectionRequest, TrackArray
 from lazyxmem_ros.nodes.correction_client import AnswersCallback, CorrectionClient
 from lazyxmem_ros.nodes.diagnostics import OK, status_name
+from lazyxmem_ros.nodes.parameters import QOS_OVERRIDES
 from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
 from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects, RetractCorrection
 
 PRESENCE_PERIOD_S = 0.5
+PARAMETERS_TIMEOUT_S = 5.0
+"""Of steady time: a tracker that does not tell its parameters for so long is asked again."""
 UNMASKED_AFTER_S = 1.0
 """Without a mask for so long, images are shown as they are."""
 UNMASKED_AFTER_PERIODS = 2.0
@@ -122,6 +126,11 @@ class TrackerLink:
         self._presence = Presence()
         self._image_topic = ""
         self._image_type: type = Image
+        self._image_topics: frozenset[str] = frozenset()
+        """Those that the tracker's parameters name, of all that it listened to when asked."""
+        self._asked_about: frozenset[str] = frozenset()
+        self._asking: ThreadFuture[Any] | None = None
+        self._asked_at = -math.inf
         self._watched = self._with_entropy = False
         self._pictures: dict[str, Any] = {}
         self._images: OrderedDict[int, bytes] = OrderedDict()
@@ -138,6 +147,7 @@ class TrackerLink:
                 (RemoveObjects, "remove_objects"),
                 (PauseObjects, "pause_objects"),
                 (RetractCorrection, "retract_correction"),
+                (ListParameters, "list_parameters"),
             )
         }
         self._answers = node.create_publisher(Correction, f"{name}/operator_correction", RELIABLE)
@@ -257,6 +267,8 @@ class TrackerLink:
                 self._find_corrector(name, namespace)
             except NodeNameNonExistentError:  # it went since, or is only just being discovered
                 there = False
+        if not there:
+            self._asked_about = frozenset()  # the next of that name may listen to others
         topic = self._image_topic
         self._presence = Presence(
             there,
@@ -270,14 +282,41 @@ class TrackerLink:
     def _find_images(self, name: str, namespace: str) -> bool:
         """Finds the images that the tracker listens to; whether it does."""
         found = self._node.get_subscriber_names_and_types_by_node(name, namespace)
-        for topic, kinds in found:
-            kind = next((IMAGE_TYPES[k] for k in kinds if k in IMAGE_TYPES), None)
-            if kind is not None and not topic.startswith(f"{self.name}/"):
-                if (topic, kind) != (self._image_topic, self._image_type):
-                    self._image_topic, self._image_type = topic, kind
-                    self._watch(self._watched, self._with_entropy)
-                return True
+        heard = {topic: IMAGE_TYPES[k] for topic, kinds in found for k in kinds if k in IMAGE_TYPES}
+        if not heard.keys() <= self._asked_about:
+            self._ask_for_image_topics(frozenset(heard))
+        for topic in heard.keys() & self._image_topics:
+            if (topic, heard[topic]) != (self._image_topic, self._image_type):
+                self._image_topic, self._image_type = topic, heard[topic]
+                self._watch(self._watched, self._with_entropy)
+            return True
         return False
+
+    def _ask_for_image_topics(self, heard: frozenset[str]) -> None:
+        """Asks which of the topics that the tracker listens to are its images.
+
+        Label maps are images, too, and may be remapped to any name; but of its images alone a
+        tracker lets the quality of service be set, by parameters with the topic's name.
+        """
+        now = time.monotonic()
+        if self._asking is not None and now - self._asked_at > PARAMETERS_TIMEOUT_S:
+            self._asking.cancel()
+            self._asking = None
+        if self._asking is not None:
+            return
+
+        def learn(answered: ThreadFuture[Any]) -> None:
+            if answered.cancelled():
+                return
+            self._asking = None
+            if answered.exception() is None:  # else it is asked again
+                names = answered.result().result.names
+                self._image_topics = frozenset(name.split(".")[1] for name in names)
+                self._asked_about = heard
+
+        self._asking, self._asked_at = ThreadFuture(), now
+        self._asking.add_done_callback(learn)
+        self._call(ListParameters, ListParameters.Request(prefixes=[QOS_OVERRIDES]), self._asking)
 
     def _find_corrector(self, name: str, namespace: str) -> None:
         """Finds the service that the tracker itself calls."""

@@ -4,11 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from node_graph import wait_for
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from node_graph import Probe, Spinner, parameters, wait_for
+from rcl_interfaces.msg import ListParametersResult
+from rcl_interfaces.srv import ListParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
@@ -20,8 +27,9 @@ from lazyxmem_ros.nodes.conversions import time_message
 from lazyxmem_ros.nodes.correction_client import ServiceMeasures
 from lazyxmem_ros.nodes.diagnostics import ERROR, Refusals, status
 from lazyxmem_ros.nodes.operator import tracker_link
-from lazyxmem_ros.nodes.operator.tracker_link import TrackerLink
+from lazyxmem_ros.nodes.operator.tracker_link import Presence, TrackerLink
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures, TrackerReport, Upkeep
+from lazyxmem_ros.nodes.tracker.node import make_node
 from lazyxmem_ros.srv import PauseObjects
 
 TRACKER = "/robot/lazyxmem_tracker"
@@ -91,6 +99,68 @@ def test_what_the_tracker_complains_about_is_passed_on(
     others = status("robot/lazyxmem_tracker2: frames", {}, level=ERROR, message="not ours")
     link._on_diagnostics(DiagnosticArray(status=[*made, others]))
     hears.on_complaint.assert_called_once_with("no image for 6 s")
+    link.close()
+
+
+def test_images_are_told_from_label_maps_whatever_both_are_called(
+    spun: tuple[Node, Callable[[], None]], weights: Path, probe: Probe
+) -> None:
+    """Nor does their quality of service tell them: the tracker does."""
+    node, spin_once = spun
+    arguments = ["__ns:=/robot", "image:=/camera/image_raw", "~/init_mask:=/annotations/labels"]
+    tracker = make_node(
+        cli_args=["--ros-args", *(part for name in arguments for part in ("-r", name))],
+        parameter_overrides=parameters(
+            weights=str(weights), device="cpu", backend="torch", image_reliability="reliable"
+        ),
+    )
+    spinner = Spinner(tracker)
+    hears = Mock()
+    link = link_of(node, hears)
+
+    def presence() -> Presence:
+        spin_once()
+        told = hears.on_presence.call_args
+        return Presence() if told is None else told.args[0]
+
+    try:
+        wait_for(lambda: presence().listening, "the tracker")
+        assert (link._image_topic, link._image_type) == ("/camera/image_raw", Image)
+        request = ChangeState.Request()
+        request.transition.id = Transition.TRANSITION_DEACTIVATE  # it still listens to label maps
+        assert probe.call(ChangeState, f"{TRACKER}/change_state", request).success
+        wait_for(lambda: not presence().listening, "its rest")
+        assert presence().tracker
+        assert link._image_topic == "/camera/image_raw"
+    finally:
+        link.close()
+        spinner.close()
+
+
+def test_a_tracker_that_does_not_tell_its_images_is_asked_again(
+    spun: tuple[Node, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ends before it answers is followed by another, say."""
+    node, _ = spun
+    link = link_of(node, Mock())
+    asked: list[Future[Any]] = []
+    monkeypatch.setattr(link, "_call", lambda kind, request, done: asked.append(done))
+    now = 1000.0
+    monkeypatch.setattr(tracker_link.time, "monotonic", lambda: now)
+    topics = frozenset({"/camera/image_raw", "/annotations/labels"})
+    for _ in range(3):
+        link._ask_for_image_topics(topics)
+    assert len(asked) == 1
+    now += tracker_link.PARAMETERS_TIMEOUT_S + 1
+    link._ask_for_image_topics(topics)
+    assert asked[0].cancelled()
+    asked[1].set_exception(tracker_link.NotThereError("gone"))
+    link._ask_for_image_topics(topics)
+    names = [
+        f"qos_overrides./camera/image_raw.subscription.{name}" for name in ("depth", "history")
+    ]
+    asked[2].set_result(ListParameters.Response(result=ListParametersResult(names=names)))
+    assert (link._image_topics, link._asked_about) == ({"/camera/image_raw"}, topics)
     link.close()
 
 
