@@ -106,6 +106,86 @@ def test_the_keyboard_alone_is_enough(
     assert camera.wait_corrected().applied
 
 
+def test_a_held_key_answers_one_request(camera: Camera, open_page: OpenPage) -> None:
+    """The next one opens meanwhile, and nobody has seen it yet."""
+    page = open_page()
+    camera.show_object(1)
+    camera.show_object(2)
+    assert camera.tracker.set(max_open_requests=3) == ""
+    camera.ask()
+    cards = page.locator("#requests .request")
+    expect(cards).to_have_count(2)
+    expect(headline(page)).to_contain_text("Where is")
+    page.keyboard.down("Enter")
+    expect(cards).to_have_count(1)
+    expect(cards).to_have_attribute("aria-current", "true")
+    for _ in range(5):
+        page.keyboard.down("Enter")  # what a keyboard does while a key is held
+    page.keyboard.up("Enter")
+    page.keyboard.press("Escape")
+    camera.wait_corrected(2)
+    assert [corrected.applied for corrected in camera.corrected()] == [True, False]
+
+
+def open_keys(open_page: OpenPage, console: Console) -> tuple[Page, list[tuple[str, str]]]:
+    """A page that does nothing but list what was pressed, and each action with a key of its."""
+    page = open_page(f"{console.url}text.js")
+    rows = page.evaluate(
+        """async () => {
+          const { listen, KEYS } = await import("/keys.js");
+          window.pressed = [];
+          listen({ press: (action) => window.pressed.push(action), hold: () => {} });
+          return KEYS.filter((row) => !row.hold).map(({ action, keys }) => [action, keys[0]]);
+        }"""
+    )
+    return page, rows
+
+
+def test_only_what_makes_sense_is_repeated_while_a_key_is_held(
+    console: Console, open_page: OpenPage
+) -> None:
+    page, rows = open_keys(open_page, console)
+    repeated = []
+    for action, key in rows:
+        page.evaluate("window.pressed = []")
+        for _ in range(3):
+            page.keyboard.down(key)
+        page.keyboard.up(key)
+        pressed = page.evaluate("window.pressed")
+        assert pressed in ([action], 3 * [action])
+        repeated += [action] if len(pressed) == 3 else []
+    assert repeated == ["brush", "arrows", "zoom", "undo", "step"]
+
+
+def test_a_button_is_pressed_once_while_enter_is_held(
+    console: Console, open_page: OpenPage
+) -> None:
+    """The first press of Remove asks, the second one removes."""
+    page, _ = open_keys(open_page, console)
+    page.evaluate(
+        """() => {
+          const button = document.createElement("button");
+          button.onclick = () => window.pressed.push("button");
+          document.body.append(button);
+          button.focus();
+        }"""
+    )
+    for _ in range(3):
+        page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    assert page.evaluate("window.pressed") == ["button"]
+
+
+def test_keys_of_an_input_method_are_not_the_page_s(console: Console, open_page: OpenPage) -> None:
+    page, _ = open_keys(open_page, console)
+    for composing in ("isComposing: true", "keyCode: 229"):
+        page.evaluate(
+            f"""() => document.body.dispatchEvent(
+              new KeyboardEvent("keydown", {{ key: "Enter", bubbles: true, {composing} }}))"""
+        )
+    assert page.evaluate("window.pressed") == []
+
+
 @pytest.mark.parametrize("key", ["v", "Escape"])
 def test_one_key_says_that_there_is_nothing(camera: Camera, open_page: OpenPage, key: str) -> None:
     page = open_page()

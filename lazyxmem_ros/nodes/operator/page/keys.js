@@ -4,7 +4,10 @@
 import { element } from "./panels.js";
 import { text } from "./text.js";
 
-/** Of KeyboardEvent.code where the place counts, of .key where the character does. */
+/**
+ * keys: of KeyboardEvent.key. hold: what counts while the key is held. repeats: what is done again
+ * and again then; all else is done once, since what it is about may be another thing by then.
+ */
 export const KEYS = [
   { action: "accept", keys: ["Enter"], group: "answer", shown: ["Enter"] },
   { action: "dismiss", keys: ["Escape"], group: "answer", shown: ["Esc"] },
@@ -22,19 +25,20 @@ export const KEYS = [
   { action: "box", keys: ["b"], group: "mark", shown: ["B"] },
   { action: "paint", keys: ["p"], group: "mark", shown: ["P"] },
   { action: "erase", keys: ["e"], group: "mark", shown: ["E"] },
-  { action: "brush", keys: ["[", "]"], group: "mark", shown: ["[", "]"] },
+  { action: "brush", keys: ["[", "]"], group: "mark", shown: ["[", "]"], repeats: true },
   {
     action: "arrows",
     keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"],
     group: "mark",
     shown: ["←", "→", "↑", "↓"],
+    repeats: true,
   },
-  { action: "zoom", keys: ["+", "=", "-"], group: "mark", shown: ["+", "-"] },
-  { action: "undo", keys: ["u", "ctrl+z"], group: "mark", shown: ["U", "Ctrl Z"] },
+  { action: "zoom", keys: ["+", "=", "-"], group: "mark", shown: ["+", "-"], repeats: true },
+  { action: "undo", keys: ["u", "ctrl+z"], group: "mark", shown: ["U", "Ctrl Z"], repeats: true },
   { action: "heat", keys: ["h"], group: "watch", shown: ["H"], hold: true },
   { action: "compare", keys: ["c"], group: "watch", shown: ["C"], hold: true },
   { action: "add", keys: ["n"], group: "watch", shown: ["N"] },
-  { action: "step", keys: [",", "."], group: "watch", shown: [",", "."] },
+  { action: "step", keys: [",", "."], group: "watch", shown: [",", "."], repeats: true },
   { action: "live", keys: ["l"], group: "watch", shown: ["L"] },
   { action: "tracker", keys: ["t"], group: "page", shown: ["T"] },
   { action: "theme", keys: ["d"], group: "page", shown: ["D"] },
@@ -55,13 +59,21 @@ export function listen(on) {
   const held = new Map();
   const writes = (target) => target.closest("input[type=text], input:not([type]), textarea");
   document.addEventListener("keydown", (event) => {
+    // A key that chooses among an input method's characters is not the page's. Safari says so by its
+    // code alone.
+    if (event.isComposing || event.keyCode === 229) return;
+    const { target } = event;
+    const presses = event.key === "Enter" && target.closest("button, a, summary");
+    if (presses && event.repeat) event.preventDefault(); // a button is pressed once, too
     const row = rowOf(event);
     if (!row || document.querySelector("dialog[open]")) return;
-    const { target } = event;
     if (writes(target) && row.action !== "accept" && row.action !== "dismiss") return;
-    // Enter on a button presses that button, and arrows move the slider that has the focus.
-    if (row.action === "accept" && target.closest("button, a, summary")) return;
-    if (row.action === "arrows" && target.closest("input")) return;
+    if (presses) return;
+    if (row.action === "arrows" && target.closest("input")) return; // they move that slider
+    if (event.repeat && !row.repeats && !row.hold) {
+      event.preventDefault();
+      return;
+    }
     if (row.hold) {
       event.preventDefault();
       if (!held.has(event.code)) {
