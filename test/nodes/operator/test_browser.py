@@ -186,6 +186,27 @@ def test_keys_of_an_input_method_are_not_the_page_s(console: Console, open_page:
     assert page.evaluate("window.pressed") == []
 
 
+def test_the_field_of_the_own_name_keeps_its_keys(
+    camera: Camera, console: Console, open_page: OpenPage
+) -> None:
+    """They do not answer a request that opened before it was written."""
+    page = open_page()
+    camera.show_object()
+    camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    name = page.get_by_label("Your name")
+    name.fill("Anna")
+    name.press("Escape")
+    name.press("Enter")
+    browsers = console.node._server._console.browsers
+    wait_for(lambda: [b.operator.name for b in browsers] == ["Anna"], "the name")
+    expect(headline(page)).to_have_text(WHERE)
+    page.locator("#stage").focus()
+    page.keyboard.press("Enter")
+    camera.wait_corrected()
+    assert [corrected.applied for corrected in camera.corrected()] == [True]
+
+
 @pytest.mark.parametrize("key", ["v", "Escape"])
 def test_one_key_says_that_there_is_nothing(camera: Camera, open_page: OpenPage, key: str) -> None:
     page = open_page()

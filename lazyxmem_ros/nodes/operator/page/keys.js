@@ -45,6 +45,9 @@ export const KEYS = [
   { action: "help", keys: ["?"], group: "page", shown: ["?"] },
 ];
 
+/** What is done from the field with a new object's name, too: to give it is a part of showing it. */
+const ENDS_NAMING = new Set(["accept", "dismiss"]);
+
 const byKey = new Map(KEYS.flatMap((row) => row.keys.map((key) => [key, row])));
 
 function rowOf(event) {
@@ -67,7 +70,7 @@ export function listen(on) {
     if (presses && event.repeat) event.preventDefault(); // a button is pressed once, too
     const row = rowOf(event);
     if (!row || document.querySelector("dialog[open]")) return;
-    if (writes(target) && row.action !== "accept" && row.action !== "dismiss") return;
+    if (writes(target) && !(target.id === "label" && ENDS_NAMING.has(row.action))) return;
     if (presses) return;
     if (row.action === "arrows" && target.closest("input")) return; // they move that slider
     if (event.repeat && !row.repeats && !row.hold) {
