@@ -277,6 +277,13 @@ def tool(page: Page, name: str) -> Locator:
     return page.locator(f"#tool-{name}")
 
 
+def known(page: Page, what: str) -> Any:
+    """What the page knows: an expression of JavaScript about `page` of page.js."""
+    return page.evaluate(
+        f"async () => {{ const {{ page }} = await import('/page.js'); return {what}; }}"
+    )
+
+
 def wait_in_page(page: Page, holds: str, *args: Any) -> None:
     """Until a function of JavaScript is true, however briefly: the page itself looks, often.
 

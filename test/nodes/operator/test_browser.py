@@ -20,6 +20,7 @@ from console_harness import (
     drag,
     headline,
     is_tinted,
+    known,
     mask_of,
     place,
     serious,
@@ -53,6 +54,35 @@ def truth_at(left: int) -> np.ndarray:
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[10:30, left : left + 20] = True
     return mask
+
+
+def ask_about_two(page: Page, camera: Camera) -> Locator:
+    """The tracker asks about two objects; returns the requests in the list."""
+    camera.show_object(1)
+    camera.show_object(2)
+    assert camera.tracker.set(max_open_requests=3) == ""
+    camera.ask()
+    cards = page.locator("#requests .request")
+    expect(cards).to_have_count(2)
+    return cards
+
+
+def open_card(page: Page, number: int) -> None:
+    """Have a request on the stage, by its place in the list."""
+    page.keyboard.press(str(number))
+    card = page.locator("#requests .request").nth(number - 1)
+    expect(card).to_have_attribute("aria-current", "true")
+
+
+def press_at_once(page: Page, *keys: str) -> None:
+    """One after the other, before anything is drawn or heard."""
+    page.evaluate(
+        """(keys) => {
+          for (const key of keys)
+            document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+        }""",
+        keys,
+    )
 
 
 def test_a_request_is_answered_by_a_click(
@@ -109,13 +139,8 @@ def test_the_keyboard_alone_is_enough(
 def test_a_held_key_answers_one_request(camera: Camera, open_page: OpenPage) -> None:
     """The next one opens meanwhile, and nobody has seen it yet."""
     page = open_page()
-    camera.show_object(1)
-    camera.show_object(2)
-    assert camera.tracker.set(max_open_requests=3) == ""
-    camera.ask()
-    cards = page.locator("#requests .request")
-    expect(cards).to_have_count(2)
-    expect(headline(page)).to_contain_text("Where is")
+    cards = ask_about_two(page, camera)
+    open_card(page, 1)
     page.keyboard.down("Enter")
     expect(cards).to_have_count(1)
     expect(cards).to_have_attribute("aria-current", "true")
@@ -325,7 +350,7 @@ def test_a_click_that_is_under_way_when_a_notice_comes_lands_where_it_was_aimed(
         assert covered is not None
         assert covered["y"] <= aim[1] <= covered["y"] + covered["height"]
         page.mouse.click(*aim)
-        clicks = page.evaluate("async () => (await import('/page.js')).page.draft.clicks")
+        clicks = known(page, "page.draft.clicks")
         assert [(round(click["x"]), round(click["y"])) for click in clicks] == [(48, 0)]
     finally:
         wire.close()
@@ -425,6 +450,108 @@ def test_it_is_painted_and_erased_and_undone(
     assert not mask[40, 70]
 
 
+@pytest.mark.parametrize("gesture", ["stroke", "box", "click"])
+def test_what_is_half_done_on_one_request_does_not_go_on_in_the_next(
+    camera: Camera, open_page: OpenPage, gesture: str
+) -> None:
+    page = open_page()
+    ask_about_two(page, camera)
+    open_card(page, 1)
+    if gesture == "stroke":
+        page.keyboard.press("p")
+    page.mouse.move(*place(page, 20, 20))
+    page.mouse.down()
+    if gesture != "click":
+        page.mouse.move(*place(page, 40, 40), steps=4)
+    open_card(page, 2)
+    if gesture != "click":
+        page.mouse.move(*place(page, 70, 50), steps=4)
+    page.mouse.up()
+    for number in (2, 1):  # nor does half of it stay where it was begun
+        open_card(page, number)
+        assert known(page, "[page.draft.history.length, page.draft.clicks]") == [0, []]
+
+
+def test_a_mark_is_about_the_picture_that_is_seen(camera: Camera, open_page: OpenPage) -> None:
+    """Not about that of the next request, which is known and not drawn yet."""
+    page = open_page()
+    ask_about_two(page, camera)
+    open_card(page, 2)
+    open_card(page, 1)
+    page.keyboard.press("ArrowLeft")
+    press_at_once(page, "2", "a")
+    open_card(page, 2)
+    assert known(page, "page.draft.clicks") == []
+
+
+def test_a_stroke_that_is_undone_while_it_is_painted_ends(
+    camera: Camera, open_page: OpenPage
+) -> None:
+    page = open_page()
+    camera.show_object()
+    camera.ask()
+    expect(headline(page)).to_have_text(WHERE)
+    painted = "page.draft.mask.reduce((sum, value) => sum + value, 0)"
+    before = known(page, painted)
+    page.keyboard.press("e")
+    page.mouse.move(*place(page, 48, 32))
+    page.mouse.down()
+    page.mouse.move(*place(page, 58, 32))
+    assert known(page, painted) < before
+    page.keyboard.press("u")
+    page.mouse.move(*place(page, 68, 32))
+    page.mouse.up()
+    assert known(page, f"[{painted}, page.draft.history.length]") == [before, 0]
+
+
+def test_fingers_move_the_picture_that_they_were_put_on(
+    camera: Camera, open_page: OpenPage
+) -> None:
+    page = open_page(has_touch=True)
+    ask_about_two(page, camera)
+    open_card(page, 1)
+    zoom = "(await import('/showing.js')).stage.view.zoom"
+    touch = page.context.new_cdp_session(page)
+    x, y = place(page, WIDTH / 2, HEIGHT / 2)
+
+    def fingers(kind: str, *apart: float) -> None:
+        points = [{"x": x + dx, "y": y, "id": number} for number, dx in enumerate(apart)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    fingers("touchStart", 0)
+    fingers("touchStart", 0, 20)
+    fingers("touchMove", 0, 60)
+    assert known(page, zoom) == pytest.approx(3, abs=0.1)
+    open_card(page, 2)
+    fingers("touchMove", 0, 100)
+    assert known(page, zoom) == 1
+    fingers("touchEnd")
+    fingers("touchStart", 0)
+    fingers("touchStart", 0, 20)
+    fingers("touchMove", 0, 40)
+    assert known(page, zoom) == pytest.approx(2, abs=0.1)
+
+
+def test_an_outline_that_comes_when_another_request_is_on_the_stage_is_not_accepted(
+    answering: Tracker, camera: Camera, open_page: OpenPage
+) -> None:
+    """Nobody would see what is sent."""
+    page = open_page()
+    ask_about_two(page, camera)
+    answering.service.hold()
+    open_card(page, 1)
+    click(page, 70, 20)
+    page.keyboard.press("Enter")
+    expect(page.locator("#hint")).to_have_text("Accepting …")
+    open_card(page, 2)
+    answering.service.release()
+    refining = "[...page.drafts.values()].some((draft) => draft.isRefining)"
+    wait_for(lambda: not known(page, refining), "the outline")
+    open_card(page, 1)
+    expect(page.locator("#hint")).to_contain_text("Accept when the outline is right")
+    assert not camera.corrected()
+
+
 def test_keys_and_fingers_zoom(answering: Tracker, camera: Camera, open_page: OpenPage) -> None:
     page = open_page(has_touch=True)
     camera.show_object()
@@ -467,6 +594,8 @@ def test_keys_that_are_held_show_more(
     page.keyboard.up("h")
     page.keyboard.down("c")
     expect(badge).to_have_text("The newest picture")
+    page.keyboard.press("a")
+    assert known(page, "page.draft.clicks") == []  # it is not of the request
     page.keyboard.up("c")
     expect(badge).to_contain_text("s ago")
     page.keyboard.press("Escape")
@@ -568,15 +697,14 @@ def test_answers_to_requests_that_went_while_nobody_listened_are_given_up(
             expect(card).to_have_attribute("aria-current", "true")
             click(page, 5, 5)
             expect(tool(page, "undo")).to_be_enabled()
-        drafts = "async () => (await import('/page.js')).page.drafts.size"
-        assert page.evaluate(drafts) == 2
+        assert known(page, "page.drafts.size") == 2
         wire.cut()
         expect(page.locator("#notices")).to_contain_text("connection to the console is lost")
         view.desk._open.clear()
         view.desk._finished.clear()
         wire.mend()
         wait_for_words(page, "#verdict", "The request is not known any more")
-        wait_for(lambda: page.evaluate(drafts) == 0, "the end of both answers")
+        wait_for(lambda: known(page, "page.drafts.size") == 0, "the end of both answers")
         expect(headline(page)).to_have_text("Watching")
     finally:
         wire.close()

@@ -88,7 +88,6 @@ function show(draft) {
   page.draft = draft;
   page.past = null;
   page.tool = "object";
-  page.lastStroke = null;
   if (!document.activeElement || !document.activeElement.closest("input")) {
     $("stage").focus({ preventScroll: true });
   }
@@ -96,12 +95,14 @@ function show(draft) {
   render();
 }
 
-/** Put the answer on the stage aside. */
+/** Put the answer on the stage aside, without what is only half done of it. */
 export function leaveDraft() {
   const draft = page.draft;
   page.draft = null;
   page.asked = "";
   if (!draft) return;
+  if (page.stroke) paint("cancel");
+  draft.accepting = false; // the outline that was accepted would come when nobody sees it
   if (draft.kind === "request") {
     page.connection.send({ type: "take", request: draft.key, hold: false });
   } else page.drafts.delete(draft.key);
@@ -122,7 +123,8 @@ export function verdict(words) {
 
 export function mark(change) {
   const { draft } = page;
-  if (!draft || draft.sending) return;
+  // The stage may show something else: another picture to compare with, or still the one before.
+  if (!draft || draft.sending || page.seen !== draft.key) return;
   change(draft);
   hold(draft);
 }
@@ -135,23 +137,39 @@ export function hold(draft) {
   page.connection.send({ type: "take", request: draft.key });
 }
 
+/** phase: "begin", "go", "end" or "cancel". A stroke is of the answer that it was begun on. */
 export function paint(phase, x, y) {
-  const value = page.tool === "erase" ? 0 : 1;
+  if (phase === "begin") {
+    endStroke();
+    mark((draft) => {
+      draft.beginStroke();
+      page.stroke = { draft, x, y };
+    });
+  }
+  const { stroke } = page;
+  if (!stroke) return;
+  const { draft } = stroke;
   if (phase === "cancel") {
-    page.lastStroke = null;
-    mark((draft) => draft.undo());
+    page.stroke = null;
+    draft.undo();
     return;
   }
-  mark((draft) => {
-    if (phase === "begin") {
-      draft.beginStroke();
-      page.lastStroke = { x, y };
-    }
-    const from = page.lastStroke || { x, y };
-    draft.stroke(from.x, from.y, x, y, page.brush, value);
-    page.lastStroke = phase === "end" ? null : { x, y };
-    if (phase === "end") draft.endStroke();
-  });
+  draft.stroke(stroke.x, stroke.y, x, y, page.brush, page.tool === "erase" ? 0 : 1);
+  Object.assign(stroke, { x, y });
+  hold(draft);
+  if (phase === "end") endStroke();
+}
+
+/** What has been painted of a stroke is all of it. */
+function endStroke() {
+  if (page.stroke) page.stroke.draft.endStroke();
+  page.stroke = null;
+}
+
+export function undo() {
+  const { draft } = page;
+  if (page.stroke) paint("cancel");
+  else if (draft && !draft.sending) draft.undo();
 }
 
 function refine(draft) {
@@ -185,6 +203,7 @@ export function accept() {
 }
 
 export function send(draft) {
+  endStroke();
   const runs = pack(draft.mask);
   const { tracker, stamp } = draft.picture;
   if (draft.isEmpty) {
@@ -239,6 +258,7 @@ function command(message, payload) {
 export const without = (outcome) => () => {
   const { draft } = page;
   if (!draft || draft.kind !== "request" || draft.sending) return;
+  endStroke();
   answer(draft, { type: "answer", request: draft.key, outcome });
 };
 

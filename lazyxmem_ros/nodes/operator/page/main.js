@@ -14,6 +14,7 @@ import {
   paint,
   quiet,
   step,
+  undo,
   watch,
   without,
 } from "./answering.js";
@@ -55,7 +56,7 @@ const actions = {
     return true;
   },
   zoom: (event) => stage.zoomBy(event.key === "-" ? 0.8 : 1.25, stage.crosshair),
-  undo: () => page.draft && !page.draft.sending && page.draft.undo(),
+  undo,
   add: addObject,
   step: (event) => step(event.key === "," ? -1 : 1),
   live: goLive,
@@ -72,8 +73,8 @@ const holds = { heat: setHeat, compare: setCompare };
 
 /** Mark, or paint, where the crosshair is. */
 function pointAt(positive) {
-  if (!page.draft) return;
-  const at = stage.aim();
+  const at = page.draft && stage.aim();
+  if (!at) return;
   if (page.tool === "paint" || page.tool === "erase") {
     page.tool = positive ? "paint" : "erase";
     paint("begin", at.x, at.y);

@@ -42,7 +42,8 @@ export const page = {
   closed: "connecting",
   told: new Map(), // outcomes that were said, by key
   verdict: "",
-  lastStroke: null,
+  seen: "", // the key of what the stage shows
+  stroke: null, // {draft, x, y} of the one that is being painted
 };
 
 export const trackerState = () =>

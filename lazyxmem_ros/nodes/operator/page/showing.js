@@ -92,7 +92,9 @@ function scene() {
 /** Draw everything that is not of the newest state yet. */
 export function renderNow() {
   const state = trackerState();
-  stage.show(scene() || { key: "none", image: null, width: 1, height: 1, none: true });
+  const shown = scene() || { key: "none", image: null, width: 1, height: 1 };
+  stage.show(shown);
+  page.seen = shown.key;
   renderTask(state);
   showTools(state);
   renderScrubber(state);

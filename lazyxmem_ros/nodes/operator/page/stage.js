@@ -92,6 +92,7 @@ export class Stage {
     this.view = { zoom: 1, x: 0.5, y: 0.5 }; // the picture's part in the middle
     this.pointers = new Map(); // pointerId -> its last event, of what is pressed
     this.drag = null;
+    this.pinches = false; // whether two fingers move the picture that they were put on
     this.crosshair = null;
     this.corner = null; // the first one of a box from the keyboard
     this.due = false;
@@ -101,6 +102,9 @@ export class Stage {
 
   show(scene) {
     if (!this.scene || this.scene.key !== scene.key) {
+      // What was begun on one picture does not go on in the next.
+      this.abandon();
+      this.pinches = false;
       this.view = { zoom: 1, x: 0.5, y: 0.5 };
       this.corner = null;
       this.crosshair = null;
@@ -215,6 +219,7 @@ export class Stage {
     this.pointers.set(event.pointerId, event);
     if (this.pointers.size > 1) {
       this.abandon();
+      this.pinches = true;
       return;
     }
     const at = this.pixel(event);
@@ -240,6 +245,7 @@ export class Stage {
   pinch(event) {
     const before = this.spread();
     this.pointers.set(event.pointerId, event);
+    if (!this.pinches) return;
     const after = this.spread();
     this.zoomBy(after.apart / Math.max(1, before.apart), this.pixel(before, true));
     this.moveBy(after.clientX - before.clientX, after.clientY - before.clientY);
@@ -312,7 +318,7 @@ export class Stage {
     this.draw();
   }
 
-  /** The crosshair, put into the middle where there was none. */
+  /** The crosshair, put into the middle where there was none; null where nothing can be marked. */
   aim() {
     if (!this.crosshair) this.moveCrosshair(0, 0);
     return this.crosshair;
