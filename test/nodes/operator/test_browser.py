@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ from console_harness import (
     wait_in_page,
 )
 from diagnostic_msgs.msg import DiagnosticArray
-from node_graph import FIRST_STAMP, HEIGHT, STEP, WIDTH, header, wait_for
+from node_graph import FIRST_STAMP, HEIGHT, STEP, WAIT_S, WIDTH, header, wait_for
 from playwright.sync_api import expect
 from tracker_harness import Tracker
 
@@ -780,6 +782,49 @@ def test_an_object_is_shown_on_a_frame_of_the_past(
     assert asked < FIRST_STAMP + last * STEP
     wait_for(lambda: answering.objects() == [1], "the object")
     expect(page.locator("#objects .object strong")).to_have_text("Object 1")
+
+
+@pytest.mark.parametrize("keys", ["l", "n Escape"], ids=["back to now", "an object begun"])
+def test_a_picture_of_the_past_that_is_not_wanted_any_more_is_not_shown(
+    camera: Camera, open_page: OpenPage, keys: str
+) -> None:
+    """It was on its way when something else was pressed."""
+    page = open_page()
+    expect(page.locator("#badge")).to_have_text("Live")
+    press_at_once(page, ",", *keys.split())
+    wait_for(lambda: known(page, "page.pastAsked === null"), "the picture of the past")
+    assert known(page, "page.past === null")
+    press_at_once(page, ",", *keys.split(), ",")  # the newest wish counts
+    expect(headline(page)).to_have_text("The recent past")
+
+
+def test_a_request_does_not_take_the_stage_from_what_was_begun_since(
+    camera: Camera, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its picture was on its way."""
+    gate, asked, sent = threading.Event(), threading.Event(), threading.Event()
+    request_picture = gallery.Gallery.request_picture
+
+    async def send_later(self: gallery.Gallery, key: str) -> bytes:
+        asked.set()
+        await asyncio.to_thread(gate.wait, WAIT_S)
+        picture = await request_picture(self, key)
+        sent.set()
+        return picture
+
+    monkeypatch.setattr(gallery.Gallery, "request_picture", send_later)
+    page = open_page()
+    camera.show_object()
+    camera.ask()
+    wait_for(asked.is_set, "the page's question")
+    page.keyboard.press("n")
+    expect(headline(page)).to_have_text("New object")
+    gate.set()
+    wait_for(sent.is_set, "the request's picture")
+    page.wait_for_timeout(500)
+    expect(headline(page)).to_have_text("New object")
+    page.keyboard.press("Escape")
+    expect(headline(page)).to_have_text(WHERE)
 
 
 def test_an_object_that_is_shown_twice_on_a_frame_has_two_answers(

@@ -27,7 +27,7 @@ export function choose(tracker) {
   leaveDraft();
   page.tracker = tracker;
   page.live = null;
-  page.past = null;
+  leavePast();
   watch();
   render();
 }
@@ -51,6 +51,7 @@ export function openNext() {
 }
 
 export function openRequest(request) {
+  page.asked = "";
   if (page.draft && page.draft.key === request.key) return;
   page.skipped.delete(request.key);
   const draft = page.drafts.get(request.key);
@@ -86,7 +87,8 @@ function begin(what) {
 function show(draft) {
   if (page.draft && page.draft !== draft) leaveDraft();
   page.draft = draft;
-  page.past = null;
+  page.asked = ""; // what was begun meanwhile stays on the stage
+  leavePast();
   page.tool = "object";
   if (!document.activeElement || !document.activeElement.closest("input")) {
     $("stage").focus({ preventScroll: true });
@@ -325,16 +327,22 @@ export function lookBack(stamp, step = 0) {
     page.pastAsked.next = wanted;
     return;
   }
-  page.pastAsked = { next: null };
+  page.pastAsked = { isWanted: true, next: null };
   page.connection.send({ type: "open_past", tracker: page.tracker, ...wanted });
 }
 
 export function takePast(picture) {
-  const next = page.pastAsked && page.pastAsked.next;
+  const asked = page.pastAsked;
+  if (!asked) return;
   page.pastAsked = null;
-  if (picture.tracker !== page.tracker || page.draft) return;
-  page.past = picture;
-  if (next) lookBack(next.stamp, next.step);
+  if (asked.isWanted) page.past = picture;
+  if (asked.next) lookBack(asked.next.stamp, asked.next.step);
+}
+
+/** Show what is now, and not what is on its way from the past. */
+function leavePast() {
+  page.past = null;
+  if (page.pastAsked) Object.assign(page.pastAsked, { isWanted: false, next: null });
 }
 
 export function step(by) {
@@ -344,7 +352,7 @@ export function step(by) {
 }
 
 export function goLive() {
-  page.past = null;
+  leavePast();
   openNext();
   render();
 }

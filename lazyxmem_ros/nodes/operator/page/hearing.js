@@ -41,7 +41,7 @@ export function onMessage(message, payload) {
     if (message.code !== "not_open" && message.code !== "no_past") {
       toast($("toasts"), text.fault(message.code, message.detail), true);
     }
-    page.pastAsked = null;
+    if (!message.about) page.pastAsked = null;
   }
 }
 

@@ -32,7 +32,7 @@ export const page = {
   drafts: new Map(), // all that were begun, by key
   skipped: new Set(), // requests that this operator left
   asked: "", // the request whose picture is awaited
-  pastAsked: null, // {stamp, step} that is awaited, and the next one
+  pastAsked: null, // {isWanted, next} of the picture of the past that is on its way
   tool: "object",
   brush: 12,
   heat: false,
