@@ -178,11 +178,8 @@ class Browser:
             # connection had left behind would all seem to have it.
             raise messages.MessageError("a connection has one session")
         self.operator = self._console.greet(self, message)
-        self.reply(
-            messages.write_text(
-                messages.Welcome(messages.PROTOCOL, self.operator.name, self._console.quiet_s)
-            )
-        )
+        welcome = messages.Welcome(self.operator.name, self._console.quiet_s)
+        self.reply(messages.write_text(welcome))
         self._console.changed()
 
     def _watch(self, message: messages.Watch) -> None:

@@ -197,7 +197,6 @@ class ToPage(msgspec.Struct, frozen=True, tag_field="type"):
 class Welcome(ToPage, frozen=True, tag="welcome"):
     """Answers Hello. name: the operator's. quiet_s: how long "ask nothing" is."""
 
-    protocol: int
     name: str
     quiet_s: float
 

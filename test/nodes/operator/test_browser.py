@@ -39,7 +39,7 @@ from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.nodes.conversions import labels_message
 from lazyxmem_ros.nodes.diagnostics import WARN, status_name
-from lazyxmem_ros.nodes.operator import gallery
+from lazyxmem_ros.nodes.operator import gallery, messages
 from lazyxmem_ros.srv import RetractCorrection
 
 if TYPE_CHECKING:
@@ -301,6 +301,22 @@ def test_a_dropped_connection_loses_nothing(
         assert len(camera.corrected()) == 1
     finally:
         wire.close()
+
+
+def test_a_page_that_the_console_does_not_understand_says_so_and_stops(
+    console: Console, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The console was updated while it was open."""
+    monkeypatch.setattr(messages, "PROTOCOL", messages.PROTOCOL + 1)
+    before = console.count("browsers")
+    page = open_page()
+    notice = page.locator("#notices .notice.bad")
+    expect(notice).to_have_text("The console was updated. Reload this page.")
+    wait_for(lambda: not console.node._server._console.browsers, "the connection's end")
+    page.evaluate("window.dispatchEvent(new Event('online'))")
+    page.wait_for_timeout(1000)  # after less a lost connection is made again
+    assert console.count("browsers") == before + 1
+    expect(notice).to_have_text("The console was updated. Reload this page.")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)")
+
+from lazyxmem_ros.nodes.operator import messages
+
 
 @pytest.fixture
 def page(root: Path) -> Path:
@@ -37,3 +41,7 @@ def test_every_text_is_shown(page: Path) -> None:
         names = (f"{group}.{name}" for name in known[group])
         unused += [name for name in names if not re.search(rf"\btext\.{name}\b", source)]
     assert not unused, f"text.js has words that nobody shows: {', '.join(unused)}"
+
+
+def test_page_and_console_speak_one_protocol(page: Path) -> None:
+    assert f"const PROTOCOL = {messages.PROTOCOL};" in (page / "connection.js").read_text()

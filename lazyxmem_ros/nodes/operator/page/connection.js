@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The WebSocket to the console: it comes back by itself, and what was commanded is not lost.
 
-export const PROTOCOL = 1;
+const PROTOCOL = 1;
 const RETRY_MS = [300, 600, 1000, 2000, 3000];
 const SILENCE_MS = 4000; // the server speaks once a second
 const REPLACED = 4001;
@@ -34,8 +34,8 @@ export function newSession() {
 }
 
 /**
- * on.message(message, payload), on.open(), on.closed(reason) with reason "lost", "token" (nobody
- * without it is let in) or "version".
+ * on.message(message, payload), on.open(), on.closed(reason) with reason "lost", or "version" where the
+ * page has to be loaded anew; then it ends.
  */
 export class Connection {
   constructor(on, name) {
@@ -69,7 +69,8 @@ export class Connection {
       const { message, payload } = unframe(event.data);
       if (message.type === "welcome") this.welcome();
       if (message.type === "done") this.finish(message);
-      this.on.message(message, payload);
+      if (message.type === "refused" && message.code === "protocol") this.end();
+      else this.on.message(message, payload);
     };
     socket.onclose = (event) => this.lost(socket, event.code);
   }
@@ -98,6 +99,16 @@ export class Connection {
     const wait = RETRY_MS[Math.min(this.attempts, RETRY_MS.length - 1)];
     this.attempts += 1;
     this.retry = setTimeout(() => this.connect(), wait);
+  }
+
+  /** The server speaks another protocol, and will however often it is asked. */
+  end() {
+    const { socket } = this;
+    this.ended = true;
+    this.socket = null;
+    this.open = false;
+    socket.close();
+    this.on.closed("version");
   }
 
   /** A connection that was cut need not say so. */

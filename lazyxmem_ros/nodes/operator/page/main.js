@@ -18,7 +18,7 @@ import {
   watch,
   without,
 } from "./answering.js";
-import { Connection, isKeptOut, logIn, PROTOCOL } from "./connection.js";
+import { Connection, isKeptOut, logIn } from "./connection.js";
 import { onMessage } from "./hearing.js";
 import { listen, showKeys } from "./keys.js";
 import { $, drawWith, page, render, say, stored, trackerState } from "./page.js";
@@ -118,14 +118,9 @@ function switchTheme() {
 
 // ---- the connection
 
-function heard(message, payload) {
-  if (message.type === "welcome" && message.protocol !== PROTOCOL) closed("version");
-  else onMessage(message, payload);
-}
-
+/** reason: as of Connection's on.closed, or "token": nobody without it is let in. */
 function closed(reason) {
   page.closed = reason;
-  if (reason === "version") page.connection.ended = true;
   render();
   if (reason === "lost") {
     isKeptOut().then((out) => {
@@ -199,7 +194,7 @@ async function start() {
   render();
   const allowed = await logIn();
   page.connection = new Connection(
-    { message: heard, open: opened, closed },
+    { message: onMessage, open: opened, closed },
     stored.get("name"),
   );
   if (!allowed) closed("token");

@@ -194,7 +194,6 @@ export const text = {
     unknown_tracker: "That tracker is not known.",
     broken_request: (detail) => `The request's picture is broken. ${detail}`,
     malformed: (detail) => `The console did not understand the page: ${detail}`,
-    protocol: "The console was updated. Reload this page.",
   },
   fault: (code, detail) => {
     const words = text.faults[code];
