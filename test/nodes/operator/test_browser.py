@@ -941,6 +941,33 @@ def test_what_stays_is_not_moved_where_something_goes(open_page: OpenPage) -> No
     assert moved == 0
 
 
+def test_a_removal_that_is_refused_may_be_asked_for_again(open_page: OpenPage) -> None:
+    """The button is as it was before the first press."""
+    looks = open_page().evaluate(
+        """async () => {
+          const { Curves, showObjects } = await import("/panels.js");
+          const list = document.createElement("ul");
+          document.body.append(list);
+          const object = { id: 1, label: "", state: "lost", uncertainty: 0, predicted_iou: 1 };
+          let asked = 0;
+          const show = () =>
+            showObjects(list, [object], new Curves(), { remove: () => (asked += 1) });
+          show();
+          const button = list.querySelector("[data-action=remove]");
+          const look = () => [button.textContent, button.classList.contains("armed"), asked];
+          const looks = [look()];
+          for (let press = 0; press < 3; press += 1) {
+            button.click();
+            show(); // the tracker still has the object
+            looks.push(look());
+          }
+          return looks;
+        }"""
+    )
+    at_rest, armed = ["Remove", False], ["Really remove?", True]
+    assert looks == [[*at_rest, 0], [*armed, 0], [*at_rest, 1], [*armed, 1]]
+
+
 def test_curves_of_objects_that_are_long_gone_are_forgotten(open_page: OpenPage) -> None:
     """An object a second, for hours."""
     kept = open_page().evaluate(

@@ -159,18 +159,18 @@ export function showObjects(list, objects, curves, on) {
 
 /** Do something on the second press; the first one asks. */
 function confirm(button, act) {
+  const arm = (armed) => {
+    button.armed = armed;
+    button.classList.toggle("armed", armed);
+  };
   if (button.armed) {
-    button.armed = false;
+    arm(false);
     clearTimeout(button.timer);
     act();
   } else {
-    button.armed = true;
-    button.classList.add("armed");
+    arm(true);
     button.textContent = text.actions.reallyRemove;
-    button.timer = setTimeout(() => {
-      button.armed = false;
-      button.classList.remove("armed");
-    }, CONFIRM_MS);
+    button.timer = setTimeout(() => arm(false), CONFIRM_MS);
   }
 }
 
