@@ -697,6 +697,20 @@ def test_quiet_declines_what_is_asked_until_it_is_ended(
     expect(headline(page)).to_have_text(WHERE)
 
 
+def test_how_long_quiet_is_the_console_says(
+    answering: Tracker, console: Console, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = console.node._server._console
+    monkeypatch.setattr(made, "quiet_s", 120.0)
+    page = open_page()
+    expect(tool(page, "quiet")).to_contain_text("Quiet 2 min")
+    tool(page, "quiet").click()
+    expect(tool(page, "quiet")).to_have_attribute("aria-pressed", "true")
+    assert 60 < made.views[answering.name].quiet_s <= 120
+    tool(page, "quiet").click()
+    expect(tool(page, "quiet")).to_have_attribute("aria-pressed", "false")
+
+
 def test_answers_to_requests_that_went_while_nobody_listened_are_given_up(
     answering: Tracker, camera: Camera, console: Console, open_page: OpenPage
 ) -> None:

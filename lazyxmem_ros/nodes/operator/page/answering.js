@@ -17,7 +17,6 @@ import { pack } from "./runs.js";
 import { text } from "./text.js";
 
 const HOLD_PERIOD_MS = 8000; // the server forgets after 30 s who took a request
-const QUIET_S = 60;
 const VERDICT_MS = 2500;
 
 // ---- what is on the stage
@@ -277,7 +276,7 @@ export function dismiss() {
 export function quiet() {
   const state = trackerState();
   if (!state) return;
-  command({ type: "quiet", tracker: page.tracker, seconds: state.quiet_s > 0 ? 0 : QUIET_S });
+  command({ type: "quiet", tracker: page.tracker, seconds: state.quiet_s > 0 ? 0 : page.quietS });
 }
 
 export function takeBack(done) {

@@ -29,6 +29,7 @@ export function onMessage(message, payload) {
   if (message.type === "welcome") {
     if (document.activeElement !== $("operator")) $("operator").value = message.name;
     page.connection.name = message.name;
+    page.quietS = message.quiet_s;
   } else if (message.type === "state") takeState(message);
   else if (message.type === "samples") curvesOf(message.tracker).add(message);
   else if (message.type === "picture") takePicture(message, payload);

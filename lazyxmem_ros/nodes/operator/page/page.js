@@ -33,6 +33,7 @@ export const page = {
   skipped: new Set(), // requests that this operator left
   asked: "", // the request whose picture is awaited
   pastAsked: null, // {isWanted, next} of the picture of the past that is on its way
+  quietS: 0, // for how long Quiet is
   tool: "object",
   brush: 12,
   heat: false,

@@ -95,6 +95,7 @@ export function showTools(state) {
   set("add", { hidden: Boolean(draft), disabled: !page.live && !page.past });
   set("dismiss", { hidden: !draft, disabled: Boolean(draft && draft.sending) });
   set("accept", { hidden: !draft, disabled: Boolean(draft && draft.sending) });
+  if (page.quietS) tools.get("quiet").firstChild.textContent = text.quietFor(page.quietS);
   const word = isRequest ? text.tools.dismiss : text.tools.cancel;
   tools.get("dismiss").firstChild.textContent = word;
   const accepts = draft && draft.kind === "add" ? text.tools.add : text.tools.accept;
