@@ -20,7 +20,9 @@ MAX_OPEN = 64
 
 
 class Outcome(enum.Enum):
-    """What became of a request. The page has a text for each value."""
+    """What became of a request. The page has texts for each value: in the list of answers, and for
+    who was about to answer.
+    """
 
     SENT = "sent"
     """The answer is on its way to the tracker."""
@@ -43,7 +45,9 @@ TAKEN = (Outcome.APPLIED, Outcome.ELSEWHERE)
 
 
 class NotOpenError(ValueError):
-    """An answer to a request that is not open; `code` says why, `by` who was first."""
+    """An answer to a request that is not open. code: what became of it, an Outcome's value, or
+    "unknown"; by: the name of who was first, "" for nobody here.
+    """
 
     def __init__(self, code: str, by: str = "") -> None:
         super().__init__(code)
@@ -252,10 +256,7 @@ class RequestDesk:
         done = self._find_finished(key)
         if done is None:
             raise NotOpenError("unknown")
-        raise NotOpenError(
-            "answered" if done.by is not None else done.outcome.value,
-            done.by.name if done.by is not None else "",
-        )
+        raise NotOpenError(done.outcome.value, done.by.name if done.by is not None else "")
 
     def _find_finished(self, key: str) -> Finished | None:
         """The last that is done about what a request of this key is about."""

@@ -269,7 +269,7 @@ def test_two_operators_and_one_request(
     click(ben, 70, 20)
     expect(tool(ben, "undo")).to_be_enabled()
     ben.keyboard.press("Enter")
-    wait_for_words(anna, "#verdict", "Ben answered first")
+    wait_for_words(anna, "#verdict", "Object 1: Ben answered first")
     expect(anna.locator("#recent .done-outcome").first).to_contain_text("Ben")
     assert camera.wait_corrected().applied
     assert len(camera.corrected()) == 1
@@ -637,7 +637,7 @@ def test_a_request_that_nobody_answers_says_so(camera: Camera, open_page: OpenPa
     expect(headline(page)).to_have_text(WHERE)
     expect(page.locator("#clock-text")).to_contain_text("s left")
     camera.go()
-    wait_for_words(page, "#verdict", "nobody answered in time")
+    wait_for_words(page, "#verdict", "Object 1: Nobody answered in time")
     expect(page.locator("#recent .done-outcome").first).to_have_text("nobody answered in time")
     expect(headline(page)).to_have_text("Watching")
 

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)")
 
 from lazyxmem_ros.nodes.operator import messages
+from lazyxmem_ros.nodes.operator.requests import Outcome
 
 
 @pytest.fixture
@@ -45,3 +46,11 @@ def test_every_text_is_shown(page: Path) -> None:
 
 def test_page_and_console_speak_one_protocol(page: Path) -> None:
     assert f"const PROTOCOL = {messages.PROTOCOL};" in (page / "connection.js").read_text()
+
+
+def test_every_outcome_has_its_words(page: Path) -> None:
+    """In the list of answers, and for who was about to answer."""
+    known = texts(page)
+    assert set(known["outcomes"]) == {outcome.value for outcome in Outcome}
+    first = {name for name in known["faults"] if name.startswith("first_")}
+    assert first == {f"first_{outcome.value}" for outcome in Outcome} | {"first_unknown"}

@@ -69,9 +69,26 @@ def test_the_first_answer_counts(desk: RequestDesk) -> None:
     assert desk.answer(request.key, BEN, Outcome.SENT) is request
     with pytest.raises(NotOpenError) as late:
         desk.answer(request.key, ANNA, Outcome.SENT)
-    assert (late.value.code, late.value.by) == ("answered", "Ben")
+    assert (late.value.code, late.value.by) == ("sent", "Ben")
     desk.corrected(request.key, applied=True, detail="")
     assert outcomes(desk) == {request.key: Outcome.APPLIED}
+
+
+def test_who_answers_too_late_is_told_what_became_of_the_request(desk: RequestDesk) -> None:
+    """Also where the first answer does not hold any more."""
+    ours, theirs = asked(1), asked(2)
+    for request in (ours, theirs):
+        desk.add(request)
+    desk.answer(ours.key, BEN, Outcome.SENT)
+    for request in (ours, theirs):
+        desk.corrected(request.key, applied=True, detail="")
+        desk.corrected(request.key, applied=False, detail=TAKEN_BACK)
+    told = []
+    for key in (ours.key, theirs.key, "none of them"):
+        with pytest.raises(NotOpenError) as late:
+            desk.answer(key, ANNA, Outcome.SENT)
+        told.append((late.value.code, late.value.by))
+    assert told == [("taken_back", "Ben"), ("taken_back", ""), ("unknown", "")]
 
 
 def test_what_the_tracker_refuses_is_told(desk: RequestDesk) -> None:

@@ -110,8 +110,12 @@ export function leaveDraft() {
   watch();
 }
 
-/** What became of the request that was on the stage; the operator shall see it before the next. */
-export function verdict(words) {
+/**
+ * What became of the request that was on the stage; the operator shall see it before the next. code:
+ * of text.faults; by: who was first, if somebody was.
+ */
+export function verdict(draft, code, by) {
+  const words = text.verdict(draft.label, text.fault(code, by));
   page.verdict = words;
   say(words);
   setTimeout(() => {
@@ -237,7 +241,7 @@ function answer(draft, command, runs) {
     if (over) {
       page.drafts.delete(draft.key);
       if (page.draft === draft) {
-        if (!done.ok) verdict(text.fault(done.code, done.detail));
+        if (!done.ok) verdict(draft, done.code, done.detail);
         page.draft = null;
         watch();
       }

@@ -131,13 +131,7 @@ function lookAfterDraft() {
     if (draft.sending) continue;
     page.drafts.delete(key);
     if (draft !== page.draft) continue;
-    const name = nameOf(done);
-    const words = {
-      expired: text.toasts.expired(name),
-      withdrawn: text.toasts.gone(name),
-      elsewhere: text.toasts.elsewhere(name),
-    };
-    verdict(words[done.outcome] || text.toasts.firstBy(name, done.by || "–"));
+    verdict(draft, `first_${done.outcome}`, done.by);
     leaveDraft();
   }
 }
@@ -147,6 +141,6 @@ function leaveSoon(draft) {
   if (performance.now() - draft.missing < 5000) return;
   page.drafts.delete(draft.key);
   if (draft !== page.draft) return;
-  verdict(text.faults.first_unknown);
+  verdict(draft, "first_unknown");
   leaveDraft();
 }

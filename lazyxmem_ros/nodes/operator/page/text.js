@@ -162,18 +162,18 @@ export const text = {
     taken_back: "Taken back, as if it had never been given.",
     quiet: "The tracker asks nothing for a while.",
     quiet_ended: "The tracker may ask again.",
-    expired: (name) => `${name}: nobody answered in time. The tracker goes on without.`,
-    gone: (name) => `${name}: the request was taken back.`,
-    elsewhere: (name) => `${name}: another program answered.`,
-    firstBy: (name, by) => `${name}: ${by} answered first.`,
   },
   faults: {
-    first_answered: (detail) => `${detail || "Somebody"} answered first.`,
-    first_expired: "Too late: the time for an answer is over.",
-    first_withdrawn: "The request was taken back.",
+    first_sent: (by) => `${by} answered first.`,
+    first_applied: (by) => `${by} answered first.`,
+    first_refused: (by) => `${by} answered first; the tracker refused that answer.`,
+    first_dismissed: (by) => `${by} dismissed it first.`,
+    first_expired: "Nobody answered in time. The tracker goes on without.",
+    first_withdrawn: "The tracker does not ask any more.",
     first_elsewhere: "Another program answered first.",
-    first_quiet: "Somebody asked for quiet: the request was declined.",
-    first_dismissed: (detail) => `${detail || "Somebody"} dismissed it first.`,
+    first_taken_back: (by) =>
+      `${by || "Another program"} answered first; that answer was taken back.`,
+    first_quiet: (by) => `${by || "Somebody"} asked for quiet: the request was declined.`,
     first_unknown: "The request is not known any more.",
     not_applied: "There is nothing to take back any more.",
     newer_answer: "Somebody has shown the object on that picture again since: take that back first.",
@@ -196,6 +196,8 @@ export const text = {
     broken_request: (detail) => `The request's picture is broken. ${detail}`,
     malformed: (detail) => `The console did not understand the page: ${detail}`,
   },
+  /** What became of a request that somebody was about to answer. */
+  verdict: (name, words) => `${name}: ${words}`,
   fault: (code, detail) => {
     const words = text.faults[code];
     if (words === undefined) return detail || code;
