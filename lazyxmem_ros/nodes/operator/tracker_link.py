@@ -31,6 +31,7 @@ from lazyxmem_ros.nodes.correction_client import AnswersCallback, CorrectionClie
 from lazyxmem_ros.nodes.diagnostics import OK, status_name
 from lazyxmem_ros.nodes.parameters import QOS_OVERRIDES
 from lazyxmem_ros.nodes.running import surviving
+from lazyxmem_ros.nodes.services import CALLS
 from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
 from lazyxmem_ros.srv import AddObjects, PauseObjects, RemoveObjects, RetractCorrection
 
@@ -47,7 +48,8 @@ MAX_WAITING_BYTES = 64 << 20
 """Of images that wait for their masks: two seconds of a usual camera. Of more those stay that the
 tracker may have taken."""
 PICTURE = QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
-RELIABLE = QoSProfile(depth=10)
+RELIABLE = QoSProfile(depth=64)
+"""Answers may come at once: one for each object."""
 LATCHED = QoSProfile(depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 IMAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 CORRECT_MASK_TYPE = "lazyxmem_ros/srv/CorrectMask"
@@ -141,7 +143,7 @@ class TrackerLink:
         self._unmasked_after = UNMASKED_AFTER_S
         self._corrector: CorrectionClient | None = None
         self._services = {
-            kind: node.create_client(kind, f"{name}/{service}")
+            kind: node.create_client(kind, f"{name}/{service}", qos_profile=CALLS)
             for kind, service in (
                 (AddObjects, "add_objects"),
                 (RemoveObjects, "remove_objects"),
