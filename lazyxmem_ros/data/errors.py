@@ -24,6 +24,10 @@ class DatasetError(DataError):
     """A dataset, sequence or frame that cannot be read as its layout says."""
 
 
+class OutputError(DataError):
+    """Results that cannot be written where they are to go, or would replace somebody else's."""
+
+
 class LabelMapError(DataError):
     """Values that are not those of a label map: a soft mask, a depth image, too many objects."""
 

@@ -17,7 +17,6 @@ import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
@@ -25,6 +24,7 @@ from rich.markup import escape
 from rich.progress import TaskID
 
 from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.data.outputs import claim
 from lazyxmem_ros.data.views import SelectedFrames
 from lazyxmem_ros.demo.options import DemoOptions, open_sequence, parse_options
 from lazyxmem_ros.demo.story import story_of
@@ -32,7 +32,13 @@ from lazyxmem_ros.demo.summary import Demonstration, summary_table
 from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.graph.launch import graph_environment
-from lazyxmem_ros.evaluation.graph.run import LOGS_FOLDER, GraphRun, run_through_graph
+from lazyxmem_ros.evaluation.graph.run import (
+    BAG_FOLDER,
+    LOGS_FOLDER,
+    RECORD_FOLDER,
+    GraphRun,
+    run_through_graph,
+)
 from lazyxmem_ros.evaluation.methods import Method, MethodOptions, Trigger, all_methods
 from lazyxmem_ros.evaluation.offline import SequenceRunner
 from lazyxmem_ros.evaluation.plan import GraphMode, Job, TrackerSettings
@@ -63,6 +69,9 @@ PAGE_AFTER_S = 8.0
 """Time that the nodes need to start."""
 VIDEO, SHEET, TIMELINE = "overlay.mp4", "contact_sheet.png", "timeline.png"
 FRAMES, EVENTS = "frames.csv", "events.csv"
+PROGRAM = "the demonstration"
+MADE = (VIDEO, SHEET, TIMELINE, FRAMES, EVENTS)
+"""What it makes beside the folders of a run through the graph."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +93,9 @@ def demonstrate(options: DemoOptions, console: Console) -> None:
         options.operator,
         graph=GraphMode(options.rate),
     )
-    _clear(options.out)
+    claim(options.out, PROGRAM, (*MADE, BAG_FOLDER, RECORD_FOLDER, LOGS_FOLDER))
+    for name in MADE:
+        (options.out / name).unlink(missing_ok=True)
     with Progress(console) as progress:
         run, frames, events = _play(job, options, progress)
         compared = {
@@ -165,13 +176,6 @@ def _the_same_frames(
     for done, _ in enumerate(runner.run(seen), start=1):
         progressed(done)
     return log.tables(sequence=run.bag.name, method=method.name)[0]
-
-
-def _clear(out: Path) -> None:
-    """Remove the files that an earlier demonstration left, and nothing else."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in (VIDEO, SHEET, TIMELINE, FRAMES, EVENTS):
-        (out / name).unlink(missing_ok=True)
 
 
 class _Bar:

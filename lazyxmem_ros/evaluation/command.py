@@ -29,7 +29,7 @@ from lazyxmem_ros.evaluation.plan import EvaluationPlan
 from lazyxmem_ros.evaluation.printing import summary_table
 from lazyxmem_ros.evaluation.published import compared
 from lazyxmem_ros.evaluation.report import write_report
-from lazyxmem_ros.evaluation.run import Results, evaluate
+from lazyxmem_ros.evaluation.run import REPORT_FILE, Results, evaluate
 from lazyxmem_ros.lazy import LazyConfig
 
 __all__ = ["add_arguments", "run"]
@@ -44,11 +44,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     DataError and their kin for bad input.
     """
     plan = plan_of(arguments, console)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     with Display(console) as display:
         results = evaluate(plan, arguments.out, display, executor_of(arguments.ray))
     results.save(arguments.out, kind=arguments.format)
-    report = arguments.out / "report.html"
+    report = arguments.out / REPORT_FILE
     write_report(
         report,
         results,

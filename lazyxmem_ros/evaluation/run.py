@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from lazyxmem_ros.data.outputs import claim, writing_to
 from lazyxmem_ros.evaluation import tables
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.executors import Executor, ProcessExecutor
@@ -20,10 +21,14 @@ from lazyxmem_ros.evaluation.plan import EvaluationPlan, Job
 from lazyxmem_ros.evaluation.rows import given_corrections
 from lazyxmem_ros.images.files import write_whole
 
+PROGRAM = "lazyxmem evaluate"
 JOBS_FOLDER = "jobs"
+REPORT_FILE = "report.html"
 LEVELS = ("frames", "events", "objects", "sequences", "dataset")
 KINDS = ("parquet", "csv")
 """Of files of tables."""
+OUTPUTS = (JOBS_FOLDER, REPORT_FILE, *(f"{level}.{kind}" for level in LEVELS for kind in KINDS))
+"""What an evaluation replaces in its folder."""
 LOTS_APART = 1000
 """Between the seeds of a random method's repeats."""
 
@@ -74,10 +79,14 @@ def evaluate(
 ) -> Results:
     """Run what is not yet complete under `folder`, then make the tables.
 
-    Raises EvaluationError where nothing could be evaluated, and with `plan.strict` for any fault.
+    Raises EvaluationError where nothing could be evaluated, and with `plan.strict` for any fault;
+    OutputError where `folder` cannot be written to, or holds under one of the names OUTPUTS what is
+    of no evaluation.
     """
+    claim(folder, PROGRAM, OUTPUTS)
     jobs_folder = folder / JOBS_FOLDER
-    jobs_folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(jobs_folder):
+        jobs_folder.mkdir(exist_ok=True)
     progress = _Progress(plan, jobs_folder, observer)
     runner = executor or ProcessExecutor(plan.workers)
     runner.run(progress.first_jobs(), jobs_folder, observer.progressed, progress.finished)

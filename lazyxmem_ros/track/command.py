@@ -28,7 +28,7 @@ from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import LazyConfig, open_tracker
 from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.track.frames import follow
-from lazyxmem_ros.track.output import MASKS_FOLDER, OVERLAY_FILE, TrackRows, clear
+from lazyxmem_ros.track.output import MASK_SUFFIX, MASKS_FOLDER, OVERLAY_FILE, TrackRows, clear
 from lazyxmem_ros.track.video import Image, StampedFrame, Video, stop
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import BACKENDS
@@ -146,8 +146,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
         def pictures() -> Iterator[Image]:
             for frame in follow(frames, tracker, masks, corrector, faulty):
-                save_label_map(arguments.out / MASKS_FOLDER / f"{frame.name}.png", frame.labels)
                 rows.add(frame)
+                name = f"{frame.name}{MASK_SUFFIX}"
+                save_label_map(arguments.out / MASKS_FOLDER / name, frame.labels)
                 progress.update(task, completed=rows.frames + len(faults))
                 yield overlay(frame.image, frame.labels)
 

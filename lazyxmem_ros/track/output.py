@@ -4,25 +4,27 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
 from lazyxmem_ros.correction.base import box_of_mask
-from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.errors import DatasetError, OutputError
+from lazyxmem_ros.data.outputs import claim, writing_to
 from lazyxmem_ros.track.frames import TrackedFrame
 
+PROGRAM = "lazyxmem track"
 MASKS_FOLDER, TRACKS_FILE, OVERLAY_FILE = "masks", "tracks.csv", "overlay.mp4"
+MASK_SUFFIX = ".png"
 
 
 def clear(out: Path, video: Path, mask: Path) -> None:
     """Remove the results of an earlier run, whose video may have been longer.
 
-    Raises DatasetError for masks that no earlier run has written, and where the video or the mask
-    is among what would be removed.
+    Raises OutputError for what no earlier run has written, and DatasetError where the video or the
+    mask is among what would be removed.
     """
     masks = out / MASKS_FOLDER
     left = sorted(masks.iterdir()) if masks.is_dir() else []
@@ -35,15 +37,27 @@ def clear(out: Path, video: Path, mask: Path) -> None:
             f"{mask}: is among the results of an earlier run, which would be removed; copy it, or "
             "choose another folder as --out"
         )
-    if left and not (out / TRACKS_FILE).is_file():
-        raise DatasetError(
-            f"{masks}: holds files that are not of an earlier run; choose another folder as --out"
-        )
-    with _writing_to(out):
-        for file in left:
-            if file.suffix == ".png" and file.is_file():
-                file.unlink()
-        (out / OVERLAY_FILE).unlink(missing_ok=True)
+    claim(out, PROGRAM, (MASKS_FOLDER, TRACKS_FILE, OVERLAY_FILE))
+    written = _frames_of(out / TRACKS_FILE)
+    old = [file for file in left if file.suffix == MASK_SUFFIX]
+    for file in old:
+        if file.stem not in written:
+            raise OutputError(
+                f"{file}: lies among the masks of an earlier run, which has not written it; move "
+                "it elsewhere, or choose another folder as --out"
+            )
+    for file in (*old, out / OVERLAY_FILE):
+        with writing_to(file):
+            file.unlink(missing_ok=True)
+
+
+def _frames_of(tracks: Path) -> set[str]:
+    """The names of the frames that a run has tracked, and so of its masks."""
+    try:
+        with tracks.open(newline="", encoding="utf-8", errors="replace") as file:
+            return {row[0] for row in csv.reader(file) if row}
+    except (OSError, csv.Error):
+        return set()
 
 
 class TrackRows:
@@ -56,32 +70,41 @@ class TrackRows:
         self.frames = 0
 
     def __enter__(self) -> TrackRows:
-        with _writing_to(self._path):
-            (self._path.parent / MASKS_FOLDER).mkdir(parents=True, exist_ok=True)
+        masks = self._path.parent / MASKS_FOLDER
+        with writing_to(masks):
+            masks.mkdir(parents=True, exist_ok=True)
+        with writing_to(self._path):
             file = self._path.open("w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._stack.enter_context(file))
+        self._file = self._stack.enter_context(file)
+        self._writer = csv.writer(self._file)
         self._writer.writerow(
             ["frame", "id", "state", "area", "x0", "y0", "x1", "y1", "entropy", "predicted_iou"]
         )
         return self
 
     def __exit__(self, *_: object) -> None:
-        with _writing_to(self._path):
+        with writing_to(self._path):
             self._stack.close()
 
     def add(self, frame: TrackedFrame) -> None:
-        """Write the tracks of a frame: what the tracker said, and the mask that came out."""
+        """Write the tracks of a frame: what the tracker said, and the mask that came out.
+
+        They are in the file before the frame's mask is written: a run that is killed then leaves
+        no mask which the next one does not know.
+        """
         self.frames += 1
         for track in frame.result.tracks:
             mask = frame.labels == track.object_id
             area, box = int(np.count_nonzero(mask)), box_of_mask(mask) or ("", "", "", "")
             iou = "" if track.predicted_iou is None else f"{track.predicted_iou:.4f}"
             row = [frame.name, track.object_id, track.state.name.lower(), area, *box]
-            with _writing_to(self._path):
+            with writing_to(self._path):
                 self._writer.writerow([*row, f"{track.uncertainty:.4f}", iou])
             found = self._found.setdefault(track.object_id, [])
             if area and self.frames > 1:
                 found.append(track.uncertainty)
+        with writing_to(self._path):
+            self._file.flush()
 
     def summary(self) -> Table:
         """On how many frames after the first each object was found, and how sure it was there."""
@@ -93,15 +116,3 @@ class TrackRows:
                 mean, worst = f"{np.mean(values):.3f}", f"{max(values):.3f}"
             table.add_row(str(object_id), f"{len(values)} of {later} later frames", mean, worst)
         return table
-
-
-@contextmanager
-def _writing_to(path: Path) -> Iterator[None]:
-    """Within, an OSError becomes a DatasetError that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise DatasetError(
-            f"{path} cannot be written to: {error.strerror or error}; make room, or choose another "
-            "folder as --out"
-        ) from error

@@ -147,6 +147,18 @@ def test_clicks_on_another_object_are_not_shown() -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["bag", "published", "logs", "frames.csv", "overlay.mp4"])
+def test_what_no_demonstration_has_made_is_not_replaced(
+    name: str, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine").write_text("mine")
+    command = ["--weights", str(tiny_weights), "--duration", "0.3", "--out", str(tmp_path)]
+    assert main(command) == 1
+    assert f"{name}: is there already" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.rglob("*")] == [name, "mine"]
+
+
 @pytest.mark.parametrize("more", [[], ["--sequence", "camel"]])
 def test_an_internal_size_of_0_is_the_images_own(more: list[str], tiny_weights: Path) -> None:
     given = ["--weights", str(tiny_weights), *more]

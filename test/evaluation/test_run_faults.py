@@ -275,7 +275,7 @@ def test_masks_with_high_ids_are_saved_with_16_bits(
 @pytest.mark.parametrize(
     ("size", "options", "name"),
     [
-        (100, ("--save-masks",), "jobs/walk/xmem/frames.parquet"),
+        (1000, ("--save-masks",), "jobs/walk/xmem/frames.parquet"),
         (9000, (), "jobs/walk/xmem/frames.parquet"),
         (12_000, (), "jobs/walk/xmem/worst/0-00001.jpg"),
     ],
@@ -317,6 +317,27 @@ def test_a_full_disk_keeps_the_earlier_results(
         assert evaluate(walk, *options) == 1
     assert f"{name} cannot be written: File too large" in capsys.readouterr().err
     assert (tmp_path / "out" / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["jobs", "dataset.csv", "report.html"])
+def test_what_no_evaluation_has_made_is_not_replaced(
+    name: str, evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    (tmp_path / "out" / name).mkdir(parents=True)
+    assert evaluate(walk) == 1
+    assert f"out/{name}: is there already" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [name]
+
+
+def test_a_folder_that_cannot_be_has_its_name_in_the_error(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    (tmp_path / "out").write_text("mine")
+    assert evaluate(walk) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'out'} cannot be written to: File exists; make room, or choose" in said
 
 
 def test_tables_of_the_other_format_go(evaluate: Callable[..., int], tmp_path: Path) -> None:

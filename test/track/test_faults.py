@@ -20,6 +20,7 @@ from trees import save_tiny_weights
 
 from lazyxmem_ros.cli import main
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.outputs import MARKER
 from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import LazyConfig, StepResult, Track, TrackState, open_tracker
 from lazyxmem_ros.track import TrackedFrame, track_frames
@@ -214,13 +215,19 @@ def test_an_output_that_cannot_be_is_named(
     (tmp_path / "file").write_text("mine")
     assert track(clip / "frames", clip / "first.png", tmp_path / "file" / "out") == 1
     assert "cannot be written to: Not a directory" in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "masks").write_text("mine")
+    assert track(clip / "frames", clip / "first.png", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'out' / 'masks'}: is there already" in said
+    assert "choose another folder as --out" in said
 
 
 @pytest.mark.parametrize(
     ("size", "overlay", "name"),
     [
-        (100, True, "masks/0.png cannot be written: File too large"),
-        (100, False, "masks/0.png cannot be written: File too large"),
+        (500, True, "masks/0.png cannot be written: File too large"),
+        (500, False, "masks/0.png cannot be written: File too large"),
         (2000, True, "overlay.mp4: the video could not be encoded"),
         (2000, False, "tracks.csv cannot be written to: File too large; make room"),
     ],
@@ -248,7 +255,7 @@ def test_a_full_disk_is_named_and_leaves_no_broken_file(
             with Image.open(file) as mask:
                 mask.load()
         else:
-            assert file.name in ("masks", "tracks.csv")
+            assert file.name in ("masks", "tracks.csv", MARKER)
 
 
 def test_a_video_that_ends_early_is_named(
@@ -279,8 +286,12 @@ def test_masks_of_an_earlier_run_go_and_those_of_others_are_refused(
     (other / "masks").mkdir(parents=True)
     shutil.copy(clip / "first.png", other / "masks" / "mine.png")
     assert track(clip / "frames", clip / "first.png", other) == 1
-    assert "holds files that are not of an earlier run" in capsys.readouterr().err
+    assert "masks: is there already, and a run of lazyxmem track would" in capsys.readouterr().err
     assert (other / "masks" / "mine.png").is_file()
+    shutil.copy(clip / "first.png", out / "masks" / "mine.png")
+    assert track(clip / "frames", clip / "first.png", out) == 1
+    assert "mine.png: lies among the masks of an earlier run" in capsys.readouterr().err
+    assert len(list((out / "masks").iterdir())) == 5
 
 
 def test_an_object_that_is_never_found_again_has_no_uncertainty(tmp_path: Path) -> None:
