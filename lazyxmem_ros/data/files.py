@@ -51,7 +51,7 @@ def image_files(folder: Path, *, besides: Iterable[Path] = ()) -> dict[str, Path
     for path in children(folder):
         if suffix_of(path) not in IMAGE_SUFFIXES or (others and os.path.realpath(path) in others):
             continue
-        if not _is_text(path.name):
+        if not is_text(path.name):
             raise DatasetError(
                 f"{folder}: the name of {path.name!a} is not in UTF-8, and the results could not "
                 "be named after it; rename the file (`convmv -f latin1 -t utf8` does it for many)"
@@ -65,7 +65,7 @@ def image_files(folder: Path, *, besides: Iterable[Path] = ()) -> dict[str, Path
     return dict(sorted(found.items(), key=lambda item: natural_order(item[0])))
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
     """Whether a name is in UTF-8; Python keeps the bytes of others as lone surrogates."""
     try:
         name.encode()

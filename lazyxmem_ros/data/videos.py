@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.display_matrix import DisplayMatrixError, Turn, shown_seconds, turn_of
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.data.files import BAG_SUFFIXES, suffix_of
+from lazyxmem_ros.data.files import BAG_SUFFIXES, is_text, suffix_of
 from lazyxmem_ros.images.pixels import ImageError, check_size
 
 DEFAULT_RATE = 24.0
@@ -107,9 +107,15 @@ class _Capture:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._until = self._longest = 0.0
+        self._file = ExitStack()
         # Of a relative name FFmpeg takes what is before a colon for a protocol.
-        self._capture = cv2.VideoCapture(str(path.absolute()))
+        name = str(path.absolute())
+        if not is_text(name):  # such a name crashes OpenCV
+            file = self._file.enter_context(path.open("rb"))
+            name = f"/proc/self/fd/{file.fileno()}"
+        self._capture = cv2.VideoCapture(name)
         if not self._capture.isOpened():
+            self.close()
             raise DatasetError(
                 f"{path}: not a video that OpenCV can read: it is of another kind, damaged, or cut "
                 "short (an MP4 file without its end cannot be read): copy it again, or convert it "
@@ -177,3 +183,4 @@ class _Capture:
 
     def close(self) -> None:
         self._capture.release()
+        self._file.close()

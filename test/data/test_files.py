@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -167,6 +168,16 @@ def cut_video(path: Path, frames: int = 60) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: int(0.6 * len(data))])
     return path
+
+
+def test_the_path_of_a_video_need_not_be_in_utf_8(tmp_path: Path) -> None:
+    """OpenCV takes such a name for a text, and crashes."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write_video(folder / "walk.mp4", (corner_frame(index) for index in range(3)), rate=10)
+    (folder / "text.mp4").write_text("text")
+    assert len(list(VideoFile.open(folder / "walk.mp4"))) == 3
+    with pytest.raises(DatasetError, match="not a video that OpenCV can read"):
+        VideoFile.open(folder / "text.mp4")
 
 
 def test_a_video_that_ends_before_its_length_says_so(tmp_path: Path) -> None:
