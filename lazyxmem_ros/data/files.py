@@ -28,10 +28,10 @@ def suffix_of(path: Path) -> str:
     return path.suffix.lower()
 
 
-def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A key to sort by that puts frame2 before frame10."""
-    parts = re.split(r"([0-9]+)", name)  # every second one is a number
-    return tuple((0, int(x), "") if place % 2 else (1, 0, x) for place, x in enumerate(parts))
+def natural_order(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """A key to sort by that puts frame2 before frame10, and 01 before 1: no two names are alike."""
+    parts = enumerate(re.split(r"([0-9]+)", name))  # every second one is a number
+    return tuple((0, int(x), "") if place % 2 else (1, 0, x) for place, x in parts), name
 
 
 def children(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.data.files import image_files
+from lazyxmem_ros.data.files import image_files, natural_order
 from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.data.samples import VideoSequence
 from lazyxmem_ros.data.videos import VideoFile
@@ -45,6 +45,17 @@ def test_frames_come_in_natural_order_whatever_the_case_of_their_suffix(tmp_path
         save(tmp_path / f"{number}.{suffix}")
     strew(tmp_path)
     assert list(image_files(tmp_path)) == ["0", "1", "2", "9", "10"]
+
+
+def test_names_that_differ_in_leading_zeros_alone_have_an_order(tmp_path: Path) -> None:
+    """Not that in which a disk or a set happens to list them."""
+    names = ["f001", "f01", "f1", "f002", "f02", "f2"]
+    assert sorted(reversed(names), key=natural_order) == names
+    assert sorted(names[::2] + names[1::2], key=natural_order) == names
+    for name in reversed(names):
+        save(tmp_path / f"{name}.png")
+    (sequence,) = open_dataset(tmp_path)
+    assert [sample.key for sample in sequence.samples()] == names
 
 
 def test_two_files_of_one_name_are_refused_unless_one_is_known(tmp_path: Path) -> None:
