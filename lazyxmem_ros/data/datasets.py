@@ -13,6 +13,7 @@ from lazyxmem_ros.data.files import (
     ROS1_SUFFIX,
     ROS2_SUFFIXES,
     VIDEO_SUFFIXES,
+    check_name,
     children,
     suffix_of,
 )
@@ -126,6 +127,8 @@ def _chosen(
     chosen = [by_name[name] for name in dict.fromkeys(names)] if names else sequences
     if not chosen:
         raise DatasetError(f"{path}: no sequence found; is the layout right?")
+    for sequence in chosen:
+        check_name(path, sequence.name)
     return chosen
 
 

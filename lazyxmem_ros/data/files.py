@@ -51,11 +51,7 @@ def image_files(folder: Path, *, besides: Iterable[Path] = ()) -> dict[str, Path
     for path in children(folder):
         if suffix_of(path) not in IMAGE_SUFFIXES or (others and os.path.realpath(path) in others):
             continue
-        if not is_text(path.name):
-            raise DatasetError(
-                f"{folder}: the name of {path.name!a} is not in UTF-8, and the results could not "
-                "be named after it; rename the file (`convmv -f latin1 -t utf8` does it for many)"
-            )
+        check_name(folder, path.name)
         if path.stem in found:
             raise DatasetError(
                 f"{folder}: {found[path.stem].name} and {path.name} have one name, and only one of "
@@ -63,6 +59,15 @@ def image_files(folder: Path, *, besides: Iterable[Path] = ()) -> dict[str, Path
             )
         found[path.stem] = path
     return dict(sorted(found.items(), key=lambda item: natural_order(item[0])))
+
+
+def check_name(where: Path, name: str) -> None:
+    """Raise DatasetError for the name of a frame or sequence that is not in UTF-8."""
+    if not is_text(name):
+        raise DatasetError(
+            f"{where}: the name of {name!a} is not in UTF-8, and the results could not be named "
+            "after it; rename it (`convmv -f latin1 -t utf8` does it for many files)"
+        )
 
 
 def is_text(name: str) -> bool:

@@ -142,7 +142,8 @@ def run_job(
     except Exception as fault:
         if job.strict:
             raise
-        write_whole(target / TRACEBACK_FILE, traceback.format_exc().encode())
+        said = traceback.format_exc().encode(errors="backslashreplace")  # paths are any bytes
+        write_whole(target / TRACEBACK_FILE, said)
         error = (
             f"{job.name}: internal error: {type(fault).__name__}: {fault}; see "
             f"{shown / TRACEBACK_FILE}"

@@ -78,7 +78,8 @@ def write_report(
         faults=_faults(results.reports),
         settings=dict(settings),
     )
-    write_whole(path, html.encode())
+    # Faults name files, whose paths are any bytes.
+    write_whole(path, html.encode(errors="backslashreplace"))
 
 
 def _dataset_part(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -127,3 +128,16 @@ def test_names_and_paths_are_checked(make_tree: MakeTree, tmp_path: Path) -> Non
 def test_scene_by_its_name() -> None:
     (sequence,) = open_dataset(Path("scene"))
     assert (sequence.name, len(sequence)) == ("pond", 150)
+
+
+def test_a_sequence_whose_name_is_no_text_is_refused(make_tree: MakeTree, tmp_path: Path) -> None:
+    """Before anything runs: tables and report could not be written."""
+    name = os.fsdecode(b"caf\xe9")
+    make_tree("walk", 2, {0: (1,)})
+    root = make_tree(name, 2, {0: (1,)})
+    write_video(tmp_path / f"{name}.mp4", [np.zeros((16, 24, 3), np.uint8)] * 2, rate=10)
+    for path in (root, tmp_path / f"{name}.mp4"):
+        with pytest.raises(DatasetError, match=r"'caf\\udce9' is not in UTF-8.*rename it"):
+            open_dataset(path)
+    (sequence,) = open_dataset(root, DatasetOptions(sequences=("walk",)))
+    assert sequence.name == "walk"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -136,6 +137,19 @@ def test_masks_that_can_be_read_are(
 ) -> None:
     assert evaluate(folder_of(tmp_path / "walk", masks, *suffixes), *options) == 0
     assert "frames: 4 asked for, 4 read, 4 tracked, 3 scored" in capsys.readouterr().out
+
+
+def test_paths_that_are_not_in_utf_8_are_shown_escaped(
+    evaluate: Callable[..., int], tmp_path: Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    walk = folder_of(folder / "walk", Image.fromarray)
+    (walk / "frames" / "00002.jpg").write_bytes(b"no image")
+    out = folder / "results"
+    assert evaluate(walk, "--out", str(out)) == 0
+    assert r"caf\udce9/walk/frames/00002.jpg: the image cannot be read" in (
+        (out / "report.html").read_text(encoding="utf-8")
+    )
 
 
 def test_what_was_asked_for_names_the_views(
