@@ -84,17 +84,19 @@ def skipped_faults(reports: Iterable[JobReport]) -> Counter[str]:
 
 
 def completed_report(job: Job, folder: Path) -> JobReport | None:
-    """The report of a job that was completed before under the same settings, else None."""
-    file = folder / job.name / JOB_FILE
-    if not file.is_file():
-        return None
+    """The report of a job that was completed before under the same settings, else None.
+
+    None, too, where any of its files is damaged or gone: it is then run again.
+    """
+    target = folder / job.name
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        kept = json.loads((target / JOB_FILE).read_bytes())
+        if kept.pop("fingerprint", None) != fingerprint(job) or kept.get("error"):
+            return None
+        load_tables([target])
+        return JobReport(**kept | {name: tuple(kept[name]) for name in ("faults", "notes")})
+    except Exception:  # noqa: BLE001 - damage comes as any error of JSON, Python and Arrow
         return None
-    if kept.pop("fingerprint", None) != fingerprint(job) or kept.get("error"):
-        return None
-    return JobReport(**kept | {name: tuple(kept[name]) for name in ("faults", "notes")})
 
 
 def run_job(

@@ -27,3 +27,29 @@ def test_what_is_edited_during_a_run_did_not_make_its_results(
     assert completed_report(job, tmp_path / "out") is None
     monkeypatch.undo()
     assert completed_report(job, tmp_path / "out") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("job.json", b"[]"),
+        ("job.json", b"null"),
+        ("job.json", b"\xff"),
+        ("frames.parquet", b"PAR1 cut sho"),
+        ("frames.parquet", None),
+        ("events.parquet", None),
+    ],
+)
+def test_a_job_with_a_damaged_file_is_not_complete(
+    name: str, content: bytes | None, two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["xmem"])
+    job = Job(plan.sequences[0], plan.methods[0], plan.tracker, plan.operator)
+    run_job(job, tmp_path)
+    assert completed_report(job, tmp_path) is not None
+    file = tmp_path / job.name / name
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    assert completed_report(job, tmp_path) is None
