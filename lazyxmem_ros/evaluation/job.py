@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros.correction import CorrectorError
 from lazyxmem_ros.data.errors import DataError
 from lazyxmem_ros.data.label_maps import VOID, save_label_map
+from lazyxmem_ros.data.outputs import writing_to
 from lazyxmem_ros.data.samples import Sample
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.fingerprint import fingerprint
@@ -117,7 +118,8 @@ def run_job(
     target = folder / job.name
     shown = (named or folder) / job.name
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    with writing_to(target):
+        target.mkdir(parents=True)
     torch.set_num_threads(job.tracker.threads)
     cv2.setNumThreads(job.tracker.threads)
     started = time.perf_counter()
@@ -144,18 +146,8 @@ def run_job(
     except Exception as fault:
         if job.strict:
             raise
-        said = traceback.format_exc().encode(errors="backslashreplace")  # paths are any bytes
-        write_whole(target / TRACEBACK_FILE, said)
-        error = (
-            f"{job.name}: internal error: {type(fault).__name__}: {fault}; see "
-            f"{shown / TRACEBACK_FILE}"
-        )
-    frames, events = log.tables(
-        sequence=job.sequence.name, method=job.method.name, repeat=job.repeat
-    )
-    write_whole(target / FRAMES_FILE, frames.to_parquet())
-    write_whole(target / EVENTS_FILE, events.to_parquet())
-    worst.save(target / WORST_FOLDER)
+        error = f"{job.name}: internal error: {type(fault).__name__}: {fault}; see "
+        error += _keep_traceback(target, shown)
     report = JobReport(
         job.name,
         len({row["index"] for row in log.frames}),
@@ -167,9 +159,40 @@ def run_job(
         len({row["index"] for row in log.frames if row["scored"]}),
         tuple(notes),
     )
+    try:
+        _keep(job, report, loaded, log, worst, target)
+    except WriteError as fault:
+        if job.strict:
+            raise
+        # Tables of which a part is missing are no results.
+        report = replace(report, frames=0, scored=0, error=error or str(fault))
+    return report
+
+
+def _keep(
+    job: Job, report: JobReport, loaded: str, log: RunLog, worst: WorstFrames, target: Path
+) -> None:
+    """Write a job's results, `job.json` last. loaded: the fingerprint. Raises WriteError."""
+    frames, events = log.tables(
+        sequence=job.sequence.name, method=job.method.name, repeat=job.repeat
+    )
+    write_whole(target / FRAMES_FILE, frames.to_parquet())
+    write_whole(target / EVENTS_FILE, events.to_parquet())
+    worst.save(target / WORST_FOLDER)
     content = {**asdict(report), "fingerprint": loaded}
     write_whole(target / JOB_FILE, json.dumps(content, indent=1).encode())
-    return report
+
+
+def _keep_traceback(target: Path, shown: Path) -> str:
+    """Write the traceback of the error that is handled; returns where it is, as the report names
+    it, or why it is not there.
+    """
+    said = traceback.format_exc().encode(errors="backslashreplace")  # paths are any bytes
+    try:
+        write_whole(target / TRACEBACK_FILE, said)
+    except WriteError as fault:
+        return f"its traceback, but {fault}"
+    return str(shown / TRACEBACK_FILE)
 
 
 def load_tables(folders: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -198,8 +198,8 @@ def _timelines(
 
 def _worst(folder: Path) -> list[dict[str, str]]:
     return [
-        {"about": f"frame {file.stem.partition('-')[2]}", "data": _encode(file.read_bytes())}
-        for file in sorted(folder.glob("*.jpg"))
+        {"about": f"worst frame {place}", "data": _encode(file.read_bytes())}
+        for place, file in enumerate(sorted(folder.glob("*.jpg")), start=1)
     ]
 
 

@@ -15,7 +15,7 @@ from lazyxmem_ros.data.outputs import claim, writing_to
 from lazyxmem_ros.evaluation import tables
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.executors import Executor, ProcessExecutor
-from lazyxmem_ros.evaluation.job import FRAMES_FILE, JobReport, completed_report, load_tables
+from lazyxmem_ros.evaluation.job import JobReport, completed_report, load_tables
 from lazyxmem_ros.evaluation.methods import Schedule
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, Job
 from lazyxmem_ros.evaluation.rows import given_corrections
@@ -100,11 +100,7 @@ def collect(jobs_folder: Path, reports: Sequence[JobReport], order: Sequence[str
     has tracked a frame.
     """
     by_name = {report.name: report for report in reports}
-    folders = [
-        jobs_folder / name
-        for name, report in by_name.items()
-        if report.frames and (jobs_folder / name / FRAMES_FILE).is_file()
-    ]
+    folders = [jobs_folder / name for name, report in by_name.items() if report.frames]
     if not folders:
         errors = {report.error for report in reports if report.error}
         reasons = "; ".join(sorted(errors)) or "there were no jobs"
@@ -154,7 +150,7 @@ class _Progress:
     def finished(self, job: Job, report: JobReport) -> list[Job]:
         """Take note of a job's end; returns the jobs that can begin now."""
         self._note(report, kept=False)
-        return self._followers(job)
+        return self._followers(job, report)
 
     def _note(self, report: JobReport, *, kept: bool) -> None:
         self.reports.append(report)
@@ -168,15 +164,17 @@ class _Progress:
                 remaining.append(job)
             else:
                 self._note(report, kept=True)
-                remaining.extend(self._followers(job))
+                remaining.extend(self._followers(job, report))
         return remaining
 
-    def _followers(self, done: Job) -> list[Job]:
+    def _followers(self, done: Job, report: JobReport) -> list[Job]:
+        """What is to be run after a job; asks for nothing where that has no results."""
         followers = []
         for job in self._plan.jobs_of(done.sequence):
             if job.method.budget_of == done.method.name:
                 seed = self._plan.operator.seed + LOTS_APART * job.repeat
-                schedule = random_schedule(self._folder / done.name, seed=seed)
+                reference = self._folder / done.name
+                schedule = random_schedule(reference, seed=seed) if report.frames else {}
                 followers.append(replace(job, schedule=schedule))
         return self._without_complete(followers)
 
@@ -184,13 +182,10 @@ class _Progress:
 def random_schedule(reference: Path, *, seed: int) -> Schedule:
     """Draw, per object, as many frames as it was corrected on in the reference run.
 
-    reference: folder of a complete job. Frames are drawn without replacement, of those on which an
-    operator could answer: annotated ones, not the object's first. The schedule is empty where the
-    reference run tracked nothing.
+    reference: folder of a job that has tracked frames. They are drawn without replacement, of
+    those on which an operator could answer: annotated ones, not the object's first.
     """
     frames, events = load_tables([reference])
-    if frames.empty:
-        return {}
     given = given_corrections(events)
     schedule = {}
     for object_id, group in frames.groupby("object"):

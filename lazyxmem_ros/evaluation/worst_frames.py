@@ -43,7 +43,7 @@ class WorstFrames:
             picture = cv2.resize(picture, _fitting(picture), interpolation=cv2.INTER_AREA)
             text = f"frame {sample.key}   J {score:.2f}"
             save_image(
-                folder / f"{number}-{sample.key}.jpg",
+                folder / f"{number}.jpg",  # the key may be as long as a name can be
                 caption(np.asarray(picture, np.uint8), text, (10, 8)),
             )
 

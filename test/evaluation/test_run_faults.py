@@ -26,7 +26,8 @@ from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
 from lazyxmem_ros.evaluation.offline import SequenceRunner
-from lazyxmem_ros.images.files import write_video
+from lazyxmem_ros.evaluation.worst_frames import WorstFrames
+from lazyxmem_ros.images.files import WriteError, write_video
 
 MakeTree = Callable[..., Path]
 
@@ -273,6 +274,45 @@ def test_an_internal_error_is_named_and_costs_one_run(
     }
 
 
+def test_a_write_that_fails_costs_one_run(
+    make_tree: MakeTree,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_tree("walk", 5, {index: (1,) for index in range(5)})
+    root = make_tree("run", 5, {index: (1,) for index in range(5)})
+    whole = WorstFrames.save
+
+    def failing(self: WorstFrames, folder: Path) -> None:
+        if "run/lazy" in str(folder):
+            raise WriteError(f"{folder} cannot be written: File too large")
+        whole(self, folder)
+
+    monkeypatch.setattr(WorstFrames, "save", failing)
+    assert evaluate(root, "--methods", "lazy,random", "--repeats", "1") == 1
+    assert "run/lazy/worst cannot be written: File too large" in capsys.readouterr().out
+    frames = pd.read_parquet(tmp_path / "out" / "frames.parquet")
+    assert set(frames["sequence"] + "/" + frames["method"]) == {
+        "run/random",
+        "walk/lazy",
+        "walk/random",
+    }
+    monkeypatch.undo()
+    assert evaluate(root, "--methods", "lazy,random", "--repeats", "1") == 0
+
+
+def test_names_of_frames_are_as_long_as_names_can_be(
+    evaluate: Callable[..., int], tmp_path: Path
+) -> None:
+    walk = folder_of(tmp_path / "walk", Image.fromarray)
+    for file in (*(walk / "frames").iterdir(), *(walk / "masks").iterdir()):
+        file.rename(file.with_stem(file.stem + (251 - len(file.stem)) * "x"))
+    assert evaluate(walk, "--save-masks") == 0
+    assert len(list((tmp_path / "out/jobs/walk/xmem/worst").iterdir())) == 3
+
+
 def test_masks_with_high_ids_are_saved_with_16_bits(
     evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,7 +331,7 @@ def test_masks_with_high_ids_are_saved_with_16_bits(
     [
         (1000, ("--save-masks",), "jobs/walk/xmem/frames.parquet"),
         (9000, (), "jobs/walk/xmem/frames.parquet"),
-        (12_000, (), "jobs/walk/xmem/worst/0-00001.jpg"),
+        (12_000, (), "jobs/walk/xmem/worst/0.jpg"),
     ],
 )
 def test_a_full_disk_is_named_and_leaves_no_broken_file(
