@@ -76,10 +76,14 @@ class Video:
         """
         if not self.path.is_dir():
             video = VideoFile(self.path, self.frames, self.rate, self.own_times)
+            count = 0
             try:
-                for index, (stamp, image) in enumerate(video.stamped()):
-                    yield StampedFrame(f"{index:05d}", stamp, image)
+                for stamp, image in video.stamped():
+                    yield StampedFrame(f"{count:05d}", stamp, image)
+                    count += 1
             except DatasetError as error:
+                if not count:
+                    raise
                 faulty(str(error))
             return
         files = image_files(self.path, besides=self.besides)

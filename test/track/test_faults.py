@@ -147,12 +147,16 @@ def test_a_mask_among_the_results_of_an_earlier_run_is_not_removed(
 def test_a_video_none_of_whose_frames_can_be_decoded_is_named(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However few it announces."""
+    """However few it announces. The results of an earlier run stay."""
     write_video(clip / "two.mp4", map(picture, range(2)), rate=10)
+    assert track(clip / "two.mp4", clip / "first.png", tmp_path / "out", overlay=True) == 0
+    before = sorted((tmp_path / "out").rglob("*"))
     monkeypatch.setattr("lazyxmem_ros.data.videos._Capture.read", lambda self: None)
-    assert track(clip / "two.mp4", clip / "first.png", tmp_path / "out") == 1
-    said = " ".join(capsys.readouterr().out.split())
+    assert track(clip / "two.mp4", clip / "first.png", tmp_path / "out", overlay=True) == 1
+    said = " ".join(capsys.readouterr().err.split())
     assert "two.mp4: the video ends after 0 of its 2 frames" in said
+    assert "overlay" not in said
+    assert sorted((tmp_path / "out").rglob("*")) == before
 
 
 def test_a_first_frame_without_an_image_is_refused(clip: Path) -> None:
