@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,3 +149,13 @@ def test_of_several_resolutions_none_is_guessed(make_tree: MakeTree) -> None:
         open_dataset(root)
     make_tree("cow", 3, {0: (1,)}, resolution="480p")
     assert [sequence.name for sequence in open_dataset(root)] == ["cow"]
+
+
+def test_annotations_without_images_are_named(make_tree: MakeTree) -> None:
+    make_tree("cow", 2, {0: (1,)})
+    root = make_tree("dog", 2, {0: (1,)})
+    shutil.rmtree(root / "JPEGImages/480p/dog")
+    cow, dog = open_dataset(root)
+    assert (cow.name, len(cow)) == ("cow", 2)
+    with pytest.raises(DatasetError, match=r"JPEGImages/480p/dog: there is no such folder of im"):
+        list(dog.samples())

@@ -17,7 +17,7 @@ from lazyxmem_ros.data.label_maps import are_binary
 from lazyxmem_ros.data.layouts.masks import first_mask, masks_only_introduce
 from lazyxmem_ros.data.layouts.options import DatasetOptions, Layout
 from lazyxmem_ros.data.samples import VideoSequence
-from lazyxmem_ros.data.sequences import FolderSequence, FrameFiles
+from lazyxmem_ros.data.sequences import FolderSequence, FrameFiles, UnreadableSequence
 from lazyxmem_ros.data.videos import DEFAULT_RATE
 
 LVOS_RATE = 6.0
@@ -29,12 +29,15 @@ REGULAR_SHARE = 0.8
 
 
 def open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[VideoSequence]:
-    """JPEGImages[/RESOLUTION]/NAME and Annotations[/RESOLUTION]/NAME."""
+    """JPEGImages[/RESOLUTION]/NAME and Annotations[/RESOLUTION]/NAME.
+
+    Annotations without images become an UnreadableSequence.
+    """
     images, masks = _resolved(path / "JPEGImages"), _resolved(path / "Annotations")
     binary = options.binary or layout is Layout.DAVIS2016
     rate = options.rate or (LVOS_RATE if layout is Layout.LVOS else DEFAULT_RATE)
     sequences: list[VideoSequence] = []
-    for folder in (child for child in children(images) if child.is_dir()):
+    for folder in _folders_in(images):
         frames = _pair_files(folder, masks / folder.name)
         advice = (
             f"put label maps that show one, named as the frames are, into {masks / folder.name}"
@@ -45,7 +48,24 @@ def open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[Video
         ):
             sequence = replace(sequence, has_truth=False)
         sequences.append(sequence)
+    known = {sequence.name for sequence in sequences}
+    sequences.extend(
+        UnreadableSequence(
+            folder.name, f"{images / folder.name}: there is no such folder of images, but {folder}"
+        )
+        for folder in _folders_in(masks)
+        if folder.name not in known
+    )
     return sequences
+
+
+def sequences_in_tree(path: Path) -> list[str]:
+    """The names of those sequences of a tree that have images; raises DatasetError."""
+    return [folder.name for folder in _folders_in(_resolved(path / "JPEGImages"))]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [child for child in children(folder) if child.is_dir()]
 
 
 def open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
@@ -73,7 +93,7 @@ def _resolved(folder: Path) -> Path:
             f"{folder}: this folder of the layout is missing; give the folder that holds "
             "JPEGImages and Annotations, or with --layout folder one of frames"
         )
-    found = [child.name for child in children(folder) if child.is_dir()]
+    found = [child.name for child in _folders_in(folder)]
     resolutions = [name for name in found if re.fullmatch(RESOLUTION, name)]
     for name in ("480p", "Full-Resolution"):
         if name in resolutions:
