@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from lazyxmem_ros import weights
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.layouts.folders import sequences_in_tree
 from lazyxmem_ros.data.layouts.options import DatasetOptions
 from lazyxmem_ros.data.location import VARIABLE
 from lazyxmem_ros.data.pond import MAX_DURATION, SceneConfig
@@ -153,12 +155,11 @@ def open_sequence(options: DemoOptions) -> VideoSequence:
             f"the sequence {name} needs the real sequences: {where}; name it by --data or "
             f"${VARIABLE}, or leave the sequence out: the demo then makes its own"
         )
-    known = {
-        sequence.name: tree
-        for tree in (data, *sorted(data.iterdir()))
-        if (tree / "JPEGImages").is_dir()
-        for sequence in open_dataset(tree)
-    }
+    known: dict[str, Path] = {}
+    for tree in (data, *sorted(data.iterdir())):
+        # A tree that is no data set of ours may lie beside the one that is wanted.
+        with contextlib.suppress(DatasetError):
+            known |= dict.fromkeys(sequences_in_tree(tree), tree)
     if name not in known:
         there = f"there are {', '.join(known)}" if known else "it holds no DAVIS tree"
         raise DatasetError(f"there is no sequence {name} in {data}; {there}")

@@ -20,7 +20,7 @@ from PIL import Image
 
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.bag_reader import BagReader
-from lazyxmem_ros.demo.options import parse_options
+from lazyxmem_ros.demo.options import open_sequence, parse_options
 from lazyxmem_ros.demo.run import main
 from lazyxmem_ros.demo.story import story_of
 from lazyxmem_ros.evaluation.graph.names import MASK_TOPIC
@@ -186,3 +186,14 @@ def test_a_real_sequence_is_looked_for_in_the_named_folder(
     monkeypatch.setenv("LAZYXMEM_DATA", str(tree.parent))
     assert "there are walk" in complaint()
     assert not (tmp_path / "demo").exists(), "nothing was begun"
+
+
+def test_another_tree_beside_it_keeps_no_sequence_from_being_found(
+    make_tree: Callable[..., Path], tiny_weights: Path
+) -> None:
+    data = make_tree("walk", 2, {0: (1,)}).parent
+    (data / "youtube-test" / "JPEGImages" / "abc").mkdir(parents=True)
+    for resolution in ("720p", "1080p"):
+        (data / "large" / "JPEGImages" / resolution).mkdir(parents=True)
+    given = ["--sequence", "walk", "--data", str(data), "--weights", str(tiny_weights)]
+    assert open_sequence(parse_options(given)).name == "walk"
