@@ -91,7 +91,7 @@ def choose_window(
     ys = [b[1] for b in boxes] + [b[3] for b in boxes] + [float(y) for y in points[:, 1]]
     extent = MARGIN * max(max(xs) - min(xs), max(ys) - min(ys))
     least = float(MIN_SIDE) if boxes else search_share * min(size)
-    side = round(max(extent, least))
+    side = max(1, round(max(extent, least)))  # a line camera's image is one pixel high
     x, y = (min(xs) + max(xs) - side) / 2, (min(ys) + max(ys) - side) / 2
     return Window(round(x), round(y), side)
 

@@ -81,6 +81,14 @@ def test_the_window_holds_all_that_the_prompt_knows() -> None:
     assert window.y + window.side >= 90
 
 
+@pytest.mark.parametrize("size", [(1, 640), (640, 1), (1, 1)])
+def test_an_image_may_be_one_pixel_wide_or_high(
+    size: tuple[int, int], corrector: RefinerCorrector
+) -> None:
+    (answer,) = corrector.refine(np.zeros((*size, 3), np.uint8), [Prompt(positive=[(0, 0)])])
+    assert answer.mask.shape == size
+
+
 def test_clicks_are_drawn_where_they_are() -> None:
     drawn = draw_clicks(np.array([[30, 50], [100, 20]], np.float32))
     assert drawn[50, 30] == drawn[20, 100] == 1
