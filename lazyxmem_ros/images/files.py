@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises WriteError.
     """
-    beside = path.with_name(f".part-{os.getpid()}")
+    # Neither another process nor another thread writes into it.
+    beside = path.with_name(f".part-{os.getpid()}-{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(data)

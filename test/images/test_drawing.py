@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -56,6 +58,22 @@ def test_a_video_of_an_odd_size_gets_its_last_row_and_column_twice(tmp_path: Pat
     write_video(tmp_path / "odd.mp4", [frame, frame], rate=10)
     facts = next(imageio_ffmpeg.read_frames(str(tmp_path / "odd.mp4")))
     assert facts["size"] == (6, 4)
+
+
+def test_two_threads_write_into_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each its own file, however long the other takes."""
+    both_have_written = threading.Barrier(2, timeout=20)
+    written = Path.write_bytes
+
+    def waiting(self: Path, data: bytes) -> int:
+        size = written(self, data)
+        both_have_written.wait()
+        return size
+
+    monkeypatch.setattr(Path, "write_bytes", waiting)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda name: write_whole(tmp_path / name, name.encode()), "ab"))
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a": "a", "b": "b"}
 
 
 def test_a_full_disk_is_named_and_leaves_no_broken_file(tmp_path: Path) -> None:
