@@ -144,7 +144,7 @@ def strip_figure(
 def balance_figure(dataset: pd.DataFrame, *, size: tuple[float, float] = FIGURE_SIZE) -> Figure:
     """Draw J&F against the corrections given per 1000 frames, one point per method.
 
-    Methods at the same place share their point.
+    Methods at the same place share their point, in the first one's colour.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
@@ -152,11 +152,13 @@ def balance_figure(dataset: pd.DataFrame, *, size: tuple[float, float] = FIGURE_
         axes.grid(color=HIDDEN, linewidth=0.8)
         axes.set_axisbelow(True)
         places: dict[tuple[float, float], list[str]] = {}
-        for row in dataset.itertuples(index=False):
+        colours: dict[tuple[float, float], str] = {}
+        for number, row in enumerate(dataset.itertuples(index=False)):
             place = round(row.per_1000_frames, 1), round(100 * row.jf, 1)
             places.setdefault(place, []).append(str(row.method))
-        for number, (place, methods) in enumerate(places.items()):
-            colour = method_colour(number)
+            colours.setdefault(place, method_colour(number))
+        for place, methods in places.items():
+            colour = colours[place]
             axes.scatter(*place, s=60, color=colour, zorder=3)
             axes.annotate(
                 ", ".join(methods),

@@ -2,10 +2,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from lazyxmem_ros.evaluation import pictures
 from lazyxmem_ros.evaluation.errors import EvaluationError
+from lazyxmem_ros.evaluation.figures import balance_figure, method_colour
+
+
+def test_a_method_has_the_same_colour_in_the_figure_and_in_the_table() -> None:
+    """Also where two methods before it share a point."""
+    rows = {"method": ["xmem", "udu", "lazy"], "per_1000_frames": [0.0, 0.0, 9.0]}
+    figure = balance_figure(pd.DataFrame(rows | {"jf": [0.8, 0.8, 0.9]}))
+    shown = {text.get_text(): to_hex(text.get_color()) for text in figure.axes[0].texts}
+    assert shown == {"xmem, udu": method_colour(0), "lazy": method_colour(2)}
 
 
 def test_contact_sheet_holds_every_picture() -> None:
