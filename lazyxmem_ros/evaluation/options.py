@@ -7,6 +7,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def plan_of(arguments: argparse.Namespace, console: Console) -> EvaluationPlan:
 
     Sets `workers` where it is not given, so that a report can name it.
     """
-    sequences = open_dataset(arguments.dataset, _dataset_options(arguments), console.print)
+    tell = partial(console.print, markup=False, highlight=False)
+    sequences = open_dataset(arguments.dataset, _dataset_options(arguments), tell)
     options = _method_options(arguments)
     chosen = _names(arguments.methods) or _default_methods(sequences, graph=arguments.graph)
     methods = choose_methods(chosen, options)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from rich.console import Console
 
 from lazyxmem_ros.correction import CorrectorError
+from lazyxmem_ros.data.samples import VideoSequence
+from lazyxmem_ros.data.sequences import SceneSequence
+from lazyxmem_ros.data.slowness import Tell
 from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.methods import SWITCHES
@@ -133,3 +137,19 @@ def test_weights_of_sam_hq_are_found_in_the_users_cache(
     with pytest.raises(PlannedError) as stopped:
         command.run(arguments, Console(quiet=True))
     assert stopped.value.args[0].tracker.corrector_checkpoint == out / "sam_hq_vit_b.pth"
+
+
+def test_names_with_brackets_are_told_as_they_are(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as Rich's markup, which they may break."""
+
+    def opening(path: Path, options: object, tell: Tell) -> list[VideoSequence]:
+        tell("unpacking a[/b].mcap.zst: 10%")
+        return [SceneSequence()]
+
+    monkeypatch.setattr("lazyxmem_ros.evaluation.options.open_dataset", opening)
+    console = Console(record=True, file=io.StringIO())
+    with pytest.raises(PlannedError):
+        command.run(parser().parse_args(["scene", "--out", str(out)]), console)
+    assert "unpacking a[/b].mcap.zst: 10%" in console.export_text()
