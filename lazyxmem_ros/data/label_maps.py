@@ -40,6 +40,8 @@ OPAQUE = 128
 SOFT_VALUES = 4
 """A map of 8 bits is soft where so many of its values, and most of them, occur in thin lines."""
 _BINARY_HINT = "pass --binary if it shows one object, whatever is not black"
+_STEPS = {"L;2": 85, "L;4": 17}
+"""Of greys of 2 and 4 bits, by Pillow's names: it stretches them to 8 bits."""
 _THICK = np.ones((3, 3), np.uint8)
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 _LOSSLESS_WEBP = b"VP8L"
@@ -52,13 +54,14 @@ class _Picture(NamedTuple):
     an indexed one whose numbers are no ids.
 
     mode: Pillow's. cut_out: the values are an alpha channel. lossy: values near to each other were
-    one.
+    one. step: how far apart Pillow has set the values of a grey picture of 2 or 4 bits.
     """
 
     values: NDArray[Any]
     mode: str
     cut_out: bool = False
     lossy: bool = False
+    step: int = 1
 
     @property
     def indexed(self) -> bool:
@@ -93,6 +96,8 @@ def read_label_map(
                 f"{_BINARY_HINT}"
             )
         values = np.asarray(values.max(axis=2))
+    if not binary and picture.step > 1:
+        values = values // picture.step
     try:
         return object_ids(
             values,
@@ -222,6 +227,7 @@ def _read(path: Path, max_pixels: int | None) -> _Picture:
         with opened_by_pillow(path) as opened:
             check_size(opened.width, opened.height, max_pixels)
             lossy = opened.format in _LOSSY_FORMATS and not _is_lossless_webp(path)
+            step = _step_of(opened)
             picture = ImageOps.exif_transpose(opened)
             picture.load()
     except ImageError as error:
@@ -248,7 +254,15 @@ def _read(path: Path, max_pixels: int | None) -> _Picture:
         picture = picture.convert("L")
     if picture.mode == "P" and _has_black_later(picture):
         return _Picture(np.asarray(picture.convert("RGB")), picture.mode, lossy=lossy)
-    return _Picture(np.asarray(picture), picture.mode, lossy=lossy)
+    return _Picture(np.asarray(picture), picture.mode, lossy=lossy, step=step)
+
+
+def _step_of(opened: Image.Image) -> int:
+    """How far apart Pillow will set the values of a picture, which has not been loaded yet."""
+    tiles: Any = getattr(opened, "tile", None)  # only a picture of a file has them
+    about = tiles[0][3] if tiles else None
+    packed = about[0] if isinstance(about, tuple) and about else about
+    return _STEPS.get(str(packed), 1)
 
 
 def _is_lossless_webp(path: Path) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zlib import compress, crc32
 
 import cv2
 import numpy as np
@@ -19,6 +20,24 @@ from lazyxmem_ros.data.label_maps import (
     read_label_map,
     save_label_map,
 )
+
+
+def save_packed(path: Path, values: NDArray[np.uint8], bits: int) -> None:
+    """A grey PNG of 1, 2 or 4 bits, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + crc32(kind + data).to_bytes(4, "big")
+
+    height, width = values.shape
+    rows = np.unpackbits(values[..., None], axis=2, bitorder="big")[..., -bits:].reshape(height, -1)
+    packed = np.pad(np.packbits(rows, axis=1), ((0, 0), (1, 0)))  # each row begins with its filter
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([bits, 0, 0, 0, 0])
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", compress(packed.tobytes()))
+        + chunk(b"IEND", b"")
+    )
 
 
 def disc(value: int = 255) -> NDArray[np.uint8]:
@@ -192,3 +211,21 @@ def test_label_maps_of_every_kind(tmp_path: Path) -> None:
     assert not are_binary([tmp_path / "colour.png"])
     with pytest.raises(DatasetError, match="RGB picture is no label map"):
         read_label_map(tmp_path / "colour.png")
+
+
+@pytest.mark.parametrize(("bits", "ids"), [(2, [0, 1, 3]), (4, [0, 1, 9, 15])])
+def test_the_greys_of_few_bits_are_ids(bits: int, ids: list[int], tmp_path: Path) -> None:
+    values = np.repeat(np.array(ids, np.uint8), 5)[None].repeat(5, axis=0)
+    save_packed(tmp_path / "few.png", values, bits)
+    np.testing.assert_array_equal(read_label_map(tmp_path / "few.png"), values)
+    assert not are_binary([tmp_path / "few.png"])
+    shown = read_label_map(tmp_path / "few.png", binary=True)
+    np.testing.assert_array_equal(shown, values > 0)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_black_and_white_mask_of_few_bits_shows_one_object(bits: int, tmp_path: Path) -> None:
+    values = np.zeros((8, 12), np.uint8)
+    values[2:6, 3:9] = 2**bits - 1
+    save_packed(tmp_path / "few.png", values, bits)
+    np.testing.assert_array_equal(read_label_map(tmp_path / "few.png"), values > 0)
