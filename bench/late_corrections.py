@@ -37,10 +37,10 @@ from torch import Tensor
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.layouts.options import DatasetOptions
+from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.data.location import data_folder
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.data.samples import VideoSequence
-from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.data.stress import TwinSequence
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table

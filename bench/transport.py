@@ -48,8 +48,8 @@ from std_msgs.msg import Header
 from bench.processes import running
 from bench.spinning import Spinner
 from lazyxmem_ros.basics import SECOND, stamp_of
+from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.data.pond import SceneConfig
-from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.entry import interruptible
 from lazyxmem_ros.nodes.conversions import image_message, labels_message, time_message
 

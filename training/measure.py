@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.data.layouts.options import DatasetOptions
+from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.data.location import add_data_argument
-from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity, robustness
 from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, iou_predictor_of

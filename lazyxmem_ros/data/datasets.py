@@ -21,9 +21,9 @@ from lazyxmem_ros.data.label_maps import are_binary
 from lazyxmem_ros.data.layouts.bags import is_bag, open_bags
 from lazyxmem_ros.data.layouts.folders import open_folder, open_tree
 from lazyxmem_ros.data.layouts.options import DatasetOptions, Layout, check_of_use
+from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.data.layouts.videos import open_video
-from lazyxmem_ros.data.samples import VideoSequence
-from lazyxmem_ros.data.sequences import SceneSequence, UnreadableSequence
+from lazyxmem_ros.data.samples import UnreadableSequence, VideoSequence
 from lazyxmem_ros.data.slowness import Tell, silent
 from lazyxmem_ros.data.stress import CutSequence, EveryNthFrame, TwinSequence
 from lazyxmem_ros.data.views import RepeatedSequence

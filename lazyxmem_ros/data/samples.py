@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND
-from lazyxmem_ros.data.errors import DataError
+from lazyxmem_ros.data.errors import DataError, DatasetError
 from lazyxmem_ros.images.drawing import object_ids_in
 
 
@@ -91,6 +91,24 @@ class View:
     def mask_advice(self) -> str:
         """That of the whole sequence."""
         return self.whole.mask_advice
+
+
+@dataclass(frozen=True)
+class UnreadableSequence:
+    """Stands for a sequence that could not be opened: evaluating it says why, others go on."""
+
+    name: str
+    reason: str
+    has_truth: bool = False
+    files: tuple[Path, ...] = ()
+    mask_advice: str = ""
+
+    def __len__(self) -> int:
+        return 0  # nobody knows
+
+    def samples(self) -> Iterator[Sample]:
+        """Raises DatasetError with the reason."""
+        raise DatasetError(self.reason)
 
 
 def begin_late(sample: Sample, late: Collection[int]) -> set[int]:

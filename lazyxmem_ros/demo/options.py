@@ -15,10 +15,10 @@ from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.layouts.folders import sequences_in_tree
 from lazyxmem_ros.data.layouts.options import DatasetOptions
+from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.data.location import VARIABLE
 from lazyxmem_ros.data.pond import MAX_DURATION, SceneConfig
 from lazyxmem_ros.data.samples import VideoSequence
-from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 
 DEFAULT_OUT = Path("out") / "demo"

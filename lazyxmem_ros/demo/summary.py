@@ -10,8 +10,8 @@ import pandas as pd
 from rich.table import Table
 
 from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.data.layouts.bags import BagSequence
 from lazyxmem_ros.data.pond import FAILURE_SPAN
-from lazyxmem_ros.data.sequences import BagSequence
 from lazyxmem_ros.evaluation.graph.bag_export import FIRST_STAMP
 from lazyxmem_ros.evaluation.graph.record import GraphRecord
 from lazyxmem_ros.evaluation.rows import asked_of_people, given_corrections

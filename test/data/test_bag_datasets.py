@@ -16,8 +16,8 @@ from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels, message_
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import BagError, DatasetError
+from lazyxmem_ros.data.layouts.bags import BagSequence
 from lazyxmem_ros.data.layouts.options import DatasetOptions
-from lazyxmem_ros.data.sequences import BagSequence
 from lazyxmem_ros.data.stress import CutSequence
 
 MakeTree = Callable[..., Path]

@@ -12,8 +12,8 @@ from trees import save_grey
 
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.layouts.folders import FolderSequence
 from lazyxmem_ros.data.layouts.options import DatasetOptions
-from lazyxmem_ros.data.sequences import FolderSequence
 
 MakeTree = Callable[..., Path]
 EVERY_FRAME = {index: (1, 2) for index in range(5)}

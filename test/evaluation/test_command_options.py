@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from lazyxmem_ros.correction import CorrectorError
+from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.data.samples import VideoSequence
-from lazyxmem_ros.data.sequences import SceneSequence
 from lazyxmem_ros.data.slowness import Tell
 from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.errors import MethodError

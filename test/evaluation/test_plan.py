@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from evaluations import plan_of
 
-from lazyxmem_ros.data.sequences import SceneSequence
+from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
 from lazyxmem_ros.evaluation.methods import choose_methods
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, GraphMode, TrackerSettings

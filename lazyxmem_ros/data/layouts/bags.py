@@ -3,16 +3,151 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from lazyxmem_ros.data.bag_messages import decode_image, pack_labels, stamp_and_fault, unpack_labels
 from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.bag_storage import METADATA
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
-from lazyxmem_ros.data.files import ROS1_SUFFIX, ROS2_SUFFIXES, ZSTD_SUFFIXES, children, suffix_of
+from lazyxmem_ros.data.files import (
+    ROS1_SUFFIX,
+    ROS2_SUFFIXES,
+    ZSTD_SUFFIXES,
+    children,
+    image_files,
+    suffix_of,
+)
+from lazyxmem_ros.data.label_maps import are_binary
+from lazyxmem_ros.data.layouts.masks import naming_unused, read_into
 from lazyxmem_ros.data.layouts.options import DatasetOptions
-from lazyxmem_ros.data.samples import VideoSequence
-from lazyxmem_ros.data.sequences import BagSequence, UnreadableSequence
+from lazyxmem_ros.data.samples import (
+    Sample,
+    UnreadableSequence,
+    VideoSequence,
+    check_size,
+    introduce,
+)
 from lazyxmem_ros.data.slowness import Tell
+
+
+@dataclass(frozen=True)
+class BagSequence:
+    """A bag's images with ground truth from a mask topic, a folder of label maps, or none.
+
+    truth_folder: label maps named by stamp in nanoseconds, `1700000000123456789.png`.
+    first_mask: a label map for the first frame where there is no other. init_topic: label maps of
+    objects on the frames on which they begin, where there is no ground truth. binary: whatever is
+    not 0 in the ground truth or the first mask is object 1; else the maps themselves say it. keys:
+    what frames are called, by their stamps; the others are called by these.
+    """
+
+    name: str
+    path: Path
+    image_topic: str
+    frames: int
+    truth_topic: str | None = None
+    truth_folder: Path | None = None
+    first_mask: Path | None = None
+    init_topic: str | None = None
+    binary: bool = False
+    keys: tuple[tuple[int, str], ...] = ()
+    mask_advice: str = "give masks that show one with --masks, --first-mask or --truth-topic"
+
+    @property
+    def has_truth(self) -> bool:
+        """See VideoSequence."""
+        return self.truth_topic is not None or self.truth_folder is not None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See VideoSequence."""
+        roots = (self.path, self.truth_folder, self.first_mask)
+        return tuple(file for root in roots if root is not None for file in _files_under(root))
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def samples(self) -> Iterator[Sample]:
+        """Reads the bag in one pass; masks are matched to images by their stamps."""
+        unused: dict[int, Path | str] = {}
+        return naming_unused(self._read(unused), unused, "no image has this stamp")
+
+    def _read(self, unused: dict[int, Path | str]) -> Iterator[Sample]:
+        """The frames; leaves in `unused` the masks that are of none: their files, or what they are
+        called.
+        """
+        truth = self._truth()
+        files = [labels for labels in truth.values() if isinstance(labels, Path)]
+        for stamp, labels in truth.items():
+            name = f"{self.truth_topic}, label map of {stamp} ns"
+            unused[stamp] = labels if isinstance(labels, Path) else name
+        binary = self.binary or are_binary(files)
+        begun = self._labels_on(self.init_topic)
+        known: set[int] = set()
+        keys = dict(self.keys)
+        with BagReader(self.path) as bag:
+            for index, message in enumerate(bag.messages(self.image_topic)):
+                stamp, fault = stamp_and_fault(message.content)
+                sample = Sample(index, keys.get(stamp, str(stamp)), stamp)
+                try:
+                    if fault:
+                        raise BagError(fault)
+                    sample.image = decode_image(message.content)
+                except BagError as error:
+                    sample.faults.append(f"frame {stamp}: {error}")
+                unused.pop(stamp, None)
+                _take_labels(sample, truth.get(stamp), binary=binary)
+                annotated = sample.truth is not None
+                if index == 0 and self.first_mask is not None:
+                    if annotated:
+                        sample.faults.append(
+                            f"{self.first_mask}: its frame has a label map already"
+                        )
+                    else:
+                        first_is_binary = self.binary or are_binary([self.first_mask])
+                        _take_labels(sample, self.first_mask, binary=first_is_binary)
+                elif not annotated:
+                    _take_labels(sample, begun.get(stamp), binary=False)
+                check_size(sample)
+                introduce(sample, known)
+                if not annotated:
+                    sample.truth = None
+                yield sample
+
+    def _truth(self) -> Mapping[int, Path | bytes | str]:
+        if self.truth_folder is not None:
+            files = image_files(self.truth_folder)
+            wrong = [file.name for stem, file in files.items() if not re.fullmatch(r"[0-9]+", stem)]
+            if wrong:
+                raise DatasetError(
+                    f"{self.truth_folder}: label maps are named by stamp in nanoseconds, "
+                    f"not {wrong[0]}"
+                )
+            found = {int(stem): file for stem, file in files.items()}
+            if len(found) < len(files):
+                raise DatasetError(f"{self.truth_folder}: two label maps are of one stamp")
+            return found
+        return self._labels_on(self.truth_topic, binary=self.binary or None)
+
+    def _labels_on(
+        self, topic: str | None, *, binary: bool | None = None
+    ) -> dict[int, bytes | str]:
+        """The label maps of a topic by stamp (ns), packed, or what is wrong with each."""
+        found: dict[int, bytes | str] = {}
+        if topic is None:
+            return found
+        with BagReader(self.path) as bag:
+            try:
+                for stamp, labels in bag.labels_or_faults(topic, binary=binary):
+                    found[stamp] = (
+                        f"{topic}: {labels}" if isinstance(labels, str) else pack_labels(labels)
+                    )
+            except DamagedBagError:
+                pass  # what is intact counts; reading the images meets the damage, too
+        return found
 
 
 def open_bags(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequence]:
@@ -86,3 +221,18 @@ def _bag_name(path: Path) -> str:
     if not path.is_file():
         return path.resolve().name
     return Path(path.stem).stem if suffix_of(path) in ZSTD_SUFFIXES else path.stem
+
+
+def _files_under(root: Path) -> list[Path]:
+    """A file itself, or the files in a folder."""
+    return [file for file in children(root) if file.is_file()] if root.is_dir() else [root]
+
+
+def _take_labels(sample: Sample, labels: Path | bytes | str | None, *, binary: bool) -> None:
+    """Give a sample its label map: from a file, packed, or the fault of one."""
+    if isinstance(labels, Path):
+        read_into(sample, None, labels, binary=binary)
+    elif isinstance(labels, bytes):
+        sample.truth = unpack_labels(labels)
+    elif labels is not None:
+        sample.faults.append(f"frame {sample.key}: {labels}")

@@ -5,19 +5,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import IMAGE_SUFFIXES, children, image_files, natural_order
 from lazyxmem_ros.data.label_maps import are_binary
-from lazyxmem_ros.data.layouts.masks import first_mask, masks_only_introduce
+from lazyxmem_ros.data.layouts.masks import (
+    FILES_ADVICE,
+    first_mask,
+    masks_only_introduce,
+    read_into,
+)
 from lazyxmem_ros.data.layouts.options import DatasetOptions, Layout
-from lazyxmem_ros.data.samples import VideoSequence
-from lazyxmem_ros.data.sequences import FolderSequence, FrameFiles, UnreadableSequence
+from lazyxmem_ros.data.samples import Sample, UnreadableSequence, VideoSequence, introduce
 from lazyxmem_ros.data.videos import DEFAULT_RATE
 
 LVOS_RATE = 6.0
@@ -26,6 +31,52 @@ RESOLUTION = r"\d+p|Full-Resolution"
 """Names of the folders in a tree that are resolutions, not sequences."""
 REGULAR_SHARE = 0.8
 """Frames are numbered in equal steps, and so a larger one is a gap, where so many steps are."""
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """A frame's files; either may be absent."""
+
+    key: str
+    image: Path | None
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class FolderSequence:
+    """Frames and label maps as files. binary: any non-zero pixel is object 1.
+
+    has_truth: False where the masks only introduce objects (LVOS and YouTube-VOS test sets).
+    mask_advice: see VideoSequence.
+    """
+
+    name: str
+    frames: tuple[FrameFiles, ...]
+    binary: bool
+    rate: float = DEFAULT_RATE
+    has_truth: bool = True
+    mask_advice: str = FILES_ADVICE
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See VideoSequence."""
+        both = (file for frame in self.frames for file in (frame.image, frame.mask))
+        return tuple(file for file in both if file is not None)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def samples(self) -> Iterator[Sample]:
+        """Reads the files one frame at a time."""
+        known: set[int] = set()
+        for index, files in enumerate(self.frames):
+            stamp = round(index / self.rate * SECOND)
+            sample = Sample(index, files.key, stamp)
+            read_into(sample, files.image, files.mask, binary=self.binary)
+            introduce(sample, known)
+            if not self.has_truth:
+                sample.truth = None
+            yield sample
 
 
 def open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[VideoSequence]:

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks in files of their own, beside the frames of a folder or a video."""
+"""Masks in files of their own, beside the frames of a folder, a video or a bag."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.label_maps import read_label_map
+from lazyxmem_ros.data.samples import Sample, check_size, with_next
+from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import object_ids_in
+from lazyxmem_ros.images.files import read_image_file
+
+FILES_ADVICE = "give masks that show one with --masks or --first-mask"
 
 
 def masks_only_introduce(files: Sequence[Path | None], *, again: bool = False) -> bool:
@@ -43,3 +48,31 @@ def first_mask(given: Path | None, known: Path | None) -> Path | None:
             "nothing: leave out --first-mask, or move the other masks elsewhere"
         )
     return known or given
+
+
+def naming_unused(
+    samples: Iterable[Sample], unused: Mapping[int, Path | str], why: str
+) -> Iterator[Sample]:
+    """The samples; the last one has a fault for each mask that is left in `unused` then."""
+    for sample, following in with_next(samples):
+        if following is None:
+            sample.faults.extend(f"{mask}: {why}" for mask in unused.values())
+        yield sample
+
+
+def read_into(sample: Sample, image: Path | None, mask: Path | None, *, binary: bool) -> None:
+    """Read a frame's files into the sample; faults go there as well."""
+    if image is not None:
+        try:
+            sample.image = read_image_file(image)
+        except ImageError as error:
+            sample.faults.append(str(error))
+    elif sample.image is None and not sample.faults:
+        where = f", its mask is {mask}" if mask is not None else ""
+        sample.faults.append(f"frame {sample.key}: the image is missing{where}")
+    if mask is not None:
+        try:
+            sample.truth = read_label_map(mask, binary=binary)
+        except DatasetError as error:
+            sample.faults.append(str(error))
+    check_size(sample)

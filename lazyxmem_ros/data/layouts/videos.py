@@ -4,16 +4,63 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.files import image_files
 from lazyxmem_ros.data.label_maps import are_binary
-from lazyxmem_ros.data.layouts.masks import first_mask, masks_only_introduce
+from lazyxmem_ros.data.layouts.masks import (
+    FILES_ADVICE,
+    first_mask,
+    masks_only_introduce,
+    naming_unused,
+    read_into,
+)
 from lazyxmem_ros.data.layouts.options import DatasetOptions
-from lazyxmem_ros.data.samples import VideoSequence
-from lazyxmem_ros.data.sequences import VideoFileSequence
+from lazyxmem_ros.data.samples import Sample, VideoSequence, introduce
 from lazyxmem_ros.data.videos import VideoFile
+
+
+@dataclass(frozen=True)
+class VideoFileSequence:
+    """A video file's frames, with label maps as files.
+
+    masks: by the number of their frame, from 0. binary, has_truth: see FolderSequence.
+    """
+
+    name: str
+    video: VideoFile
+    masks: tuple[tuple[int, Path], ...]
+    binary: bool
+    has_truth: bool
+    mask_advice: str = FILES_ADVICE
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See VideoSequence."""
+        return (self.video.path, *(mask for _, mask in self.masks))
+
+    def __len__(self) -> int:
+        return self.video.frames
+
+    def samples(self) -> Iterator[Sample]:
+        """Decodes one frame at a time."""
+        masks = dict(self.masks)
+        return naming_unused(self._read(masks), masks, "no frame has this number (from 0 on)")
+
+    def _read(self, masks: dict[int, Path]) -> Iterator[Sample]:
+        """The frames; takes out of `masks` what it uses."""
+        known: set[int] = set()
+        for index, (stamp, image) in enumerate(self.video.stamped()):
+            sample = Sample(index, f"{index:05d}", stamp, image)
+            mask = masks.pop(index, None)
+            read_into(sample, None, mask, binary=self.binary)
+            introduce(sample, known)
+            if not self.has_truth:
+                sample.truth = None
+            yield sample
 
 
 def open_video(path: Path, options: DatasetOptions) -> VideoSequence:

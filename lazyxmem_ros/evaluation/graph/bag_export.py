@@ -11,8 +11,8 @@ import numpy as np
 from lazyxmem_ros.data.bag_messages import IMAGE_TYPE, StampedImage, StampedLabels
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.errors import DatasetError, because
+from lazyxmem_ros.data.layouts.bags import BagSequence
 from lazyxmem_ros.data.samples import Sample, VideoSequence, begin_late, jump_ahead, with_next
-from lazyxmem_ros.data.sequences import BagSequence
 from lazyxmem_ros.evaluation.graph.names import INIT_TOPIC
 
 IMAGE_TOPIC = "/camera/image_raw/compressed"

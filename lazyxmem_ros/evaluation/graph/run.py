@@ -11,7 +11,7 @@ from pathlib import Path
 from lazyxmem_ros.basics import SECOND, stamp_of
 from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.data.sequences import BagSequence
+from lazyxmem_ros.data.layouts.bags import BagSequence
 from lazyxmem_ros.evaluation.graph.bag_export import TRUTH_TOPIC, export_bag
 from lazyxmem_ros.evaluation.graph.launch import (
     LOCKSTEP_WAIT_S,
