@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import hashlib
 import json
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import lazyxmem_ros
 from lazyxmem_ros import weights
 from lazyxmem_ros.correction import corrector_weights
-from lazyxmem_ros.evaluation.plan import Job
+from lazyxmem_ros.evaluation.plan import Job, TrackerSettings
 from lazyxmem_ros.lazy import calibration_path
+from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
 
+RUNTIMES = ("openvino", "ncnn")
+"""Distributions of the backends beside PyTorch; `auto` may stand for any of them on a processor."""
 LENGTH = 16
 """Hexadecimal digits of a fingerprint."""
 
@@ -34,6 +41,32 @@ def fingerprint(job: Job) -> str:
         "job": _plain(dataclasses.replace(job, tracker=dataclasses.replace(settings, threads=1))),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:LENGTH]
+
+
+def computed_by(settings: TrackerSettings) -> str:
+    """What the `auto` of device, precision and backend depends on here, and in which versions.
+
+    To be asked once, where an evaluation is begun: on a cluster's machines it may be something
+    else, and what one of them has computed shall be kept all the same.
+    """
+    place, precision = settings.device, settings.precision
+    # What is not here may be on the cluster; what is nowhere the job will name.
+    with contextlib.suppress(ValueError):
+        device = resolve_device(settings.device)
+        place, precision = device.type, str(resolve_precision(settings.precision, device))
+    parts = [place, precision, f"torch {torch.__version__}"]
+    if place == "cpu":
+        parts.append(torch.backends.cpu.get_cpu_capability())
+        able = RUNTIMES if settings.backend == "auto" else (settings.backend,)
+        parts.extend(f"{name} {_installed(name)}" for name in able if name in RUNTIMES)
+    return ", ".join(parts)
+
+
+def _installed(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"
 
 
 @lru_cache(maxsize=8)

@@ -26,7 +26,7 @@ class TrackerSettings:
     weights: path of a checkpoint. device: "auto", "cpu", "cuda", "cuda:N". max_internal_size:
     short side in pixels, 0 = off. corrector: a name of `make_corrector`, with its checkpoint.
     threads: of the processor, for one job. backend: what computes the convolutions, a name of
-    `with_backend`.
+    `with_backend`. computed_by: see `fingerprint.computed_by`; `evaluate` says it.
     """
 
     weights: Path
@@ -39,6 +39,7 @@ class TrackerSettings:
     corrector_model: str = "vit_tiny"
     threads: int = 1
     backend: str = "auto"
+    computed_by: str = ""
 
 
 @dataclass(frozen=True)

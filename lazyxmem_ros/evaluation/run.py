@@ -15,6 +15,7 @@ from lazyxmem_ros.data.outputs import claim, writing_to
 from lazyxmem_ros.evaluation import tables
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.executors import Executor, ProcessExecutor
+from lazyxmem_ros.evaluation.fingerprint import computed_by
 from lazyxmem_ros.evaluation.job import JobReport, completed_report, load_tables
 from lazyxmem_ros.evaluation.methods import Schedule
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, Job
@@ -83,6 +84,7 @@ def evaluate(
     OutputError where `folder` cannot be written to, or holds under one of the names OUTPUTS what is
     of no evaluation.
     """
+    plan = replace(plan, tracker=replace(plan.tracker, computed_by=computed_by(plan.tracker)))
     claim(folder, PROGRAM, OUTPUTS)
     jobs_folder = folder / JOBS_FOLDER
     with writing_to(jobs_folder):

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluations import plan_of, walking_bag
+from evaluations import Watcher, plan_of, walking_bag
 from PIL import Image
 
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.layouts.options import DatasetOptions
-from lazyxmem_ros.evaluation.fingerprint import fingerprint
-from lazyxmem_ros.evaluation.plan import Job
+from lazyxmem_ros.evaluation.fingerprint import computed_by, fingerprint
+from lazyxmem_ros.evaluation.plan import Job, TrackerSettings
+from lazyxmem_ros.evaluation.run import evaluate
 
 
 def test_other_weights_of_the_corrector_are_another_job(
@@ -56,6 +57,33 @@ def test_another_number_of_threads_is_the_same_job(two_walks: Path, tiny_weights
     settings = [replace(plan.tracker, threads=number) for number in (1, 8)]
     jobs = [Job(plan.sequences[0], plan.methods[0], entry, plan.operator) for entry in settings]
     assert fingerprint(jobs[0]) == fingerprint(jobs[1])
+
+
+def test_what_auto_stands_for_makes_another_job(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["xmem"], workers=1)
+    plan = replace(plan, sequences=plan.sequences[:1])
+
+    def kept() -> int:
+        watcher = Watcher()
+        evaluate(plan, tmp_path / "out", watcher)
+        return len(watcher.kept)
+
+    assert (kept(), kept()) == (0, 1)
+    monkeypatch.setattr("torch.__version__", "99.0.0")
+    assert (kept(), kept()) == (0, 1)
+    monkeypatch.setattr("lazyxmem_ros.evaluation.fingerprint.version", lambda name: "new")
+    assert (kept(), kept()) == (0, 1)
+
+
+def test_what_is_not_here_may_be_on_a_cluster(tiny_weights: Path) -> None:
+    """And what is nowhere is named by the job."""
+    for device in ("cuda:99", "abacus"):
+        assert computed_by(TrackerSettings(tiny_weights, device)).startswith(f"{device}, auto, ")
+    said = computed_by(TrackerSettings(tiny_weights, "cpu", precision="float16", backend="torch"))
+    assert said.startswith("cpu, torch.float16, torch ")
+    assert "openvino" not in said
 
 
 def test_other_data_is_another_job(two_walks: Path, tiny_weights: Path, tmp_path: Path) -> None:
