@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -126,7 +127,7 @@ class CutSequence(View):
         On the frames of the cut the ground truth shows nothing. Raises DatasetError where there is
         no middle, or no time, to cut at.
         """
-        place, period = self._place(), self._period()
+        place, period = self._place(), self._period
         cut = self._cut_length()
         if not cut:
             for _ in self.whole.samples():
@@ -152,14 +153,18 @@ class CutSequence(View):
     def _place(self) -> int:
         return int(len(self.whole) * CUT_PLACE)
 
+    @cached_property
     def _period(self) -> int:
-        """The usual time from frame to frame, ns; 0 where there is none."""
+        """The usual time from frame to frame, ns; 0 where there is none.
+
+        Found once: a bag reads all of its ground truth before its first frame.
+        """
         steps = np.diff(_first_stamps(self.whole, RATE_FRAMES))
         return int(np.median(steps)) if steps.size else 0
 
     def _cut_length(self) -> int:
         """Frames of the cut, at the whole sequence's rate."""
-        period = self._period()
+        period = self._period
         if period <= 0 or self._place() < 1:
             return 0
         return max(1, round(CUT_SECONDS * SECOND / period))

@@ -184,6 +184,20 @@ def test_a_cut_lasts_two_seconds_wherever_images_were_dropped(root: Path, droppe
     assert samples[-1].stamp == stamps[-1] + 2 * SECOND
 
 
+def test_the_sequence_is_read_once_and_its_begin_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bag reads all of its ground truth each time."""
+    (sheep,) = open_dataset(root, DatasetOptions(sequences=("sheep",)))
+    stamps = tuple(n * round(SECOND / RATE) for n in range(FRAMES))
+    cut = CutSequence(Recorded(view(root, DatasetOptions()), stamps), sheep)
+    begun: list[Recorded] = []
+    whole = Recorded.samples
+    monkeypatch.setattr(Recorded, "samples", lambda self: begun.append(self) or whole(self))
+    assert len(list(cut.samples())) == len(cut)
+    assert len(begun) == 2
+
+
 def test_an_image_that_is_missing_before_the_cut_costs_one_frame(root: Path) -> None:
     (root / "JPEGImages/480p/cow/00005.jpg").write_bytes(b"")
     samples = list(view(root, DatasetOptions(cut="sheep")).samples())
