@@ -7,6 +7,7 @@ import argparse
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +24,7 @@ from lazyxmem_ros.correction import (
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.data.videos import DEFAULT_RATE, check_rate
+from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import object_ids_in, overlay
 from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import LazyConfig, open_tracker
@@ -112,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run the command; what was tracked before a fault or Ctrl-C stays in the folder.
 
-    Returns 1 where frames had to be left out.
+    Returns 1 where frames had to be left out, or the overlay.
     """
     check_rate(arguments.rate)
     video = Video.open(arguments.video, arguments.rate, besides=(arguments.mask,))
@@ -137,6 +139,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         backend=arguments.backend,
     )
     faults: list[str] = []
+    not_drawn: str | None = None
     faulty = stop if arguments.strict else faults.append
     frames = _beginning_with(labels.shape, arguments.mask, video.read(faulty))
     clear(arguments.out, arguments.video, arguments.mask)
@@ -152,12 +155,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                 progress.update(task, completed=rows.frames + len(faults))
                 yield overlay(frame.image, frame.labels)
 
-        if arguments.no_overlay:
-            for _ in pictures():
-                pass
-        else:
-            write_video(arguments.out / OVERLAY_FILE, pictures(), rate=video.rate)
+        drawn = pictures()
+        if not arguments.no_overlay:
+            not_drawn = _overlay_unless(arguments.out / OVERLAY_FILE, drawn, video.rate)
+        for _ in drawn:
+            pass  # what the overlay has not taken is tracked all the same
     console.print(rows.summary())
+    if not_drawn:
+        console.print(f"[yellow]no overlay:[/] {escape(not_drawn)}", soft_wrap=True)
     if faults:
         console.print(f"[yellow]{len(faults)} fault(s) in the input:[/]")
         for fault in faults[:SHOWN_FAULTS]:
@@ -166,7 +171,19 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             console.print(f"  … and {len(faults) - SHOWN_FAULTS} more")
         console.print(f"{rows.frames} of {video.frames} frames were tracked")
     console.print(f"written to [bold]{escape(str(arguments.out))}[/]", soft_wrap=True)
-    return EXIT_FAULTS if faults else 0
+    return EXIT_FAULTS if faults or not_drawn else 0
+
+
+def _overlay_unless(path: Path, pictures: Iterator[Image], rate: float) -> str | None:
+    """Write the overlay; returns why it could not be encoded, which ends no tracking."""
+    try:
+        write_video(path, pictures, rate=rate)
+    except ImageError as error:
+        # FFmpeg's end breaks the pipe. Any other error has come before it, and from the pictures.
+        if isinstance(error.__context__, (BrokenPipeError, NoneType)):
+            return str(error)
+        raise
+    return None
 
 
 def _beginning_with(

@@ -232,7 +232,6 @@ def test_an_output_that_cannot_be_is_named(
     [
         (500, True, "masks/0.png cannot be written: File too large"),
         (500, False, "masks/0.png cannot be written: File too large"),
-        (2000, True, "overlay.mp4: the video could not be encoded"),
         (2000, False, "tracks.csv cannot be written to: File too large; make room"),
     ],
 )
@@ -260,6 +259,20 @@ def test_a_full_disk_is_named_and_leaves_no_broken_file(
                 mask.load()
         else:
             assert file.name in ("masks", "tracks.csv", MARKER)
+
+
+def test_an_overlay_that_cannot_be_encoded_ends_no_tracking(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tiny_weights(clip)
+    with files_of_at_most(2000):
+        assert track(clip / "frames", clip / "first.png", tmp_path / "out", overlay=True) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no overlay:" in said
+    assert "overlay.mp4: the video could not be encoded" in said
+    assert order(tmp_path / "out") == [str(index) for index in range(FRAMES)]
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == FRAMES
+    assert not (tmp_path / "out" / "overlay.mp4").exists()
 
 
 def test_a_video_that_ends_early_is_named(
