@@ -8,6 +8,7 @@ what was cut short is refused rather than shown with a grey rest.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import threading
 from pathlib import Path
@@ -27,8 +28,10 @@ from lazyxmem_ros.images.pixels import (
 )
 from lazyxmem_ros.images.raw import BAYER_CODES, demosaiced
 
-# What it would print of each damaged picture is said in an error, once.
+# What it would print of each damaged picture is said in an error, once. FFmpeg, by which it reads
+# videos, has a level of its own, which is read when the first one is opened; -8 is silence.
 cv2.setLogLevel(0)
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable
@@ -109,6 +110,23 @@ def test_the_path_of_a_video_need_not_be_in_utf_8(tmp_path: Path) -> None:
     assert len(list(VideoFile.open(folder / "walk.mp4"))) == 3
     with pytest.raises(DatasetError, match="not a video that OpenCV can read"):
         VideoFile.open(folder / "text.mp4")
+
+
+def test_ffmpeg_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It would, in the user's terminal, of every frame that is damaged."""
+    noise = np.random.default_rng(0)
+    frames = (noise.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(40))
+    write_video(tmp_path / "walk.mp4", frames, rate=10)
+    data = bytearray((tmp_path / "walk.mp4").read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(place % 251 for place in range(3000))
+    (tmp_path / "walk.mp4").write_bytes(data)
+    count = 0
+    with contextlib.suppress(DatasetError):
+        for _ in VideoFile.open(tmp_path / "walk.mp4"):
+            count += 1
+    assert 0 < count < 40
+    assert capfd.readouterr().err == ""
 
 
 def test_a_video_that_ends_before_its_length_says_so(tmp_path: Path) -> None:
