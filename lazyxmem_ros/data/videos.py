@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.display_matrix import DisplayMatrixError, Turn, shown_seconds, turn_of
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.data.files import BAG_SUFFIXES, is_text, suffix_of
+from lazyxmem_ros.data.files import BAG_SUFFIXES, IMAGE_SUFFIXES, is_text, suffix_of
 from lazyxmem_ros.images.pixels import ImageError, check_size
 
 DEFAULT_RATE = 24.0
@@ -61,6 +61,10 @@ class VideoFile:
         if suffix_of(path) in BAG_SUFFIXES:
             raise DatasetError(
                 f"{path}: is a bag, no video; `lazyxmem evaluate` reads it with --layout bag"
+            )
+        if suffix_of(path) in IMAGE_SUFFIXES:
+            raise DatasetError(
+                f"{path}: is one picture, no video; give the folder in which the frames lie"
             )
         with closing(_Capture(path)) as capture:
             own = capture.number(cv2.CAP_PROP_FPS)

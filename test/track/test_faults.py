@@ -190,6 +190,7 @@ def test_a_first_frame_without_an_image_is_refused(clip: Path) -> None:
             "give it with --corrector sam_hq",
         ),
         ("text.mp4", (), "not a video that OpenCV can read"),
+        ("frames/0.jpg", (), "is one picture, no video; give the folder in which the frames lie"),
         (
             "walk.mcap.zstd",
             (),
