@@ -52,7 +52,7 @@ EXPLAINED = (EvaluationError, DataError, TrackerError, CorrectorError, WriteErro
 """Errors whose text says what is wrong and what to do; any other is the program's own fault."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobReport:
     """What became of a job: frames tracked, seconds taken, faults of the input by sentence.
 
@@ -149,15 +149,15 @@ def run_job(
         error = f"{job.name}: internal error: {type(fault).__name__}: {fault}; see "
         error += _keep_traceback(target, shown)
     report = JobReport(
-        job.name,
-        len({row["index"] for row in log.frames}),
-        time.perf_counter() - started,
-        tuple(log.faults),
-        error,
-        log.seen if log.seen and error is None else max(log.seen, len(job.sequence)),
-        log.read,
-        len({row["index"] for row in log.frames if row["scored"]}),
-        tuple(notes),
+        name=job.name,
+        frames=len({row["index"] for row in log.frames}),
+        seconds=time.perf_counter() - started,
+        faults=tuple(log.faults),
+        error=error,
+        asked=log.seen if log.seen and error is None else max(log.seen, len(job.sequence)),
+        read=log.read,
+        scored=len({row["index"] for row in log.frames if row["scored"]}),
+        notes=tuple(notes),
     )
     try:
         _keep(job, report, loaded, log, worst, target)

@@ -84,21 +84,21 @@ def plan_of(arguments: argparse.Namespace, console: Console) -> EvaluationPlan:
     if arguments.workers < 1:
         raise EvaluationError(f"--workers must be at least 1, got {arguments.workers}")
     return EvaluationPlan(
-        tuple(sequences),
-        tuple(methods),
-        _tracker_settings(arguments),
-        OperatorConfig(
+        sequences=tuple(sequences),
+        methods=tuple(methods),
+        tracker=_tracker_settings(arguments),
+        operator=OperatorConfig(
             gesture=Gesture(arguments.gesture),
             reaction_delay=arguments.reaction_delay,
             click_noise=arguments.click_noise,
             seed=arguments.seed,
             clicks=arguments.clicks,
         ),
-        arguments.workers,
-        arguments.repeats,
-        arguments.strict,
-        arguments.save_masks,
-        _graph_mode(arguments),
+        workers=arguments.workers,
+        random_repeats=arguments.repeats,
+        strict=arguments.strict,
+        save_masks=arguments.save_masks,
+        graph=_graph_mode(arguments),
     )
 
 
@@ -320,18 +320,18 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
 def _dataset_options(arguments: argparse.Namespace) -> DatasetOptions:
     check_rate(arguments.rate)
     return DatasetOptions(
-        Layout(arguments.layout),
-        arguments.masks,
-        arguments.first_mask,
-        arguments.image_topic,
-        arguments.truth_topic,
-        arguments.rate,
-        tuple(_names(arguments.sequences)),
-        arguments.passes,
-        arguments.binary,
-        arguments.every_nth_frame,
-        arguments.twin,
-        arguments.cut,
+        layout=Layout(arguments.layout),
+        masks=arguments.masks,
+        first_mask=arguments.first_mask,
+        image_topic=arguments.image_topic,
+        truth_topic=arguments.truth_topic,
+        rate=arguments.rate,
+        sequences=tuple(_names(arguments.sequences)),
+        passes=arguments.passes,
+        binary=arguments.binary,
+        every_nth_frame=arguments.every_nth_frame,
+        twin=arguments.twin,
+        cut=arguments.cut,
     )
 
 

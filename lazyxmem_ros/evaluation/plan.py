@@ -84,7 +84,7 @@ class Job:
         return f"{self.sequence.name}/{self.method.name}{repeat}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:
     """What to evaluate, and how.
 

@@ -170,4 +170,6 @@ def _check_reachable(address: str) -> None:
 
 def _given_up(job: Job, error: Exception) -> JobReport:
     reason = f"{job.sequence.name}: given up after {ATTEMPTS} attempts: {error}"
-    return JobReport(job.name, 0, 0.0, (), reason, len(job.sequence))
+    return JobReport(
+        name=job.name, frames=0, seconds=0.0, faults=(), error=reason, asked=len(job.sequence)
+    )

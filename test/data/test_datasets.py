@@ -65,7 +65,7 @@ def test_what_says_nothing_about_a_layout_is_refused(
     with pytest.raises(
         DatasetError, match=f"--{name.replace('_', '-')} .*{layout.value}.*leave it"
     ):
-        open_dataset(tmp_path, DatasetOptions(layout, **given))
+        open_dataset(tmp_path, DatasetOptions(layout=layout, **given))
 
 
 @pytest.mark.parametrize("kind", ["folder", "video"])

@@ -27,5 +27,8 @@ def test_only_the_tracker_asks_in_the_graph(tiny_weights: Path) -> None:
     settings = TrackerSettings(tiny_weights)
     with pytest.raises(MethodError, match=r"oracle is offline only: .* leave out --graph"):
         EvaluationPlan(
-            (SceneSequence(),), tuple(choose_methods(["oracle"])), settings, graph=GraphMode()
+            sequences=(SceneSequence(),),
+            methods=tuple(choose_methods(["oracle"])),
+            tracker=settings,
+            graph=GraphMode(),
         )

@@ -83,9 +83,9 @@ def test_a_worker_dies_and_nothing_is_lost_or_counted_twice(
     for name in NAMES:
         root = make_tree(name, FRAMES, {index: (1,) for index in range(FRAMES)})
     plan = EvaluationPlan(
-        tuple(open_dataset(root)),
-        tuple(choose_methods(["xmem", "lazy"])),
-        TrackerSettings(tiny_weights, device="cpu"),
+        sequences=tuple(open_dataset(root)),
+        methods=tuple(choose_methods(["xmem", "lazy"])),
+        tracker=TrackerSettings(tiny_weights, device="cpu"),
     )
     killer = Killer(cluster)
     results = evaluate(plan, tmp_path / "out", killer, RayExecutor(cluster.address))
@@ -101,7 +101,9 @@ def test_a_worker_dies_and_nothing_is_lost_or_counted_twice(
     assert results.frames[columns].equals(here.frames[columns])
 
     (root / "JPEGImages/480p/one/00003.jpg").write_bytes(b"")
-    strict = EvaluationPlan(plan.sequences, plan.methods, plan.tracker, strict=True)
+    strict = EvaluationPlan(
+        sequences=plan.sequences, methods=plan.methods, tracker=plan.tracker, strict=True
+    )
     with pytest.raises(DatasetError, match=r"00003\.jpg: the image cannot be read"):
         evaluate(strict, tmp_path / "strict", killer, RayExecutor(cluster.address))
     assert not ray.is_initialized()

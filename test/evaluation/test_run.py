@@ -125,7 +125,9 @@ def test_a_damaged_bag_keeps_what_came_before(tmp_path: Path, tiny_weights: Path
     options = DatasetOptions(first_mask=tmp_path / "first.png")
     (sequence,) = open_dataset(tmp_path / "drive", options)
     settings = TrackerSettings(tiny_weights, device="cpu")
-    plan = EvaluationPlan((sequence,), tuple(choose_methods(["xmem"])), settings)
+    plan = EvaluationPlan(
+        sequences=(sequence,), methods=tuple(choose_methods(["xmem"])), tracker=settings
+    )
     results = evaluate(plan, tmp_path / "out", Watcher())
     assert "drive: cannot be read" in str(results.reports[0].error)
     assert 0 < len(results.frames) < 80
@@ -139,7 +141,9 @@ def test_a_bag_cut_short_is_named(tmp_path: Path, tiny_weights: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     settings = TrackerSettings(tiny_weights, device="cpu")
     sequences = tuple(open_dataset(tmp_path / "drive"))
-    plan = EvaluationPlan(sequences, tuple(choose_methods(["xmem"])), settings)
+    plan = EvaluationPlan(
+        sequences=sequences, methods=tuple(choose_methods(["xmem"])), tracker=settings
+    )
     with pytest.raises(EvaluationError, match=r"nothing could be evaluated: .*cannot be read"):
         evaluate(plan, tmp_path / "out", Watcher())
 
@@ -162,7 +166,9 @@ def test_progress_that_is_told_after_the_end_brings_no_bar_back() -> None:
     with display:
         display.planned(["walk/xmem"], [10])
         display.progressed("walk/xmem", 4)
-        display.finished(JobReport("walk/xmem", 10, 1.0, (), None), kept=False)
+        display.finished(
+            JobReport(name="walk/xmem", frames=10, seconds=1.0, faults=(), error=None), kept=False
+        )
         display.progressed("walk/xmem", 9)
         (total,) = display._progress.tasks
         assert total.completed == 10

@@ -222,9 +222,9 @@ def test_a_bag_that_cannot_be_opened_adds_no_frame(
 
 def test_faults_of_several_methods_are_those_of_one() -> None:
     reports = [
-        JobReport("walk/xmem", 1, 1.0, ("a", "a", "b"), None),
-        JobReport("walk/lazy", 1, 1.0, ("a", "a", "c"), None),
-        JobReport("run/xmem", 1, 1.0, ("a",), None),
+        JobReport(name="walk/xmem", frames=1, seconds=1.0, faults=("a", "a", "b"), error=None),
+        JobReport(name="walk/lazy", frames=1, seconds=1.0, faults=("a", "a", "c"), error=None),
+        JobReport(name="run/xmem", frames=1, seconds=1.0, faults=("a",), error=None),
     ]
     counted = skipped_faults(reports)
     assert counted == {"walk: a": 2, "walk: b": 1, "walk: c": 1, "run: a": 1}
@@ -232,8 +232,26 @@ def test_faults_of_several_methods_are_those_of_one() -> None:
 
 def test_the_frames_that_went_all_the_way_are_those_of_the_worst_run() -> None:
     reports = [
-        JobReport("walk/xmem", 2, 1.0, (), None, asked=9, read=9, scored=1),
-        JobReport("walk/lazy", 8, 1.0, (), "broken off", asked=9, read=8, scored=7),
+        JobReport(
+            name="walk/xmem",
+            frames=2,
+            seconds=1.0,
+            faults=(),
+            error=None,
+            asked=9,
+            read=9,
+            scored=1,
+        ),
+        JobReport(
+            name="walk/lazy",
+            frames=8,
+            seconds=1.0,
+            faults=(),
+            error="broken off",
+            asked=9,
+            read=8,
+            scored=7,
+        ),
     ]
     console = Console(record=True, file=io.StringIO())
     command._print_frames(reports, console)

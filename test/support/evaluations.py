@@ -42,10 +42,10 @@ class Watcher:
 
 def plan_of(root: Path, weights: Path, methods: list[str], **changes: object) -> EvaluationPlan:
     plan = EvaluationPlan(
-        tuple(open_dataset(root)),
-        tuple(choose_methods(methods, MethodOptions(OFTEN))),
-        TrackerSettings(weights, device="cpu"),
-        OperatorConfig(Gesture.MASK),
+        sequences=tuple(open_dataset(root)),
+        methods=tuple(choose_methods(methods, MethodOptions(OFTEN))),
+        tracker=TrackerSettings(weights, device="cpu"),
+        operator=OperatorConfig(Gesture.MASK),
         workers=2,
         random_repeats=2,
     )

@@ -33,7 +33,7 @@ from lazyxmem_ros.data.samples import (
 from lazyxmem_ros.data.slowness import Tell
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BagSequence:
     """A bag's images with ground truth from a mask topic, a folder of label maps, or none.
 
@@ -206,13 +206,13 @@ def _opened_bag(path: Path, options: DatasetOptions, tell: Tell) -> VideoSequenc
         image_topic = bag.image_topic(options.image_topic, truth_topic=truth_topic)
         frames = bag.topics[image_topic].messages
     return BagSequence(
-        _bag_name(path),
-        path,
-        image_topic,
-        frames,
-        truth_topic,
-        options.masks,
-        options.first_mask,
+        name=_bag_name(path),
+        path=path,
+        image_topic=image_topic,
+        frames=frames,
+        truth_topic=truth_topic,
+        truth_folder=options.masks,
+        first_mask=options.first_mask,
         binary=options.binary,
     )
 

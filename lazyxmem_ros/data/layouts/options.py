@@ -39,7 +39,7 @@ OF_USE = {
 """The options about files and topics that say something; about a tree it is the rate."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
     """What a path alone does not say.
 

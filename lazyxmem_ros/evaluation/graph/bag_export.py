@@ -72,11 +72,11 @@ def export_bag(
         )
     truth_topic = TRUTH_TOPIC if annotated else None
     return BagSequence(
-        sequence.name,
-        path,
-        IMAGE_TOPIC,
-        frames,
-        truth_topic,
+        name=sequence.name,
+        path=path,
+        image_topic=IMAGE_TOPIC,
+        frames=frames,
+        truth_topic=truth_topic,
         init_topic=INIT_TOPIC,
         keys=tuple(keys),
     )

@@ -79,10 +79,10 @@ def test_it_agrees_with_an_operator_and_the_trackers_own_corrections(
     """
     annotated = {index: (1, 2) for index in range(16) if index not in (5, 6, 7)}
     plan = EvaluationPlan(
-        tuple(open_dataset(make_tree("walk", 16, annotated))),
-        tuple(choose_methods(["lazy"], MethodOptions(HELP_WANTED))),
-        TrackerSettings(tiny_weights, device="cpu", max_internal_size=size),
-        OperatorConfig(gesture, click_noise=2.0),
+        sequences=tuple(open_dataset(make_tree("walk", 16, annotated))),
+        methods=tuple(choose_methods(["lazy"], MethodOptions(HELP_WANTED))),
+        tracker=TrackerSettings(tiny_weights, device="cpu", max_internal_size=size),
+        operator=OperatorConfig(gesture, click_noise=2.0),
         save_masks=True,
     )
     offline, graph = both_ways(plan, tmp_path)
@@ -115,9 +115,9 @@ def test_it_agrees_on_a_recording_without_ground_truth(
             bag.write_image("/camera", StampedImage(stamp, sample.image))
     options = DatasetOptions(first_mask=tree / "Annotations/480p/walk/00000.png")
     plan = EvaluationPlan(
-        tuple(open_dataset(tmp_path / "drive", options)),
-        tuple(choose_methods(["lazy"], MethodOptions(HELP_WANTED))),
-        TrackerSettings(tiny_weights, device="cpu", corrector="grabcut"),
+        sequences=tuple(open_dataset(tmp_path / "drive", options)),
+        methods=tuple(choose_methods(["lazy"], MethodOptions(HELP_WANTED))),
+        tracker=TrackerSettings(tiny_weights, device="cpu", corrector="grabcut"),
         save_masks=True,
     )
     for results in both_ways(plan, tmp_path):
