@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="DAVIS or LVOS tree, folder of frames, video, bag, or the word `scene`",
     )
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="results and report")
+    parser.add_argument(
+        "--out", type=Path, default=DEFAULT_OUT, help="results and report (default: %(default)s)"
+    )
     _add_dataset_arguments(parser.add_argument_group("dataset"))
     _add_method_arguments(parser.add_argument_group("methods"))
     _add_policy_arguments(parser.add_argument_group("policy", "of all methods together"))
@@ -142,7 +144,7 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
         "--layout",
         choices=[layout.value for layout in Layout],
         default=Layout.AUTO.value,
-        help="how the dataset lies; auto recognises it",
+        help="how the dataset lies; auto recognises it (default: %(default)s)",
     )
     group.add_argument("--sequences", help="only these, separated by commas")
     group.add_argument(
@@ -166,15 +168,16 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
         "--passes",
         type=int,
         default=1,
-        help="play each sequence so many times, there and back: a long video (its frames are held "
-        "in memory)",
+        help="play each sequence so many times, there and back: a long video, whose frames are "
+        "held in memory (default: %(default)s)",
     )
     group.add_argument(
         "--every-nth-frame",
         type=int,
         default=1,
         metavar="N",
-        help="stress view: every N-th frame only, so that everything moves N times as fast",
+        help="stress view: every N-th frame only, so that everything moves N times as fast "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--twin",
@@ -250,7 +253,10 @@ def _add_operator_arguments(group: argparse._ArgumentGroup) -> None:
         help="what an answer is (default: %(default)s)",
     )
     group.add_argument(
-        "--clicks", type=int, default=1, help="most clicks of an answer by largest_error"
+        "--clicks",
+        type=int,
+        default=1,
+        help="most clicks of an answer by largest_error (default: %(default)s)",
     )
     group.add_argument(
         "--reaction-delay", type=float, default=0.0, help="seconds until an answer (default: 0)"
@@ -261,17 +267,22 @@ def _add_operator_arguments(group: argparse._ArgumentGroup) -> None:
         default=0.0,
         help="standard deviation of clicks and box corners, pixels (default: 0)",
     )
-    group.add_argument("--seed", type=int, default=0, help="of noise and random times")
+    group.add_argument(
+        "--seed", type=int, default=0, help="of noise and random times (default: %(default)s)"
+    )
 
 
 def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weights", default="", help="a known name or a path; default: embedded")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    group.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
+    )
     group.add_argument(
         "--backend",
         choices=BACKENDS,
         default="auto",
-        help="what computes the convolutions; auto: the quickest of those that are installed",
+        help="what computes the convolutions; auto: the quickest of those that are installed "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--max-internal-size",
@@ -284,7 +295,7 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
         choices=CORRECTOR_NAMES,
         default=DEFAULT_CORRECTOR,
         help="what makes masks of clicks and boxes; auto: sam_hq where it and its weights are "
-        "installed, else refiner",
+        "installed, else refiner (default: %(default)s)",
     )
     group.add_argument(
         "--corrector-weights", type=Path, help="its checkpoint, if not that in the user's cache"
@@ -311,7 +322,9 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--strict", action="store_true", help="stop at the first fault in the input")
     group.add_argument("--save-masks", action="store_true", help="as DAVIS's indexed PNGs")
-    group.add_argument("--format", choices=KINDS, default=KINDS[0], help="of tables")
+    group.add_argument(
+        "--format", choices=KINDS, default=KINDS[0], help="of tables (default: %(default)s)"
+    )
 
 
 # ---- what they make

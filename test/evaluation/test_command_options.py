@@ -61,6 +61,13 @@ def test_every_setting_that_methods_share_is_an_option() -> None:
         assert (f"--{entry.name.replace('_', '-')}" in options) != (entry.name in SWITCHES)
 
 
+def test_help_says_every_default() -> None:
+    for action in parser()._actions:
+        said = action.help or ""
+        if action.default not in (None, False, "", argparse.SUPPRESS):
+            assert "default: " in said, action.option_strings
+
+
 def test_options_change_the_policy(out: Path) -> None:
     assert policy(out) == LazyConfig()
     given = policy(
