@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lazyxmem_ros.basics import SECOND, Labels
+from lazyxmem_ros.basics import SECOND, Labels, by_width
 from lazyxmem_ros.correction import Corrector, CorrectorError, PromptError
 from lazyxmem_ros.correction.base import BoolMask, objection
 from lazyxmem_ros.data.errors import DatasetError
@@ -77,6 +77,7 @@ def follow(
     faulty: Faulty | None,
 ) -> Iterator[TrackedFrame]:
     """See track_frames, of which this is the part that begins with the frames' own times."""
+    size: tuple[int, ...] = ()
     for index, (name, stamp, image) in enumerate(frames):
         if image is None:
             if index == 0:
@@ -87,8 +88,15 @@ def follow(
         except TrackerError as error:
             if faulty is None or index == 0:
                 raise
-            faulty(f"frame {name}: {error}")
+            fault = str(error)
+            if image.shape[:2] != size:
+                fault = (
+                    f"is of {by_width(image.shape[:2])} pixels, the first of {by_width(size)}; "
+                    "scale all frames alike"
+                )
+            faulty(f"frame {name}: {fault}")
             continue
+        size = size or image.shape[:2]
         labels = _correct_itself(tracker, corrector, result) if corrector else result.labels
         yield TrackedFrame(name, image, result, tracker.shown(labels))
 

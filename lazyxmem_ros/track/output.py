@@ -109,10 +109,13 @@ class TrackRows:
     def summary(self) -> Table:
         """On how many frames after the first each object was found, and how sure it was there."""
         table = Table("object", "found on", "mean uncertainty", "worst", title="Tracked")
-        later = max(self.frames - 1, 0)
+        later = self.frames - 1
         for object_id, values in self._found.items():
+            found = f"{len(values)} of {later} later frames"
             mean = worst = "never found"
             if values:
                 mean, worst = f"{np.mean(values):.3f}", f"{max(values):.3f}"
-            table.add_row(str(object_id), f"{len(values)} of {later} later frames", mean, worst)
+            elif not later:
+                found = mean = worst = "-"
+            table.add_row(str(object_id), found, mean, worst)
         return table

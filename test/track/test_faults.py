@@ -95,6 +95,16 @@ def test_a_frame_that_is_cut_short_is_left_out_and_named(
     assert order(tmp_path / "strict") == [str(index) for index in range(5)]
 
 
+def test_a_frame_of_another_size_says_what_to_do(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(clip / "frames" / "5.jpg"), picture(5)[::2, ::2])
+    assert track(clip / "frames", clip / "first.png", tmp_path / "out") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "frame 5: is of 48x32 pixels, the first of 96x64; scale all frames alike" in said
+    assert len(order(tmp_path / "out")) == FRAMES - 1
+
+
 def test_without_the_first_frame_there_is_nothing_to_track(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -320,6 +330,7 @@ def test_an_object_that_is_never_found_again_has_no_uncertainty(tmp_path: Path) 
     for areas, cells in (
         ((500, 0, 0), ["0 of 2 later frames", "never found", "never found"]),
         ((500, 9, 0), ["1 of 2 later frames", "0.000", "0.000"]),
+        ((500,), ["-", "-", "-"]),
     ):
         with TrackRows(tmp_path) as rows:
             for number, area in enumerate(areas):
