@@ -46,7 +46,7 @@ def clear(out: Path, video: Path, mask: Path) -> None:
                 f"{file}: lies among the masks of an earlier run, which has not written it; move "
                 "it elsewhere, or choose another folder as --out"
             )
-    for file in (*old, out / OVERLAY_FILE):
+    for file in (out / OVERLAY_FILE, *old):
         with writing_to(file):
             file.unlink(missing_ok=True)
 

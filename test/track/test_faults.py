@@ -316,6 +316,11 @@ def test_masks_of_an_earlier_run_go_and_those_of_others_are_refused(
     assert track(clip / "frames", clip / "first.png", other) == 1
     assert "masks: is there already, and a run of lazyxmem track would" in capsys.readouterr().err
     assert (other / "masks" / "mine.png").is_file()
+    (out / "overlay.mp4").mkdir()
+    assert track(clip / "frames", clip / "first.png", out) == 1
+    assert "overlay.mp4 cannot be written to: Is a directory" in capsys.readouterr().err
+    assert len(list((out / "masks").iterdir())) == 4
+    (out / "overlay.mp4").rmdir()
     shutil.copy(clip / "first.png", out / "masks" / "mine.png")
     assert track(clip / "frames", clip / "first.png", out) == 1
     assert "mine.png: lies among the masks of an earlier run" in capsys.readouterr().err
