@@ -2,19 +2,18 @@
 """Lazy tracking: when to ask for a correction, what to ask, and what memory learns."""
 
 from lazyxmem_ros.basics import SECOND
-from lazyxmem_ros.lazy.config import OFF, HoldRule, LazyConfig, Source
-from lazyxmem_ros.lazy.corrections import Correction, Outcome
-from lazyxmem_ros.lazy.opening import open_tracker
-from lazyxmem_ros.lazy.policy import TrackState
-from lazyxmem_ros.lazy.predicted_iou import (
+from lazyxmem_ros.lazy.calibration import (
     Calibration,
     CalibrationError,
-    Evidence,
-    IouPredictor,
     calibration_beside,
     calibration_path,
     iou_predictor_of,
 )
+from lazyxmem_ros.lazy.config import OFF, HoldRule, LazyConfig, Source
+from lazyxmem_ros.lazy.corrections import Correction, Outcome
+from lazyxmem_ros.lazy.opening import open_tracker
+from lazyxmem_ros.lazy.policy import TrackState
+from lazyxmem_ros.lazy.predicted_iou import Evidence, IouPredictor
 from lazyxmem_ros.lazy.prompts import operator_prompt, pseudo_click, pseudo_prompt
 from lazyxmem_ros.lazy.record import Request
 from lazyxmem_ros.lazy.results import StateChange, StepResult, Track

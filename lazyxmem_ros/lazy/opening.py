@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lazyxmem_ros import weights
+from lazyxmem_ros.lazy.calibration import iou_predictor_of
 from lazyxmem_ros.lazy.config import LazyConfig
-from lazyxmem_ros.lazy.predicted_iou import iou_predictor_of
 from lazyxmem_ros.lazy.tracker import LazyTracker
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network, with_backend
 

@@ -7,16 +7,14 @@ whether it is in one piece, the masked entropy, how much the object still looks 
 (its mean key where a person showed or corrected it, twice: by direction and by distance), and how
 suddenly its area changed.
 A logistic function of them gives the IoU with the truth to be expected; its weights belong to one
-network's weights and lie beside them. `python -m training.calibrate` fits and writes them.
+network's weights and lie beside them (`calibration`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -27,10 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lazyxmem_ros.lazy.uncertainty import ObjectUncertainty, winning_class
-from lazyxmem_ros.xmem import Frame, TrackerError
+from lazyxmem_ros.xmem import Frame
 from lazyxmem_ros.xmem.network import STRIDE
 
-FORMAT = "lazyxmem_ros calibration 2"
 MAX_PORTRAITS = 8
 """Portraits of one object; the first is kept for good, of the others the newest."""
 BEFORE = -1
@@ -40,10 +37,6 @@ AREA_MEMORY = 0.1
 _EPSILON = 1e-3
 _CRUMBS = 1e-2
 """Share of a mask outside its largest piece that is not told from none."""
-
-
-class CalibrationError(TrackerError):
-    """A calibration file cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -260,67 +253,3 @@ class IouPredictor:
                     weigh(shapes[position], seen.entropy, portrait, mine, growth)
                 )
         return out
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What `training.calibrate` found out about one network's weights.
-
-    Attributes:
-        iou_predictor: the function.
-        thresholds: settings of LazyConfig that suit the weights.
-        about: how it was made.
-    """
-
-    iou_predictor: IouPredictor
-    thresholds: Mapping[str, float]
-    about: Mapping[str, object]
-
-    def save(self, path: Path) -> None:
-        """Writes the file. Raises OSError where that fails."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
-        path.write_text(text + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: Path) -> Calibration:
-        """Reads the file. Raises CalibrationError where that fails."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] != FORMAT:
-                raise CalibrationError(
-                    f"{path} is of format {values['format']!r}, not {FORMAT!r}: calibrate anew"
-                )
-            iou = values["iou_predictor"]
-            return cls(
-                IouPredictor(
-                    mean=Evidence(**iou["mean"]),
-                    scale=Evidence(**iou["scale"]),
-                    weight=Evidence(**iou["weight"]),
-                    bias=float(iou["bias"]),
-                ),
-                dict(values["thresholds"]),
-                dict(values["about"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, CalibrationError):
-                raise
-            raise CalibrationError(
-                f"{path} cannot be read as a calibration ({error}); remove it or calibrate anew"
-            ) from error
-
-
-def calibration_path(weights: Path) -> Path:
-    """Where the calibration of a weights file lies: x.safetensors -> x.calibration.json."""
-    return weights.with_name(f"{weights.stem}.calibration.json")
-
-
-def iou_predictor_of(weights: Path) -> IouPredictor | None:
-    """The predicted IoU of a weights file's calibration. Raises CalibrationError."""
-    calibration = calibration_beside(weights)
-    return calibration.iou_predictor if calibration else None
-
-
-def calibration_beside(weights: Path) -> Calibration | None:
-    """The calibration of a weights file, None where it has none. Raises CalibrationError."""
-    path = calibration_path(weights)
-    return Calibration.load(path) if path.is_file() else None

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The predicted IoU: its evidence, its file, and what the policy makes of it."""
+"""The predicted IoU: its evidence, and what the policy makes of it."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,8 +13,6 @@ import torch
 from test_real_tracker import moving_squares, stamp_of, tracker_of
 
 from lazyxmem_ros.lazy import (
-    Calibration,
-    CalibrationError,
     ConfigError,
     Correction,
     Evidence,
@@ -23,7 +20,6 @@ from lazyxmem_ros.lazy import (
     LazyConfig,
     LazyTracker,
     Source,
-    calibration_beside,
     read_snapshot,
     write_snapshot,
 )
@@ -32,7 +28,6 @@ from lazyxmem_ros.lazy.predicted_iou import (
     MAX_PORTRAITS,
     Looks,
     Shape,
-    calibration_path,
     shapes_of,
     weigh,
 )
@@ -184,34 +179,6 @@ def test_a_snapshot_keeps_the_portraits(small_network: XMem, tmp_path: Path) -> 
         mine = lazy.step(image, stamp_of(index)).tracks
         theirs = other.step(image, stamp_of(index)).tracks
         assert [t.predicted_iou for t in mine] == pytest.approx([t.predicted_iou for t in theirs])
-
-
-def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
-    weights = tmp_path / "mine.safetensors"
-    assert calibration_beside(weights) is None
-    Calibration(MODEL, {"operator_rate": 0.4}, {"frames": 7}).save(calibration_path(weights))
-    read = calibration_beside(weights)
-    assert read is not None
-    assert read.iou_predictor == MODEL
-    assert read.thresholds == {"operator_rate": 0.4}
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"format": "another 3"}', "{}"])
-def test_a_strange_calibration_is_refused_by_name(tmp_path: Path, text: str) -> None:
-    path = calibration_path(tmp_path / "mine.safetensors")
-    path.write_text(text)
-    with pytest.raises(CalibrationError, match=r"mine\.calibration\.json"):
-        calibration_beside(tmp_path / "mine.safetensors")
-
-
-def test_a_calibration_with_a_missing_weight_is_refused(tmp_path: Path) -> None:
-    path = calibration_path(tmp_path / "mine.safetensors")
-    Calibration(MODEL, {}, {}).save(path)
-    values = json.loads(path.read_text())
-    del values["iou_predictor"]["weight"]["likeness"]
-    path.write_text(json.dumps(values))
-    with pytest.raises(CalibrationError, match="likeness"):
-        calibration_beside(tmp_path / "mine.safetensors")
 
 
 def observation(iou: float | None, index: int = 5) -> Observation:

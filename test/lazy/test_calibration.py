@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A calibration's file: what is read is what was written, and what is none is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from late_runs import CALIBRATION
+
+from lazyxmem_ros.lazy import (
+    Calibration,
+    CalibrationError,
+    calibration_beside,
+    calibration_path,
+)
+
+
+def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    assert calibration_beside(weights) is None
+    Calibration(CALIBRATION, {"operator_rate": 0.4}, {"frames": 7}).save(calibration_path(weights))
+    read = calibration_beside(weights)
+    assert read is not None
+    assert read.iou_predictor == CALIBRATION
+    assert read.thresholds == {"operator_rate": 0.4}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": "another 3"}', "{}"])
+def test_a_strange_calibration_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = calibration_path(tmp_path / "mine.safetensors")
+    path.write_text(text)
+    with pytest.raises(CalibrationError, match=r"mine\.calibration\.json"):
+        calibration_beside(tmp_path / "mine.safetensors")
+
+
+def test_a_calibration_with_a_missing_weight_is_refused(tmp_path: Path) -> None:
+    path = calibration_path(tmp_path / "mine.safetensors")
+    Calibration(CALIBRATION, {}, {}).save(path)
+    values = json.loads(path.read_text())
+    del values["iou_predictor"]["weight"]["likeness"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(CalibrationError, match="likeness"):
+        calibration_beside(tmp_path / "mine.safetensors")
