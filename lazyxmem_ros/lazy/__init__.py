@@ -10,13 +10,13 @@ from lazyxmem_ros.lazy.calibration import (
     iou_predictor_of,
 )
 from lazyxmem_ros.lazy.config import OFF, HoldRule, LazyConfig, Source
-from lazyxmem_ros.lazy.corrections import Correction, Outcome
+from lazyxmem_ros.lazy.corrections import Correction
 from lazyxmem_ros.lazy.opening import open_tracker
 from lazyxmem_ros.lazy.policy import TrackState
 from lazyxmem_ros.lazy.predicted_iou import Evidence, IouPredictor
 from lazyxmem_ros.lazy.prompts import operator_prompt, pseudo_click, pseudo_prompt
 from lazyxmem_ros.lazy.record import Request
-from lazyxmem_ros.lazy.results import StateChange, StepResult, Track
+from lazyxmem_ros.lazy.results import Outcome, StateChange, StepResult, Track
 from lazyxmem_ros.lazy.snapshot import (
     Snapshot,
     SnapshotError,

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How corrections and objects reach masks and memory: of the newest frame, and late ones."""
+"""How corrections reach masks and memory: of the newest frame, and late ones."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from lazyxmem_ros.basics import BoolMask, Labels
+from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.correction.base import mask_iou
 from lazyxmem_ros.lazy.config import Source
 from lazyxmem_ros.lazy.past import Past
-from lazyxmem_ros.lazy.policy import ObjectHistory, doubted_since
+from lazyxmem_ros.lazy.policy import doubted_since
 from lazyxmem_ros.lazy.record import FrameRecord, PackedMask, Said
-from lazyxmem_ros.lazy.state import FollowedObject, LazyState
-from lazyxmem_ros.xmem import MaskError, TrackerError
+from lazyxmem_ros.lazy.results import Outcome
+from lazyxmem_ros.lazy.state import LazyState
+from lazyxmem_ros.xmem import TrackerError
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,27 +34,6 @@ class Correction:
     stamp: int
     masks: Mapping[int, BoolMask]
     source: Source = Source.OPERATOR
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What became of a correction.
-
-    Attributes:
-        applied: whether anything changed.
-        reason: why not; or how, if it was not done simply as asked.
-        stamp: the frame that it names, nanoseconds.
-        object_ids: the objects that it was applied to.
-        applied_stamp: the frame that it was applied to, nanoseconds; None if it was refused.
-        labels: that frame's new label map, uint16 [H, W]; None if it was refused.
-    """
-
-    applied: bool
-    reason: str
-    stamp: int
-    object_ids: tuple[int, ...] = ()
-    applied_stamp: int | None = None
-    labels: Labels | None = None
 
 
 class CorrectionRefusedError(Exception):
@@ -291,69 +271,6 @@ class CorrectionDesk:
         if correction.source is Source.PSEUDO:
             for object_id in correction.masks:
                 self._state.dismiss(object_id, Source.PSEUDO)
-
-
-def add_to_past(
-    state: LazyState, past: Past, records: list[FrameRecord], masks: dict[int, BoolMask]
-) -> Outcome:
-    """Adds masks [H, W] of objects on a past frame; see `LazyTracker.add_to_past`.
-
-    records: those of that frame (`Past.replayable`). Raises MaskError, changing nothing.
-    """
-    frame, newest = records[-1].frame, state.newest
-    assert newest is not None
-    for object_id, mask in masks.items():
-        _check_new(state, frame.stamp, object_id, mask)
-    labels = state.labels_with(records[-1], {})
-    for object_id, mask in reversed(list(masks.items())):  # of two the one named first covers
-        labels[mask] = object_id
-    for record in records:
-        record.additions.append(dict(masks))
-    for object_id in masks:
-        _introduce(state, object_id, frame.index)
-    left = past.schedule(frame.stamp, at_once=True)
-    return Outcome(
-        applied=True,
-        reason=f"shown {newest.index - frame.index} frames late, on the frame itself; "
-        f"{left} frames are gone through again",
-        stamp=frame.stamp,
-        object_ids=tuple(masks),
-        applied_stamp=frame.stamp,
-        labels=labels,
-    )
-
-
-def _check_new(state: LazyState, stamp: int, object_id: int, mask: BoolMask) -> None:
-    """An id belongs to one object at a time, and its first mask shows something."""
-    item = state.objects.get(object_id)
-    since = [record.frame for record in state.history.replayable(since=stamp)]
-    if state.newest is not None and state.newest.frame not in since:
-        since.append(state.newest.frame)
-    before = (f for f in since if item is None or f.index < item.born)
-    if any(object_id in f.object_ids for f in before):
-        raise MaskError(
-            f"object id {object_id} belonged to another object on that frame or since: "
-            "choose another id"
-        )
-    first = item is None or all(f.index < item.born for f in since if f.stamp == stamp)
-    if first and not mask.any():
-        raise MaskError(f"the first mask of object {object_id} is empty")
-
-
-def _introduce(state: LazyState, object_id: int, index: int) -> None:
-    """The object is known from a past frame on; a given mask starts the person's cool-down."""
-    item = state.objects.get(object_id)
-    if item is None:
-        history = ObjectHistory(operator_index=index)
-        state.objects[object_id] = FollowedObject(
-            label="", born=index, history=history, arriving=True
-        )
-        state.removed.discard(object_id)
-        return
-    helped = max(index, item.history.operator_index or 0)
-    item.history = replace(item.history, operator_index=helped)
-    if item.born > index:
-        item.born, item.arriving = index, True
 
 
 def _without_overlap(masks: Mapping[int, BoolMask]) -> dict[int, BoolMask]:

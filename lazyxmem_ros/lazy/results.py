@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a tracker says of a frame: masks, tracks, what it asks and what has changed."""
+"""What a tracker says of a frame (masks, tracks, what it asks and what has changed), and of what it
+is told.
+"""
 
 from __future__ import annotations
 
@@ -85,3 +87,24 @@ class StepResult:
     def uncertainty_map(self) -> NDArray[np.float32]:
         """Normalised entropy of each pixel, float32 [H, W], 0..1; fetched from the device."""
         return self._entropy.float().cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a correction, or of objects that were shown on a past frame.
+
+    Attributes:
+        applied: whether anything changed.
+        reason: why not; or how, if it was not done simply as asked.
+        stamp: the frame that it names, nanoseconds.
+        object_ids: the objects that it was applied to.
+        applied_stamp: the frame that it was applied to, nanoseconds; None if it was refused.
+        labels: that frame's new label map, uint16 [H, W]; None if it was refused.
+    """
+
+    applied: bool
+    reason: str
+    stamp: int
+    object_ids: tuple[int, ...] = ()
+    applied_stamp: int | None = None
+    labels: Labels | None = None

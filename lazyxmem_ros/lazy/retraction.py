@@ -6,36 +6,33 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lazyxmem_ros.lazy.config import Source
-from lazyxmem_ros.lazy.corrections import CorrectionRefusedError, Outcome
 from lazyxmem_ros.lazy.past import Past
 from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
+from lazyxmem_ros.lazy.results import Outcome
 from lazyxmem_ros.lazy.state import GivenAnswer, LazyState
 
 
 def retract(state: LazyState, past: Past, stamp: int, object_id: int) -> Outcome:
     """See `LazyTracker.retract`."""
-    try:
-        return _retract(state, past, stamp, object_id)
-    except CorrectionRefusedError as refusal:
-        return Outcome(False, str(refusal), stamp)
-
-
-def _retract(state: LazyState, past: Past, stamp: int, object_id: int) -> Outcome:
     newest = state.newest
     answers = [one for one in state.answers.get(object_id, []) if one.stamp == stamp]
     if not answers:
-        raise CorrectionRefusedError(
+        return Outcome(
+            False,
             f"there is no correction of object {object_id} on the frame of stamp {stamp} ns by "
-            "a person that could be taken back"
+            "a person that could be taken back",
+            stamp,
         )
     answer = answers[-1]
     applied = answer.applied_stamp
     assert newest is not None
     now = applied == newest.stamp and newest.open
     if not now and not past.replayable(applied):
-        raise CorrectionRefusedError(
+        return Outcome(
+            False,
             f"the frame of stamp {applied} ns is not kept any more: corrections are taken back "
-            "within correction_horizon and correction_bytes"
+            "within correction_horizon and correction_bytes",
+            stamp,
         )
     records = past.records(applied)
     for record in records:

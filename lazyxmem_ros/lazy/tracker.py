@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import MAX_LABEL_LENGTH, Labels, by_width, without
 from lazyxmem_ros.correction.base import BoolMask
+from lazyxmem_ros.lazy.additions import add_to_past
 from lazyxmem_ros.lazy.config import LazyConfig, Source
-from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk, Outcome, add_to_past
+from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk
 from lazyxmem_ros.lazy.history import History
 from lazyxmem_ros.lazy.judging import FrameJudge
 from lazyxmem_ros.lazy.past import Past
 from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState, doubted_since
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor
 from lazyxmem_ros.lazy.record import FrameRecord, Request
-from lazyxmem_ros.lazy.results import StepResult
+from lazyxmem_ros.lazy.results import Outcome, StepResult
 from lazyxmem_ros.lazy.retraction import retract
 from lazyxmem_ros.lazy.snapshot import Snapshot, describe
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState
