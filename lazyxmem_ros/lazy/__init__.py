@@ -28,7 +28,6 @@ from lazyxmem_ros.lazy.uncertainty import (
     ObjectUncertainty,
     Uncertainty,
     entropy_map,
-    masked_entropy,
     measure,
 )
 from lazyxmem_ros.settings import ConfigError
@@ -63,7 +62,6 @@ __all__ = [
     "check_labels",
     "entropy_map",
     "iou_predictor_of",
-    "masked_entropy",
     "measure",
     "open_tracker",
     "operator_prompt",

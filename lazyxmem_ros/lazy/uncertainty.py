@@ -42,23 +42,16 @@ def entropy_map(probabilities: Tensor) -> Tensor:
 def winning_class(probabilities: Tensor) -> Tensor:
     """The most probable class of each pixel, the first of equals.
 
-    One comparison per class: PyTorch's argmax over the outermost dimension is tens of times
-    slower on a CPU.
-
     Args:
         probabilities: float [K + 1, H, W].
 
     Returns:
         uint8 [H, W] (int16 beyond 256 classes) on the same device.
     """
-    classes = probabilities.shape[0]
-    best = probabilities[0].clone()
-    dtype = torch.uint8 if classes <= torch.iinfo(torch.uint8).max + 1 else torch.int16
-    winner = torch.zeros(best.shape, dtype=dtype, device=best.device)
-    for position in range(1, classes):
-        winner.masked_fill_(probabilities[position] > best, position)
-        torch.maximum(best, probabilities[position], out=best)
-    return winner
+    most = torch.iinfo(torch.uint8).max + 1
+    dtype = torch.uint8 if len(probabilities) <= most else torch.int16
+    # PyTorch's argmax over the outermost dimension is tens of times slower than its max on a CPU.
+    return probabilities.max(0).indices.to(dtype)
 
 
 def kernel_side(area: int) -> int:
@@ -166,16 +159,6 @@ class Uncertainty:
     winner: Tensor
     objects: tuple[ObjectUncertainty, ...]
 
-    def masked_map(self, position: int) -> Tensor:
-        """Float [H, W]: the entropy on the dilated mask of `objects[position]`, 0 elsewhere."""
-        result = torch.zeros_like(self.entropy)
-        view = _surroundings(self.objects[position], self.entropy.shape)
-        if view is not None:
-            mask = self.winner[view] == position + 1
-            near = dilate(mask, kernel_side(self.objects[position].area))
-            result[view] = self.entropy[view] * near
-        return result
-
 
 def _surroundings(seen: ObjectUncertainty, size: torch.Size) -> tuple[slice, slice] | None:
     """The rows and columns that an object's dilated mask can reach; None if it is empty."""
@@ -233,8 +216,3 @@ def measure(probabilities: Tensor) -> Uncertainty:
         for item, total in zip(seen, sums.tolist(), strict=True)
     )
     return Uncertainty(entropy, winner, objects)
-
-
-def masked_entropy(probabilities: Tensor) -> list[float]:
-    """Masked entropy of each object of probabilities [K + 1, H, W]; see `measure`."""
-    return [item.entropy for item in measure(probabilities).objects]
