@@ -99,19 +99,16 @@ class Looks:
         other.portrayed = None if self.portrayed is None else BEFORE
         return other
 
-    def see(
-        self, area: int, portrait: Tensor | None, stamp: int, *, all_known: bool = True
-    ) -> float:
+    def see(self, area: int, portrait: Tensor, stamp: int, *, all_known: bool = True) -> float:
         """Notes the object on a frame; returns the growth of its area [pixels, > 0], see `grow`.
 
-        A portrait, float [C_k], is kept where one is due: on the first frame with features, and on
-        the first after a person's correction has taken effect: what a person has just said is what
-        the object looks like. all_known: whether every correction has taken effect by now.
+        The portrait, float [C_k], is kept where one is due: on the first frame, and on the first
+        after a person's correction has taken effect: what a person has just said is what the object
+        looks like. all_known: whether every correction has taken effect by now.
         """
         growth = self.grow(area)
         self.share = math.exp(growth)
-        first = self.portrayed is None
-        if portrait is not None and (first or (all_known and self._told_since())):
+        if self.portrayed is None or (all_known and self._told_since()):
             self.remember(portrait.clone())
             self.portrayed = stamp
         return growth
@@ -139,12 +136,9 @@ class Looks:
         return change
 
 
-def portraits_of(frame: Frame) -> Tensor | None:
-    """Mean key under each object's soft mask, float [K, C_k] on the CPU; None without
-    features or objects.
-    """
-    if frame.features is None or not frame.object_ids:
-        return None
+def portraits_of(frame: Frame) -> Tensor:
+    """Mean key under each object's soft mask, float [K, C_k] on the CPU; there is an object."""
+    assert frame.features is not None  # the objects were found by them, or given with them
     key = frame.features.key[0].float()
     weights = F.avg_pool2d(frame.distribution[None, 1:].float(), STRIDE)[0].flatten(1)
     weights = weights / weights.sum(1, keepdim=True).clamp(min=_EPSILON)
@@ -230,26 +224,24 @@ class IouPredictor:
         looks: Mapping[int, Looks],
         *,
         all_known: bool = True,
-    ) -> dict[int, float | None]:
-        """The predicted IoUs of the objects that have `looks`, which see the frame.
+    ) -> dict[int, float]:
+        """The predicted IoUs of the objects that have `looks`, which see the frame; 0 for an empty
+        mask.
 
         measured: of each of the frame's objects, in their order. all_known: see `Looks.see`.
-        0 for an empty mask; None where the frame has no features.
         """
+        out: dict[int, float] = {}
+        if not looks:
+            return out
         portraits, shapes = portraits_of(frame), shapes_of(frame)
-        out: dict[int, float | None] = {}
         for position, (object_id, seen) in enumerate(zip(frame.object_ids, measured, strict=True)):
             if object_id not in looks:
                 continue
             if seen.area == 0:
                 out[object_id] = looks[object_id].share = 0.0
                 continue
-            portrait = None if portraits is None else portraits[position]
-            mine = looks[object_id]
+            portrait, mine = portraits[position], looks[object_id]
             growth = mine.see(seen.area, portrait, frame.stamp, all_known=all_known)
-            out[object_id] = None
-            if portrait is not None:
-                out[object_id] = self.predict(
-                    weigh(shapes[position], seen.entropy, portrait, mine, growth)
-                )
+            evidence = weigh(shapes[position], seen.entropy, portrait, mine, growth)
+            out[object_id] = self.predict(evidence)
         return out

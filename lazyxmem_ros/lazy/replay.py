@@ -271,7 +271,7 @@ class Replay:
         quiet = replace(self._config(), operator_corrections=False, pseudo_corrections=False)
         histories = {i: self.histories[i] for i in frame.object_ids if i in self.histories}
         measured = measure(frame.probabilities).objects
-        predicted: dict[int, float | None] = {}
+        predicted: dict[int, float] = {}
         if self._iou_predictor is not None:
             looks = {i: self.looks.setdefault(i, Looks()) for i in frame.object_ids if i in chosen}
             predicted = self._iou_predictor.of_frame(frame, measured, looks)

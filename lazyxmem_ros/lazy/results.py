@@ -30,7 +30,7 @@ class Track:
         uncertainty: masked entropy, >= 0, about 1 where nothing is known.
         uncertainty_rate: its change since the frame before; None on the object's first frame.
         predicted_iou: the IoU with the truth to be expected, 0..1 (0 where the mask is empty);
-            None without a calibration, and on the first frame of all.
+            None without a calibration.
     """
 
     object_id: int

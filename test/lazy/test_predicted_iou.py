@@ -100,15 +100,23 @@ def test_without_a_calibration_nothing_is_predicted(small_network: XMem) -> None
         assert [t.predicted_iou for t in result.tracks] == [None, None]
 
 
-def test_every_frame_after_the_first_has_a_prediction(small_network: XMem) -> None:
+def test_every_frame_has_a_prediction(small_network: XMem) -> None:
+    """The first one, and one on which an object is added once it is closed, too."""
     lazy = LazyTracker(tracker_of(small_network), QUIET, iou_predictor=MODEL)
-    for index, (image, masks) in enumerate(moving_squares(5)):
-        result = lazy.step(image, stamp_of(index), masks=masks if index == 0 else None)
-        if index:
-            for track in result.tracks:
-                assert track.predicted_iou is not None
-                assert 0 <= track.predicted_iou <= 1
-                assert (track.predicted_iou == 0) == (track.area == 0)
+    frames = list(moving_squares(5))
+    results = [lazy.step(frames[0][0], stamp_of(0))]
+    assert results[0].tracks == []
+    for index, (image, masks) in enumerate(frames[1:], 1):
+        first, *others = masks.items()
+        results.append(lazy.step(image, stamp_of(index), masks=dict([first]) if index == 1 else {}))
+        if index == 3:
+            lazy.close()
+            results.append(lazy.add_objects(dict(others)))
+    assert [len(result.tracks) for result in results] == [0, 1, 1, 1, 2, 2]
+    for track in (track for result in results for track in result.tracks):
+        assert track.predicted_iou is not None
+        assert 0 <= track.predicted_iou <= 1
+        assert (track.predicted_iou == 0) == (track.area == 0)
 
 
 def test_what_is_probably_something_else_is_not_shown(small_network: XMem) -> None:
