@@ -233,7 +233,8 @@ class CorrectionDesk:
                 f"the mask of object {object_id} has shape {list(mask.shape)}, the frame "
                 f"{list(past.size)}; send a mask of the frame's height and width"
             )
-        mask = mask if mask.dtype == np.bool_ else mask != 0
+        # A copy in any case: whoever gave the mask may use its array again.
+        mask = mask.copy() if mask.dtype == np.bool_ else mask != 0
         if source is Source.PSEUDO:
             if (object_id, Source.OPERATOR) in past.applied:
                 raise CorrectionRefusedError(

@@ -304,8 +304,9 @@ class LazyTracker:
         self._state.tracker.add_objects(newest.frame, masks)
         newest.given = True
         self._introduce(masks, labels or {}, newest.frame.index)
+        added = _copies(masks)
         for record in self._past.records(newest.stamp):
-            record.additions.append(dict(masks))
+            record.additions.append(dict(added))
         if self._past.replay is not None:  # a snapshot may have taken it past the frame
             self._past.schedule(newest.stamp, at_once=True)
         return self._judge.conclude(newest, set(masks))
@@ -346,7 +347,7 @@ class LazyTracker:
         if not records:
             raise StampError(f"the frame of stamp {stamp} ns is not kept")
         check_masks(masks, records[0].size, known=self.object_ids)
-        outcome = add_to_past(self._state, self._past, records, dict(masks))
+        outcome = add_to_past(self._state, self._past, records, _copies(masks))
         for object_id, label in (labels or {}).items():
             if object_id in self._state.objects:
                 self._state.objects[object_id].label = label
@@ -504,6 +505,11 @@ class LazyTracker:
                 f"the image is {by_width(size)} pixels, the frame before {by_width(before)}; "
                 "reset the tracker to change the size"
             )
+
+
+def _copies(masks: Mapping[int, BoolMask]) -> dict[int, BoolMask]:
+    """The masks, whose arrays whoever gave them may use again."""
+    return {object_id: mask.copy() for object_id, mask in masks.items()}
 
 
 def check_labels(labels: Mapping[int, str] | None) -> None:

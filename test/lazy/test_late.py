@@ -639,6 +639,35 @@ def test_a_past_that_always_fails_is_given_up_and_tracking_goes_on(
     assert all(len(result.tracks) == 2 for result in run_on)
 
 
+@pytest.mark.parametrize("door", ["step", "add", "add to the past", "correct", "correct late"])
+def test_an_array_that_is_used_again_changes_nothing(door: str, small_network: XMem) -> None:
+    """Also not when the frames since are gone through again."""
+    ends = []
+    for used_again in (False, True):
+        shown, late = {3: mask(30, 40)}, start(small_network)
+        known = {1: shown[3]}
+        run(late, {}, 7)
+        if door == "step":
+            step(late, 8, masks=shown)
+        else:
+            step(late, 8)
+        if door == "add":
+            late.add_objects(shown)
+        elif door == "add to the past":
+            late.add_to_past(shown, 7 * FRAME_TIME)
+        elif door == "correct":
+            assert late.apply(correction(8, known)).applied
+        elif door == "correct late":
+            assert late.apply(correction(7, known)).applied
+        shown[3][:] ^= used_again
+        step(late, 9)
+        assert late.apply(correction(5, SECOND_ONE)).applied
+        last = max(catch_up(late, 10))
+        ends.append((last, probabilities(late)))
+    assert ends[0][0] == ends[1][0]
+    assert torch.equal(ends[0][1], ends[1][1])
+
+
 def test_overlapping_masks_of_one_correction(small_network: XMem) -> None:
     both = {1: mask(10, 10), 2: mask(14, 14)}
     late = start(small_network)
