@@ -6,7 +6,7 @@ A record loses its features first, and with them what only replay needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -279,6 +279,21 @@ class FrameRecord:
         """What memory learnt on it from a person."""
         return [self.learnt[i] for i in self.told & self.learnt.keys()]
 
+    def said_in_turn(self) -> Iterator[tuple[int, Source, BoolMask]]:
+        """The corrections in the order in which they came: object id, source, and the mask as it
+        held then. That of a self-correction is without what a person had said of other objects.
+        """
+        told: dict[int, BoolMask] = {}
+        for entry in self.said:
+            mask = entry.mask.unpack(self.size)
+            if entry.source is Source.OPERATOR:
+                told = {i: other & ~mask for i, other in told.items()} | {entry.object_id: mask}
+            else:
+                mask = np.logical_and.reduce([mask, *(~other for other in told.values())])
+                if entry.mask.box is not None and not mask.any():
+                    continue  # so it is refused where it comes
+            yield entry.object_id, entry.source, mask
+
     def take_back(self, object_id: int, named: int, *, learns: Callable[[Source], bool]) -> None:
         """Makes it as if the last correction of an object by a person, of those that named the
         stamp `named`, had not come. learns(source): whether memory learns such corrections.
@@ -290,14 +305,8 @@ class FrameRecord:
         )
         del self.said[last]
         again = FrameRecord(self.stamp, self.index, self.size)
-        for entry in self.said:
-            mask = entry.mask.unpack(self.size)
-            if entry.source is Source.PSEUDO:
-                for told in again.corrections[Source.OPERATOR].values():
-                    mask = mask & ~told
-                if entry.mask.box is not None and not mask.any():
-                    continue  # so it is refused where it comes
-            again.correct(entry.object_id, mask, entry.source)
+        for corrected, source, mask in self.said_in_turn():
+            again.correct(corrected, mask, source)
         given = again.corrections
         self.told = set(given[Source.OPERATOR])
         if self.learnt:

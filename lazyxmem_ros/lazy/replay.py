@@ -21,7 +21,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lazyxmem_ros.lazy.config import LazyConfig, Source
+from lazyxmem_ros.lazy.config import LazyConfig
 from lazyxmem_ros.lazy.history import History, last_copy
 from lazyxmem_ros.lazy.policy import (
     Decision,
@@ -57,11 +57,14 @@ class Replay:
         arriving: Callable[[], set[int]],
         iou_predictor: IouPredictor | None,
     ) -> None:
-        """Args:
-        records: the frames, oldest first; the first one has a copy of memory.
-        config: returns the settings as they are now.
-        arriving: returns the objects that the tracker does not know yet on some of the frames.
-        iou_predictor: predicts IoUs of the past frames.
+        """A replay that has gone through no frame yet.
+
+        Args:
+            tracker: the fork has its network and settings, and takes its place in the end.
+            records: the frames, oldest first; the first one has a copy of memory.
+            config: returns the settings as they are now.
+            arriving: returns the objects that the tracker does not know yet on some of the frames.
+            iou_predictor: predicts IoUs of the past frames.
         """
         self._iou_predictor = iou_predictor
         self._tracker = tracker
@@ -224,7 +227,8 @@ class Replay:
         for added in again.additions:
             fork.add_objects(frame, added)
             self._decide(frame, record, added, added)
-        self._close(fork, frame, record, held=held or record.never_learnt)
+        self._close(fork, frame, again, held=held or record.never_learnt)
+        self._note_corrections(frame, again)
         for object_id in record.told & record.learnt.keys() & self.looks.keys():
             if np.count_nonzero(record.learnt[object_id]) > self._config().lost_area:
                 self.looks[object_id].told = frame.stamp
@@ -244,21 +248,26 @@ class Replay:
         return fork.resegment(record.opening())
 
     def _close(self, fork: XMemTracker, frame: Frame, record: FrameRecord, *, held: bool) -> None:
+        """Lets the frame of a record enter memory, or not, as the first time."""
         learnt = {i: m for i, m in record.learnt.items() if i in fork.object_ids}
         if learnt:
             told = record.told & learnt.keys()
-            doubted = doubted_since(self._config(), self.histories, told)
+            doubted = doubted_since(self._config(), record.histories, told)
             fork.correct(frame, learnt, told=told, doubted_since=doubted)
-            for object_id, mask in learnt.items():
-                in_view = int(np.count_nonzero(mask)) > self._config().lost_area
-                history = self.histories.get(object_id, ObjectHistory())
-                self.histories[object_id] = history.corrected(
-                    Source.OPERATOR, index=frame.index, stamp=frame.stamp, in_view=in_view
-                )
         elif held and not frame.given:
             fork.hold(frame)
         else:
             fork.memorize(frame)
+
+    def _note_corrections(self, frame: Frame, record: FrameRecord) -> None:
+        """Notes in `histories` whatever was corrected on the frame, learnt or not."""
+        for object_id, source, mask in record.said_in_turn():
+            if object_id in frame.object_ids:
+                in_view = int(np.count_nonzero(mask)) > self._config().lost_area
+                history = self.histories.get(object_id, ObjectHistory())
+                self.histories[object_id] = history.corrected(
+                    source, index=frame.index, stamp=frame.stamp, in_view=in_view
+                )
 
     def _decide(
         self, frame: Frame, record: FrameRecord, chosen: Collection[int], given: Collection[int]

@@ -84,7 +84,7 @@ class GivenAnswer:
 
 @dataclass
 class LazyState:
-    """Everything.
+    """Holds all that lazy tracking remembers between calls.
 
     Attributes:
         tracker: XMem, with its memory.

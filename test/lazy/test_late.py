@@ -423,6 +423,59 @@ def test_lost_objects_have_no_say_when_frames_are_gone_through_again(
     assert TrackState.LOST in {track.state for track in results[last].tracks}
 
 
+def test_who_was_found_by_a_self_correction_is_not_lost_the_second_time(
+    small_network: XMem,
+) -> None:
+    """Also where that was not to be learnt."""
+    config = replace(CONFIG, catch_up_budget=60.0, lost_area=1600, lost_after=SECOND // 2)
+    config = replace(config, hold_unseen=False, found_frames=100)
+    whole, found = {2: np.ones_like(FIRST[1])}, {}
+    for delay in (0, 3):
+        lazy = start(small_network, config, CALIBRATION)
+        answers = {
+            18 + delay: [correction(18, FIRST)],
+            19: [correction(19, whole, Source.PSEUDO)],
+        }
+        results = run(lazy, answers, 26)
+        assert bool(results[22].caught_up) is bool(delay)
+        found[delay] = [results[index].tracks[1].state for index in (18, 22, 24, 26)]
+    assert found[0] == found[3]
+    assert [state is TrackState.LOST for state in found[0][:2]] == [True, False]
+
+
+def test_what_was_added_and_corrected_on_one_frame_is_so_the_second_time(
+    small_network: XMem,
+) -> None:
+    """What memory drops of it is told from before it was added."""
+    third, better = {3: mask(2, 44)}, {3: mask(28, 40)}
+    acts = [add(third), answer(10, better)]
+    late, instant = (start(small_network, replace(CONFIG, trusted_iou=0.7)) for _ in range(2))
+    for index in range(1, 13):
+        step(late, index)
+        for act in acts if index == 10 else []:
+            act(late)
+    assert late.apply(correction(5, FIRST)).applied
+    catch_up(late, 13)
+    assert same(Instant(instant, {5: [answer(5, FIRST)], 10: acts}), late)
+
+
+def test_a_learnt_self_correction_is_no_persons_the_second_time(small_network: XMem) -> None:
+    """What memory drops with a later answer begins where the object was last right."""
+    config = replace(CONFIG, trusted_iou=0.7, update_from_pseudo=True, hold_iou=0.0, show_iou=0.0)
+    doubting = replace(CALIBRATION, bias=-50.0)
+    ends = []
+    for delay in (0, 7):
+        lazy = start(small_network, config, doubting)
+        answers = {
+            5 + delay: [correction(5, SECOND_ONE)],
+            8: [correction(8, {1: mask(4, 4)}, Source.PSEUDO)],
+            30: [correction(30, {1: mask(8, 8)})],
+        }
+        run(lazy, answers, 32)
+        ends.append(lazy)
+    assert same(*ends)
+
+
 def test_a_frame_on_which_the_tracker_asked_to_correct_itself_stays_out(
     small_network: XMem,
 ) -> None:
