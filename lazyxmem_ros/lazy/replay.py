@@ -237,8 +237,10 @@ class Replay:
             again.release()
         return again
 
-    def _copy(self, fork: XMemTracker, old: TrackerState) -> TrackerState:
-        """A copy of the fork's memory in the place of an old one; it shares if that did."""
+    def _copy(self, fork: XMemTracker, old: TrackerState) -> TrackerState | None:
+        """A copy of the fork's memory in the place of an old one; it shares if that did. None where
+        nothing would start from it.
+        """
         copies = [record.state for record in self._done if record.state is not None]
         shared = copies and old.memory is not None and old.memory.before is not None
         return fork.state(before=copies[-1] if shared else None)

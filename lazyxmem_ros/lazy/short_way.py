@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from lazyxmem_ros.lazy.record import FrameRecord, copy_looks
 from lazyxmem_ros.lazy.replay import FRAMES_AT_LEAST, Replay
 from lazyxmem_ros.lazy.uncertainty import winning_class
-from lazyxmem_ros.xmem import Frame, XMemTracker
+from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 from lazyxmem_ros.xmem.frame import WRONG_IOU
 
 STATIONS = 2 * FRAMES_AT_LEAST
@@ -66,6 +66,9 @@ class ShortWay(Replay):
         self._hand_over(tracker, followed)
         assert tracker.frame is not None
         return tracker.frame
+
+    def _copy(self, fork: XMemTracker, old: TrackerState) -> None:
+        """None: a way is gone once, and what fails on it is left to the replay."""
 
     def _resegment(self, fork: XMemTracker, record: FrameRecord) -> Frame:
         fork.skip(record.index - self._done[-1].index - 1)

@@ -144,6 +144,22 @@ def test_on_the_short_way_no_more_frames_are_gone_through_than_otherwise(
     assert max(seen) <= FRAMES_AT_LEAST
 
 
+def test_the_short_way_makes_no_copies_of_memory(
+    small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every frame has one, so that its stations have, too."""
+    late = start(small_network, replace(CONFIG, state_period=0))
+    run(late, {40: [correction(5, FIRST)]}, 40)
+    late.close()
+    copied = Mock(side_effect=AssertionError("a copy"))
+    monkeypatch.setattr(XMemTracker, "state", copied)
+    for _ in range(2):
+        assert late.catch_up(0.0) > 0
+    memory = late.tracker._memory
+    assert memory is not None
+    assert memory.told_frames == {5: {1}}
+
+
 def test_what_is_said_of_the_last_frame_of_a_replay_is_learnt(small_network: XMem) -> None:
     """There is no shorter way to it."""
     late = start(small_network)
