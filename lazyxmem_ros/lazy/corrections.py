@@ -13,7 +13,6 @@ from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.correction.base import mask_iou
 from lazyxmem_ros.lazy.config import Source
 from lazyxmem_ros.lazy.past import Past
-from lazyxmem_ros.lazy.policy import doubted_since
 from lazyxmem_ros.lazy.record import FrameRecord, PackedMask, Said
 from lazyxmem_ros.lazy.results import Outcome
 from lazyxmem_ros.lazy.state import LazyState
@@ -114,9 +113,7 @@ class CorrectionDesk:
         """Memory takes in masks of the newest frame although that is closed."""
         newest = self._state.newest
         assert newest is not None
-        told = newest.told & masks.keys()
-        doubted = doubted_since(self._state.config, newest.histories, told)
-        self._state.tracker.correct(newest.frame, masks, told=told, doubted_since=doubted)
+        self._state.learn(masks)
         records = self._past.replayable(newest.stamp)
         for record in records:
             record.learn(masks)

@@ -76,7 +76,7 @@ class Looks:
         """portraits: float [P, C_k], the first one oldest; usual_area: log of pixels.
 
         portrayed: stamp of the newest frame of which a portrait was taken, nanoseconds; told: that
-        of the newest one on which a person corrected the object.
+        of the newest one on which a person has shown the object and memory has learnt it.
         """
         self.portraits = portraits
         self.usual_area = usual_area

@@ -65,7 +65,7 @@ def _without_answer(now: ObjectHistory, before: ObjectHistory) -> ObjectHistory:
 
 
 def _take_back(state: LazyState, object_id: int, answer: GivenAnswer) -> None:
-    """Undoes what an answer has changed besides its frame: cool-down, requests, looks."""
+    """Undoes what an answer has changed besides its frame: cool-down and requests."""
     answers, item = state.answers[object_id], state.objects[object_id]
     place = answers.index(answer)
     later = answers[place + 1 :]
@@ -84,7 +84,6 @@ def _take_back(state: LazyState, object_id: int, answer: GivenAnswer) -> None:
     if not item.corrected[Source.OPERATOR]:
         del item.corrected[Source.OPERATOR]
     if not later:
-        item.looks.told = answer.told
         _ask_again(state, object_id, answer)
     named = state.history.find(answer.stamp)
     if named is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.lazy.config import LazyConfig, Source
 from lazyxmem_ros.lazy.history import History
-from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState, expire
+from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState, doubted_since, expire
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor, Looks
 from lazyxmem_ros.lazy.record import FrameRecord, Request
 from lazyxmem_ros.lazy.uncertainty import winning_class
@@ -66,7 +66,6 @@ class GivenAnswer:
         digest: of its mask.
         before: the object's history before it.
         corrected: `FollowedObject.corrected` of persons before it, 0 for none.
-        told: `Looks.told` before it.
         requests: those that it has answered.
         open: of these, the stamps of those that were open.
     """
@@ -77,7 +76,6 @@ class GivenAnswer:
     digest: bytes
     before: ObjectHistory
     corrected: int
-    told: int | None
     requests: list[Request]
     open: frozenset[int]
 
@@ -157,8 +155,6 @@ class LazyState:
             source, index=newest.index, stamp=newest.stamp, in_view=in_view
         )
         item.corrected[source] = max(stamp, item.corrected.get(source, 0))
-        if source is Source.OPERATOR and in_view and self.config.learns_from(source):
-            item.looks.told = item.corrected[source]
 
     def note_answer(self, object_id: int, stamp: int, applied_stamp: int, digest: bytes) -> None:
         """Notes what a person's correction is about to change of an object (`note_corrected`)."""
@@ -176,7 +172,6 @@ class LazyState:
                 digest=digest,
                 before=item.history,
                 corrected=item.corrected.get(Source.OPERATOR, 0),
-                told=item.looks.told,
                 requests=[request for request in asked if request is not None],
                 open=open_ones,
             )
@@ -230,6 +225,19 @@ class LazyState:
         if self.config.update_from_operator:
             learnt |= self.newest.corrections[Source.OPERATOR]
         return learnt
+
+    def learn(self, masks: Mapping[int, BoolMask]) -> None:
+        """Lets memory take in corrected masks of the newest frame; what a person shows in them is
+        what the objects look like, as soon as memory knows.
+        """
+        newest = self.newest
+        assert newest is not None
+        told = newest.told & masks.keys()
+        doubted = doubted_since(self.config, newest.histories, told)
+        self.tracker.correct(newest.frame, masks, told=told, doubted_since=doubted)
+        for object_id in told:
+            if np.count_nonzero(masks[object_id]) > self.config.lost_area:
+                self.objects[object_id].looks.told = newest.stamp
 
     # ---- any frame that can be gone through again
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +18,8 @@ from lazyxmem_ros.lazy.config import LazyConfig, Source
 from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk
 from lazyxmem_ros.lazy.history import History
 from lazyxmem_ros.lazy.judging import FrameJudge
-from lazyxmem_ros.lazy.past import Past
-from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState, doubted_since
+from lazyxmem_ros.lazy.past import ATTEMPTS, NO_MEMORY, Past
+from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor
 from lazyxmem_ros.lazy.record import FrameRecord, Request
 from lazyxmem_ros.lazy.results import Outcome, StepResult
@@ -26,6 +28,9 @@ from lazyxmem_ros.lazy.snapshot import Snapshot, describe
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState
 from lazyxmem_ros.xmem import FrameError, MaskError, TrackerError, UnknownObjectError, XMemTracker
 from lazyxmem_ros.xmem.inputs import check_masks, image_size
+
+CLOCK_CATCH_UP_S = 2.0
+"""Seconds of steady time for which the catching up goes on where the clock changes."""
 
 
 class StampError(TrackerError):
@@ -183,9 +188,7 @@ class LazyTracker:
             return
         learnt, corrected = self._state.to_learn(), bool(newest.all_corrections())
         if learnt:
-            told = newest.told & learnt.keys()
-            doubted = doubted_since(self._state.config, newest.histories, told)
-            self._state.tracker.correct(newest.frame, learnt, told=told, doubted_since=doubted)
+            self._state.learn(learnt)
         elif not newest.given and (newest.held or corrected):
             self._state.tracker.hold(newest.frame)
         else:
@@ -220,8 +223,11 @@ class LazyTracker:
         """Closes the newest frame and goes on with the catching up for `budget` seconds, for when
         no more frames are coming; returns the past frames still to go through.
         """
+        until = time.monotonic() + budget
         self.close()
         self._past.advance(budget)
+        while self.frames_behind and time.monotonic() < until:  # it went back after taking over
+            self._past.advance(until - time.monotonic())
         self._past.make_room()
         return self.frames_behind
 
@@ -404,10 +410,17 @@ class LazyTracker:
     def change_clock(self) -> None:
         """Forgets every frame but keeps the objects and their memory; any stamp may come next.
 
-        Open requests are forgotten, and the time out of view counts from the next frame on. Objects
-        of `add_to_past` that are arriving begin with memory as of the past frame on which all of
-        them are known, as in a snapshot.
+        What was said is learnt first: the newest frame is closed, and the catching up goes on for
+        `CLOCK_CATCH_UP_S`. What is not learnt by then, or fails, is lost, but for objects of
+        `add_to_past`: those that are still arriving begin with memory as of the past frame on which
+        all of them are known, as in a snapshot. Open requests are forgotten, and the time out of
+        view counts from the next frame on.
         """
+        until = time.monotonic() + CLOCK_CATCH_UP_S
+        for _ in range(ATTEMPTS):  # after which a past that fails has been given up
+            with suppress(TrackerError, *NO_MEMORY):  # the clock has changed, whatever fails
+                self.catch_up(until - time.monotonic())
+                break
         self.resume(self.snapshot())
         for item in self._state.objects.values():
             item.history = replace(item.history, seen_stamp=None)
