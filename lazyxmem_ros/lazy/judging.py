@@ -91,11 +91,14 @@ class FrameJudge:
         }
         histories = {i: state.objects[i].history for i in seen}
         waiting = len(state.open_questions() - {frame.stamp})
+        unsettled = self._past.told_ids - given
         decisions: dict[int, Decision] = {}
         for object_id, (decision, history) in decide_together(
             state.config, histories, seen, waiting=waiting
         ).items():
             item = state.objects[object_id]
+            if object_id in unsettled:  # what is found may be what a person said that it is not
+                history = replace(history, absences=item.history.absences)
             item.history, item.rate = history, decision.rate
             decisions[object_id] = decision
         return decisions

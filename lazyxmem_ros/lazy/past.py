@@ -58,6 +58,14 @@ class Past:
         forks = sum(way.fork_bytes for way in ways)
         return sum(kept.values()) + (forks or self._state.tracker.nbytes)
 
+    @property
+    def told_ids(self) -> set[int]:
+        """The objects of which a person has said something on the frames that are being gone
+        through again.
+        """
+        records = self.replay.records if self.replay is not None else []
+        return {object_id for record in records for object_id in record.told}
+
     def replayable(self, stamp: int) -> list[FrameRecord]:
         """The records of the closed frame of a stamp: as it was, and as a replay has made it.
 
@@ -150,13 +158,13 @@ class Past:
         if not caught_up:
             return 0
         frames = replay.take_over(state.tracker, state.history, state.objects)
-        self._take_over_objects(replay)
-        for item in state.objects.values():
-            item.arriving = False
         state.newest = replay.records[-1]
         self._short, self._short_ways, self._hurry = None, 0, replay.go_on()
         if not self._hurry:
             self.replay = None
+        self._take_over_objects(replay)
+        for item in state.objects.values():
+            item.arriving = False
         return frames
 
     def go_ahead(self) -> bool:
@@ -232,10 +240,13 @@ class Past:
 
     def _take_over_objects(self, replay: Replay) -> None:
         """What has been followed of the objects in the corrected past holds."""
+        told = self.told_ids
         for object_id, history in replay.histories.items():
             item = self._state.objects.get(object_id)
             if item is not None:
-                item.history = adopted(item.history, history, arriving=item.arriving)
+                item.history = adopted(
+                    item.history, history, arriving=item.arriving, told=object_id in told
+                )
                 item.looks = replay.looks.get(object_id, item.looks)
 
     def forget_features(self) -> None:
@@ -267,11 +278,13 @@ class Past:
             return now, {i: followed[i].copy() for i in self._state.tracker.object_ids}
         known = set(self.replay.records[-1].frame.object_ids) | arriving
         self.replay.reach(known & followed.keys())
-        memory = self.replay.state(followed)
+        memory, told = self.replay.state(followed), self.told_ids
         objects = {i: followed[i].copy() for i in memory.births}
         for object_id, item in objects.items():
             past = self.replay.histories.get(object_id, item.history)
-            item.history = adopted(item.history, past, arriving=item.arriving)
+            item.history = adopted(
+                item.history, past, arriving=item.arriving, told=object_id in told
+            )
             item.looks = self.replay.looks.get(object_id, item.looks).copy()
             item.arriving = False
         # Cool-downs count frames, those that are lost included.
@@ -290,17 +303,21 @@ class Past:
             self.replay.revisit(max(first, self.replay.start), at_once=True)
 
 
-def adopted(now: ObjectHistory, past: ObjectHistory, *, arriving: bool) -> ObjectHistory:
+def adopted(
+    now: ObjectHistory, past: ObjectHistory, *, arriving: bool, told: bool
+) -> ObjectHistory:
     """Returns an object's history once the corrected past has caught up with the present.
 
     What was seen of it comes from the past; who was asked for help, and when, from the present.
     Where a pause began or ended since, the present holds. arriving: the object was not tracked in
-    the present.
+    the present. told: what a person has said of it is still being gone through (`Past.told_ids`),
+    so that the past may not count yet how often they said that it is not there.
     """
     if TrackState.PAUSED in (now.state, past.state):
         return now
+    absences = max(now.absences, past.absences) if told else past.absences
     if arriving:
-        return replace(past, open=now.open)
+        return replace(past, open=now.open, absences=absences)
     return replace(
         now,
         state=past.state,
@@ -308,4 +325,5 @@ def adopted(now: ObjectHistory, past: ObjectHistory, *, arriving: bool) -> Objec
         seen_stamp=past.seen_stamp,
         found_streak=past.found_streak,
         trusted_index=past.trusted_index,
+        absences=absences,
     )

@@ -227,17 +227,19 @@ def decide(
     history: ObjectHistory,
     seen: Observation,
     *,
-    waiting: int,
+    waiting: int = 0,
     together: int = 0,
+    ask: bool = True,
 ) -> tuple[Decision, ObjectHistory]:
-    """One object's decision on the newest frame, and its history with that frame.
+    """One object's decision on a frame, and its history with that frame.
 
     Args:
         config: thresholds and limits.
         history: of the object up to the frame before.
-        seen: the newest frame.
+        seen: the frame.
         waiting: other frames about which persons have been asked and have not answered.
         together: other objects that a person is asked about on this frame.
+        ask: whether anybody may be asked; nobody is about a frame that has passed.
     """
     rate = None if history.entropy is None else seen.entropy - history.entropy
     in_view = seen.area > config.lost_area
@@ -262,6 +264,8 @@ def decide(
     if state is TrackState.LOST and not (left_out and settled):
         wanted, reason = None, ""  # it would ask at every flicker, and for ever
     found = shown and wanted is not Source.OPERATOR and state is not TrackState.LOST
+    if not ask:
+        wanted, reason = None, ""
     refusal = "" if wanted is None else _refusal(config, history, wanted, seen, waiting, together)
     if refusal:
         reason = f"{reason}, but {refusal}"

@@ -279,7 +279,7 @@ class Replay:
 
         Returns whether the frame stays out of memory as far as the chosen objects go.
         """
-        quiet = replace(self._config(), operator_corrections=False, pseudo_corrections=False)
+        config = self._config()
         histories = {i: self.histories[i] for i in frame.object_ids if i in self.histories}
         measured = measure(frame.probabilities).objects
         predicted: dict[int, float] = {}
@@ -298,11 +298,12 @@ class Replay:
                 entropy=seen.entropy,
                 given=object_id in given,
                 predicted_iou=predicted.get(object_id),
+                mistakable=object_id in frame.places and frame.places[object_id].mistakable,
             )
-            decision, histories[object_id] = decide(quiet, before, observation, waiting=0)
+            decision, histories[object_id] = decide(config, before, observation, ask=False)
             decisions.append(decision)
         self.histories = histories
-        return hold_frame(quiet, decisions)
+        return hold_frame(config, decisions)
 
 
 def _rested(history: ObjectHistory, paused: bool) -> ObjectHistory:

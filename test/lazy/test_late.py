@@ -459,6 +459,55 @@ def test_who_was_found_by_a_self_correction_is_not_lost_the_second_time(
     assert [state is TrackState.LOST for state in found[0][:2]] == [True, False]
 
 
+def test_that_it_is_not_there_counts_although_something_is_found_until_it_takes_effect(
+    small_network: XMem,
+) -> None:
+    """Something is found there before, and with the answer nothing."""
+    config = replace(CONFIG, show_iou=0.92, state_period=2 * SECOND)
+    absent = correction(10, {1: np.zeros_like(FIRST[1])})
+    counted = {}
+    for delay in (0, 3):
+        lazy = start(small_network, config, CALIBRATION)
+        run(lazy, {}, 10)
+        counted[delay] = []
+        for index in range(11, 36):
+            if index == 11 + delay:
+                assert lazy.apply(absent).applied
+            result = step(lazy, index)
+            looks_found = (result.tracks[0].predicted_iou or 0.0) > config.show_iou
+            counted[delay].append((looks_found, lazy._state.objects[1].history.absences))
+    instant, late = counted[0][3:], counted[3][3:]
+    assert lazy.frames_behind == 0
+    assert not any(found for found, _ in instant)
+    assert late[0] == (True, 1)
+    assert [count for _, count in instant] == [count for _, count in late] == [1] * len(late)
+
+
+def test_that_it_is_not_there_counts_until_it_is_found_in_the_corrected_past(
+    small_network: XMem,
+) -> None:
+    instant, late = (start(small_network, CONFIG, CALIBRATION) for _ in range(2))
+    absent = correction(10, {1: np.zeros_like(FIRST[1])})
+    run(instant, {10: [absent]}, 33)
+    run(late, {20: [absent]}, 33)
+    counts = [lazy._state.objects[1].history.absences for lazy in (instant, late)]
+    assert late.frames_behind > 0
+    assert counts == [0, 1]
+    catch_up(late, 34)
+    assert late._state.objects[1].history.absences == 0
+
+
+def test_a_mask_that_is_given_ends_that_it_is_not_there_at_once(small_network: XMem) -> None:
+    late = start(small_network)
+    run(late, {20: [correction(10, {1: np.zeros_like(FIRST[1])})]}, 21)
+    assert late.frames_behind > 0
+    assert late._state.objects[1].history.absences == 1
+    late.add_objects(FIRST)
+    assert late._state.objects[1].history.absences == 0
+    catch_up(late, 22)
+    assert late._state.objects[1].history.absences == 0
+
+
 def test_what_was_added_and_corrected_on_one_frame_is_so_the_second_time(
     small_network: XMem,
 ) -> None:

@@ -422,6 +422,18 @@ def test_what_is_probably_something_else_is_asked_about_as_before_also_once_it_i
     assert all(d.reason.startswith("out of view?") for d in hiding if d.request)
 
 
+@pytest.mark.parametrize(("now", "found"), [(0.2, True), (0.9, False)])
+def test_nobody_is_asked_about_a_past_frame_but_what_looks_wrong_there_is_not_found(
+    now: float, found: bool
+) -> None:
+    before = ObjectHistory(entropy=0.1, seen_stamp=0, absences=2)
+    seen = Observation(index=5, stamp=5 * TICK, area=BIG, entropy=now)
+    decision, history = decide(FREE, before, seen, ask=False)
+    assert (decision.request, decision.reason, history.open) == (None, "", ())
+    assert history.operator_index is None
+    assert history.absences == (0 if found else 2)
+
+
 def asked_about(config, expected, answers):
     """The frames on which a person was asked, who says at once whether the object is there."""
     history, asked = ObjectHistory(), []
