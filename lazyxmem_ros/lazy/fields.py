@@ -76,6 +76,10 @@ class Fields:
             raise ContentError(f"{self._name}: {field} is {text!r}, not one of {known}")
         return text
 
+    def boolean(self, field: str) -> bool:
+        """True or false."""
+        return self.take(field, bool)
+
     def integer(self, field: str) -> int:
         """An integer of 64 bits."""
         return self._integer(field, self._value(field))

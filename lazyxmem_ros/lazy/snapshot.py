@@ -15,9 +15,10 @@ import json
 import operator
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import safetensors.torch
 import torch
@@ -38,7 +39,7 @@ from lazyxmem_ros.xmem import (
     weights_digest,
 )
 
-MAGIC = b"lazyxmem\x00\x00\x00\x03"
+MAGIC = b"lazyxmem\x00\x00\x00\x04"
 """Names the format; the last byte is its version."""
 DIGEST_BYTES = 32
 JSON = "json"
@@ -213,6 +214,7 @@ def _scalars(snapshot: Snapshot) -> dict[str, Any]:
                 "history": _history(o.history),
                 "usual_area": o.looks.usual_area,
                 "portrayed": o.looks.portrayed,
+                "told": o.looks.told,
             }
             for i, o in snapshot.objects.items()
         ],
@@ -225,15 +227,34 @@ def _pairs(numbers: dict[int, int]) -> list[tuple[int, int]]:
 
 
 def _history(history: ObjectHistory) -> dict[str, Any]:
-    """Open requests stay behind: whoever answers them talks to a process that is gone."""
-    return {
-        "state": history.state.name,
-        "entropy": history.entropy,
-        "seen_stamp": history.seen_stamp,
-        "operator_index": history.operator_index,
-        "pseudo_index": history.pseudo_index,
-        "trusted_index": history.trusted_index,
-    }
+    values = {name: getattr(history, name) for name in HISTORY_READERS}
+    return values | {"state": history.state.name}
+
+
+def _read_history(fields: Fields) -> ObjectHistory:
+    history = ObjectHistory(**{name: read(fields, name) for name, read in HISTORY_READERS.items()})
+    fields.end()
+    return history
+
+
+def _read_state(fields: Fields, name: str) -> TrackState:
+    return TrackState[fields.choice(name, [state.name for state in TrackState])]
+
+
+READERS: dict[Any, Callable[[Fields, str], Any]] = {
+    TrackState: _read_state,
+    bool: Fields.boolean,
+    int: Fields.integer,
+    int | None: Fields.optional_integer,
+    float | None: Fields.optional_number,
+}
+"""Type of a field -> what reads one."""
+HISTORY_READERS = {
+    name: READERS[kind] for name, kind in get_type_hints(ObjectHistory).items() if name != "open"
+}
+"""Field of an object's history -> what reads it. Open requests stay behind: whoever answers them
+talks to a process that is gone.
+"""
 
 
 def _check_portraits(snapshot: Snapshot, key_dim: int) -> None:
@@ -318,27 +339,19 @@ def _by_id(tensors: dict[str, Tensor]) -> dict[int, Tensor]:
 def _object(item: Fields, portraits: dict[int, Tensor]) -> FollowedObject:
     """One object; its portraits are taken out of those that are left."""
     object_id = item.integer("id")
-    history = item.fields("history")
-    state = TrackState[history.choice("state", [state.name for state in TrackState])]
+    history = _read_history(item.fields("history"))
     made = FollowedObject(
         label=item.text("label")[:MAX_LABEL_LENGTH],
         born=item.integer("born"),
-        history=ObjectHistory(
-            state=state,
-            entropy=history.optional_number("entropy"),
-            seen_stamp=history.optional_integer("seen_stamp"),
-            operator_index=history.optional_integer("operator_index"),
-            pseudo_index=history.optional_integer("pseudo_index"),
-            trusted_index=history.optional_integer("trusted_index"),
-        ),
+        history=history,
         looks=Looks(
             portraits.pop(object_id, None),
             item.optional_number("usual_area"),
             item.optional_integer("portrayed"),
+            item.optional_integer("told"),
         ),
-        published=state,
+        published=history.state,
     )
-    history.end()
     item.end()
     return made
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ from lazyxmem_ros.lazy import (
     LazyConfig,
     LazyTracker,
     SnapshotError,
+    Source,
     TrackState,
     read_snapshot,
     write_snapshot,
 )
+from lazyxmem_ros.lazy.policy import ObjectHistory
 from lazyxmem_ros.lazy.snapshot import DIGEST_BYTES, MAGIC, check_path
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network, save_network
 
@@ -124,6 +126,46 @@ def test_a_paused_object_is_paused_after_a_restart(small_network: XMem, tmp_path
     assert second.step(image(13), 13 * SECOND).tracks[1].state is not TrackState.PAUSED
 
 
+def test_all_that_is_known_of_an_object_is_in_the_file_but_what_was_asked(
+    small_network: XMem, tmp_path: Path
+) -> None:
+    lazy = begun(small_network, 12)
+    known = ObjectHistory(
+        state=TrackState.LOST,
+        entropy=0.25,
+        seen_stamp=5,
+        found_streak=2,
+        operator_index=3,
+        pseudo_index=4,
+        trusted_index=6,
+        mistakable=True,
+        absences=7,
+        open=((Source.OPERATOR, 8),),
+    )
+    assert all(getattr(known, f.name) != f.default for f in fields(known)), "nothing is left out"
+    lazy._state.objects[1].history = known
+    write_snapshot(lazy.snapshot(), tmp_path / "s")
+    read = read_snapshot(tmp_path / "s", lazy.tracker).objects[1]
+    assert read.history == replace(known, open=())
+    assert read.published is TrackState.LOST
+
+
+def test_a_portrait_that_is_due_is_taken_after_a_restart(
+    small_network: XMem, tmp_path: Path
+) -> None:
+    lazy = LazyTracker(tracker(small_network), CONFIG, iou_predictor=CALIBRATION)
+    for index in range(3):
+        lazy.step(image(index), index * SECOND, masks={1: mask(0, 0)} if index == 0 else None)
+    assert lazy.apply(Correction(2 * SECOND, {1: mask(30, 10)})).applied
+    lazy.close()
+    write_snapshot(lazy.snapshot(), tmp_path / "s")
+    lazy.resume(read_snapshot(tmp_path / "s", lazy.tracker))
+    lazy.step(image(3), 3 * SECOND)
+    portraits = lazy.snapshot().objects[1].looks.portraits
+    assert portraits is not None
+    assert len(portraits) == 2
+
+
 def test_a_snapshot_is_a_copy(small_network: XMem, tmp_path: Path) -> None:
     lazy = begun(small_network)
     snapshot = lazy.snapshot()
@@ -151,6 +193,7 @@ def test_an_empty_tracker_has_a_snapshot_too(small_network: XMem, tmp_path: Path
         (lambda _: b"", "no snapshot"),
         (lambda _: b"PK\x03\x04 something else", "no snapshot"),
         (lambda b: b[:11] + b"\x09" + b[12:], "version 9"),
+        (lambda b: b[:11] + b"\x03" + b[12:], "version 3, not 4"),
     ],
 )
 def test_a_damaged_file_is_refused_and_named(
@@ -222,6 +265,15 @@ def drop(part: int, name: str) -> Callable[..., None]:
     return change
 
 
+def drop_of_history(name: str) -> Callable[[dict, dict], None]:
+    """Takes a field out of the first object's history."""
+
+    def change(scalars: dict, tensors: dict) -> None:
+        del scalars["objects"][0]["history"][name]
+
+    return change
+
+
 def instead(text: bytes) -> Callable[[dict, dict], bytes]:
     return lambda scalars, tensors: text
 
@@ -261,6 +313,9 @@ BAD_CONTENT = {
     "another version's object": (put("objects", 0, "mood", 1), "not known: mood"),
     "no objects": (drop(0, "objects"), "lacks objects"),
     "objects that are none": (put("objects", []), "are not those"),
+    "no absences": (drop_of_history("absences"), "lacks absences"),
+    "mistakable 1": (put("objects", 0, "history", "mistakable", 1), "mistakable is 1, not bool"),
+    "told in words": (put("objects", 0, "told", "now"), "told has 'now', not an integer"),
     "no maker": (drop(0, "made_by"), "lacks made_by"),
     "an object twice": (one_object_twice, "are not those"),
     "an unknown state": (put("objects", 0, "history", "state", "HAPPY"), "'HAPPY', not one of"),
