@@ -143,6 +143,13 @@ class LazyState:
             given_up += [(object_id, source) for source in late]
         return given_up
 
+    def forget_answers(self) -> None:
+        """Forgets answers on forgotten frames, which cannot be taken back any more: they hold the
+        images of what they answered.
+        """
+        for answers in self.answers.values():
+            answers[:] = [a for a in answers if self.history.find(a.applied_stamp) is not None]
+
     def note_corrected(self, object_id: int, source: Source, *, stamp: int, in_view: bool) -> None:
         """An object was corrected, now, on the frame of a stamp; that answers its open requests."""
         assert self.newest is not None
@@ -162,9 +169,7 @@ class LazyState:
         item = self.objects[object_id]
         open_ones = frozenset(s for source, s in item.history.open if source is Source.OPERATOR)
         asked = (self.request(named, object_id) for named in {stamp, *open_ones})
-        answers = self.answers.setdefault(object_id, [])
-        answers[:] = [one for one in answers if self.history.find(one.applied_stamp) is not None]
-        answers.append(
+        self.answers.setdefault(object_id, []).append(
             GivenAnswer(
                 stamp=stamp,
                 applied_stamp=applied_stamp,

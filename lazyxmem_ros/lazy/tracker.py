@@ -476,6 +476,7 @@ class LazyTracker:
             ):
                 newest.state = state.tracker.state(before=state.history.before_copy())
         state.history.add(newest)
+        state.forget_answers()
         self._past.make_room()
 
     def _introduce(

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A correction that is taken back has never been given, to the last bit."""
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -209,6 +211,27 @@ def test_what_cannot_be_taken_back_is_refused_and_nothing_changes(small_network:
         step(plain, number)
         step(lazy, number)
     assert same(plain, lazy)
+
+
+def test_an_answer_is_kept_no_longer_than_its_frame(small_network: XMem) -> None:
+    """It holds the image of what it has answered."""
+    short = replace(CONFIG, correction_horizon=0, history_time=SECOND)
+    asking = replace(short, operator_corrections=True, operator_entropy=0.0, cooldown_frames=0)
+    lazy = start(small_network, asking)
+    asked = {r.object_id: r for r in step(lazy, 1).requests}
+    image = weakref.ref(asked[1].image)
+    assert lazy.apply(correction(1, FIRST)).applied
+    for object_id in asked.keys() - {1}:
+        lazy.dismiss(object_id, Source.OPERATOR)
+    asked.clear()
+    lazy.config = short
+    for index in range(2, 11):
+        step(lazy, index)
+    gc.collect()
+    assert image() is not None
+    step(lazy, 12)
+    gc.collect()
+    assert image() is None
 
 
 def test_an_object_that_was_corrected_with_it_is_gone_by_then(small_network: XMem) -> None:
