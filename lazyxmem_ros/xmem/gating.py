@@ -35,9 +35,11 @@ TWOFOLD = 2.5
 WHOLE = 0.8
 """Share of a mask in its largest piece from which it is in one piece."""
 AREA_MEMORY = 0.2
+"""Share that the newest frame has in the running mean of an object's area."""
 SWOLLEN_AREA_MEMORY = 0.02
+"""Its share in that mean while the mask may show another object as well."""
 SPEED_MEMORY = 0.2
-"""Shares of the newest frame in the running means of an object's area, and of its speed."""
+"""Share that the newest frame has in the running mean of an object's speed."""
 MEETING = 45
 """Frames after which two that touch count as one."""
 PATIENCE = 15
@@ -277,7 +279,7 @@ def _centre(mask: Mask) -> Vector | None:
 
 
 def _distance_between(one: Mask, other: Mask) -> float:
-    """Between the centres of two masks; infinite where one is empty."""
+    """How far the centres of two masks lie apart; it is infinite where one of them is empty."""
     a, b = _centre(one), _centre(other)
     if a is None or b is None:
         return float("inf")
@@ -285,7 +287,7 @@ def _distance_between(one: Mask, other: Mask) -> float:
 
 
 def _distance_to(mask: Mask) -> NDArray[np.float32]:
-    """Of every pixel to a mask, [h, w]; infinite where that is empty."""
+    """How far every pixel, [h, w], is from a mask; that is infinite where the mask is empty."""
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
     return np.asarray(cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5), np.float32)

@@ -196,7 +196,7 @@ def _parts(network: XMem) -> list[_Part]:
 
 
 def _shapes(part: _Part, tokens: tuple[int, int]) -> list[list[int]]:
-    """Of the inputs for an image of so many tokens."""
+    """The shapes that a part's inputs have for an image of so many tokens."""
     h, w = (STRIDE * n for n in tokens)
     return [[1, channels, h // stride, w // stride] for channels, stride in part.inputs]
 
@@ -214,7 +214,7 @@ class _Traceable(nn.Module):
 
 
 def _files(directory: Path, name: str) -> tuple[Path, Path]:
-    """Parameters and weights."""
+    """Where a part's parameters and its weights lie in a directory."""
     return directory / f"{name}.param", directory / f"{name}.bin"
 
 
@@ -290,5 +290,5 @@ def _check(part: _Part, directory: Path) -> None:
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:
-    """Of tensors, in units of the largest value."""
+    """How much two tensors differ at most, in units of the largest value of ours."""
     return float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1.0))
