@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch normalisation folded into the convolutions before it: the same network, sooner done."""
+"""Networks made ready for a tracker: batch normalisation folded away, and on the tracker's device.
+
+Each function leaves the network that it is given as it is: others may be using it.
+"""
 
 from __future__ import annotations
 
@@ -35,3 +38,19 @@ def fold_batch_norm(network: XMem) -> XMem:
                 setattr(parent, first, fuse_conv_bn_eval(convolution, normalisation))
                 setattr(parent, second, nn.Identity())
     return folded
+
+
+@torch.no_grad()
+def on_device(network: XMem, device: torch.device) -> XMem:
+    """Returns a copy on a device, or the network itself where it is there already.
+
+    `nn.Module.to` would move what a folded network shares with the one that it was made of, and
+    leave that one half here and half there.
+    """
+    tensors = [*network.parameters(), *network.buffers()]
+    moved = {id(tensor): tensor.to(device) for tensor in tensors}
+    if all(moved[id(tensor)] is tensor for tensor in tensors):
+        return network
+    for parameter in network.parameters():
+        moved[id(parameter)] = nn.Parameter(moved[id(parameter)], parameter.requires_grad)
+    return copy.deepcopy(network, moved)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import FrameError, MaskError
-from lazyxmem_ros.xmem.folding import fold_batch_norm
+from lazyxmem_ros.xmem.folding import fold_batch_norm, on_device
 from lazyxmem_ros.xmem.frame import Closing, Frame
 from lazyxmem_ros.xmem.gating import Place, gate, place_of
 from lazyxmem_ros.xmem.inference import Inference, as_tokens
@@ -49,7 +49,8 @@ class XMemTracker:
         """A tracker without objects.
 
         Args:
-            network: is put into evaluation mode.
+            network: is put into evaluation mode, and where it is on the device its weights are laid
+                out for speed; nothing else of it changes, and what is not on the device is copied.
             config: bounds of the memory.
             device: "auto", "cpu", "cuda" or "cuda:N".
             max_internal_size: longest allowed short side inside, pixels; 0: no limit.
@@ -62,7 +63,7 @@ class XMemTracker:
         """
         self.device = resolve_device(device)
         self._inputs = Inputs(self.device, max_internal_size)
-        self.network = fold_batch_norm(network.eval()).to(self.device)
+        self.network = on_device(fold_batch_norm(network.eval()), self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = config or MemoryConfig()
         self.max_internal_size = max_internal_size

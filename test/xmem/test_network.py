@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from lazyxmem_ros.xmem.folding import fold_batch_norm
+from lazyxmem_ros.xmem.folding import fold_batch_norm, on_device
 from lazyxmem_ros.xmem.network import EncoderConfig, XMem, aggregate, aggregate_logits
+from lazyxmem_ros.xmem.tracker import XMemTracker
 
 DATA = Path(__file__).parents[1] / "data"
 TOLERANCE = 1e-4  # of the largest magnitude
@@ -114,6 +115,27 @@ def test_folded_normalisation_changes_nothing_but_rounding(
             assert (mine - expected).abs().max() <= TOLERANCE * expected.abs().max()
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_a_tracker_elsewhere_leaves_the_network_where_it_is(small_network: XMem) -> None:
+    """Folded or not; a second tracker of the first one's network needs no copy."""
+    elsewhere = torch.device("meta")
+    for network in (small_network, fold_batch_norm(small_network)):
+        before = dict(network.state_dict())
+        tracker = XMemTracker(network, device=elsewhere)
+        moved = [*tracker.network.parameters(), *tracker.network.buffers()]
+        assert {tensor.device for tensor in moved} == {elsewhere}
+        assert all(parameter.is_leaf for parameter in tracker.network.parameters())
+        assert tracker.network.state_dict().keys() == fold_batch_norm(network).state_dict().keys()
+        assert XMemTracker(tracker.network, device=elsewhere).network is tracker.network
+        for name, value in network.state_dict().items():
+            assert value.device.type == "cpu", name
+            assert value.data_ptr() == before[name].data_ptr(), name
+
+
+def test_on_the_device_nothing_is_copied(small_network: XMem) -> None:
+    folded = fold_batch_norm(small_network)
+    assert on_device(folded, torch.device("cpu")) is folded
 
 
 def _answers(network: XMem, image: torch.Tensor, masks: torch.Tensor) -> list[torch.Tensor]:
