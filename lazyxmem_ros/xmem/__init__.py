@@ -13,7 +13,7 @@ from lazyxmem_ros.xmem.errors import (
     TrackerError,
     UnknownObjectError,
 )
-from lazyxmem_ros.xmem.frame import Closing, Frame
+from lazyxmem_ros.xmem.frame import Frame
 from lazyxmem_ros.xmem.memory import Memory
 from lazyxmem_ros.xmem.memory_config import MemoryConfig
 from lazyxmem_ros.xmem.network import EncoderConfig, NetworkConfig, XMem
@@ -25,7 +25,6 @@ __all__ = [
     "BACKENDS",
     "BackendError",
     "CheckpointError",
-    "Closing",
     "EncoderConfig",
     "Frame",
     "FrameError",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -20,14 +19,6 @@ from lazyxmem_ros.xmem.storage import lasting_copies
 
 WRONG_IOU = 0.5
 """IoU with what is known to be right below which a prediction was of something else."""
-
-
-class Closing(enum.Enum):
-    """How a frame was closed."""
-
-    MEMORIZED = "memorized"
-    HELD = "held"
-    CORRECTED = "corrected"
 
 
 @dataclass
@@ -70,15 +61,10 @@ class Frame:
     frame."""
     given: dict[int, Tensor] = field(default_factory=dict)
     """Masks given on this frame, float [H', W'] in 0..1."""
-    closing: Closing | None = None
-    """How it was closed; None while it is open."""
+    open: bool = True
+    """Whether it has not been memorized, held or corrected yet."""
     _probabilities: Tensor | None = None
     _settled: tuple[Tensor, ...] = ()  # what lies in memory for what stays
-
-    @property
-    def open(self) -> bool:
-        """Not yet memorized, held or corrected."""
-        return self.closing is None
 
     @property
     def predicted(self) -> bool:
@@ -132,7 +118,7 @@ class Frame:
             clock=clock,
             deep_update=deep_update,
             given={},
-            closing=None,
+            open=True,
             _probabilities=None,
         )
 

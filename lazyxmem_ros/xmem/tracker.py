@@ -16,7 +16,7 @@ from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import FrameError, MaskError
 from lazyxmem_ros.xmem.folding import fold_batch_norm, on_device
-from lazyxmem_ros.xmem.frame import Closing, Frame
+from lazyxmem_ros.xmem.frame import Frame
 from lazyxmem_ros.xmem.gating import Place, gate, place_of
 from lazyxmem_ros.xmem.inference import Inference, as_tokens
 from lazyxmem_ros.xmem.inputs import Inputs, check_known, check_masks, image_size
@@ -183,20 +183,17 @@ class XMemTracker:
                 self._enter(frame, deep_update=True)
 
     @torch.inference_mode()
-    def memorize(self, frame: Frame, masks: Mapping[int, BoolMask] | None = None) -> None:
+    def memorize(self, frame: Frame) -> None:
         """Close the frame: it enters working memory if it is due or has given masks.
 
-        `masks` {id: bool [H, W]} replace the prediction of the objects that they name first.
-        Raises `FrameError` (not the newest frame, or closed), `MaskError`, `UnknownObjectError`.
+        Raises `FrameError` (not the newest frame, or closed).
         """
         self._check_open(frame)
-        if masks:
-            self._overlay(frame, self._take_masks(masks, frame.size, known_only=True))
         self._go_on(frame)
         self._clock = frame.clock
-        if self._births and (frame.given or masks or self._memory_due(frame.clock)):
+        if self._births and (frame.given or self._memory_due(frame.clock)):
             self._enter(frame, deep_update=frame.deep_update)
-        frame.closing = Closing.MEMORIZED
+        frame.open = False
 
     @torch.inference_mode()
     def hold(self, frame: Frame) -> None:
@@ -209,7 +206,7 @@ class XMemTracker:
         if frame.given:
             raise FrameError(f"frame {frame.index} has given masks: memorize it")
         self._go_on(frame)
-        frame.closing = Closing.HELD
+        frame.open = False
 
     @torch.inference_mode()
     def correct(
@@ -245,7 +242,7 @@ class XMemTracker:
             self._go_on(frame)
             self._clock = frame.clock
         self._enter(frame, deep_update=True, told=told)
-        frame.closing = Closing.CORRECTED
+        frame.open = False
         assert self._memory is not None
         for object_id, since in doubted_since.items():
             self._memory.unlearn(object_id, since, frame.index)

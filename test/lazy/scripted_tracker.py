@@ -110,7 +110,7 @@ class ScriptedTracker:
         frame.open = False
         self.calls.append((*call[:1], frame.index, *call[1:]))
 
-    def memorize(self, frame, masks=None):
+    def memorize(self, frame):
         self._close(frame, "memorize")
 
     def hold(self, frame):

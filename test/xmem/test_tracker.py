@@ -452,11 +452,10 @@ def test_gates_that_open_leave_no_places_behind(tracker: XMemTracker) -> None:
     "learn",
     [
         lambda t, f: t.correct(f, {1: mask(2, 2)}),
-        lambda t, f: t.memorize(f, {1: mask(2, 2)}),
         lambda t, f: (t.hold(f), t.correct(f, {1: mask(2, 2)})),
         lambda t, f: (t.add_objects(f, {3: mask(2, 2)}), t.memorize(f)),
     ],
-    ids=["corrected", "memorized with a mask", "corrected once it was held", "another was added"],
+    ids=["corrected", "corrected once it was held", "another was added"],
 )
 def test_of_an_object_beside_the_one_that_is_shown_memory_learns_what_was_found(
     learn: Callable[[XMemTracker, Frame], object],
