@@ -113,18 +113,20 @@ class Memory:
         nobody else owns.
         """
         tokens = self._tokens
+        births = [owner.birth for i, owner in tokens.owners.items() if i != object_id]
+        if births:  # first, for it may find the device's memory full
+            tokens.keep_long_term(tokens.born[tokens.long_term_rows] > min(births))
         tokens.remove_owner(object_id)
         gone = self._told.forget(object_id) - self._first_frames() - set(tokens.working[-1:])
         self._keep_working([index for index in tokens.working if index not in gone])
-        if not tokens.owners:
+        if not births:
             tokens.clear()
             self._told.keep(())
             return
-        oldest = min(owner.birth for owner in tokens.owners.values())
+        oldest = min(births)
         if tokens.working and tokens.working[0] < oldest:
             for owner in tokens.owners.values():
                 owner.anchored = False
-        tokens.keep_long_term(tokens.born[tokens.long_term_rows] > oldest)
         self._keep_working([index for index in tokens.working if index >= oldest])
 
     def _first_frames(self) -> set[int]:
@@ -186,24 +188,26 @@ class Memory:
 
         `shows` [hw]: the id of the object that a token shows, 0 for background. `told`: the objects
         that a person told of on this frame, for whose sake it stays.
-        A frame that is in working memory already is overwritten. Frames stay in the order of
-        their indices, whenever they are written.
+        The frame is the newest one of all; if it is in working memory already it is overwritten.
+        What fails on the way leaves a memory that works, with the frame or without it; to write the
+        frame again does what is left to do.
         """
         tokens = self._tokens
         if frame_index not in tokens.working:
             while self._full():
                 self._drop(self._leaving()[:1])
-            tokens.open_block(frame_index)
-        rows = tokens.block(frame_index)
         tokens.write(
-            rows, key=key, shrinkage=shrinkage, selection=selection, born=frame_index, shows=shows
+            frame_index,
+            key=key,
+            shrinkage=shrinkage,
+            selection=selection,
+            values=values,
+            born=frame_index,
+            shows=shows,
         )
-        for object_id, value in values.items():
-            tokens.owners[object_id].values[rows] = value
         told_of = tokens.owners.keys() & set(told)
         if told_of and self.config.told_frames:
-            self._told.tell(frame_index, told_of)
-            self._told.settle({object_id: self._views(object_id) for object_id in tokens.owners})
+            self._told = self._told_with(frame_index, told_of)
         if self.config.long_term and self._full():
             self._consolidate()
 
@@ -212,10 +216,17 @@ class Memory:
         others = len(self._tokens.working) - len(self._told.frames)
         return others >= self.config.max_working_frames
 
-    def _views(self, object_id: int) -> dict[int, View]:
+    def _told_with(self, frame_index: int, object_ids: Collection[int]) -> ToldFrames:
+        """The told frames once a person has told of these objects on a frame of working memory."""
+        told = self._told.copy()
+        told.tell(frame_index, object_ids)
+        told.settle({i: self._views(i, told) for i in self._tokens.owners})
+        return told
+
+    def _views(self, object_id: int, told: ToldFrames) -> dict[int, View]:
         """What the told frames of an object show of it."""
         views = {}
-        for frame in self._told.of(object_id):
+        for frame in told.of(object_id):
             block = self._tokens.block(frame)
             shown = self._tokens.shows[block] == object_id
             size = int(shown.sum())
@@ -266,29 +277,31 @@ class Memory:
         tokens, leaving = self._tokens, self._leaving()
         rows = tokens.rows_of(leaving)
         count = min(self.config.prototypes, len(rows))
-        self._forget(self.config.max_long_term_tokens - count)
 
         usage = tokens.use[rows] / tokens.life[rows]
         chosen = rows[torch.topk(usage, count).indices]
         key, selection = tokens.key[chosen], tokens.selection[chosen]
         similarity = self._similarity(rows, key, selection)
-        target = tokens.open_long_term(count)
-        tokens.write(
-            target,
-            key=key,
-            shrinkage=torch.softmax(similarity, dim=1) @ tokens.shrinkage[rows],
-            selection=selection,
-            born=tokens.born[chosen],
-            shows=tokens.shows[chosen],
-        )
+        shrinkage = torch.softmax(similarity, dim=1) @ tokens.shrinkage[rows]
         candidates_born = tokens.born[rows]
+        values: dict[int, Tensor] = {}
         for birth, ids in tokens.owners_by_birth():
             if birth >= leaving[-1]:
                 break
             weights = torch.softmax(_mask(similarity, candidates_born <= birth), dim=1)
-            for object_id in ids:
-                values = tokens.owners[object_id].values
-                values[target] = weights @ values[rows]
+            values |= {i: weights @ tokens.owners[i].values[rows] for i in ids}
+
+        # Nothing has changed so far, and from here on each step is done as a whole or not at all.
+        self._forget(self.config.max_long_term_tokens - count)
+        tokens.write(
+            None,
+            key=key,
+            shrinkage=shrinkage,
+            selection=selection,
+            values=values,
+            born=tokens.born[chosen],
+            shows=tokens.shows[chosen],
+        )
         self._drop(leaving)
 
     def _forget(self, count: int) -> None:

@@ -14,7 +14,7 @@ one store, and removing one frees its values at once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,9 @@ class Owner:
 
 class TokenStore:
     """Rows of keys that all objects share, and of each object's values.
+
+    Each call takes what it needs of the device's memory before it changes anything: where that is
+    full, it fails, and what the store holds is as it was.
 
     Attributes:
         per_frame: tokens of a frame.
@@ -190,8 +193,8 @@ class TokenStore:
 
     def remove_owner(self, object_id: int) -> None:
         """Free the object's values; no token shows it any more."""
-        del self.owners[object_id]
         self.shows[self.shows == object_id] = 0  # its id may be another object's some day
+        del self.owners[object_id]
 
     def owners_by_birth(self) -> Iterator[tuple[int, list[int]]]:
         """Objects that own the same tokens, the oldest first: (birth, ids)."""
@@ -221,39 +224,46 @@ class TokenStore:
 
     def write(
         self,
-        rows: slice,
+        frame: int | None,
         *,
         key: Tensor,
         shrinkage: Tensor,
         selection: Tensor,
+        values: Mapping[int, Tensor],
         born: int | Tensor,
         shows: Tensor,
     ) -> None:
-        """Write n new tokens: key and selection [n, C_k], the others [n]."""
+        """Write n new tokens: key and selection [n, C_k], values {id: [n, C_v]}, the others [n].
+
+        `frame`: whose tokens they are, the newest one of working memory, there already or not; None
+        for long-term memory.
+        """
         s = shrinkage[:, None]
+        expanded = torch.cat([s * key**2, s * key, s], dim=1)
+        rows = self._more_long_term(len(key)) if frame is None else self._newest_block(frame)
         self.key[rows] = key
         self.shrinkage[rows] = shrinkage
         self.selection[rows] = selection
-        self.expanded[rows] = torch.cat([s * key**2, s * key, s], dim=1)
+        self.expanded[rows] = expanded
         self.use[rows] = 0
         self.life[rows] = LIFE_AT_BIRTH
         self.born[rows] = born
         self.shows[rows] = shows
+        for object_id, value in values.items():
+            self.owners[object_id].values[rows] = value
         self._renumber(rows)
 
-    def open_block(self, frame: int) -> None:
-        """Make room for a frame in working memory, at its place in time."""
-        self._grow_to(len(self.working) + 1)
-        position = sum(index < frame for index in self.working)
-        start, end = self._block_at(position).start, self._working_end
-        if start < end:
-            for array in self.arrays():
-                moved = array[start:end].clone()
-                array[start + self.per_frame : end + self.per_frame] = moved
-        self.working.insert(position, frame)
+    def _newest_block(self, frame: int) -> slice:
+        """The rows of the newest frame of working memory, with room made if it has none yet."""
+        if frame not in self.working:
+            # The tracker learns its newest frame alone.
+            assert not self.working or self.working[-1] < frame
+            self._grow_to(len(self.working) + 1)
+            self.working.append(frame)
+        return self.block(frame)
 
-    def open_long_term(self, count: int) -> slice:
-        """Make room for so many tokens in long-term memory; returns their rows."""
+    def _more_long_term(self, count: int) -> slice:
+        """The rows of so many more tokens of long-term memory."""
         self.long_term += count
         start = self._base - self.long_term
         return slice(start, start + count)
@@ -262,18 +272,25 @@ class TokenStore:
         """Give the tokens of some rows numbers that no other token has, in whatever store."""
         first, count = TokenStore._numbered, rows.stop - rows.start
         TokenStore._numbered += count
-        self._number[rows] = torch.arange(first, first + count, device=self._device)
+        torch.arange(first, first + count, out=self._number[rows])
 
     # ---- tokens go
 
     def keep_long_term(self, keep: Tensor) -> None:
         """Drop the long-term tokens that the mask [long_term] leaves out, closing the gaps."""
-        count = int(keep.sum())
+        kept = keep.nonzero()[:, 0]
+        count = len(kept)
         if count == self.long_term:
             return
-        rows = self.long_term_rows
+        kept += self._base - self.long_term
+        # All arrays pass through the same room, so that none moves unless all can.
+        widest = max(array[:1].nbytes for array in self.arrays())
+        room = torch.empty(count * widest, dtype=torch.uint8, device=self._device)
         for array in self.arrays():
-            array[self._base - count : self._base] = array[rows][keep]
+            moved = room[: count * array[:1].nbytes].view(array.dtype)
+            moved = moved.view(count, *array.shape[1:])
+            torch.index_select(array, 0, kept, out=moved)
+            array[self._base - count : self._base] = moved
         self.long_term = count
 
     def keep_working(self, frames: Collection[int]) -> None:
@@ -293,19 +310,25 @@ class TokenStore:
     # ---- room
 
     def _grow_to(self, frames: int) -> None:
-        """Have rows for so many frames of working memory at least."""
+        """Have rows for so many frames of working memory at least.
+
+        They grow one by one, for all of them twice would take much more memory. Where one finds no
+        room, those before it have rows that do not count yet.
+        """
         rows = self._base + frames * self.per_frame
         if rows <= self._rows:
             return
-        self._rows = rows
-        for name, array in self._columns().items():
-            setattr(self, name, self._grown(array))
-        self._number = self._grown(self._number)
+        for name in COLUMNS:
+            setattr(self, name, self._grown(getattr(self, name), rows))
+        self._number = self._grown(self._number, rows)
         for owner in self.owners.values():
-            owner.values = self._grown(owner.values)
+            owner.values = self._grown(owner.values, rows)
+        self._rows = rows
 
-    def _grown(self, array: Tensor) -> Tensor:
-        grown = self._zeros(self._rows, *array.shape[1:], dtype=array.dtype)
+    def _grown(self, array: Tensor, rows: int) -> Tensor:
+        if len(array) >= rows:
+            return array
+        grown = self._zeros(rows, *array.shape[1:], dtype=array.dtype)
         grown[: len(array)] = array
         return grown
 

@@ -45,6 +45,12 @@ class ToldFrames:
         self._in_all = in_all
         self.frames: dict[int, frozenset[int]] = {}
 
+    def copy(self) -> ToldFrames:
+        """The same, with a life of its own."""
+        told = ToldFrames(per_object=self._per_object, in_all=self._in_all)
+        told.frames = dict(self.frames)
+        return told
+
     def of(self, object_id: int) -> list[int]:
         """The frames that stay for an object's sake, the oldest first."""
         return sorted(frame for frame, ids in self.frames.items() if object_id in ids)
