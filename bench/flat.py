@@ -75,7 +75,6 @@ class GrowingTracker(XMemTracker):
     """XMem with a memory that grows."""
 
     def _make_memory(self, tokens: tuple[int, int]) -> Memory:
-        self._tokens = tokens
         return GrowingMemory(
             self.config,
             tokens_per_frame=tokens[0] * tokens[1],

@@ -91,7 +91,6 @@ class UnreadTracker(XMemTracker):
     """A tracker of that memory."""
 
     def _make_memory(self, tokens: tuple[int, int]) -> Memory:
-        self._tokens = tokens
         network = self.network.config
         return Unread(
             self.config,
@@ -110,7 +109,7 @@ class UnreadTracker(XMemTracker):
     @torch.inference_mode()
     def fill(self, told: int) -> None:
         """Fills long-term memory, and has `told` frames that a person told of."""
-        memory = self._memory
+        memory = self._now.memory
         assert memory is not None
         tokens, network = memory._tokens.per_frame, self.network.config
         index = -1
@@ -120,7 +119,7 @@ class UnreadTracker(XMemTracker):
         ):
             index += 1
             memory.write(
-                self._frames + index,
+                self._now.frames + index,
                 key=torch.full((tokens, network.key_dim), float(index)),
                 shrinkage=torch.ones(tokens),
                 selection=torch.ones(tokens, network.key_dim),
@@ -128,7 +127,7 @@ class UnreadTracker(XMemTracker):
                 shows=torch.arange(tokens) % (OBJECTS + 1),
                 told=[1 + index % OBJECTS] if index < told else [],
             )
-        self._frames += index + 1
+        self._now.frames += index + 1
 
 
 class Watch:

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A copy of what a tracker remembers, from which it or another one goes on."""
+"""What a tracker remembers, and a copy of it, from which it or another one goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from lazyxmem_ros.xmem.copies import MemoryState
 from lazyxmem_ros.xmem.frame import Frame
 from lazyxmem_ros.xmem.gating import Place
+from lazyxmem_ros.xmem.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,26 @@ class TrackerState:
         yield from self.hidden.values()
         yield from self.frame.kept() if self.frame else ()
         yield from self.memory.kept() if self.memory else ()
+
+
+@dataclass
+class Now:
+    """What a tracker remembers. Its fields are those of `TrackerState`, which is a copy of it."""
+
+    last_memory: int
+    last_deep_update: int
+    clock: int = -1
+    frames: int = 0
+    size: tuple[int, int] | None = None
+    tokens: tuple[int, int] | None = None
+    memory: Memory | None = None
+    births: dict[int, int] = field(default_factory=dict)
+    hidden: dict[int, Tensor] = field(default_factory=dict)  # replaced, never written into
+    places: dict[int, Place] = field(default_factory=dict)
+    frame: Frame | None = None
+    """The newest one, open or not."""
+
+    def copy(self) -> Now:
+        """The same, with a life of its own; the memory and the frame are shared."""
+        births, hidden, places = dict(self.births), dict(self.hidden), dict(self.places)
+        return replace(self, births=births, hidden=hidden, places=places)

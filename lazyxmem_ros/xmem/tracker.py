@@ -17,13 +17,13 @@ from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import FrameError, MaskError
 from lazyxmem_ros.xmem.folding import fold_batch_norm, on_device
 from lazyxmem_ros.xmem.frame import Frame
-from lazyxmem_ros.xmem.gating import Place, gate, place_of
+from lazyxmem_ros.xmem.gating import gate, place_of
 from lazyxmem_ros.xmem.inference import Inference, as_tokens
 from lazyxmem_ros.xmem.inputs import Inputs, check_known, check_masks, image_size
 from lazyxmem_ros.xmem.memory import Memory
 from lazyxmem_ros.xmem.memory_config import MemoryConfig
 from lazyxmem_ros.xmem.network import XMem, aggregate
-from lazyxmem_ros.xmem.state import TrackerState
+from lazyxmem_ros.xmem.state import Now, TrackerState
 
 
 class XMemTracker:
@@ -32,6 +32,10 @@ class XMemTracker:
     A frame's life: `segment` opens it; `add_objects` may give masks of new or known objects on
     it; `memorize`, `hold` or `correct` closes it. The tracker's own state (memory, hidden state,
     clocks) changes only when a frame is closed, or when objects are added and removed.
+
+    Where a call fails on the way, for the device's memory is full, say, objects, hidden states,
+    clocks and the newest frame are as they were before it. Memory may hold the frame, or count how
+    it was read, already; the same call again does what is left to do.
 
     One thread may use a tracker at a time.
     """
@@ -76,47 +80,40 @@ class XMemTracker:
 
     def reset(self) -> None:
         """Forget every object, the memory and the image size."""
-        self._memory: Memory | None = None
-        self._tokens: tuple[int, int] | None = None
-        self._size: tuple[int, int] | None = None
-        self._hidden: dict[int, Tensor] = {}
-        self._places: dict[int, Place] = {}
-        self._births: dict[int, int] = {}
-        self._frames = 0
-        self._frame: Frame | None = None
-        self._clock = -1
-        self._last_memory = -self.config.memory_every
-        self._last_deep_update = -max(self.config.deep_update_every, 0)
+        self._now = Now(
+            last_memory=-self.config.memory_every,
+            last_deep_update=-max(self.config.deep_update_every, 0),
+        )
 
     # ---- what it holds
 
     @property
     def object_ids(self) -> tuple[int, ...]:
         """The objects followed, in the order in which they were added."""
-        return tuple(self._births)
+        return tuple(self._now.births)
 
     @property
     def frame(self) -> Frame | None:
         """The newest frame."""
-        return self._frame
+        return self._now.frame
 
     @property
     def memory_tokens(self) -> tuple[int, int]:
         """Tokens in working and in long-term memory."""
-        if self._memory is None:
+        if self._now.memory is None:
             return 0, 0
-        return self._memory.working_tokens, self._memory.long_term_tokens
+        return self._now.memory.working_tokens, self._now.memory.long_term_tokens
 
     @property
     def compact(self) -> bool:
         """Whether memory is as small as it gets between two consolidations, and so is a copy."""
-        return self._memory is None or self._memory.compact
+        return self._now.memory is None or self._now.memory.compact
 
     @property
     def nbytes(self) -> int:
         """Bytes held by the memory and the hidden states."""
-        hidden = sum(h.nbytes for h in self._hidden.values())
-        return hidden + (self._memory.nbytes if self._memory else 0)
+        hidden = sum(h.nbytes for h in self._now.hidden.values())
+        return hidden + (self._now.memory.nbytes if self._now.memory else 0)
 
     # ---- a frame's life
 
@@ -134,16 +131,16 @@ class XMemTracker:
         an image, another size than before, the frame before still open), `MaskError`.
         """
         size = self._check_size(image)
-        if self._frame is not None and self._frame.open:
+        if self._now.frame is not None and self._now.frame.open:
             raise FrameError(
-                f"frame {self._frame.index} is still open: memorize, hold or correct it first"
+                f"frame {self._now.frame.index} is still open: memorize, hold or correct it first"
             )
         given = self._take_masks(masks or {}, size)
         pixels = torch.from_numpy(np.ascontiguousarray(image))
         padded, inner = self._inputs.image(pixels)
-        clock = self._clock + 1
+        clock = self._now.clock + 1
         frame = Frame(
-            index=self._frames,
+            index=self._now.frames,
             stamp=stamp,
             size=size,
             object_ids=self.object_ids,
@@ -151,15 +148,15 @@ class XMemTracker:
             pixels=pixels if pixels.nbytes < padded.nbytes else None,
             features=None,
             distribution=padded.new_ones(1, *padded.shape[-2:]),
-            hidden=dict(self._hidden),
-            places=dict(self._places),
+            hidden=dict(self._now.hidden),
+            places=dict(self._now.places),
             clock=clock,
             deep_update=self._deep_update_due(clock, given=bool(given)),
             inner_size=inner,
         )
         with self._or_nothing():
-            self._size = size
-            self._frames += 1
+            self._now.size = size
+            self._now.frames += 1
             self._begin(frame)
             self._open(frame, given)
         return frame
@@ -189,11 +186,12 @@ class XMemTracker:
         Raises `FrameError` (not the newest frame, or closed).
         """
         self._check_open(frame)
-        self._go_on(frame)
-        self._clock = frame.clock
-        if self._births and (frame.given or self._memory_due(frame.clock)):
-            self._enter(frame, deep_update=frame.deep_update)
-        frame.open = False
+        with self._or_nothing():
+            self._go_on(frame)
+            self._now.clock = frame.clock
+            if self._now.births and (frame.given or self._memory_due(frame.clock)):
+                self._enter(frame, deep_update=frame.deep_update)
+            frame.open = False
 
     @torch.inference_mode()
     def hold(self, frame: Frame) -> None:
@@ -234,20 +232,21 @@ class XMemTracker:
         corrected = self._take_masks(masks, frame.size, known_only=True)
         if not corrected:
             raise MaskError("a correction needs the mask of at least one object")
-        wrong = [i for i in doubted_since if frame.is_wrong(i, corrected[i])]
-        self._overlay(frame, corrected)
-        for object_id in frame.hidden.keys() & wrong:
-            frame.hidden[object_id] = torch.zeros_like(frame.hidden[object_id])
-        if frame.open:
-            self._go_on(frame)
-            self._clock = frame.clock
-        self._enter(frame, deep_update=True, told=told)
-        frame.open = False
-        assert self._memory is not None
-        for object_id, since in doubted_since.items():
-            self._memory.unlearn(object_id, since, frame.index)
-        if wrong:
-            self._memory.unlearn_working(frame.index)
+        with self._or_nothing():
+            wrong = [i for i in doubted_since if frame.is_wrong(i, corrected[i])]
+            self._overlay(frame, corrected)
+            for object_id in frame.hidden.keys() & wrong:
+                frame.hidden[object_id] = torch.zeros_like(frame.hidden[object_id])
+            if frame.open:
+                self._go_on(frame)
+                self._now.clock = frame.clock
+            self._enter(frame, deep_update=True, told=told)
+            frame.open = False
+            assert self._now.memory is not None
+            for object_id, since in doubted_since.items():
+                self._now.memory.unlearn(object_id, since, frame.index)
+            if wrong:
+                self._now.memory.unlearn_working(frame.index)
 
     @torch.inference_mode()
     def preview(self, frame: Frame, masks: Mapping[int, BoolMask]) -> Tensor:
@@ -262,10 +261,10 @@ class XMemTracker:
     def remove_objects(self, object_ids: Iterable[int]) -> None:
         """Forget objects and free their memory. Raises `UnknownObjectError`, changing nothing."""
         ids = list(dict.fromkeys(object_ids))
-        check_known(ids, known=self._births)
-        self._forget(ids)
-        if self._frame is not None and ids:
-            self._frame.remove_objects(ids)
+        check_known(ids, known=self._now.births)
+        for object_id in ids:
+            with self._or_nothing():
+                self._forget(object_id)
 
     # ---- going back in time
 
@@ -273,20 +272,10 @@ class XMemTracker:
         """A copy of memory, hidden states, clocks and, if there is one, the open frame. Its memory
         shares what it can with the copy `before`, if one is given.
         """
-        frame, shared = self._frame, before.memory if before else None
-        return TrackerState(
-            size=self._size,
-            tokens=self._tokens,
-            memory=self._memory.state(shared) if self._memory else None,
-            births=dict(self._births),
-            hidden=dict(self._hidden),  # tensors are replaced, never written into
-            places=dict(self._places),
-            frame=frame.copy() if frame is not None and frame.open else None,
-            frames=self._frames,
-            clock=self._clock,
-            last_memory=self._last_memory,
-            last_deep_update=self._last_deep_update,
-        )
+        now, shared = self._now.copy(), before.memory if before else None
+        memory = now.memory.state(shared) if now.memory else None
+        frame = now.frame.copy() if now.frame is not None and now.frame.open else None
+        return TrackerState(**vars(now) | {"memory": memory, "frame": frame})
 
     @torch.inference_mode()
     def restore(self, state: TrackerState) -> None:
@@ -294,17 +283,15 @@ class XMemTracker:
 
         The state has to fit the tracker; `check_state` looks at one of another origin.
         """
-        self.reset()
-        self._size, self._births = state.size, dict(state.births)
-        self._hidden = {i: h.to(self.device) for i, h in state.hidden.items()}
-        self._places = dict(state.places)
-        self._frames, self._clock = state.frames, state.clock
-        self._last_memory, self._last_deep_update = state.last_memory, state.last_deep_update
+        memory = None
         if state.memory is not None:
             assert state.tokens is not None
-            self._memory = self._make_memory(state.tokens)
-            self._memory.restore(state.memory)
-        self._frame = state.frame.copy() if state.frame else None
+            memory = self._make_memory(state.tokens)
+            memory.restore(state.memory)
+        frame = state.frame.copy() if state.frame else None
+        hidden = {i: h.to(self.device) for i, h in state.hidden.items()}
+        held = vars(state) | {"memory": memory, "frame": frame, "hidden": hidden}
+        self._now = Now(**held).copy()
 
     def fork(self, state: TrackerState) -> XMemTracker:
         """Another tracker with the same network and settings that remembers the state."""
@@ -321,29 +308,27 @@ class XMemTracker:
 
     def adopt(self, other: XMemTracker) -> None:
         """Take over what a fork remembers, without a copy; the fork is not to be used after."""
-        for name in (
-            *("_memory", "_tokens", "_size", "_hidden", "_places", "_births", "_frames", "_frame"),
-            *("_clock", "_last_memory", "_last_deep_update"),
-        ):
-            setattr(self, name, getattr(other, name))
+        self._now = other._now
 
     @torch.inference_mode()
     def resegment(self, past: Frame) -> Frame:
         """Open a past frame anew: its cached features, this tracker's memory and objects.
 
-        Masks that were given on it are given again. `past` itself stays as it is.
+        Masks that were given on it are given again. `past` itself stays as it is. This tracker has
+        learnt no frame that came after it.
         """
-        clock = self._clock + 1
+        clock = self._now.clock + 1
         frame = past.reopened(
             self.object_ids,
-            hidden=self._hidden,
-            places=self._places,
+            hidden=self._now.hidden,
+            places=self._now.places,
             clock=clock,
             deep_update=self._deep_update_due(clock, given=bool(past.given)),
         )
-        self._frames = frame.index + 1
-        self._begin(frame)
-        self._open(frame, past.given)
+        with self._or_nothing():
+            self._now.frames = frame.index + 1
+            self._begin(frame)
+            self._open(frame, past.given)
         return frame
 
     def skip(self, frames: int) -> None:
@@ -351,9 +336,9 @@ class XMemTracker:
         which are those of a frame long ago, begin anew.
         """
         if frames:
-            self._clock += frames
-            self._hidden = {i: torch.zeros_like(h) for i, h in self._hidden.items()}
-            self._places.clear()
+            self._now.hidden = {i: torch.zeros_like(h) for i, h in self._now.hidden.items()}
+            self._now.places = {}
+            self._now.clock += frames
 
     def recall(self, frame: Frame, before: Frame) -> None:
         """Let the prediction of the open frame be one that was made of its image before, of the
@@ -363,56 +348,61 @@ class XMemTracker:
         frame.set_distribution(before.distribution)
         frame.hidden, frame.places = dict(before.hidden), dict(before.places)
 
-    def _forget(self, object_ids: Iterable[int]) -> None:
-        """All of known objects but what the newest frame shows of them."""
-        for object_id in object_ids:
-            del self._births[object_id]
-            self._hidden.pop(object_id, None)
-            self._places.pop(object_id, None)
-            if self._memory is not None and object_id in self._memory.object_ids:
-                self._memory.remove_object(object_id)
-        if not self._births:
-            self._memory = self._tokens = None  # the next image may have another size
+    def _forget(self, object_id: int) -> None:
+        """All of a known object."""
+        if self._now.frame is not None:
+            self._now.frame.remove_objects([object_id])
+        del self._now.births[object_id]
+        self._now.hidden.pop(object_id, None)
+        self._now.places.pop(object_id, None)
+        assert self._now.memory is not None
+        self._now.memory.remove_object(object_id)
+        if not self._now.births:
+            self._now.memory = self._now.tokens = None  # the next image may have another size
 
     @contextmanager
     def _or_nothing(self) -> Iterator[None]:
-        """What fails on the way (the device's memory may be full) leaves the objects and the newest
-        frame as they were.
+        """Within, whatever fails leaves the tracker as it was, memory's tokens excepted.
+
+        These are too many for a copy. So memory is written last, when all that it takes in has been
+        computed, and what fails even then leaves it whole (see `Memory.write`).
         """
-        newest, frames, size, known = self._frame, self._frames, self._size, set(self._births)
-        before = newest.copy() if newest else None
+        before, newest = self._now.copy(), self._now.frame
+        shown = vars(newest.copy()) if newest else {}
         try:
             yield
         except BaseException:
-            self._forget(self._births.keys() - known)
-            self._frame, self._frames, self._size = newest, frames, size
+            self._now = before
             if newest is not None:
-                vars(newest).update(vars(before))
+                vars(newest).update(shown)
+            if self._now.memory is not None:
+                for object_id in set(self._now.memory.object_ids) - self._now.births.keys():
+                    self._now.memory.remove_object(object_id)
             raise
 
     # ---- when
 
     def _memory_due(self, clock: int) -> bool:
-        return clock - self._last_memory >= self.config.memory_every
+        return clock - self._now.last_memory >= self.config.memory_every
 
     def _deep_update_due(self, clock: int, *, given: bool) -> bool:
         if self.config.deep_update_every < 0:
             return given or self._memory_due(clock)
-        return clock - self._last_deep_update >= self.config.deep_update_every
+        return clock - self._now.last_deep_update >= self.config.deep_update_every
 
     # ---- how
 
     def _begin(self, frame: Frame) -> None:
         """It is the newest frame from now on; of the one before nothing more is learnt."""
-        if self._frame is not None:
-            self._frame.ungated = None
-        self._frame = frame
+        if self._now.frame is not None:
+            self._now.frame.ungated = None
+        self._now.frame = frame
 
     def _open(self, frame: Frame, given: Mapping[int, Tensor]) -> None:
         if not self.gate_radius:
             frame.places = {}  # there may have been gates before
-        if self._births:
-            self._predict(frame, decode=not set(self._births) <= set(given))
+        if self._now.births:
+            self._predict(frame, decode=not set(self._now.births) <= set(given))
         if given:
             self._give(frame, given)
 
@@ -422,8 +412,10 @@ class XMemTracker:
         if not decode:
             frame.set_distribution(frame.distribution.new_zeros(len(frame.object_ids) + 1, 1, 1))
             return
-        assert self._memory is not None
-        readout = self._memory.read(as_tokens(features.key[0]), as_tokens(features.selection[0]))
+        assert self._now.memory is not None
+        readout = self._now.memory.read(
+            as_tokens(features.key[0]), as_tokens(features.selection[0])
+        )
         synchronous = self.config.deep_update_every < 0
         alone, hidden = self._inference.decode(
             frame, readout, update_hidden=not (synchronous and frame.deep_update)
@@ -431,7 +423,7 @@ class XMemTracker:
         gated = found = aggregate(alone)
         if self.gate_radius:
             gated, frame.places = gate(
-                found, alone, frame.object_ids, self._places, radius=self.gate_radius
+                found, alone, frame.object_ids, self._now.places, radius=self.gate_radius
             )
         frame.set_distribution(gated, ungated=None if gated is found else found)
         frame.hidden |= hidden
@@ -440,19 +432,19 @@ class XMemTracker:
         """Add the objects that are new and set the given masks."""
         key = self._inference.features(frame).key
         h, w = key.shape[-2:]
-        if self._memory is None:
-            self._memory = self._make_memory((h, w))
+        if self._now.memory is None:
+            self._now.tokens = h, w
+            self._now.memory = self._make_memory(self._now.tokens)
         for object_id in given:
-            if object_id not in self._births:
-                self._births[object_id] = frame.index
-                self._memory.add_object(object_id, birth=frame.index)
+            if object_id not in self._now.births:
+                self._now.births[object_id] = frame.index
+                self._now.memory.add_object(object_id, birth=frame.index)
                 if hidden_dim := self.network.config.hidden_dim:
                     frame.hidden[object_id] = key.new_zeros(hidden_dim, h, w)
         self._overlay(frame, given)
         frame.given.update(given)
 
     def _make_memory(self, tokens: tuple[int, int]) -> Memory:
-        self._tokens = tokens
         return Memory(
             self.config,
             tokens_per_frame=tokens[0] * tokens[1],
@@ -463,8 +455,8 @@ class XMemTracker:
 
     def _go_on(self, frame: Frame) -> None:
         """The next frame follows this one."""
-        self._hidden.update(frame.hidden)
-        self._places = dict(frame.places)
+        self._now.hidden.update(frame.hidden)
+        self._now.places = dict(frame.places)
 
     def _enter(self, frame: Frame, *, deep_update: bool, told: Collection[int] = ()) -> None:
         """The frame's values enter working memory; the memory clock restarts there.
@@ -478,22 +470,22 @@ class XMemTracker:
         features = self._inference.features(frame)
         found = frame.distribution if frame.ungated is None else frame.ungated
         values, hidden = self._inference.encode_values(frame, found, deep_update=deep_update)
-        assert self._memory is not None
-        self._memory.write(
+        assert self._now.memory is not None
+        self._now.memory.write(
             frame.index,
             key=as_tokens(features.key[0]),
             shrinkage=features.shrinkage.flatten(),
             selection=as_tokens(features.selection[0]),
             values=values,
             shows=frame.token_labels(),
-            told={*told, *(i for i in frame.given if self._births[i] != frame.index)},
+            told={*told, *(i for i in frame.given if self._now.births[i] != frame.index)},
         )
-        self._last_memory = self._clock
+        self._now.last_memory = self._now.clock
         if deep_update:
             # The frame keeps the decoder's: entering once more starts from there.
-            self._hidden |= frame.hidden | hidden
-            self._places |= frame.places
-            self._last_deep_update = self._clock
+            self._now.hidden |= frame.hidden | hidden
+            self._now.places |= frame.places
+            self._now.last_deep_update = self._now.clock
 
     def _overlay(self, frame: Frame, masks: Mapping[int, Tensor]) -> None:
         frame.overlay(masks)
@@ -506,11 +498,11 @@ class XMemTracker:
     def _check_size(self, image: NDArray[np.uint8]) -> tuple[int, int]:
         """The image's size, which may change only while there is no object."""
         height, width = image_size(image)
-        if self._births and self._size not in (None, (height, width)):
-            assert self._size is not None
+        if self._now.births and self._now.size not in (None, (height, width)):
+            assert self._now.size is not None
             raise FrameError(
                 f"the image is {width}x{height} pixels, the ones before were "
-                f"{self._size[1]}x{self._size[0]}: reset the tracker to change the size"
+                f"{self._now.size[1]}x{self._now.size[0]}: reset the tracker to change the size"
             )
         return height, width
 
@@ -523,12 +515,12 @@ class XMemTracker:
     ) -> dict[int, Tensor]:
         """Check masks {id: bool [H, W]} and bring them in: {id: float [H', W']}."""
         if known_only:
-            check_known(masks, known=self._births)
-        check_masks(masks, size, known=self._births)
+            check_known(masks, known=self._now.births)
+        check_masks(masks, size, known=self._now.births)
         return {i: self._inputs.mask(m) for i, m in masks.items()}
 
     def _check_newest(self, frame: Frame) -> None:
-        if frame is not self._frame:
+        if frame is not self._now.frame:
             raise FrameError(f"frame {frame.index} is not the newest one")
 
     def _check_open(self, frame: Frame) -> None:

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from full_memory import failed_each_way
 from random_clip import SIZE, TINY, image, mask
 
 import lazyxmem_ros.xmem.frame as frame_module
@@ -23,6 +24,7 @@ from lazyxmem_ros.xmem import (
     resolve_device,
     resolve_precision,
 )
+from lazyxmem_ros.xmem.memory import Memory
 
 
 @pytest.fixture
@@ -142,8 +144,8 @@ def test_without_long_term_memory_working_memory_is_bounded(small_network: XMem)
 
 def storages(tracker: XMemTracker) -> dict[int, int]:
     """Address and size of every tensor storage that the tracker's memory holds."""
-    assert tracker._memory is not None
-    arrays = tracker._memory._tokens.arrays()
+    assert tracker._now.memory is not None
+    arrays = tracker._now.memory._tokens.arrays()
     return {a.untyped_storage().data_ptr(): a.untyped_storage().nbytes() for a in arrays}
 
 
@@ -161,8 +163,8 @@ def test_later_objects_keep_their_first_frame(tracker: XMemTracker) -> None:
     born = tracker.segment(image(5), {2: mask(20, 30)})
     tracker.memorize(born)
     run(tracker, range(6, 40))
-    assert tracker._memory is not None
-    assert {0, born.index} <= set(tracker._memory.working_frames)
+    assert tracker._now.memory is not None
+    assert {0, born.index} <= set(tracker._now.memory.working_frames)
 
 
 @pytest.mark.parametrize("quota", [0, 5])
@@ -173,8 +175,8 @@ def test_a_crowd_of_newer_objects_cannot_push_an_absent_one_out(
 
     def shown(object_id: int) -> int:
         """Long-term tokens that show the object."""
-        assert tracker._memory is not None
-        tokens = tracker._memory._tokens
+        assert tracker._now.memory is not None
+        tokens = tracker._now.memory._tokens
         return int((tokens.shows[tokens.long_term_rows] == object_id).sum())
 
     everything = np.ones(SIZE, dtype=bool)
@@ -298,6 +300,80 @@ def test_what_fails_on_the_way_changes_nothing(
     assert torch.equal(again.probabilities, expected.probabilities)
 
 
+CALLS: dict[str, Callable[[XMemTracker], object]] = {
+    "memorize": lambda t: t.memorize(t.frame),
+    "correct": lambda t: t.correct(t.frame, {1: mask(20, 20)}, told={1}, doubted_since={1: 5}),
+    "add objects": lambda t: t.add_objects(t.frame, {3: mask(10, 40), 1: mask(5, 5)}),
+    "segment again": lambda t: t.resegment(t.frame),
+    "remove objects": lambda t: t.remove_objects({1, 2} & {*t.object_ids}),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "held"), [*((case, False) for case in CALLS), *((case, True) for case in [*CALLS][1:])]
+)
+def test_a_call_that_failed_is_made_again(case: str, *, held: bool, small_network: XMem) -> None:
+    """Wherever the device's memory was full, on a frame that is open or was held."""
+    call = CALLS[case]
+    origin = XMemTracker(small_network, replace(TINY, told_frames=2))
+    origin.memorize(origin.segment(image(0), {1: mask(0, 0), 2: mask(30, 40)}))
+    run(origin, range(1, 10))
+    origin.segment(image(10))  # with this frame memory is full
+    state = origin.state()
+
+    def begun_again() -> XMemTracker:
+        tracker = origin.fork(state)
+        if held:
+            tracker.hold(tracker.frame)
+        return tracker
+
+    before, expected = begun_again(), begun_again()
+    call(expected)
+    for tracker in failed_each_way(begun_again, call, every=11):
+        assert tracker.object_ids == tracker.frame.object_ids == memory_of(tracker).object_ids
+        if case != "remove objects":  # of which some may be done
+            assert_as_far(tracker, before)
+        call(tracker)
+        assert_as_far(tracker, expected)
+        if tracker.object_ids:
+            mine, theirs = memory_of(tracker).state(), memory_of(expected).state()
+            assert mine.working == theirs.working
+            names = mine.shared.keys() - ({"use", "life"} if case == "segment again" else set())
+            assert all(torch.equal(mine.shared[name], theirs.shared[name]) for name in names)
+            assert all(map(torch.equal, mine.values.values(), theirs.values.values()))
+
+
+def test_a_state_for_which_there_is_no_room_is_not_restored(small_network: XMem) -> None:
+    origin = XMemTracker(small_network, TINY)
+    begun(origin)
+    before = origin.state()
+    run(origin, range(1, 4))
+    origin.segment(image(4))
+    now = origin.state()
+    for tracker in failed_each_way(lambda: origin.fork(now), lambda t: t.restore(before), every=5):
+        assert_as_far(tracker, origin)
+
+
+def memory_of(tracker: XMemTracker) -> Memory:
+    assert tracker._now.memory is not None
+    return tracker._now.memory
+
+
+def assert_as_far(tracker: XMemTracker, other: XMemTracker) -> None:
+    """They remember the same but for memory's tokens, and their newest frames are the same."""
+    mine, theirs = tracker._now, other._now
+    for name in ("last_memory", "last_deep_update", "clock", "frames", "size", "tokens", "births"):
+        assert getattr(mine, name) == getattr(theirs, name), name
+    assert mine.frame is not None
+    assert theirs.frame is not None
+    assert (mine.frame.open, mine.frame.object_ids) == (theirs.frame.open, theirs.frame.object_ids)
+    assert mine.frame.given.keys() == theirs.frame.given.keys()
+    assert torch.equal(mine.frame.distribution, theirs.frame.distribution)
+    for states, others in ((mine.hidden, theirs.hidden), (mine.frame.hidden, theirs.frame.hidden)):
+        assert states.keys() == others.keys()
+        assert all(torch.equal(states[i], others[i]) for i in states)
+
+
 def test_with_no_object_left_the_size_may_change(tracker: XMemTracker) -> None:
     begun(tracker)
     run(tracker, range(1, 4))
@@ -383,8 +459,8 @@ def test_refusal_changes_nothing(case: str, small_network: XMem) -> None:
         if disturb:
             with pytest.raises(error):
                 call(tracker)
-        if tracker._frame is not None and tracker._frame.open:
-            tracker.memorize(tracker._frame)
+        if tracker.frame is not None and tracker.frame.open:
+            tracker.memorize(tracker.frame)
         elif not disturb and case in ("unknown object corrected", "nothing corrected"):
             tracker.memorize(tracker.segment(image(1)))
         elif not disturb and case == "given frame held":  # the masks stay; holding was refused
