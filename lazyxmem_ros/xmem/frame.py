@@ -73,12 +73,21 @@ class Frame:
 
     def kept(self) -> Iterator[Tensor]:
         """The tensors kept for corrections, the image in the smaller of its forms first."""
+        for together in self._parts():
+            yield from together
+
+    def _parts(self) -> tuple[Collection[Tensor], ...]:
+        """The tensors that are kept, parted by what comes and goes together."""
         source = self.image if self.pixels is None else self.pixels
         assert source is not None
-        yield from (source, *(self.features or ()), self.distribution)
-        yield from () if self.ungated is None else (self.ungated,)
-        yield from self.given.values()
-        yield from self.hidden.values()
+        return (
+            (source,),
+            self.features or (),
+            (self.distribution,),
+            () if self.ungated is None else (self.ungated,),
+            self.given.values(),
+            self.hidden.values(),
+        )
 
     # ---- its life
 
@@ -136,17 +145,15 @@ class Frame:
             return
         settled = {id(t) for t in self._settled}
         moved: dict[int, Tensor] = {}
-        source, *others = self.kept()
-        for together in ([source], others):  # the others may go before it, and their pages then
+        for together in self._parts():  # any may go before the others, and its pages then
             moving = [t for t in together if id(t) not in settled]
             moved |= dict(zip(map(id, moving), lasting_copies(moving), strict=True))
         self.image = moved.get(id(self.image), self.image)
         self.pixels = moved.get(id(self.pixels), self.pixels)
         if self.features is not None:
             self.features = KeyFeatures(*(moved.get(id(t), t) for t in self.features))
-        if id(self.distribution) in moved:
-            ungated = moved.get(id(self.ungated), self.ungated)
-            self.set_distribution(moved[id(self.distribution)], ungated=ungated)
+        self.distribution = moved.get(id(self.distribution), self.distribution)
+        self.ungated = moved.get(id(self.ungated), self.ungated)
         self.hidden = {i: moved.get(id(t), t) for i, t in self.hidden.items()}
         self.given = {i: moved.get(id(t), t) for i, t in self.given.items()}
         self._settled = tuple(self.kept())
@@ -159,7 +166,6 @@ class Frame:
         if prediction:
             self.set_distribution(self.distribution.new_empty(0, *self.distribution.shape[-2:]))
             self.hidden, self.places = {}, {}
-        self._settled = self._settled[:1]  # the image; the others share their pages
         self.settle()
 
     def set_distribution(self, distribution: Tensor, *, ungated: Tensor | None = None) -> None:

@@ -192,6 +192,39 @@ def test_what_has_settled_is_not_moved_again(small_network: XMem) -> None:
     assert moved == [t is frame.distribution for t in parts(frame)]
 
 
+def assert_no_page_for_nothing(frame: Frame) -> None:
+    kept = [*frame.kept()]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in kept}
+    held = sum(storage.nbytes() for storage in storages.values())
+    assert held <= sum(t.nbytes for t in kept) + len(kept) * ALIGNMENT
+
+
+def test_what_is_replaced_or_let_go_holds_no_page(small_network: XMem) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (144, 160, 3), dtype=np.uint8)
+    shown = np.zeros((144, 160), bool)
+    shown[40:90, 30:100] = True
+    tracker, other = XMemTracker(small_network), XMemTracker(small_network)
+    past = tracker.segment(image, {1: shown, 2: ~shown})
+    past.settle()
+    assert_no_page_for_nothing(past)
+    tracker.memorize(past)
+    frame = other.resegment(past)  # with another prediction
+    del past, tracker
+    frame.settle()
+    assert_no_page_for_nothing(frame)
+    other.correct(frame, {1: ~shown, 2: shown})
+    frame.settle()
+    assert_no_page_for_nothing(frame)
+    frame.set_distribution(frame.distribution, ungated=torch.rand_like(frame.distribution))
+    frame.settle()
+    frame.ungated = None  # as once there is a newer frame
+    assert_no_page_for_nothing(frame)
+    copy = frame.copy()
+    for kept, prediction in ((copy, False), (frame, True)):
+        kept.release(prediction=prediction)
+        assert_no_page_for_nothing(kept)
+
+
 def test_masks_at_the_size_of_the_image_are_not_kept(small_network: XMem) -> None:
     tracker = XMemTracker(small_network, max_internal_size=48)
     image = np.random.default_rng(0).integers(0, 256, (144, 160, 3), dtype=np.uint8)
