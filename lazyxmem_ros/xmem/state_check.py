@@ -75,10 +75,7 @@ def _check_memory(
         set(memory.births) == set(memory.values) == ids, "memory holds other objects than followed"
     )
     _require(set(memory.anchored) <= ids, "memory anchors objects that are not followed")
-    _require(
-        all(0 <= birth <= state.frames for birth in memory.births.values()),
-        "an object's memory begins at no frame",
-    )
+    _require(memory.births == state.births, "an object's memory does not begin with the object")
     _require(
         1 <= len(memory.working) <= config.max_working_frames + config.max_told_frames
         and len(memory.told) <= config.max_told_frames,

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Going back in time: copies of the tracker's state, and frames segmented again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from random_clip import TINY, image, mask
 
-from lazyxmem_ros.xmem import Frame, XMem, XMemTracker
+from lazyxmem_ros.xmem import Frame, StateError, XMem, XMemTracker, check_state
 
 
 @pytest.fixture
@@ -85,3 +87,14 @@ def test_a_correction_of_a_past_frame_is_as_if_it_had_been_instant(tracker: XMem
         fork.memorize(fork.resegment(before))
     same(run(fork, range(12, 20)), run(instant, range(12, 20)))
     assert not torch.equal(past[-1].probabilities, frame.probabilities)
+
+
+def test_an_object_and_its_memory_begin_with_one_frame(tracker: XMemTracker) -> None:
+    state = tracker.state()
+    check_state(state, tracker)
+    assert state.memory is not None
+    births = state.births | {2: 0}
+    with pytest.raises(StateError, match="does not begin with the object"):
+        check_state(replace(state, births=births), tracker)
+    with pytest.raises(StateError, match="does not begin with the object"):
+        check_state(replace(state, memory=replace(state.memory, births=births)), tracker)
