@@ -48,6 +48,8 @@ def winning_class(probabilities: Tensor) -> Tensor:
     Returns:
         uint8 [H, W] (int16 beyond 256 classes) on the same device.
     """
+    if len(probabilities) == 2:  # one object, the usual case: a comparison is quicker
+        return (probabilities[1] > probabilities[0]).to(torch.uint8)
     most = torch.iinfo(torch.uint8).max + 1
     dtype = torch.uint8 if len(probabilities) <= most else torch.int16
     # PyTorch's argmax over the outermost dimension is tens of times slower than its max on a CPU.
