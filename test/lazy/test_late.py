@@ -155,7 +155,7 @@ def test_the_short_way_makes_no_copies_of_memory(
     monkeypatch.setattr(XMemTracker, "state", copied)
     for _ in range(2):
         assert late.catch_up(0.0) > 0
-    memory = late.tracker._memory
+    memory = late.tracker._now.memory
     assert memory is not None
     assert memory.told_frames == {5: {1}}
 
