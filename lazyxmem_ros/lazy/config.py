@@ -7,7 +7,9 @@ import enum
 import math
 from dataclasses import dataclass, replace
 
-from lazyxmem_ros.basics import SECOND
+import numpy as np
+
+from lazyxmem_ros.basics import SECOND, BoolMask
 from lazyxmem_ros.settings import DAY, NOT_NEGATIVE, SHARE, Unit, check, setting
 
 OFF = math.inf
@@ -271,6 +273,10 @@ class LazyConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def is_in_view(self, mask: BoolMask) -> bool:
+        """Whether an object with this mask [H, W] is in view: it is larger than `lost_area`."""
+        return bool(np.count_nonzero(mask) > self.lost_area)
 
     def learns_from(self, source: Source) -> bool:
         """Whether memory takes in corrections that answer such requests."""

@@ -125,7 +125,7 @@ class CorrectionDesk:
         for object_id, mask in masks.items():
             if correction.source is Source.OPERATOR:
                 self._state.note_answer(object_id, correction.stamp, stamp, _digest(mask))
-            in_view = int(np.count_nonzero(mask)) > self._state.config.lost_area
+            in_view = self._state.config.is_in_view(mask)
             self._state.note_corrected(
                 object_id, correction.source, stamp=correction.stamp, in_view=in_view
             )

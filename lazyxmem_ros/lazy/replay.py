@@ -19,8 +19,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
-import numpy as np
-
 from lazyxmem_ros.lazy.config import LazyConfig
 from lazyxmem_ros.lazy.history import History, last_copy
 from lazyxmem_ros.lazy.policy import (
@@ -230,7 +228,7 @@ class Replay:
         self._close(fork, frame, again, held=held or record.never_learnt)
         self._note_corrections(frame, again)
         for object_id in record.told & record.learnt.keys() & self.looks.keys():
-            if np.count_nonzero(record.learnt[object_id]) > self._config().lost_area:
+            if self._config().is_in_view(record.learnt[object_id]):
                 self.looks[object_id].told = frame.stamp
         frame.settle()
         if not record.frame.predicted:
@@ -265,7 +263,7 @@ class Replay:
         """Notes in `histories` whatever was corrected on the frame, learnt or not."""
         for object_id, source, mask in record.said_in_turn():
             if object_id in frame.object_ids:
-                in_view = int(np.count_nonzero(mask)) > self._config().lost_area
+                in_view = self._config().is_in_view(mask)
                 history = self.histories.get(object_id, ObjectHistory())
                 self.histories[object_id] = history.corrected(
                     source, index=frame.index, stamp=frame.stamp, in_view=in_view

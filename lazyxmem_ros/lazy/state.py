@@ -241,7 +241,7 @@ class LazyState:
         doubted = doubted_since(self.config, newest.histories, told)
         self.tracker.correct(newest.frame, masks, told=told, doubted_since=doubted)
         for object_id in told:
-            if np.count_nonzero(masks[object_id]) > self.config.lost_area:
+            if self.config.is_in_view(masks[object_id]):
                 self.objects[object_id].looks.told = newest.stamp
 
     # ---- any frame that can be gone through again

@@ -38,11 +38,11 @@ from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.markers import Markers
 from lazyxmem_ros.nodes.tracker.overlay import track_names
 from lazyxmem_ros.nodes.tracker.pictures import NewestOnly
+from lazyxmem_ros.nodes.tracker.worker import MAX_WORK
 
 if TYPE_CHECKING:
     from lazyxmem_ros.lazy import Request, Source, StateChange, StepResult, Track
     from lazyxmem_ros.nodes.tracker.records import Records
-from lazyxmem_ros.nodes.tracker.worker import MAX_WORK
 
 QUEUE_DEPTH = 10
 NO_DEADLINE = 0

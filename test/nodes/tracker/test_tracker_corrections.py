@@ -29,6 +29,15 @@ from lazyxmem_ros.nodes.tracker import corrections
 from lazyxmem_ros.srv import RemoveObjects
 
 
+def show_two_objects(tracker: Tracker) -> None:
+    """1, which is the scene's, and 2, on frame 0."""
+    labels = scene(0)[1].astype(np.uint16)
+    labels[:6, :6] = 2
+    tracker.send(0)
+    tracker.probe.publish(f"{NODE}/init_mask", labels_message(labels, header(0)))
+    wait_for(lambda: tracker.objects() == [1, 2], "both objects")
+
+
 def test_an_uncertainty_spike_calls_the_service(tracker: Tracker) -> None:
     tracker.show_object(0)
     assert tracker.set(pseudo_corrections=True, pseudo_entropy=0.0) == ""
@@ -46,11 +55,7 @@ def test_an_uncertainty_spike_calls_the_service(tracker: Tracker) -> None:
 
 def test_a_frame_is_sent_once_for_all_of_its_objects(tracker: Tracker) -> None:
     """And each object's answer is applied on its own."""
-    labels = scene(0)[1].astype(np.uint16)
-    labels[:6, :6] = 2
-    tracker.send(0)
-    tracker.probe.publish(f"{NODE}/init_mask", labels_message(labels, header(0)))
-    wait_for(lambda: tracker.objects() == [1, 2], "both objects")
+    show_two_objects(tracker)
     assert tracker.set(pseudo_corrections=True, pseudo_entropy=0.0) == ""
     tracker.service.truth = scene(1)[1]
     tracker.service.refused = {1}
@@ -270,11 +275,7 @@ def test_an_answer_that_fails_is_answered(
 def test_answers_about_other_objects_are_taken_where_one_fails(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = scene(0)[1].astype(np.uint16)
-    labels[:6, :6] = 2
-    tracker.send(0)
-    tracker.probe.publish(f"{NODE}/init_mask", labels_message(labels, header(0)))
-    wait_for(lambda: tracker.objects() == [1, 2], "both objects")
+    show_two_objects(tracker)
     assert tracker.set(pseudo_corrections=True, pseudo_entropy=0.0) == ""
     tracker.service.truth = scene(1)[1]
     lazy = tracker.node._parts.session._lazy
