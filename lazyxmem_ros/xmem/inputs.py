@@ -22,6 +22,8 @@ from lazyxmem_ros.xmem.network import IMAGE_MEAN, IMAGE_STD, STRIDE
 
 Size = tuple[int, int]
 """Height and width, pixels."""
+SHOWN_SHARE = 0.5
+"""Of a pixel inside, which an object wins by if it has more of it."""
 
 
 class Inputs:
@@ -50,12 +52,19 @@ class Inputs:
         return padded.contiguous(memory_format=torch.channels_last), inner
 
     def mask(self, mask: BoolMask) -> Tensor:
-        """Bool [H, W] -> float [H', W'] in 0..1."""
+        """Bool [H, W] -> float [H', W'] in 0..1.
+
+        Of a mask that is smaller than a pixel inside, those stay which show most of it: else what
+        somebody showed would be nowhere.
+        """
         pixels = torch.from_numpy(np.ascontiguousarray(mask)).to(self._device).float()
         size = mask.shape[0], mask.shape[1]
         inner = inner_size(size, self._max_internal_size)
         if inner != size:
             pixels = F.interpolate(pixels[None, None], inner, mode="area")[0, 0]
+            most = pixels.max()
+            if 0 < most <= SHOWN_SHARE:
+                pixels = (pixels == most).float()
         return pad(pixels)
 
 

@@ -61,6 +61,22 @@ def test_max_internal_size_limits_the_work_and_not_the_answer(small_network: XMe
     assert (given & found).sum() / (given | found).sum() > 0.7
 
 
+@pytest.mark.parametrize("side", [1, 3])
+def test_what_is_smaller_than_a_pixel_inside_is_taken(side: int, small_network: XMem) -> None:
+    tracker = XMemTracker(small_network, TINY, max_internal_size=32)
+    tiny = np.zeros((320, 480), bool)
+    tiny[104 : 104 + side, 58 : 58 + side] = True  # over the border of two pixels of ten
+    large = np.zeros_like(tiny)
+    large[200:260, 200:260] = True
+    frame = tracker.segment(image(0, tiny.shape), {5: tiny, 6: large})
+    found = frame.labels() == 5
+    assert (found & tiny).any()
+    assert found.sum() < 30**2
+    tracker.memorize(frame)
+    tracker.correct(tracker.segment(image(1, tiny.shape)), {5: tiny})
+    assert (tracker.frame.labels() == 5)[tiny].any()
+
+
 def test_given_mask_is_the_first_frame_s_answer(tracker: XMemTracker) -> None:
     frame = tracker.segment(image(0), {7: mask(0, 0), 2: mask(20, 30)})
     assert frame.object_ids == (7, 2) == tracker.object_ids
