@@ -118,6 +118,7 @@ def filled(network: XMem) -> Snapshot:
         shared={name: array[chosen] for name, array in memory.shared.items()},
         values={i: array[chosen] for i, array in memory.values.items()},
         long_term=len(rows),
+        numbers=None,  # those that stand there several times are tokens of their own
     )
     return replace(snapshot, tracker=replace(snapshot.tracker, memory=full))
 

@@ -36,7 +36,6 @@ from lazyxmem_ros.data.pond import Scene
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.extras import MODULES
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker
-from lazyxmem_ros.lazy.config import OFF
 from lazyxmem_ros.progress import track
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import (
@@ -94,15 +93,8 @@ def plain(network: XMem, images: list[Image], masks: Masks) -> Step:
 
 
 def ours(network: XMem, images: list[Image], masks: Masks) -> Step:
-    config = LazyConfig(
-        operator_corrections=False,
-        pseudo_corrections=False,
-        hold_entropy=OFF,
-        hold_unseen=False,
-        hold_iou=0.0,
-    )
     memory = MemoryConfig(keep_first_frames=1, object_quota=0)
-    tracker = LazyTracker(XMemTracker(network, memory), config)
+    tracker = LazyTracker(XMemTracker(network, memory), LazyConfig().plain_xmem())
 
     def step(number: int) -> NDArray[np.integer]:
         given = None if number else {i + 1: mask for i, mask in enumerate(masks)}

@@ -14,7 +14,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -28,7 +28,7 @@ from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.data.location import add_data_argument
 from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity, robustness
-from lazyxmem_ros.lazy import OFF, SECOND, LazyConfig, LazyTracker, iou_predictor_of
+from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker, iou_predictor_of
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 from training.compose import ComposeConfig, Composer
 from training.material import (
@@ -53,9 +53,6 @@ CLIP_OF_SEVERAL = "judo"
 FOUND = 0.5  # IoU from which an object counts as found
 RATE = 30  # frames/s
 UNHELPED = LazyConfig(operator_corrections=False, pseudo_corrections=False, correction_horizon=0)
-PLAIN = replace(
-    UNHELPED, gate_radius=0.0, hold_entropy=OFF, hold_unseen=False, hold_iou=0.0, show_iou=0.0
-)
 
 Frame = tuple[NDArray[np.uint8], NDArray[np.integer] | None]
 """RGB uint8 [H, W, 3] and its label map [H, W], where it has one."""
@@ -278,7 +275,7 @@ def measure(arguments: argparse.Namespace) -> None:
             max_internal_size=arguments.internal_size,
             precision=arguments.precision,
         )
-        config = PLAIN if arguments.plain else UNHELPED
+        config = UNHELPED.plain_xmem() if arguments.plain else UNHELPED
         return LazyTracker(tracker, config, iou_predictor=iou_predictor_of(arguments.weights))
 
     print("| clip | J | F | J&F | R@0.5 | frames/s |\n" + 6 * "| --- " + "|", flush=True)

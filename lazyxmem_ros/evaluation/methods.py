@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.lazy import LazyConfig
 
-NEVER = float("inf")
 EVERY_N_DEFAULT = 50
 """Frames between two questions of EVERY_N: at most 2 % of the frames are corrected."""
 ORACLE_IOU_DEFAULT = 0.5
@@ -100,18 +99,7 @@ REFERENCE = "lazy"
 def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
     """Every named method, in the order in which reports list them."""
     base = options.lazy
-    plain = replace(
-        base,
-        operator_corrections=False,
-        pseudo_corrections=False,
-        update_from_operator=False,
-        update_from_pseudo=False,
-        gate_radius=0.0,
-        hold_entropy=NEVER,
-        hold_unseen=False,
-        hold_iou=0.0,
-        show_iou=0.0,
-    )
+    plain = base.plain_xmem()
     cautious = replace(
         plain,
         gate_radius=base.gate_radius,

@@ -306,3 +306,20 @@ class LazyConfig:
             trusted_iou=0.0,
         )
         return replace(plain, **changes)  # type: ignore[arg-type]
+
+    def plain_xmem(self) -> LazyConfig:
+        """These settings, but as XMem tracks by itself: nobody is asked, memory learns from every
+        frame, every place counts and every mask is published.
+        """
+        return replace(
+            self,
+            operator_corrections=False,
+            pseudo_corrections=False,
+            update_from_operator=False,
+            update_from_pseudo=False,
+            gate_radius=0.0,
+            hold_entropy=OFF,
+            hold_unseen=False,
+            hold_iou=0.0,
+            show_iou=0.0,
+        )
