@@ -160,6 +160,15 @@ def answered_at_once(network: XMem, index: int) -> Instant:
     return Instant(start(network), {index: [answer(index, FIRST)]})
 
 
+@cache
+def two_answered_at_once(
+    network: XMem, config: LazyConfig = CONFIG, iou_predictor: IouPredictor | None = None
+) -> Instant:
+    """The two objects are corrected at once, each on a frame of its own."""
+    answers = {5: [answer(5, FIRST)], 9: [answer(9, SECOND_ONE)]}
+    return Instant(start(network, config, iou_predictor), answers)
+
+
 def newest(lazy: LazyTracker) -> int:
     """The number of the frame that it has seen last."""
     assert lazy.tracker.frame is not None
