@@ -32,8 +32,9 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
-from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker
+from lazyxmem_ros.lazy import LazyConfig, LazyTracker
 from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network

@@ -34,12 +34,12 @@ from rich.console import Console
 from bench.tracking import FRAME_NS, Image, Masks, frames_of
 from lazyxmem_ros.basics import MEBIBYTE
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
+from lazyxmem_ros.extras import BACKENDS
 from lazyxmem_ros.lazy import IouPredictor, LazyConfig, LazyTracker, iou_predictor_of, judging
 from lazyxmem_ros.progress import track
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import MemoryConfig, XMem, XMemTracker, load_network, with_backend
 from lazyxmem_ros.xmem import frame as xmem_frame
-from lazyxmem_ros.xmem.backends import BACKENDS
 from lazyxmem_ros.xmem.device import resolve_device
 from lazyxmem_ros.xmem.inputs import Inputs
 from lazyxmem_ros.xmem.memory import Memory

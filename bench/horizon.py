@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from lazyxmem_ros.basics import MEBIBYTE
+from lazyxmem_ros.basics import MEBIBYTE, SECOND
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
-from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker
+from lazyxmem_ros.lazy import Correction, LazyConfig, LazyTracker
 from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.xmem import XMem, XMemTracker
 from lazyxmem_ros.xmem.memory import Memory

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.layouts.options import DatasetOptions
@@ -44,7 +45,7 @@ from lazyxmem_ros.data.samples import VideoSequence
 from lazyxmem_ros.data.stress import TwinSequence
 from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
-from lazyxmem_ros.lazy import SECOND, Correction, LazyConfig, LazyTracker, Snapshot
+from lazyxmem_ros.lazy import Correction, LazyConfig, LazyTracker, Snapshot
 from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.weights import locate
 from lazyxmem_ros.xmem import Frame, XMemTracker, load_network

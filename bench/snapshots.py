@@ -26,8 +26,9 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
-from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker, Snapshot
+from lazyxmem_ros.lazy import LazyConfig, LazyTracker, Snapshot
 from lazyxmem_ros.nodes.tracker.snapshots import SnapshotKeeper
 from lazyxmem_ros.nodes.tracker.worker import Worker
 from lazyxmem_ros.progress import Progress

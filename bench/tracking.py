@@ -34,12 +34,11 @@ from rich.console import Console
 from bench.baseline import BaselineTracker, masked_entropy
 from lazyxmem_ros.data.pond import Scene
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
-from lazyxmem_ros.extras import MODULES
+from lazyxmem_ros.extras import BACKENDS, MODULES
 from lazyxmem_ros.lazy import LazyConfig, LazyTracker
 from lazyxmem_ros.progress import track
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
 from lazyxmem_ros.xmem import (
-    BACKENDS,
     MemoryConfig,
     XMem,
     XMemTracker,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `lazyxmem` command.
 
-Nothing heavy is imported before it is known which command is wanted: PyTorch takes seconds.
+Nothing heavy is imported before the command line is known to be right: PyTorch takes seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lazyxmem_ros import __version__
 from lazyxmem_ros.entry import EXIT_FAULT, ending_at_once, load, run_to_the_end
@@ -22,21 +22,34 @@ another."""
 
 
 class _Command(NamedTuple):
-    """A command's module, which has `add_arguments` and `run`."""
+    """A command's modules: one has `add_arguments`, the other, which may be heavy, `run`."""
 
+    arguments: str
     module: str
     about: str
 
 
 _COMMANDS = {
     "track": _Command(
-        "lazyxmem_ros.track.command", "track objects in a video or a folder of frames"
+        "lazyxmem_ros.track.arguments",
+        "lazyxmem_ros.track.command",
+        "track objects in a video or a folder of frames",
     ),
     "evaluate": _Command(
-        "lazyxmem_ros.evaluation.command", "measure tracking on datasets and bags"
+        "lazyxmem_ros.evaluation.arguments",
+        "lazyxmem_ros.evaluation.command",
+        "measure tracking on datasets and bags",
     ),
-    "export": _Command("lazyxmem_ros.export", "make a dataset of what people told trackers"),
-    "weights": _Command("lazyxmem_ros.weights.command", "list, fetch and check weights files"),
+    "export": _Command(
+        "lazyxmem_ros.export",
+        "lazyxmem_ros.export",
+        "make a dataset of what people told trackers",
+    ),
+    "weights": _Command(
+        "lazyxmem_ros.weights.command",
+        "lazyxmem_ros.weights.command",
+        "list, fetch and check weights files",
+    ),
 }
 
 
@@ -53,17 +66,16 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = arguments[0] if arguments else ""
-    module: Any = None
     for name, command in _COMMANDS.items():
         sub = commands.add_parser(name, help=command.about, description=command.about)
         if name == chosen:
-            try:
-                module = load(command.module)
-            except MissingExtraError as error:
-                print(f"lazyxmem {chosen}: {error}", file=sys.stderr)
-                return EXIT_FAULT
-            module.add_arguments(sub)
+            load(command.arguments).add_arguments(sub)
     parsed = parser.parse_args(arguments)
+    try:
+        module = load(_COMMANDS[chosen].module)
+    except MissingExtraError as error:
+        print(f"lazyxmem {chosen}: {error}", file=sys.stderr)
+        return EXIT_FAULT
     from rich.console import Console
 
     console = Console()

@@ -18,6 +18,8 @@ MODULES = {
     "sam-hq": ("segment_anything_hq", "timm", "torchvision"),
 }
 """What an extra makes importable."""
+BACKENDS = ("auto", "torch", "openvino", "ncnn")
+"""What may compute the convolutions: PyTorch, or an extra of the same name."""
 
 
 class MissingExtraError(RuntimeError):

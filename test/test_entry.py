@@ -122,12 +122,15 @@ def test_programs_that_import_the_package_keep_their_ctrl_c(tmp_path: Path) -> N
     assert ignored.returncode == 2
 
 
+TRACK = ["lazyxmem", "track", "none.mp4", "--mask", "none.png", "--out", "none"]
+
+
 @pytest.mark.parametrize(
     ("command", "library", "later"),
     [
         (["lazyxmem", "evaluate", "scene"], "libtorch", 0.0),
-        (["lazyxmem", "track", "none.mp4"], "libtorch", 0.0),
-        (["lazyxmem", "track", "none.mp4"], "libtorch", 0.2),
+        (TRACK, "libtorch", 0.0),
+        (TRACK, "libtorch", 0.2),
         *[([name], "_rclpy", 0.0) for name in (NODES[1].split() if NODES else [])],
         (["tracker"], "_rclpy", 0.2),
     ],
@@ -383,15 +386,30 @@ def test_interruptible_gives_handlers_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_help_imports_nothing_heavy() -> None:
+HEAVY = ("torch", "pandas", "pyarrow", "scipy", "skimage", "matplotlib", "rosbags", "rclpy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "heavy"),
+    [
+        (["--help"], 0, (*HEAVY, "numpy", "cv2", "rich")),
+        *[([command, "--help"], 0, HEAVY) for command in ("track", "evaluate")],
+        (["track", "a video that is given no mask"], 2, HEAVY),
+        (["evaluate", "scene", "--no-such-option"], 2, HEAVY),
+    ],
+    ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_help_and_mistakes_are_told_before_anything_heavy_is_imported(
+    arguments: list[str], status: int, heavy: tuple[str, ...]
+) -> None:
     program = (
         "import sys\n"
         "from lazyxmem_ros.cli import main\n"
         "try:\n"
-        "    main(['--help'])\n"
+        f"    main({arguments})\n"
         "except SystemExit as ended:\n"
-        "    assert ended.code == 0\n"
-        "print(sorted({'torch', 'numpy', 'cv2', 'rich'} & set(sys.modules)))\n"
+        f"    assert ended.code == {status}, ended.code\n"
+        f"print(sorted({set(heavy)} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.endswith("[]\n"), done

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.label_maps import read_label_map
 from lazyxmem_ros.data.layouts.options import DatasetOptions
@@ -28,7 +29,7 @@ from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.data.location import add_data_argument
 from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity, robustness
-from lazyxmem_ros.lazy import SECOND, LazyConfig, LazyTracker, iou_predictor_of
+from lazyxmem_ros.lazy import LazyConfig, LazyTracker, iou_predictor_of
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 from training.compose import ComposeConfig, Composer
 from training.material import (

@@ -19,7 +19,6 @@ from lazyxmem_ros.evaluation.display import Display
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
 from lazyxmem_ros.evaluation.methods import Method
 from lazyxmem_ros.evaluation.options import (
-    add_arguments,
     executor_of,
     plan_of,
     settings_given,
@@ -31,8 +30,6 @@ from lazyxmem_ros.evaluation.published import compared
 from lazyxmem_ros.evaluation.report import write_report
 from lazyxmem_ros.evaluation.run import REPORT_FILE, Results, evaluate
 from lazyxmem_ros.lazy import LazyConfig
-
-__all__ = ["add_arguments", "run"]
 
 SHOWN_FAULTS = 5
 

@@ -16,6 +16,8 @@ from lazyxmem_ros.evaluation.methods import Method, Schedule, Trigger
 from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig
 from lazyxmem_ros.xmem import MemoryConfig
 
+KINDS = ("parquet", "csv")
+"""Of files of tables."""
 RANDOM_REPEATS_DEFAULT = 3
 
 

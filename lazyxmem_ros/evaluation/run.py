@@ -18,7 +18,7 @@ from lazyxmem_ros.evaluation.executors import Executor, ProcessExecutor
 from lazyxmem_ros.evaluation.fingerprint import computed_by
 from lazyxmem_ros.evaluation.job import JobReport, completed_report, load_tables
 from lazyxmem_ros.evaluation.methods import Schedule
-from lazyxmem_ros.evaluation.plan import EvaluationPlan, Job
+from lazyxmem_ros.evaluation.plan import KINDS, EvaluationPlan, Job
 from lazyxmem_ros.evaluation.rows import given_corrections
 from lazyxmem_ros.images.files import write_whole
 
@@ -26,8 +26,6 @@ PROGRAM = "lazyxmem evaluate"
 JOBS_FOLDER = "jobs"
 REPORT_FILE = "report.html"
 LEVELS = ("frames", "events", "objects", "sequences", "dataset")
-KINDS = ("parquet", "csv")
-"""Of files of tables."""
 OUTPUTS = (JOBS_FOLDER, REPORT_FILE, *(f"{level}.{kind}" for level in LEVELS for kind in KINDS))
 """What an evaluation replaces in its folder."""
 LOTS_APART = 1000

@@ -2,9 +2,9 @@
 """Follows objects through a video or a folder of frames, without ROS.
 
 `track_frames` does it for a program (`examples/` shows how), `command` is `lazyxmem track`.
+`__init__.pyi` says what else is in it. A name is imported when it is first asked for.
 """
 
-from lazyxmem_ros.track.frames import TrackedFrame, track_frames
-from lazyxmem_ros.track.video import Faulty, StampedFrame, Video, stop
+import lazy_loader
 
-__all__ = ["Faulty", "StampedFrame", "TrackedFrame", "Video", "stop", "track_frames"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,13 +10,12 @@ import importlib.util
 
 import torch
 
-from lazyxmem_ros.extras import MODULES, install_command
+from lazyxmem_ros.extras import BACKENDS, MODULES, install_command
 from lazyxmem_ros.xmem.device import resolve_device, resolve_precision
 from lazyxmem_ros.xmem.errors import BackendError
 from lazyxmem_ros.xmem.network import XMem
 from lazyxmem_ros.xmem.translation import Say
 
-BACKENDS = ("auto", "torch", "openvino", "ncnn")
 _TITLES = {"openvino": "OpenVINO", "ncnn": "ncnn"}
 """Of the runtimes beside PyTorch; their extras have the same names."""
 

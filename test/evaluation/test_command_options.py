@@ -15,6 +15,7 @@ from lazyxmem_ros.correction import CorrectorError
 from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.data.samples import VideoSequence
 from lazyxmem_ros.data.slowness import Tell
+from lazyxmem_ros.evaluation import arguments as command_line
 from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.errors import MethodError
 from lazyxmem_ros.evaluation.methods import SWITCHES
@@ -39,7 +40,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser()
-    command.add_arguments(made)
+    command_line.add_arguments(made)
     return made
 
 

@@ -11,8 +11,8 @@ from functools import cache
 import torch
 from random_clip import TINY, image, mask
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.lazy import (
-    SECOND,
     Correction,
     Evidence,
     IouPredictor,

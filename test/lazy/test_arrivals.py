@@ -30,8 +30,8 @@ from late_runs import (
 )
 from random_clip import TINY, mask
 
+from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.lazy import (
-    SECOND,
     IouPredictor,
     LazyTracker,
     StampError,

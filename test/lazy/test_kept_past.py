@@ -24,10 +24,8 @@ from late_runs import (
 )
 from random_clip import TINY, image, mask
 
-from lazyxmem_ros.lazy import (
-    SECOND,
-    LazyTracker,
-)
+from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.lazy import LazyTracker
 from lazyxmem_ros.xmem import XMem, XMemTracker
 
 

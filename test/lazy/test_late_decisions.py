@@ -24,11 +24,8 @@ from late_runs import (
 )
 from random_clip import mask
 
-from lazyxmem_ros.lazy import (
-    SECOND,
-    Source,
-    TrackState,
-)
+from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.lazy import Source, TrackState
 from lazyxmem_ros.xmem import XMem
 
 

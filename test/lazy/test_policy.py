@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lazyxmem_ros.lazy import OFF, SECOND, HoldRule, LazyConfig, Source, TrackState
+from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.lazy import OFF, HoldRule, LazyConfig, Source, TrackState
 from lazyxmem_ros.lazy.policy import (
     Decision,
     ObjectHistory,

@@ -13,7 +13,6 @@ import torch
 from test_real_tracker import moving_squares, stamp_of, tracker_of
 
 from lazyxmem_ros.lazy import (
-    ConfigError,
     Correction,
     Evidence,
     IouPredictor,
@@ -31,6 +30,7 @@ from lazyxmem_ros.lazy.predicted_iou import (
     shapes_of,
     weigh,
 )
+from lazyxmem_ros.settings import ConfigError
 from lazyxmem_ros.xmem import XMem
 
 ZERO = Evidence(*(0.0 for _ in fields(Evidence)))

@@ -22,7 +22,8 @@ from late_runs import (
 )
 from random_clip import mask
 
-from lazyxmem_ros.lazy import SECOND, LazyTracker, Source
+from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.lazy import LazyTracker, Source
 from lazyxmem_ros.xmem import XMem
 
 OTHER = {1: mask(12, 22)}

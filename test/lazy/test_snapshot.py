@@ -22,9 +22,8 @@ import torch
 from late_runs import CALIBRATION
 from random_clip import TINY, image, mask
 
-from lazyxmem_ros.basics import MAX_LABEL_LENGTH
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH, SECOND
 from lazyxmem_ros.lazy import (
-    SECOND,
     Correction,
     LazyConfig,
     LazyTracker,

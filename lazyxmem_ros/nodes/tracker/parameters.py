@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from lazyxmem_ros import weights
 from lazyxmem_ros.basics import MAX_OBJECT_ID
 from lazyxmem_ros.data.label_maps import MAX_OBJECTS
+from lazyxmem_ros.extras import BACKENDS
 from lazyxmem_ros.nodes.image_limit import max_pixels_parameter
 from lazyxmem_ros.nodes.parameters import Changes, ParameterSpec, parameters_of
 from lazyxmem_ros.nodes.tracker.images import TRANSPORTS
 from lazyxmem_ros.settings import ConfigError, held
-from lazyxmem_ros.xmem import BACKENDS
 
 if TYPE_CHECKING:
     from lazyxmem_ros.lazy import LazyConfig
