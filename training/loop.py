@@ -32,6 +32,8 @@ FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "tuning_j", "sec
 """Columns of curve.csv; a run leaves empty what it does not have."""
 
 SAVE_EVERY = 120.0  # seconds between checkpoints
+FOREIGN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError)
+"""What comes of taking something else for a run's state."""
 
 
 class Trainer(Protocol):
@@ -240,7 +242,7 @@ def _load(trainer: Trainer, path: Path) -> None:
         trainer.load(path)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except (*FOREIGN, EOFError, pickle.UnpicklingError) as error:
         cause = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(
             f"{path} is damaged, or of a run with another configuration ({cause}); name another "

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import signal
 import subprocess
@@ -138,7 +139,25 @@ def test_a_run_below_nohup_outlives_its_terminal() -> None:
     assert not interruption.is_set()
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def saved(state: object) -> bytes:
+    """What PyTorch writes of something."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no checkpoint",
+        saved([1]),
+        saved(torch.zeros(1)),
+        saved({"step": 1}),
+        saved({"step": 1, "network": [1]}),
+        None,
+    ],
+)
 def test_another_run_is_not_gone_on_with(
     material: Material, tmp_path: Path, content: bytes | None
 ) -> None:
