@@ -44,6 +44,8 @@ class Trainer(Protocol):
     """Of the whole run."""
     log_every: int
     """Steps between rows of the curve."""
+    weights_name: str
+    """What the file of the averaged weights is called."""
 
     def maker(self) -> Callable[[int], Any]:
         """A function, for other processes too, that makes the batch of a step."""
@@ -109,7 +111,7 @@ def run(
 
     workers: processes that make batches; 0: this one does. interruption: once set, saves and ends.
     Raises RuntimeError where the loss is no number any more, ConfigError where the run in `folder`
-    is another one.
+    is another one, or something else lies there under the names of a run's files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     interruption = interruption or Event()
@@ -117,6 +119,11 @@ def run(
     if (folder / "last.pt").is_file():
         _load(trainer, folder / "last.pt")
         print(f"resuming at step {trainer.step}", flush=True)
+    elif (folder / trainer.weights_name).exists():
+        raise ConfigError(
+            f"{folder / trainer.weights_name} is there, but no last.pt to go on from; so that "
+            "nobody's weights are lost, move them, or name another folder by --out"
+        )
     curve = folder / "curve.csv"
     _forget_rows(curve, after=trainer.step)
     with _signals_held():
@@ -257,19 +264,28 @@ def _save(trainer: Trainer, folder: Path, curve: Path) -> None:
 
 
 def _forget_rows(table: Path, *, after: int) -> None:
-    """Drops the rows of steps that a resumed run does again."""
-    if not table.is_file():
+    """Drops the rows of steps that a resumed run does again, and the end of one that a full disk or
+    a killed process broke off.
+
+    Raises ConfigError, leaving the file as it is, where it holds something else.
+    """
+    if not table.is_file() or not table.stat().st_size:
         return
-    with table.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= after]
-    with table.open("w", newline="") as file:
+    with table.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.DictReader(file)
+        whole = [row for row in reader if None not in row.values()]
+    if not {"step", "loss"} <= set(reader.fieldnames or ()) <= set(FIELDS):
+        raise ConfigError(f"{table} is no run's curve; name another folder by --out")
+    partial = table.with_suffix(".csv.partial")
+    with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(row for row in whole if int(row["step"]) <= after)
+    os.replace(partial, table)
 
 
 def _append(table: Path, row: dict[str, str]) -> None:
-    new = not table.is_file()
+    new = not table.is_file() or not table.stat().st_size
     with table.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         if new:

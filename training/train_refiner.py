@@ -85,6 +85,7 @@ def start_from(network: RefinerNetwork, tracker: XMem) -> None:
 class Trainer:
     """One run: network, averaged weights, optimiser, and the step they stand at."""
 
+    weights_name = "refiner.safetensors"
     log_every = 50
 
     def __init__(self, config: RefinerTraining, material: Material, device: torch.device) -> None:
@@ -173,7 +174,7 @@ class Trainer:
             "carried": None if self.carried is None else tuple(self.carried),
         }
         loop.save_checkpoint(state, folder / "last.pt")
-        save_refiner(self.average.network, folder / "refiner.safetensors", steps=self.step)
+        save_refiner(self.average.network, folder / self.weights_name, steps=self.step)
 
     def load(self, path: Path) -> None:
         """Goes on from a last.pt."""

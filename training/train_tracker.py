@@ -105,6 +105,7 @@ def keep_at(config: TrackerTraining, step: int) -> float:
 class Trainer:
     """One run: network, averaged weights, optimiser, and the step they stand at."""
 
+    weights_name = "tracker.safetensors"
     log_every = 20
 
     def __init__(
@@ -277,7 +278,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
         }
         loop.save_checkpoint(state, folder / "last.pt")
-        save_tracker(self.average.network, folder / "tracker.safetensors", steps=self.step)
+        save_tracker(self.average.network, folder / self.weights_name, steps=self.step)
 
     def load(self, path: Path) -> None:
         """Goes on from a last.pt."""

@@ -170,6 +170,46 @@ def test_another_run_is_not_gone_on_with(
         run(trainer, tmp_path, workers=0, stop_at=0)
 
 
+@pytest.mark.parametrize("torn", ["1", "1,,1.2"])
+def test_a_curve_that_was_broken_off_goes_on(material: Material, tmp_path: Path, torn: str) -> None:
+    """As a full disk leaves it; the run goes on from its first step."""
+    trainer = refiner_of(material, 1, 1)
+    run(trainer, tmp_path, workers=0, stop_at=1)
+    with (tmp_path / "curve.csv").open("a") as file:
+        file.write(torn)
+    run(refiner_of(material, 1, 1), tmp_path, workers=0)
+    with (tmp_path / "curve.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    assert all(row["loss"] and row["waited"] for row in rows)
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "step,loss,mine\n1,2,3\n", "my notes"])
+def test_a_table_of_something_else_is_left_alone(
+    material: Material, tmp_path: Path, content: str
+) -> None:
+    table = tmp_path / "curve.csv"
+    table.write_text(content)
+    with pytest.raises(ConfigError, match=r"curve\.csv is no run's curve.*by --out$"):
+        run(refiner_of(material, 1), tmp_path, workers=0, stop_at=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["curve.csv"]
+    assert table.read_text() == content
+
+
+def test_weights_without_their_run_are_left_alone(material: Material, tmp_path: Path) -> None:
+    """As where only they were kept, or came from somewhere else."""
+    for name, trainer in (
+        ("tracker.safetensors", tracker_of(material, 1)),
+        ("refiner.safetensors", refiner_of(material, 1)),
+    ):
+        (tmp_path / name).write_bytes(b"dear")
+        with pytest.raises(ConfigError, match=rf"{name} is there, but no last\.pt .*by --out$"):
+            run(trainer, tmp_path, workers=0, stop_at=0)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        assert (tmp_path / name).read_bytes() == b"dear"
+        (tmp_path / name).unlink()
+
+
 def tracker_of(material: Material, *steps: int) -> train_tracker.Trainer:
     """With stages of so many steps."""
     (stage,) = smoke.CONFIG.stages
