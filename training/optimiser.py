@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from lazyxmem_ros.xmem.network import KeyEncoder
@@ -26,6 +27,25 @@ def parameter_groups(
             parameters = [p for p in mine if (p.ndim > 1) == matrices]
             groups.append({"params": parameters, "weight_decay": decay, "share": share})
     return groups
+
+
+def clip_gradients(network: nn.Module, most: float) -> None:
+    """Scales the gradients down to a norm of `most`. Raises RuntimeError where one is no number.
+
+    A step with such a gradient would end the run: no later one brings the weights back, and the
+    next checkpoint would be of these.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), most)
+    if not torch.isfinite(norm):
+        raise RuntimeError(f"the gradients' norm is {float(norm)}; lower learning_rate")
+
+
+def go_on(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Takes an optimiser's state from a checkpoint, but for what the configuration decides."""
+    mine = [{n: group[n] for n in ("weight_decay", "share")} for group in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    for group, settings in zip(optimiser.param_groups, mine, strict=True):
+        group.update(settings)
 
 
 def freeze_batch_norm(network: nn.Module) -> None:

@@ -29,7 +29,13 @@ from training.compose import own_stream
 from training.config import ConfigError, RefinerTraining, load_refiner_training
 from training.export import save_refiner
 from training.material import Material
-from training.optimiser import freeze_batch_norm, let_early_layers_learn, parameter_groups
+from training.optimiser import (
+    clip_gradients,
+    freeze_batch_norm,
+    go_on,
+    let_early_layers_learn,
+    parameter_groups,
+)
 from training.practice import embedded_tracker
 from training.refiner_samples import Batch, answered, make_batch
 
@@ -151,7 +157,7 @@ class Trainer:
         loss = refiner_loss(logits.float(), quality.float(), batch.truths, batch.areas)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
+        clip_gradients(self.network, config.gradient_clip)
         self.optimiser.step()
         self.average.update(self.network, self.step)
         self.step += 1
@@ -182,7 +188,7 @@ class Trainer:
         self.stages.check(state.get("begun", ()))
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        go_on(self.optimiser, state["optimiser"])
         self.step = int(state["step"])
         carried = state["carried"]
         self.carried = None if carried is None else Batch(*carried)

@@ -35,7 +35,13 @@ from training.export import save_tracker
 from training.layers import MASK_THRESHOLD
 from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, Material, load_sequence
 from training.material import Sequence as RealSequence
-from training.optimiser import freeze_batch_norm, let_early_layers_learn, parameter_groups
+from training.optimiser import (
+    clip_gradients,
+    freeze_batch_norm,
+    go_on,
+    let_early_layers_learn,
+    parameter_groups,
+)
 from training.pretrained import lite0_state, start_from_lite0
 from training.rollout import (
     mean_j,
@@ -175,7 +181,7 @@ class Trainer:
             )
         ]
         results = [job.result() for job in jobs]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        clip_gradients(self.network, self.config.gradient_clip)
         self.optimiser.step()
         self._share_statistics()
         self.average.update(self.network, step)
@@ -286,7 +292,7 @@ class Trainer:
         self.stages.check(state.get("begun", ()))
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        go_on(self.optimiser, state["optimiser"])
         self._spread_statistics()
         self.step = int(state["step"])
 

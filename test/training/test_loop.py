@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import signal
 import subprocess
@@ -237,6 +238,37 @@ def test_stages_that_have_begun_keep_their_numbers_of_steps(
     with pytest.raises(ConfigError, match=says):
         run(trainer_of(material, 20, 29, 40), tmp_path, workers=0, stop_at=0)
     assert run(trainer_of(material, 20, 30, 1, 2), tmp_path, workers=0, stop_at=0).step == 21
+
+
+@pytest.mark.parametrize("trainer_of", [tracker_of, refiner_of])
+def test_a_step_with_a_gradient_that_is_no_number_is_not_taken(
+    material: Material,
+    tmp_path: Path,
+    trainer_of: Callable[..., train_tracker.Trainer | train_refiner.Trainer],
+) -> None:
+    trainer = trainer_of(material, 1)
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    next(iter(trainer.network.parameters())).register_hook(lambda slope: slope * math.inf)
+    with pytest.raises(RuntimeError, match=r"the gradients' norm is \w+; lower learning_rate$"):
+        run(trainer, tmp_path, workers=0)
+    for name, value in trainer.network.named_parameters():
+        assert torch.equal(value, before[name]), name
+    assert not (tmp_path / "last.pt").exists()
+
+
+@pytest.mark.parametrize("kind", [train_tracker, train_refiner])
+def test_the_configuration_decides_how_fast_a_resumed_run_learns(
+    kind: ModuleType, material: Material, tmp_path: Path
+) -> None:
+    config = smoke.CONFIG if kind is train_tracker else REFINER
+    kind.Trainer(config, material, CPU).save(tmp_path)
+    changed = replace(config, encoder_rate=0.5, weight_decay=0.25)
+    resumed = kind.Trainer(changed, material, CPU)
+    resumed.load(tmp_path / "last.pt")
+    groups = resumed.optimiser.param_groups
+    assert {(group["share"], group["weight_decay"]) for group in groups} == {
+        *((0.5, 0.25), (0.5, 0.0), (1.0, 0.25), (1.0, 0.0))
+    }
 
 
 def test_which_stages_have_begun() -> None:
