@@ -183,7 +183,7 @@ class Trainer:
         results = [job.result() for job in jobs]
         clip_gradients(self.network, self.config.gradient_clip)
         self.optimiser.step()
-        self._share_statistics()
+        self._share_statistics(self.replicas[: len(jobs)])
         self.average.update(self.network, step)
         self.step += 1
         loss = sum(part for part, _ in results)
@@ -226,16 +226,17 @@ class Trainer:
             return float(loss), weight * mean_j(logits, truth) if measure else 0.0
 
     @torch.no_grad()
-    def _share_statistics(self) -> None:
-        """Batch norm's running statistics: the mean of the replicas', in all of them."""
-        everyone = [list(replica.buffers()) for replica in self.replicas]
+    def _share_statistics(self, worked: Sequence[XMem]) -> None:
+        """Batch norm's running statistics: the mean of those replicas that had a part of the batch,
+        in all of them.
+        """
+        everyone = [list(replica.buffers()) for replica in worked]
         for mine, *theirs in zip(self.network.buffers(), *everyone, strict=True):
             if mine.is_floating_point():
                 mine.copy_(torch.stack(theirs).mean(0))
             else:
                 mine.copy_(theirs[0])
-            for buffer in theirs:
-                buffer.copy_(mine)
+        self._spread_statistics()
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -265,8 +266,10 @@ class Trainer:
         return mean_j(logits, labels[:, 1:].long())
 
     def columns(self, *, last: bool) -> dict[str, str]:
-        """Stage and rate; every `validation_every` steps and at the end J of both validations."""
-        due = last or self.step % self.config.validation_every == 0
+        """Stage and rate; every `validation_every` steps, on the next row, and at the end J of both
+        validations.
+        """
+        due = last or self.step % self.config.validation_every < self.log_every
         return {
             "stage": str(self.config.stage_at(self.step - 1)[0]),
             "rate": f"{self.config.rate_at(self.step):.3e}",

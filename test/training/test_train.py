@@ -131,6 +131,35 @@ def test_two_parts_make_the_gradient_of_the_whole(material: Material) -> None:
     assert torch.cosine_similarity(gradient_one, gradient_two, dim=0) > 0.98
 
 
+def test_a_part_without_a_clip_changes_no_statistics(material: Material) -> None:
+    """One clip, and two parts to share it."""
+    config = dataclasses.replace(
+        SMALL, stages=(dataclasses.replace(SMALL.stages[0], batch=1),), deep_update_share=0.0
+    )
+    batch = compose_batch(config, material, 0)
+    one, two = Trainer(config, material, CPU), Trainer(config, material, CPU, parts=2)
+    for trainer in (one, two):
+        trainer.train_step(batch)
+    for network in (two.network, *two.replicas):
+        for name, buffer in network.named_buffers():
+            expected = one.network.get_buffer(name)
+            torch.testing.assert_close(buffer, expected, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_it_is_validated_on_the_first_row_from_every_so_many_steps_on(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "validate", lambda _: 0.5)
+    trainer = Trainer(dataclasses.replace(SMALL, validation_every=50), material, CPU)
+    validated = []
+    for step in range(Trainer.log_every, 220, Trainer.log_every):
+        trainer.step = step
+        if trainer.columns(last=False)["validation_j"]:
+            validated.append(step)
+    assert Trainer.log_every == 20
+    assert validated == [60, 100, 160, 200]
+
+
 def test_frozen_batch_norm_keeps_its_statistics(material: Material) -> None:
     config = dataclasses.replace(SMALL, stages=SMALL.stages[1:])
     trainer = Trainer(config, material, CPU)
