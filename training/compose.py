@@ -34,6 +34,7 @@ MIN_TARGET_PIXELS = 48  # of a target on the first frame; fewer say nothing abou
 ATTEMPTS = 30
 OUT_OF_VIEW = -10.0  # sides of the clip from its corner: far enough for everything
 THIN_LEAST = 0.25  # of the clip's side: the least extent of thin objects
+SHORTEST = 0.25  # seconds that a clip spans at least
 FASTEST = 3.0  # speeds of an ordinary object: the most that a thin one has
 
 
@@ -94,6 +95,17 @@ class ComposeConfig:
     longest: float = 3.0
     """Seconds that a clip may span; the motion between frames grows with it."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= self.largest:
+            raise ValueError(
+                f"smallest must be above 0 and not above largest ({self.largest}), not "
+                f"{self.smallest}"
+            )
+        if not 0 < self.nearest <= 1:
+            raise ValueError(f"nearest must be above 0 and at most 1, not {self.nearest}")
+        if not self.longest >= SHORTEST:
+            raise ValueError(f"longest must be at least {SHORTEST}, not {self.longest}")
+
 
 @dataclass
 class _Layer:
@@ -135,7 +147,7 @@ class Composer:
     def _try(self, seed: tuple[int, ...], objects: int) -> Clip:
         rng = np.random.default_rng(seed)
         config = self.config
-        seconds = float(np.exp(rng.uniform(np.log(0.25), np.log(config.longest))))
+        seconds = float(np.exp(rng.uniform(np.log(SHORTEST), np.log(config.longest))))
         times = np.linspace(0, seconds, config.frames)
         times[1:-1] += rng.uniform(-0.3, 0.3, max(0, config.frames - 2)) * times[1]
         if config.pause_share and config.frames > 4 and rng.random() < config.pause_share:

@@ -291,6 +291,12 @@ def load_tracker_training(path: Path) -> TrackerTraining:
     config = build(TrackerTraining, values, str(path))
     if not any(config.object_shares):
         raise ConfigError(f"{path}: object_shares must have one above 0")
+    bounds = (0, *config.restarts, config.steps)
+    if not all(before < after for before, after in itertools.pairwise(bounds)):
+        raise ConfigError(
+            f"{path}: restarts must rise, above 0 and below the run's {config.steps} steps, not "
+            f"{list(config.restarts)}"
+        )
     for i, stage in enumerate(config.stages):
         if stage.size % 16 or stage.frames < 2:
             raise ConfigError(f"stages[{i}]: size must be a multiple of 16, frames at least 2")
@@ -305,9 +311,23 @@ def load_refiner_training(path: Path) -> RefinerTraining:
     return build(RefinerTraining, _read(path), str(path))
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a setting that is given twice, of which YAML takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See the class; what `<<` brings may be given anew."""
+        given = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = {name for name in given if given.count(name) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{sorted(twice)} given twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path) -> Any:
     """What a YAML file holds. Raises ConfigError where it is none."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error

@@ -331,6 +331,15 @@ STAGE = "steps: 1, size: 64, frames: 2, batch: 1"
         ("{}", "steps: 1, size: 64, frames: 2, batch: 0", "batch must be at least 1, not 0"),
         ("{}", f"{STAGE}, bootstrap_share: 2.0", "bootstrap_share must be from 0 to 1, not 2"),
         ("{}", f"{STAGE}, compose: {{cut_share: .nan}}", "cut_share must be from 0 to 1, not nan"),
+        (
+            "{}",
+            f"{STAGE}, compose: {{smallest: 0}}",
+            r"stages\[0\].compose: smallest must be above 0",
+        ),
+        ("{}", f"{STAGE}, compose: {{largest: 0.05}}", r"not above largest \(0.05\), not 0.1"),
+        ("{}", f"{STAGE}, compose: {{nearest: 3}}", "nearest must be above 0 and at most 1, not 3"),
+        ("{}", f"{STAGE}, compose: {{longest: 0.1}}", "longest must be at least 0.25, not 0.1"),
+        ("{}", f"{STAGE}, steps: 9", r"'steps'\] given twice"),
         ("{blocks: 3}", f"{STAGE}, 7: 3", "unknown .'blocks'"),
         ("{}", f"{STAGE}, 7: 3, no: 4", "unknown .'7', 'False'"),
     ],
@@ -353,6 +362,15 @@ def test_a_file_that_is_no_configuration_is_named(
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         load(path)
+
+
+@pytest.mark.parametrize("restarts", ["[3, 2]", "[2, 2]", "[0]", "[4]"])
+def test_restarts_that_would_not_come_are_refused(tmp_path: Path, restarts: str) -> None:
+    path = tmp_path / "c.yaml"
+    stages = f"[{{{STAGE.replace('steps: 1', 'steps: 4')}}}]"
+    path.write_text(f"network: {{}}\nstages: {stages}\nrestarts: {restarts}\n")
+    with pytest.raises(ConfigError, match="restarts must rise, above 0 and below the run's 4 "):
+        load_tracker_training(path)
 
 
 def test_clips_need_a_number_of_targets(tmp_path: Path) -> None:
