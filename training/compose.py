@@ -28,7 +28,7 @@ from training.layers import (
     thin_cut_out,
     warp,
 )
-from training.material import Material, UInt8Array, fractal_texture
+from training.material import Material, MaterialError, UInt8Array, fractal_texture
 
 MIN_TARGET_PIXELS = 48  # of a target on the first frame; fewer say nothing about it
 ATTEMPTS = 30
@@ -134,7 +134,7 @@ class Composer:
     def compose(self, seed: tuple[int, ...], *, objects: int = 1) -> Clip:
         """One clip in which every target is visible on the first frame.
 
-        Raises RuntimeError if no such clip came of many tries (material without contrast).
+        Raises MaterialError if no such clip came of many tries.
         """
         least = max(MIN_TARGET_PIXELS, self.config.min_target_share * self.config.size**2)
         for attempt in range(ATTEMPTS):
@@ -142,7 +142,10 @@ class Composer:
             areas = [np.count_nonzero(clip.labels[0] == k) for k in range(1, objects + 1)]
             if min(areas) >= least:
                 return clip
-        raise RuntimeError(f"no clip with {objects} visible targets in {ATTEMPTS} attempts")
+        raise MaterialError(
+            f"{ATTEMPTS} tries made no clip of {objects} targets that each show {least:.0f} of "
+            f"{self.config.size**2} pixels; lower min_target_share, or give other material"
+        )
 
     def _try(self, seed: tuple[int, ...], objects: int) -> Clip:
         rng = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ from lazyxmem_ros.data.location import add_data_argument
 from lazyxmem_ros.signals import ENDING_SIGNALS
 from training.config import ConfigError
 from training.curve import plot_curve
-from training.material import Material, load_material
+from training.material import Material, MaterialError, load_material
 
 FIELDS = ("step", "stage", "loss", "j", "rate", "validation_j", "tuning_j", "seconds", "waited")
 """Columns of curve.csv; a run leaves empty what it does not have."""
@@ -94,9 +94,15 @@ class Batches(IterableDataset[Any]):
         self.make, self.start, self.end = make, start, end
 
     def __iter__(self) -> Iterator[Any]:
+        """Ends with a MaterialError, not raised, where the material is at fault: raised in another
+        process, it would come with that one's traceback for its text.
+        """
         worker = get_worker_info()
         first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        return map(self.make, range(self.start + first, self.end, stride))
+        try:
+            yield from map(self.make, range(self.start + first, self.end, stride))
+        except MaterialError as error:
+            yield error
 
 
 def run(
@@ -110,8 +116,9 @@ def run(
     """Trains to the end (or step `stop_at`), resuming from `folder` where it holds a run.
 
     workers: processes that make batches; 0: this one does. interruption: once set, saves and ends.
-    Raises RuntimeError where the loss is no number any more, ConfigError where the run in `folder`
-    is another one, or something else lies there under the names of a run's files.
+    Raises MaterialError, with the steps before saved, where no clip can be made of the material,
+    RuntimeError where the loss is no number any more, ConfigError where the run in `folder` is
+    another one, or something else lies there under the names of a run's files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     interruption = interruption or Event()
@@ -131,34 +138,43 @@ def run(
     losses: list[float] = []
     scores: list[float] = []
     waited, began, saved = 0.0, time.monotonic(), time.monotonic()
-    while trainer.step < end and not interruption.is_set():
-        asked = time.monotonic()
-        batch = next(batches)
-        waited += time.monotonic() - asked
-        loss, score = trainer.train_step(batch)
-        if not math.isfinite(loss):
-            raise RuntimeError(f"the loss is {loss} at step {trainer.step}; lower learning_rate")
-        losses.append(loss)
-        if score is not None:
-            scores.append(score)
-        last = trainer.step == end
-        if trainer.step % trainer.log_every == 0 or last:
-            now = time.monotonic()
-            row = {
-                "step": str(trainer.step),
-                "loss": f"{np.mean(losses):.4f}",
-                "j": f"{np.mean(scores):.4f}" if scores else "",
-                **trainer.columns(last=last),
-                "seconds": f"{now - began:.1f}",
-                "waited": f"{waited:.2f}",
-            }
-            _append(curve, row)
-            print(" ".join(f"{k}={v}" for k, v in row.items() if v), flush=True)
-            losses, scores, waited, began = [], [], 0.0, now
-        if time.monotonic() - saved > SAVE_EVERY:
-            _save(trainer, folder, curve)
-            saved = time.monotonic()
-    _save(trainer, folder, curve)
+    try:
+        while trainer.step < end and not interruption.is_set():
+            asked = time.monotonic()
+            batch = next(batches)
+            if isinstance(batch, MaterialError):
+                _save(trainer, folder, curve)
+                raise batch
+            waited += time.monotonic() - asked
+            loss, score = trainer.train_step(batch)
+            if not math.isfinite(loss):
+                raise RuntimeError(
+                    f"the loss is {loss} at step {trainer.step}; lower learning_rate"
+                )
+            losses.append(loss)
+            if score is not None:
+                scores.append(score)
+            last = trainer.step == end
+            if trainer.step % trainer.log_every == 0 or last:
+                now = time.monotonic()
+                row = {
+                    "step": str(trainer.step),
+                    "loss": f"{np.mean(losses):.4f}",
+                    "j": f"{np.mean(scores):.4f}" if scores else "",
+                    **trainer.columns(last=last),
+                    "seconds": f"{now - began:.1f}",
+                    "waited": f"{waited:.2f}",
+                }
+                _append(curve, row)
+                print(" ".join(f"{k}={v}" for k, v in row.items() if v), flush=True)
+                losses, scores, waited, began = [], [], 0.0, now
+            if time.monotonic() - saved > SAVE_EVERY:
+                _save(trainer, folder, curve)
+                saved = time.monotonic()
+        _save(trainer, folder, curve)
+    finally:
+        # Ends its processes, which take no signal: an exit that finds them waits for ever.
+        del batches
     if trainer.step < end:
         print(f"stopped at step {trainer.step}; the same command goes on from there", flush=True)
     return trainer

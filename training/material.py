@@ -128,9 +128,9 @@ def read_rgb(path: Path) -> UInt8Array:
 def read_grey(path: Path) -> UInt8Array:
     """Reads an 8-bit one-channel file, uint8 [H, W]. Raises MaterialError when it cannot."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None or image.ndim != 2:
+    if image is None or image.ndim != 2 or image.dtype != np.uint8:
         raise MaterialError(f"cannot read {path} as an 8-bit one-channel image")
-    return image.astype(np.uint8, copy=False)
+    return np.asarray(image, np.uint8)
 
 
 def load_sequence(root: Path, name: str) -> Sequence:
@@ -201,7 +201,14 @@ def load_material(
 
 def load_photograph(path: Path) -> Photograph:
     """A photograph images/NAME.jpg with its regions, which lie at regions/NAME.png."""
-    return Photograph(read_rgb(path), read_grey(path.parents[1] / "regions" / f"{path.stem}.png"))
+    beside = path.parents[1] / "regions" / f"{path.stem}.png"
+    image, regions = read_rgb(path), read_grey(beside)
+    if regions.shape != image.shape[:2]:
+        raise MaterialError(
+            f"{beside} has {regions.shape[0]} rows of {regions.shape[1]} pixels, its photograph "
+            f"{image.shape[0]} of {image.shape[1]}"
+        )
+    return Photograph(image, regions)
 
 
 def fractal_texture(rng: np.random.Generator, height: int, width: int) -> UInt8Array:

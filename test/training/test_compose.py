@@ -157,6 +157,27 @@ def test_material_is_read_as_its_folders_hold_it(data: Path, material: Material)
     assert set(np.unique(upright.regions)) == {0, 7}
 
 
+@pytest.mark.parametrize(
+    ("regions", "fault"),
+    [
+        (np.full((480, 320), 300, np.uint16), r"cannot read .*1\.png as an 8-bit"),
+        (np.full((240, 320), 7, np.uint8), r"1\.png has 240 rows of 320 pixels, .* 480 of 320"),
+    ],
+)
+def test_regions_that_are_not_of_their_photograph_are_refused(
+    tmp_path: Path, regions: np.ndarray, fault: str
+) -> None:
+    """Numbers above 255 would wrap round, and regions of another size fit no picture."""
+    for folder, name, pixels in (
+        ("images", "1.jpg", np.zeros((480, 320, 3), np.uint8)),
+        ("regions", "1.png", regions),
+    ):
+        (tmp_path / "bsds500" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "bsds500" / folder / name), pixels)
+    with pytest.raises(MaterialError, match=fault):
+        load_material(tmp_path, sequences=())
+
+
 def test_the_view_of_a_real_clip_may_follow_its_object(data: Path) -> None:
     real = load_material(data, sequences=("bear",))
 

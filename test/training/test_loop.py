@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 from threading import Event
 from types import ModuleType
@@ -36,7 +37,7 @@ from training import (
 from training.compose import own_stream
 from training.config import ConfigError, RefinerTraining
 from training.loop import Stages, run, stop_on_signals
-from training.material import Material
+from training.material import Material, MaterialError
 
 CPU = torch.device("cpu")
 REFINER = RefinerTraining(cycles=(2,), batch=8, answered=2, warm_up=1)
@@ -269,6 +270,22 @@ def test_the_configuration_decides_how_fast_a_resumed_run_learns(
     assert {(group["share"], group["weight_decay"]) for group in groups} == {
         *((0.5, 0.25), (0.5, 0.0), (1.0, 0.25), (1.0, 0.0))
     }
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_no_clip_can_be_made_the_run_says_why_and_is_saved(
+    material: Material, tmp_path: Path, workers: int
+) -> None:
+    trainer = tracker_of(material, 1)
+    (stage,) = trainer.config.stages
+    hopeless = replace(stage, batch=1, compose={"min_target_share": 1.0})
+    trainer.config = replace(trainer.config, stages=(hopeless,))
+    says = r"^30 tries made no clip .* give other material$"
+    with pytest.raises(MaterialError, match=says) as raised:
+        run(trainer, tmp_path, workers=workers)
+    assert (tmp_path / "last.pt").is_file()
+    assert raised.traceback  # it holds what the run held
+    assert not active_children(), "at its exit this process would wait for them for ever"
 
 
 def test_which_stages_have_begun() -> None:
