@@ -8,7 +8,9 @@ DESTINATION` trains on it. The sequences kept for tuning come along.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +26,7 @@ QUALITY = 80  # of JPEG, per cent
 
 
 def pack(data: Path, destination: Path) -> int:
-    """Writes the small copy and returns its bytes.
+    """Writes the small copy and returns its bytes; what breaks off leaves no copy.
 
     Raises MaterialError where a picture cannot be read or nothing is there.
     """
@@ -32,11 +34,16 @@ def pack(data: Path, destination: Path) -> int:
     pictures = [path for folder in folders for path in sorted((data / folder).rglob("*.*g"))]
     if not pictures:
         raise MaterialError(f"{data} holds none of {', '.join(folders)}; name its folder by --data")
+    destination.parent.mkdir(parents=True, exist_ok=True)
     written = 0
-    for path in pictures:
-        target = destination / path.relative_to(data)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        written += target.write_bytes(_smaller(path))
+    # Photographs that are not there are not missed: an incomplete copy would be trained on.
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=destination.parent) as folder:
+        partial = Path(folder) / destination.name
+        for path in pictures:
+            target = partial / path.relative_to(data)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            written += target.write_bytes(_smaller(path))
+        os.rename(partial, destination)
     return written
 
 
@@ -67,7 +74,7 @@ def main(given: Sequence[str] | None = None) -> int:
         size = pack(arguments.data, destination)
         print(f"{destination}: {size / 2**20:.0f} MiB")
 
-    return run_to_the_end(program, "pack", f"{destination} is incomplete: remove it")
+    return run_to_the_end(program, "pack", "nothing was written")
 
 
 if __name__ == "__main__":

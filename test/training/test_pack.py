@@ -58,6 +58,7 @@ def test_packing_says_what_is_missing(data: Path, tmp_path: Path) -> None:
     (data / "bsds500" / "images" / "1.jpg").write_bytes(b"")
     with pytest.raises(MaterialError, match=r"cannot read .*1\.jpg"):
         pack(data, tmp_path / "small")
+    assert list(tmp_path.iterdir()) == [data], "a part of it would be trained on"
 
 
 def test_the_run_on_a_gpu_goes_on_from_the_network_of_the_other() -> None:
