@@ -377,6 +377,8 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=0.0, help="catch-up budget, s a frame")
     add_docs_argument(parser)
     arguments = parser.parse_args()
+    if SHOWN_DELAY not in arguments.delays:
+        parser.error(f"--delays must have {SHOWN_DELAY:g} among them, of which the picture is")
     check_docs(parser, arguments, {"dataset"})
     if arguments.docs and not arguments.dataset.is_dir():
         parser.error(

@@ -49,6 +49,17 @@ def test_the_documents_keep_what_was_measured(
     assert fault in capsys.readouterr().err
 
 
+def test_the_delay_that_the_picture_shows_is_asked_for_before_hours_of_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    works = Mock(side_effect=AssertionError("it begins"))
+    monkeypatch.setattr(late_corrections, "load_network", works)
+    monkeypatch.setattr(sys, "argv", ["late_corrections", "--delays", "1", "4"])
+    with pytest.raises(SystemExit):
+        late_corrections.main()
+    assert "--delays must have 2 among them" in capsys.readouterr().err
+
+
 def test_what_the_documents_describe_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(horizon, "Shapes", Mock(side_effect=AssertionError("it begins")))
     monkeypatch.setattr(sys, "argv", ["horizon", "--docs"])
