@@ -186,7 +186,7 @@ def command_line(description: str | None, *, out: Path) -> argparse.ArgumentPars
     parser.add_argument("config", type=Path, help="the run's YAML file")
     add_data_argument(parser)
     parser.add_argument("--out", type=Path, default=out)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument("--stop-at", type=int, default=None, help="stop after this step")
     return parser

@@ -260,6 +260,8 @@ def main(given: Sequence[str] | None = None) -> int:
     unknown = set(arguments.sets) - set(known)
     if unknown:
         parser.error(f"unknown sets {sorted(unknown)}; known are {sorted(known)}")
+    if arguments.every < 1:
+        parser.error(f"--every must be at least 1, not {arguments.every}")
     return run_to_the_end(lambda: measure(arguments), "measure", "the rows above are whole")
 
 

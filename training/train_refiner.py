@@ -204,8 +204,9 @@ def main(given: Sequence[str] | None = None) -> int:
 
     def program() -> None:
         config = load_refiner_training(arguments.config)
+        device = compute.resolve_device(arguments.device)
         interruption = loop.stop_on_signals()
-        trainer = Trainer(config, loop.material_of(arguments), torch.device(arguments.device))
+        trainer = Trainer(config, loop.material_of(arguments), device)
         if arguments.weights:
             trainer.start_from_weights(arguments.weights)
         loop.run_as_told(trainer, arguments, interruption)

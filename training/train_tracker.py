@@ -328,11 +328,12 @@ def main(given: Sequence[str] | None = None) -> int:
 
     def program() -> None:
         config = load_tracker_training(arguments.config)
+        device = compute.resolve_device(arguments.device)
         interruption = loop.stop_on_signals()
         trainer = Trainer(
             config,
             loop.material_of(arguments),
-            torch.device(arguments.device),
+            device,
             parts=arguments.parts,
             tuning=tuning_clips(arguments.data),
         )

@@ -40,6 +40,8 @@ from training.loop import Stages, run, stop_on_signals
 from training.material import Material, MaterialError
 
 CPU = torch.device("cpu")
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+TRACKER_YAML, REFINER_YAML = (str(CONFIGS / f"{name}.yaml") for name in ("tracker", "refiner"))
 REFINER = RefinerTraining(cycles=(2,), batch=8, answered=2, warm_up=1)
 
 
@@ -314,6 +316,16 @@ def test_a_run_that_did_not_say_what_had_begun_goes_on(material: Material, tmp_p
     [
         (train_tracker, ["none.yaml"], "train_tracker: cannot read none.yaml"),
         (train_refiner, ["none.yaml"], "train_refiner: cannot read none.yaml"),
+        (
+            train_tracker,
+            [TRACKER_YAML, "--device", "gpu"],
+            'train_tracker: device "gpu" is unknown',
+        ),
+        (
+            train_refiner,
+            [REFINER_YAML, "--device", "gpu"],
+            'train_refiner: device "gpu" is unknown',
+        ),
         (measure, ["none.safetensors"], "measure: there is no weights file none.safetensors"),
         (measure_refiner, ["--weights", "none.safetensors"], "measure_refiner: "),
         (pack, ["packed", "--data", "none"], "pack: none holds none of davis2016-train"),
@@ -331,6 +343,13 @@ def test_what_is_wrong_ends_as_one_sentence(
     monkeypatch.chdir(tmp_path)
     assert program.main(arguments) == 1
     assert capsys.readouterr().err.startswith(fault)
+
+
+def test_every_which_frame_is_a_number_from_1_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        measure.main(["none.safetensors", "--every", "0"])
+    assert ended.value.code == 2
+    assert "--every must be at least 1, not 0" in capsys.readouterr().err
 
 
 def runs_in_group(group: int, text: bytes) -> bool:
