@@ -76,6 +76,18 @@ def test_an_unsupported_python_is_named(checkout: Path) -> None:
     assert not (checkout / ".venv").exists()
 
 
+def test_a_lock_that_cannot_be_resolved_leaves_the_old_one_alone(checkout: Path) -> None:
+    uv = checkout.parent / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text("#!/bin/sh\necho half\nexit 3\n")
+    uv.chmod(0o755)
+    before = {path.name: path.read_bytes() for path in checkout.glob("requirements*")}
+    path = f"{uv.parent}:{os.environ['PATH']}"
+    done = subprocess.run([checkout / "tools" / "lock"], check=False, env={"PATH": path})
+    assert done.returncode == 3
+    assert {path.name: path.read_bytes() for path in checkout.glob("requirements*")} == before
+
+
 def test_set_up_is_done_once() -> None:
     if not (ROOT / "install" / ".lazyxmem-interfaces").exists():
         pytest.skip("needs a checkout that was set up by tools/setup")
