@@ -121,10 +121,13 @@ class Trainer:
     def start_from_weights(self, path: Path) -> None:
         """Goes on where a refiner.safetensors stands; what the optimiser knew is not in there.
 
-        Raises ConfigError where the run has no steps beyond that, CorrectorError where the file is
-        none.
+        Raises ConfigError where the run has no steps beyond that or that refiner has other widths,
+        CorrectorError where the file is none.
         """
-        weights = load_refiner(path).state_dict()
+        start = load_refiner(path)
+        if start.config != self.network.config:
+            raise ConfigError(f"{path} holds another network than the run's: {start.config}")
+        weights = start.state_dict()
         with safe_open(path, "pt") as file:
             step = int((file.metadata() or {}).get("steps", 0))
         if step >= self.steps:

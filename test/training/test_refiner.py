@@ -232,6 +232,14 @@ def test_a_run_goes_on_from_weights_alone(material: Material, tmp_path: Path) ->
         done.start_from_weights(tmp_path / "refiner.safetensors")
 
 
+def test_weights_of_another_width_are_refused(material: Material, tmp_path: Path) -> None:
+    trainer = Trainer(CONFIG, material, torch.device("cpu"))
+    narrow = RefinerNetwork(replace(trainer.network.config, fused_dim=96))
+    save_refiner(narrow, tmp_path / "narrow.safetensors", steps=1)
+    with pytest.raises(ConfigError, match=r"narrow\.safetensors holds another network than the"):
+        trainer.start_from_weights(tmp_path / "narrow.safetensors")
+
+
 def test_a_batch_has_room_for_new_samples() -> None:
     with pytest.raises(ConfigError, match="below batch"):
         RefinerTraining(cycles=(1,), batch=8, answered=8)
