@@ -36,6 +36,7 @@ from training.material import (
     DAVIS_TRAIN,
     TRAINING_SEQUENCES,
     TUNING_SEQUENCES,
+    Material,
     load_material,
     load_sequence,
 )
@@ -176,9 +177,7 @@ def trials(
     in which its mean colour differs from that around it, so that a person could follow it; which
     ones these are is decided by picture and ground truth alone.
     """
-    material = load_material(
-        data if data.is_dir() else None, folders=TRIAL_PHOTOGRAPHS, sequences=()
-    )
+    material = trial_material(data)
     config = ComposeConfig(
         size=240,
         frames=TRIAL_FRAMES,
@@ -215,6 +214,20 @@ def trials(
                 frames[middle:middle] = [frames[middle]] * HIDDEN_FRAMES
         yield f"{kind} {found}", iter(frames)
         found += 1
+
+
+def trial_material(data: Path) -> Material:
+    """What trials are composed of. Says where the photographs are missing that the documents' were
+    composed of: scikit-image's alone make other ones.
+    """
+    material = load_material(data, folders=TRIAL_PHOTOGRAPHS, sequences=())
+    if not material.with_regions:
+        absent = " and ".join(str(data / folder) for folder in TRIAL_PHOTOGRAPHS)
+        print(
+            f"without {absent} other clips are generated than the documents tell of",
+            file=sys.stderr,
+        )
+    return material
 
 
 def contrast(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:

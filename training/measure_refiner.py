@@ -32,8 +32,8 @@ from lazyxmem_ros.evaluation.metrics import region_similarity
 from lazyxmem_ros.evaluation.simulated_operator import largest_error
 from lazyxmem_ros.progress import track
 from training.compose import ComposeConfig, Composer
-from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, load_material, load_sequence
-from training.measure import TRIAL_PHOTOGRAPHS
+from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, load_sequence
+from training.measure import trial_material
 
 FRAME_STEP = 4
 """Every which frame of the real sequences is measured."""
@@ -70,13 +70,10 @@ def real_scenes(data: Path) -> Iterator[Scene]:
 
 def generated_scenes(data: Path) -> Iterator[Scene]:
     """Frames of composed clips with two targets, from seeds that no training uses."""
-    material = load_material(
-        data if data.is_dir() else None, folders=TRIAL_PHOTOGRAPHS, sequences=()
-    )
     config = ComposeConfig(
         size=GENERATED_SIDE, frames=2, real_share=0, hiding_share=0, min_target_share=0.01
     )
-    composer = Composer(material, config)
+    composer = Composer(trial_material(data), config)
     for number in range(GENERATED):
         clip = composer.compose((GENERATED_SEED, number), objects=2)
         yield Scene(clip.frames[0], clip.labels[0] == 1, clip.labels[0] == 2)

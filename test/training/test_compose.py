@@ -27,6 +27,7 @@ from training.material import (
     load_sequence,
     thin_mask,
 )
+from training.measure import trial_material
 
 EVERYTHING = ComposeConfig(
     size=96,
@@ -176,6 +177,15 @@ def test_regions_that_are_not_of_their_photograph_are_refused(
         cv2.imwrite(str(tmp_path / "bsds500" / folder / name), pixels)
     with pytest.raises(MaterialError, match=fault):
         load_material(tmp_path, sequences=())
+
+
+def test_trials_of_other_material_say_so(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trial_material(data).with_regions
+    assert "without" not in capsys.readouterr().err
+    assert not trial_material(tmp_path / "nowhere").with_regions
+    assert "nowhere/bsds500 other clips are generated than" in capsys.readouterr().err
 
 
 def test_the_view_of_a_real_clip_may_follow_its_object(data: Path) -> None:
