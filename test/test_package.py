@@ -285,7 +285,10 @@ def test_a_table_cell_of_the_readme_says_one_thing() -> None:
     assert [row for row in rows if " / " in row] == []
 
 
-@pytest.mark.parametrize("program", ["lazyxmem_ros.demo", "training.calibrate", "training.smoke"])
+@pytest.mark.parametrize(
+    "program",
+    ["lazyxmem_ros.demo", "training.calibrate", "training.smoke", "tools.parameters"],
+)
 def test_help_is_all_that_help_does(program: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = "lazyxmem_ros.demo.run" if program == "lazyxmem_ros.demo" else program
     with pytest.raises(SystemExit) as ended:

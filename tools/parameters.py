@@ -7,6 +7,7 @@ that was forgotten.
 
 from __future__ import annotations
 
+import argparse
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,5 +75,13 @@ def _comment(spec: ParameterSpec) -> list[str]:
     return [f"{INDENT}# {line.replace(NO_BREAK, ' ')}" for line in lines]
 
 
-if __name__ == "__main__":
+def main(given: Sequence[str] | None = None) -> None:
+    """The command line, which has no options."""
+    argparse.ArgumentParser(
+        prog="python -m tools.parameters", description=__doc__.splitlines()[0]
+    ).parse_args(given)
     write(ROOT)
+
+
+if __name__ == "__main__":
+    main()
