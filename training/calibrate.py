@@ -312,7 +312,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="frames as CSV, and the picture")
     arguments = parser.parse_args(given)
     return run_to_the_end(
-        lambda: calibrate(arguments, Console()), "calibrate", "nothing was written"
+        lambda: calibrate(arguments, Console()), "calibrate", "no calibration was written"
     )
 
 
@@ -337,7 +337,6 @@ def calibrate(arguments: argparse.Namespace, console: Console) -> None:
         "max_internal_size": arguments.max_internal_size,
         "command": "python -m training.calibrate",
     }
-    Calibration(model, found, about).save(calibration_path(weights))
     table = Table(
         *("frames of", "n", "mean IoU", "entropy: ROC", "rank corr."),
         *("predicted IoU: ROC", "rank corr.", "ECE"),
@@ -355,6 +354,7 @@ def calibrate(arguments: argparse.Namespace, console: Console) -> None:
     shown = shown.rename(columns={"predicted": "predicted_iou", "iou": "j"})
     picture = arguments.out / "reliability.png"
     save_figure(picture, reliability_figure(shown))
+    Calibration(model, found, about).save(calibration_path(weights))
     console.print(f"{calibration_path(weights)} and {picture} are written")
 
 

@@ -6,6 +6,7 @@ a predicted IoU, and the settings that suit it. `python -m training.calibrate` f
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,9 +36,14 @@ class Calibration:
     about: Mapping[str, object]
 
     def save(self, path: Path) -> None:
-        """Writes the file. Raises OSError where that fails."""
+        """Writes the file. Raises OSError, leaving an old one whole, where that fails."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
-        path.write_text(text + "\n", encoding="utf-8")
+        beside = path.with_name(f".{path.name}.partial")
+        try:
+            beside.write_text(text + "\n", encoding="utf-8")
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:

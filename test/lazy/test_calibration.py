@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,25 @@ def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
     assert read is not None
     assert read.iou_predictor == CALIBRATION
     assert read.thresholds == {"operator_rate": 0.4}
+
+
+def test_a_full_disk_leaves_the_old_calibration_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "mine.safetensors"
+    Calibration(CALIBRATION, {}, {"frames": 7}).save(calibration_path(weights))
+
+    def write_half(path: Path, text: str, **_: str) -> None:
+        path.write_bytes(text.encode()[: len(text) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        Calibration(CALIBRATION, {}, {"frames": 8}).save(calibration_path(weights))
+    read = calibration_beside(weights)
+    assert read is not None
+    assert read.about == {"frames": 7}
+    assert list(tmp_path.iterdir()) == [calibration_path(weights)]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": "another 3"}', "{}"])
