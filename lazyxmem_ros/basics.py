@@ -6,10 +6,11 @@ It loads nothing but NumPy, so that a node can import it before PyTorch.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,14 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise FileNotFoundError(f"{text}: there is no such home directory") from error
+
+
+def whole_number(value: SupportsIndex) -> int:
+    """A whole number of any type as Python's own; raises TypeError for anything else.
+
+    NumPy's overflow silently, and PyTorch refuses some of them beside others.
+    """
+    return int(operator.index(value))
 
 
 def reason_of(error: BaseException) -> str:

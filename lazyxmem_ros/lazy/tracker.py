@@ -11,11 +11,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyxmem_ros.basics import MAX_LABEL_LENGTH, Labels, by_width, without
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH, Labels, by_width, whole_number, without
 from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.additions import add_to_past
 from lazyxmem_ros.lazy.config import LazyConfig, Source
 from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk
+from lazyxmem_ros.lazy.fields import LARGEST
 from lazyxmem_ros.lazy.history import History
 from lazyxmem_ros.lazy.judging import FrameJudge
 from lazyxmem_ros.lazy.past import ATTEMPTS, NO_MEMORY, Past
@@ -27,7 +28,7 @@ from lazyxmem_ros.lazy.retraction import retract
 from lazyxmem_ros.lazy.snapshot import Snapshot, describe
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState
 from lazyxmem_ros.xmem import FrameError, MaskError, TrackerError, UnknownObjectError, XMemTracker
-from lazyxmem_ros.xmem.inputs import check_masks, image_size
+from lazyxmem_ros.xmem.inputs import checked_masks, image_size
 
 CLOCK_CATCH_UP_S = 2.0
 """Seconds of steady time for which the catching up goes on where the clock changes."""
@@ -38,7 +39,7 @@ class StampError(TrackerError):
 
 
 class LabelError(TrackerError):
-    """The name of an object is too long."""
+    """The name of an object is too long, or no text."""
 
 
 class LazyTracker:
@@ -157,20 +158,19 @@ class LazyTracker:
             labels: names of objects, id -> text of at most MAX_LABEL_LENGTH characters.
 
         Raises:
-            StampError: the stamp is not later than the frame's before.
+            StampError: the stamp is no whole number, or not later than the frame's before.
             FrameError: not an image, or of another size than the frame before.
             MaskError: a mask of another size or type, an id out of range, a new empty mask.
-            LabelError: a name that is too long.
+            LabelError: a name that is too long, or no text.
             In each case nothing has changed and the frame before is still open.
         """
-        given = dict(masks or {})
         check_labels(labels)
-        self._check_stamp(stamp)
-        self._check_image(image)
-        check_masks(given, (image.shape[0], image.shape[1]), known=self.object_ids)
+        stamp = self._checked_stamp(stamp)
+        size = self._checked_size(image)
+        given = checked_masks({} if masks is None else masks, size, known=self.object_ids)
         self.close()
         newest = self._state.newest
-        if newest is not None and newest.size != image.shape[:2]:
+        if newest is not None and newest.size != size:
             self._past.forget_features()  # there is no object, but nothing fits the new size
         caught_up = self._past.advance(self._state.config.catch_up_budget)
         frame = self._state.tracker.segment(image, given or None, stamp=stamp)
@@ -304,9 +304,9 @@ class LazyTracker:
                 f"objects can be added on the newest frame, of stamp {newest.stamp} ns, "
                 f"not on that of {stamp} ns; add_to_past may do that"
             )
+        masks = checked_masks(masks, newest.size, known=self.object_ids)
         if not masks:
             raise MaskError("no mask of an object to add was given")
-        check_masks(masks, newest.size, known=self.object_ids)
         self._state.tracker.add_objects(newest.frame, masks)
         newest.given = True
         self._introduce(masks, labels or {}, newest.frame.index)
@@ -347,12 +347,12 @@ class LazyTracker:
             MaskError, LabelError: see `step`; or the id is taken. Nothing has changed.
         """
         check_labels(labels)
-        if not masks:
-            raise MaskError("no mask of an object to add was given")
-        records = self._past.replayable(stamp)
+        records = self._past.replayable(_checked(stamp))
         if not records:
             raise StampError(f"the frame of stamp {stamp} ns is not kept")
-        check_masks(masks, records[0].size, known=self.object_ids)
+        masks = checked_masks(masks, records[0].size, known=self.object_ids)
+        if not masks:
+            raise MaskError("no mask of an object to add was given")
         outcome = add_to_past(self._state, self._past, records, _copies(masks))
         for object_id, label in (labels or {}).items():
             if object_id in self._state.objects:
@@ -502,23 +502,40 @@ class LazyTracker:
 
     # ---- checks, all of them before anything changes
 
-    def _check_stamp(self, stamp: int) -> None:
+    def _checked_stamp(self, stamp: int) -> int:
+        stamp = _checked(stamp)
         if self._state.newest is not None and stamp <= self._state.newest.stamp:
             raise StampError(
                 f"the frame's stamp {stamp} ns is not later than that of the frame before, "
                 f"{self._state.newest.stamp} ns; reset the tracker to start over"
             )
+        return stamp
 
-    def _check_image(self, image: NDArray[np.uint8]) -> None:
+    def _checked_size(self, image: NDArray[np.uint8]) -> tuple[int, int]:
         size = image_size(image)
         if self._state.newest is None or not self._state.objects:
-            return
+            return size
         before = self._state.newest.size
         if size != before:
             raise FrameError(
                 f"the image is {by_width(size)} pixels, the frame before {by_width(before)}; "
                 "reset the tracker to change the size"
             )
+        return size
+
+
+def _checked(stamp: int) -> int:
+    """A stamp as Python's integer; raises StampError where it is none that a snapshot can hold."""
+    try:
+        number = whole_number(stamp)
+    except TypeError as error:
+        raise StampError(
+            f"a stamp must be a whole number of nanoseconds, not {stamp!r}; of seconds it is "
+            "round(seconds * 1e9)"
+        ) from error
+    if not 0 <= number <= LARGEST:
+        raise StampError(f"a stamp must be nanoseconds since the epoch, 0..{LARGEST}, not {number}")
+    return number
 
 
 def _copies(masks: Mapping[int, BoolMask]) -> dict[int, BoolMask]:
@@ -527,8 +544,10 @@ def _copies(masks: Mapping[int, BoolMask]) -> dict[int, BoolMask]:
 
 
 def check_labels(labels: Mapping[int, str] | None) -> None:
-    """Raises LabelError for a name of more than MAX_LABEL_LENGTH characters."""
+    """Raises LabelError for a name of more than MAX_LABEL_LENGTH characters, and for no text."""
     for object_id, label in (labels or {}).items():
+        if not isinstance(label, str):
+            raise LabelError(f"the name of object {object_id} must be a text, not {label!r}")
         if len(label) > MAX_LABEL_LENGTH:
             raise LabelError(
                 f"the name of object {object_id} has {len(label)} characters: give one of at most "

@@ -8,6 +8,7 @@ size (where there is a limit) and padded to multiples of the network's stride.
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,10 +17,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lazyxmem_ros.basics import MAX_OBJECT_ID, BoolMask, by_width
+from lazyxmem_ros.basics import MAX_OBJECT_ID, BoolMask, by_width, whole_number
 from lazyxmem_ros.xmem.errors import FrameError, MaskError, UnknownObjectError
 from lazyxmem_ros.xmem.network import IMAGE_MEAN, IMAGE_STD, STRIDE
 
+MaskT = TypeVar("MaskT")
+AnyT = TypeVar("AnyT", bound=np.generic)
 Size = tuple[int, int]
 """Height and width, pixels."""
 SHOWN_SHARE = 0.5
@@ -57,7 +60,7 @@ class Inputs:
         Of a mask that is smaller than a pixel inside, those stay which show most of it: else what
         somebody showed would be nowhere.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(mask)).to(self._device).float()
+        pixels = tensor_of(mask).to(self._device).float()
         size = mask.shape[0], mask.shape[1]
         inner = inner_size(size, self._max_internal_size)
         if inner != size:
@@ -113,12 +116,16 @@ def image_size(image: NDArray[np.uint8]) -> Size:
     return height, width
 
 
-def check_masks(masks: Mapping[int, BoolMask], size: Size, *, known: Container[int]) -> None:
-    """Raise `MaskError` where a mask {id: bool [H, W]} does not fit an image of this size.
+def checked_masks(
+    masks: Mapping[int, BoolMask], size: Size, *, known: Container[int]
+) -> dict[int, BoolMask]:
+    """The masks {id: bool [H, W]}, their ids as Python's integers.
 
     `known`: ids of the objects that there are; the first mask of any other must not be empty.
+    Raises `MaskError` where a mask does not fit an image of this size.
     """
-    for object_id, mask in masks.items():
+    checked = by_id(masks)
+    for object_id, mask in checked.items():
         if not 1 <= object_id <= MAX_OBJECT_ID:
             raise MaskError(f"object id {object_id} is not in 1..{MAX_OBJECT_ID}")
         dtype, shape = getattr(mask, "dtype", type(mask)), getattr(mask, "shape", ())
@@ -129,6 +136,32 @@ def check_masks(masks: Mapping[int, BoolMask], size: Size, *, known: Container[i
             )
         if object_id not in known and not mask.any():
             raise MaskError(f"the first mask of object {object_id} is empty")
+    return checked
+
+
+def by_id(masks: Mapping[int, MaskT]) -> dict[int, MaskT]:
+    """Masks by their ids as Python's integers, whatever whole numbers these are (a label map's are
+    uint16); raises `MaskError` for other ids, and for masks without.
+    """
+    if not isinstance(masks, Mapping):
+        raise MaskError(
+            f"masks must come by object id, as {{1: mask}}, not as {type(masks).__name__}"
+        )
+    plain: dict[int, MaskT] = {}
+    for object_id, mask in masks.items():
+        try:
+            plain[whole_number(object_id)] = mask
+        except TypeError as error:
+            raise MaskError(f"an object id must be a whole number, not {object_id!r}") from error
+    return plain
+
+
+def tensor_of(array: NDArray[AnyT]) -> Tensor:
+    """An array as a tensor on the CPU, its memory shared where that can be.
+
+    One that must not be written to, such as Pillow's, is copied: PyTorch would warn.
+    """
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def check_known(object_ids: Iterable[int], *, known: Collection[int]) -> None:

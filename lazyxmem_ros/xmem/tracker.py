@@ -19,7 +19,7 @@ from lazyxmem_ros.xmem.folding import fold_batch_norm, on_device
 from lazyxmem_ros.xmem.frame import Frame
 from lazyxmem_ros.xmem.gating import gate, place_of
 from lazyxmem_ros.xmem.inference import Inference, as_tokens
-from lazyxmem_ros.xmem.inputs import Inputs, check_known, check_masks, image_size
+from lazyxmem_ros.xmem.inputs import Inputs, check_known, checked_masks, image_size, tensor_of
 from lazyxmem_ros.xmem.memory import Memory
 from lazyxmem_ros.xmem.memory_config import MemoryConfig
 from lazyxmem_ros.xmem.network import XMem, aggregate
@@ -135,8 +135,8 @@ class XMemTracker:
             raise FrameError(
                 f"frame {self._now.frame.index} is still open: memorize, hold or correct it first"
             )
-        given = self._take_masks(masks or {}, size)
-        pixels = torch.from_numpy(np.ascontiguousarray(image))
+        given = self._take_masks({} if masks is None else masks, size)
+        pixels = tensor_of(image)
         padded, inner = self._inputs.image(pixels)
         clock = self._now.clock + 1
         frame = Frame(
@@ -516,8 +516,8 @@ class XMemTracker:
         """Check masks {id: bool [H, W]} and bring them in: {id: float [H', W']}."""
         if known_only:
             check_known(masks, known=self._now.births)
-        check_masks(masks, size, known=self._now.births)
-        return {i: self._inputs.mask(m) for i, m in masks.items()}
+        checked = checked_masks(masks, size, known=self._now.births)
+        return {i: self._inputs.mask(m) for i, m in checked.items()}
 
     def _check_newest(self, frame: Frame) -> None:
         if frame is not self._now.frame:

@@ -274,6 +274,9 @@ def test_what_cannot_be_is_refused_and_changes_nothing(small_network: XMem) -> N
         ({3: np.zeros((48, 64), bool)}, 5, MaskError, "empty"),
         ({3: np.ones((8, 8), bool)}, 5, MaskError, "like the image"),
         ({0: mask(0, 0)}, 5, MaskError, "not in 1"),
+        ({"3": mask(0, 0)}, 5, MaskError, "whole number"),
+        (mask(0, 0), 5, MaskError, "by object id"),
+        (THIRD, 5.5, StampError, "whole number of nanoseconds"),
         (THIRD, 12, StampError, "not kept"),  # the newest: that is for add_objects
         (THIRD, 500, StampError, "not kept"),
     ):

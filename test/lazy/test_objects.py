@@ -74,6 +74,25 @@ def test_a_name_that_is_too_long_is_refused_and_nothing_changes():
     assert [track.label for track in advance(lazy, 2).tracks] == ["", long[1]]
 
 
+def test_a_name_that_is_no_text_is_refused_and_nothing_changes():
+    lazy, _ = start([BOTH] * 2)
+    with pytest.raises(LabelError, match="object 1 must be a text, not 3"):
+        advance(lazy, 1, labels={1: 3})
+    assert advance(lazy, 1).index == 1
+
+
+@pytest.mark.parametrize(
+    ("masks", "reason"),
+    [({1.5: THERE}, "whole number, not 1.5"), ({None: THERE}, "None"), (THERE, "not as ndarray")],
+)
+def test_an_id_that_is_no_number_is_refused_and_nothing_changes(masks, reason):
+    lazy, _ = start([BOTH] * 2)
+    with pytest.raises(MaskError, match=reason):
+        lazy.add_objects(masks)
+    assert lazy.object_ids == (1, 2)
+    assert advance(lazy, 1).index == 1
+
+
 def test_removing_an_object_drops_its_requests_and_corrections():
     script = [{1: (HERE, 0.0), 2: (THERE, 0.0)}, {1: (HERE, 0.9), 2: (THERE, 0.1)}]
     lazy, tracker = start(script, LazyConfig.paper())

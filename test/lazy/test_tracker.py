@@ -242,6 +242,10 @@ def bad_frames():
     return [
         ("same stamp", good, stamp_of(1), None, StampError),
         ("stamp runs backwards", good, stamp_of(0), None, StampError),
+        ("half a nanosecond", good, stamp_of(2) + 0.5, None, StampError),
+        ("no time", good, math.nan, None, StampError),
+        ("no stamp", good, None, None, StampError),
+        ("a stamp that no snapshot holds", good, 2**63, None, StampError),
         ("size changes", np.zeros((40, 64, 3), np.uint8), stamp_of(2), None, FrameError),
         ("grey", np.zeros(SIZE, np.uint8), stamp_of(2), None, FrameError),
         ("four channels", np.zeros((*SIZE, 4), np.uint8), stamp_of(2), None, FrameError),
@@ -254,6 +258,10 @@ def bad_frames():
         ("empty first mask", good, stamp_of(2), {2: EMPTY}, MaskError),
         ("id 0", good, stamp_of(2), {0: HERE}, MaskError),
         ("id too large", good, stamp_of(2), {65_536: HERE}, MaskError),
+        ("id between two", good, stamp_of(2), {1.5: HERE}, MaskError),
+        ("id of text", good, stamp_of(2), {"2": HERE}, MaskError),
+        ("masks without ids", good, stamp_of(2), [HERE], MaskError),
+        ("a label map for masks", good, stamp_of(2), HERE.astype(np.uint16), MaskError),
     ]
 
 

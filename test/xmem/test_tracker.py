@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tracker's life: objects that come and go, long runs, sizes, and every refusal."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from unittest.mock import Mock
@@ -94,6 +95,34 @@ def test_ids_in_any_order_give_the_same_masks(small_network: XMem) -> None:
         frame = run(tracker, range(2, 12))
         answers.append(frame.probabilities)
     torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=0)
+
+
+def test_ids_as_label_maps_have_them(small_network: XMem) -> None:
+    answers = []
+    for number in (int, np.uint16):
+        tracker = XMemTracker(small_network, TINY)
+        masks = {number(1): mask(0, 0), number(2): mask(20, 30)}
+        tracker.memorize(tracker.segment(image(0), masks))
+        answers.append(run(tracker, range(1, 4)).labels())
+        assert [type(object_id) for object_id in tracker.object_ids] == [int, int]
+    assert np.array_equal(*answers)
+
+
+def test_images_and_masks_that_must_not_be_written_to(tracker: XMemTracker) -> None:
+    """Such as Pillow's: without a warning of PyTorch's, once for each program, which says that
+    the behaviour is undefined.
+    """
+    torch.set_warn_always(True)
+    try:
+        picture, shown = image(0), mask(0, 0)
+        for array in (picture, shown):
+            array.setflags(write=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            frame = tracker.segment(picture, {1: shown})
+    finally:
+        torch.set_warn_always(False)
+    assert np.array_equal(frame.labels() == 1, shown)
 
 
 def test_removed_object_leaves_no_trace_but_its_pixels(tracker: XMemTracker) -> None:
@@ -442,6 +471,8 @@ REFUSALS: dict[str, tuple[type[Exception], str, Callable[[XMemTracker], object]]
     "id 0": (MaskError, "1..65535", lambda t: t.segment(image(1), {0: mask(0, 0)})),
     "id too large": (MaskError, "1..65535", lambda t: t.segment(image(1), {65_536: mask(0, 0)})),
     "empty first mask": (MaskError, "empty", lambda t: t.segment(image(1), {2: mask(60, 60)})),
+    "id of text": (MaskError, "whole number", lambda t: t.segment(image(1), {"2": mask(0, 0)})),
+    "masks without ids": (MaskError, "by object id", lambda t: t.segment(image(1), [mask(0, 0)])),
     "unknown object corrected": (
         UnknownObjectError,
         "there is 1",
