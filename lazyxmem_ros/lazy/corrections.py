@@ -6,10 +6,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lazyxmem_ros.basics import BoolMask
+from lazyxmem_ros.basics import BoolMask, whole_number
 from lazyxmem_ros.correction.base import mask_iou
 from lazyxmem_ros.lazy.config import Source
 from lazyxmem_ros.lazy.past import Past
@@ -17,6 +19,7 @@ from lazyxmem_ros.lazy.record import FrameRecord, PackedMask, Said
 from lazyxmem_ros.lazy.results import Outcome
 from lazyxmem_ros.lazy.state import LazyState
 from lazyxmem_ros.xmem import TrackerError
+from lazyxmem_ros.xmem.inputs import by_id
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,10 @@ class CorrectionDesk:
 
     def apply(self, correction: Correction) -> Outcome:
         """See `LazyTracker.apply`."""
+        try:
+            correction = _plain(correction)
+        except (CorrectionRefusedError, TrackerError) as refusal:
+            return Outcome(False, str(refusal), correction.stamp)
         try:
             return self._apply(correction)
         except (CorrectionRefusedError, TrackerError) as refusal:
@@ -221,7 +228,7 @@ class CorrectionDesk:
             raise CorrectionRefusedError(f"object {object_id} was not tracked yet on that frame")
         try:
             mask = np.asarray(mask)
-        except ValueError as error:
+        except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's tensors raise all
             raise CorrectionRefusedError(
                 f"the mask of object {object_id} is no array: {error}"
             ) from error
@@ -229,6 +236,11 @@ class CorrectionDesk:
             raise CorrectionRefusedError(
                 f"the mask of object {object_id} has shape {list(mask.shape)}, the frame "
                 f"{list(past.size)}; send a mask of the frame's height and width"
+            )
+        if not _is_of_yes_and_no(mask):
+            raise CorrectionRefusedError(
+                f"the mask of object {object_id} is of {mask.dtype}, and not of 0 and 1 alone; "
+                "send bool: true where the object is"
             )
         # A copy in any case: whoever gave the mask may use its array again.
         mask = mask.copy() if mask.dtype == np.bool_ else mask != 0
@@ -269,6 +281,34 @@ class CorrectionDesk:
         if correction.source is Source.PSEUDO:
             for object_id in correction.masks:
                 self._state.dismiss(object_id, Source.PSEUDO)
+
+
+def _plain(correction: Correction) -> Correction:
+    """The same with Python's integers as stamp and ids.
+
+    Raises CorrectionRefusedError or MaskError where they are none, or nobody is its source.
+    """
+    if not isinstance(correction.source, Source):
+        raise CorrectionRefusedError(
+            f"the source of a correction must be one of {', '.join(map(str, Source))}, not "
+            f"{correction.source!r}"
+        )
+    try:
+        stamp = whole_number(correction.stamp)
+    except TypeError as error:
+        raise CorrectionRefusedError(
+            f"a stamp must be a whole number of nanoseconds, not {correction.stamp!r}"
+        ) from error
+    return Correction(stamp, by_id(correction.masks), correction.source)
+
+
+def _is_of_yes_and_no(mask: NDArray[Any]) -> bool:
+    """Whether a mask's values say where the object is: truth values, or integers, of which 0 says
+    no. Of what is between 0 and 1, and of NaN, nobody knows.
+    """
+    if mask.dtype.kind == "f":
+        return bool(((mask == 0) | (mask == 1)).all())
+    return mask.dtype.kind in "biu"
 
 
 def _without_overlap(masks: Mapping[int, BoolMask]) -> dict[int, BoolMask]:

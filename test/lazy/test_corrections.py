@@ -237,6 +237,15 @@ REFUSED = [
     ("another size", Correction(stamp_of(3), {1: np.ones((5, 6), bool)}), r"[5, 6]"),
     ("three dimensions", Correction(stamp_of(3), {1: np.ones((*SIZE, 1), bool)}), "shape"),
     ("no array", Correction(stamp_of(3), {1: None}), "shape"),
+    ("chances", Correction(stamp_of(3), {1: HERE * 0.3}), "float64, and not of 0 and 1"),
+    ("not a number", Correction(stamp_of(3), {1: HERE * math.nan}), "of 0 and 1"),
+    ("texts", Correction(stamp_of(3), {1: HERE.astype(str)}), "of 0 and 1"),
+    ("fields", Correction(stamp_of(3), {1: np.zeros(SIZE, [("a", int)])}), "of 0 and 1"),
+    ("no stamp", Correction(None, {1: HERE}), "whole number of nanoseconds, not None"),
+    ("seconds for nanoseconds", Correction(0.1, {1: HERE}), "whole number of nanoseconds"),
+    ("masks without ids", Correction(stamp_of(3), HERE), "by object id"),
+    ("id of text", Correction(stamp_of(3), {"1": HERE}), "whole number, not '1'"),
+    ("a source of text", Correction(stamp_of(3), {1: HERE}, "operator"), "Source.OPERATOR"),
     ("ragged", Correction(stamp_of(3), {1: [[1], [1, 2]]}), "no array"),
     ("future stamp", Correction(stamp_of(9), {1: HERE}), "has been tracked yet"),
     ("no such stamp", Correction(stamp_of(2) + 1, {1: HERE}), "there was no frame"),
@@ -264,6 +273,15 @@ def test_refusals(correction, reason):
     assert tracker.calls == before
     assert np.array_equal(advance(lazy, 4).labels == 1, HERE)
     assert tracker.calls == [*before, ("memorize", 3)]
+
+
+def test_a_mask_of_zeros_and_ones_is_one_of_any_type():
+    for late in (0, 1):
+        for kind in (np.uint8, np.int64, np.float32):
+            lazy, _ = start(one(0.0), LazyConfig.paper())
+            advance(lazy, 1)
+            outcome = lazy.apply(Correction(stamp_of(1 - late), {1: square(9).astype(kind)}))
+            assert outcome.applied, outcome.reason
 
 
 def test_before_the_first_frame_everything_is_refused():
