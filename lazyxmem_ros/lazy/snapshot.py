@@ -10,6 +10,7 @@ A file that was damaged, or that another network or other memory settings made, 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import operator
@@ -78,7 +79,11 @@ def describe(tracker: XMemTracker) -> dict[str, Any]:
 
 
 def write_snapshot(snapshot: Snapshot, path: Path) -> int:
-    """Write the file in one step; returns its size in bytes. Raises OSError where that fails."""
+    """Write the file in one step; returns its size in bytes. Raises OSError where that fails, and
+    where something is there that is no regular file: a device would be replaced.
+    """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "is no regular file; choose another name", str(path))
     payload = safetensors.torch.save(_tensors(snapshot))
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")

@@ -422,6 +422,30 @@ def test_paths_where_no_snapshot_can_be(tmp_path: Path) -> None:
     check_path(tmp_path / "new" / "folders" / "s")
 
 
+def test_nothing_but_a_file_is_replaced(small_network: XMem, tmp_path: Path) -> None:
+    """A rename would put the file in the place of a device, such as /dev/null."""
+    snapshot = LazyTracker(tracker(small_network), CONFIG).snapshot()
+    fifo, folder = tmp_path / "fifo", tmp_path / "folder"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    for path in (fifo, folder):
+        with pytest.raises(OSError, match="no regular file"):
+            write_snapshot(snapshot, path)
+    assert fifo.is_fifo()
+    assert sorted(tmp_path.iterdir()) == [fifo, folder]
+
+
+@pytest.mark.parametrize("number", [np.uint64, np.int64])
+def test_stamps_may_be_numpy_s(number: type[np.integer], small_network: XMem, tmp_path: Path):
+    lazy = LazyTracker(tracker(small_network), CONFIG)
+    for index in range(3):
+        lazy.step(image(index), number(index * SECOND), {1: mask(0, 0)} if not index else None)
+    assert lazy.keeps(0)
+    assert lazy.apply(Correction(number(SECOND), {1: mask(0, 0)})).applied
+    write_snapshot(lazy.snapshot(), tmp_path / "s")
+    assert read_snapshot(tmp_path / "s", tracker(small_network)).objects.keys() == {1}
+
+
 WRITER = """
 # A child for each line of the input, so that what takes seconds to import is imported once.
 import os, sys
