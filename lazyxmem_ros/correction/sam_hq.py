@@ -30,7 +30,7 @@ from lazyxmem_ros.correction.base import (
     validate_prompt,
 )
 from lazyxmem_ros.extras import install_command
-from lazyxmem_ros.xmem.checkpoint import CheckpointError, check_values
+from lazyxmem_ros.xmem.checkpoint import CheckpointError, check_values, unreadable
 from lazyxmem_ros.xmem.device import resolve_device
 
 MODEL_TYPES = ("vit_tiny", "vit_b", "vit_l", "vit_h")
@@ -232,8 +232,7 @@ def _read_checkpoint(
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken zip, a foreign pickle, a short file: many types
         raise CorrectorError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}); "
+            f"{path} cannot be read as a checkpoint ({unreadable(error).splitlines()[0]}); "
             "fetch the file again"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):

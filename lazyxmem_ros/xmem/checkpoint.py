@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +31,16 @@ from lazyxmem_ros.xmem.network import (
 
 _WRAPPERS = ("network", "state_dict", "model")
 """Keys under which training checkpoints keep the state dict itself."""
+
+_TELLING = (
+    safetensors.SafetensorError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    OSError,
+)
+"""Errors that say what is wrong with a file; others say where its parsing stumbled."""
 
 _SINGLE_OBJECT_STEM = 4
 """Input channels of a value encoder trained without the other objects' masks."""
@@ -107,25 +116,30 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its text advises to execute what is in the file
+    except Exception as error:  # of a damaged file PyTorch raises whatever it stumbles over
         raise CheckpointError(
-            f"{path} cannot be read as weights: it is neither a .safetensors file nor one that "
-            "PyTorch has written of tensors alone"
+            f"{path} cannot be read as weights: {unreadable(error)}; fetch or copy the file again"
         ) from error
-    except (
-        safetensors.SafetensorError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        OSError,
-    ) as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {reason_of(error)}") from error
     for wrapper in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()
+    ):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     return loaded
+
+
+def unreadable(error: Exception) -> str:
+    """Why a weights file cannot be read, of the error that its reading has raised."""
+    reason = reason_of(error)
+    # Where PyTorch names that argument, it advises to execute what is in the file.
+    if isinstance(error, _TELLING) and "weights_only" not in reason:
+        return reason
+    return (
+        "it is damaged, or neither a .safetensors file nor one that PyTorch has written of tensors "
+        "alone"
+    )
 
 
 def save_network(

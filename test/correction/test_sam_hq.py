@@ -220,6 +220,7 @@ class Evil:
     [
         (b"", "cannot be read"),
         (b"<html>not found</html>", "cannot be read"),
+        (bytes(1000), "it is damaged"),  # of which PyTorch advises to execute it
         (pickle.dumps(Evil()), "cannot be read"),
         ([1, 2], "does not hold a network's weights"),
         ({"a": 1}, "does not hold a network's weights"),

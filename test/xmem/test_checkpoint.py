@@ -17,6 +17,7 @@ from lazyxmem_ros.xmem import (
     load_network,
     save_network,
 )
+from lazyxmem_ros.xmem.checkpoint import read_state_dict
 
 State = dict[str, torch.Tensor]
 
@@ -105,6 +106,26 @@ def test_damaged_file(suffix: str, small_network: XMem, tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:left])
         with pytest.raises(CheckpointError, match=r"cannot be read as weights: \w"):
             load_network(path)
+
+
+@pytest.mark.parametrize("of_old", [False, True])
+def test_a_file_that_is_damaged_anywhere_is_refused_by_name(of_old: bool, tmp_path: Path) -> None:
+    """And never with PyTorch's advice to execute what is in it."""
+    path = tmp_path / "w.pth"
+    state = {"a": torch.arange(3.0), "b": torch.zeros(2, 2)}
+    torch.save(state, path, _use_new_zipfile_serialization=not of_old)
+    whole = path.read_bytes()
+    damaged = [whole[:place] + bytes(9) + whole[place + 9 :] for place in range(0, len(whole), 7)]
+    cut = [whole[:left] for left in range(0, len(whole), 31)]
+    for content in (*damaged, *cut, bytes(1000)):
+        path.write_bytes(content)
+        said = ""
+        try:
+            read_state_dict(path)
+        except CheckpointError as error:
+            said = str(error)
+        assert said.startswith(str(path)) or not said  # where it is read, numbers may be others
+        assert "weights_only" not in said
 
 
 class Trap:
