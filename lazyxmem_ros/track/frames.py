@@ -89,9 +89,10 @@ def follow(
             if faulty is None or index == 0:
                 raise
             fault = str(error)
-            if image.shape[:2] != size:
+            found = getattr(image, "shape", ())[:2]  # it may be no array at all
+            if len(found) == 2 and found != size:
                 fault = (
-                    f"is of {by_width(image.shape[:2])} pixels, the first of {by_width(size)}; "
+                    f"is of {by_width(found)} pixels, the first of {by_width(size)}; "
                     "scale all frames alike"
                 )
             faulty(f"frame {name}: {fault}")

@@ -176,6 +176,17 @@ def test_a_first_frame_without_an_image_is_refused(clip: Path) -> None:
         list(track_frames(frames, tracker, {1: square(0)}))
 
 
+def test_whatever_the_tracker_refuses_is_told_and_left_out(clip: Path) -> None:
+    tracker = open_tracker(save_tiny_weights(clip), LazyConfig(), device="cpu")
+    frames = [("0", picture(0)), ("1", [1, 2]), ("2", picture(2)[:8]), ("3", picture(3))]
+    faults: list[str] = []
+    tracked = track_frames(frames, tracker, {1: square(0)}, faulty=faults.append)
+    assert [frame.name for frame in tracked] == ["0", "3"]
+    assert [fault.partition(":")[0] for fault in faults] == ["frame 1", "frame 2"]
+    assert "RGB uint8" in faults[0]
+    assert "scale all frames alike" in faults[1]
+
+
 @pytest.mark.parametrize(
     ("video", "options", "reason"),
     [
