@@ -13,7 +13,7 @@ ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within, signals that ask for the end are put off until the block is done.
+    """Within, signals that ask for the end are put off until the block is done or has failed.
 
     Blocking them for this thread alone would not do: another thread may receive them, and Python
     then runs the handler here, in the middle of a fork, where an exception would lose the child.
@@ -31,5 +31,5 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if received:
-        signal.raise_signal(received[0])
+        if received:
+            signal.raise_signal(received[0])

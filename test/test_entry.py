@@ -19,6 +19,7 @@ from PIL import Image
 from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.entry import interruptible, load
+from lazyxmem_ros.signals import undisturbed
 
 ROOT = Path(__file__).parents[1]
 NODES = re.search(r"foreach\(NODE ([\w ]+)\)", (ROOT / "CMakeLists.txt").read_text())
@@ -413,3 +414,15 @@ def test_help_and_mistakes_are_told_before_anything_heavy_is_imported(
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.endswith("[]\n"), done
+
+
+def test_what_fails_while_it_is_undisturbed_loses_no_signal() -> None:
+    """Whoever catches the failure would go on as if nobody had asked for the end."""
+
+    def fail() -> None:
+        with undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            raise RuntimeError
+
+    with interruptible(), pytest.raises(KeyboardInterrupt), contextlib.suppress(RuntimeError):
+        fail()

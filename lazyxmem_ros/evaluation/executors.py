@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.job import JobReport, run_job
 from lazyxmem_ros.evaluation.plan import Job
+from lazyxmem_ros.signals import undisturbed
 
 POLL_S = 0.1
 """Time between two looks at what the workers have done."""
@@ -108,6 +110,7 @@ class _ProcessPool:
         # forked from a server that has only imported them start as quickly and share nothing.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["lazyxmem_ros.evaluation.job"])
+        _start_server()
         self._messages = context.Queue()
         self._folder = folder
         self._progressed = progressed
@@ -118,7 +121,8 @@ class _ProcessPool:
     def submit(self, job: Job) -> Future[JobReport]:
         """See Pool."""
         try:
-            return self._pool.submit(_run_reporting, job, self._folder)
+            with undisturbed():  # it may begin a worker, which nobody would know of and end
+                return self._pool.submit(_run_reporting, job, self._folder)
         except BrokenProcessPool as error:
             raise _died() from error
 
@@ -151,6 +155,19 @@ class _ProcessPool:
     def close(self) -> None:
         """Wait for the workers' end."""
         self._pool.shutdown()
+
+
+def _start_server() -> None:
+    """Start the server of which workers are forked, deaf to Ctrl-C from its first moment on.
+
+    A terminal sends that to all processes, and the parent alone decides what it means.
+    """
+    resource_tracker.ensure_running()  # the server needs it; its begin would end the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()  # it inherits what is blocked, and so do the workers
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _died() -> WorkerError:

@@ -6,9 +6,13 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import imageio_ffmpeg
 import numpy as np
@@ -23,13 +27,46 @@ from lazyxmem_ros.data.bag_messages import IMAGE_TYPE, StampedImage, StampedLabe
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.label_maps import read_label_map
-from lazyxmem_ros.evaluation import command
+from lazyxmem_ros.entry import interruptible
+from lazyxmem_ros.evaluation import command, executors
 from lazyxmem_ros.evaluation.job import JobReport, skipped_faults
 from lazyxmem_ros.evaluation.offline import SequenceRunner
 from lazyxmem_ros.evaluation.worst_frames import WorstFrames
 from lazyxmem_ros.images.files import WriteError, write_video
 
 MakeTree = Callable[..., Path]
+
+
+def test_ctrl_c_loses_no_worker_that_is_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would end it, and it would complain once its parent is gone."""
+    begun = []
+
+    def submit(*_: object) -> Future[JobReport]:
+        signal.raise_signal(signal.SIGINT)
+        begun.append(True)
+        return Future()
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+    pool = executors._ProcessPool(2, tmp_path, lambda name, frames: None)
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        pool.submit(SimpleNamespace(name="job"))
+    assert begun
+    pool.abandon([])
+
+
+def test_ctrl_c_reaches_no_worker_nor_what_begins_them(tmp_path: Path) -> None:
+    """The terminal sends it to all: while they import, it would be told as their fault."""
+    code = (
+        "from lazyxmem_ros.evaluation import executors\n"
+        "from multiprocessing import forkserver\n"
+        "executors._ProcessPool(2, None, print)\n"
+        "print(open(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (blocked,) = (line.split()[1] for line in told.stdout.splitlines() if "SigBlk" in line)
+    assert int(blocked, 16) >> (signal.SIGINT - 1) & 1
 
 
 @pytest.fixture
