@@ -847,6 +847,7 @@ def test_a_request_does_not_take_the_stage_from_what_was_begun_since(
     camera.show_object()
     camera.ask()
     wait_for(asked.is_set, "the page's question")
+    expect(page.locator("#badge")).to_have_text("Live")  # there is a picture to show one on
     page.keyboard.press("n")
     expect(headline(page)).to_have_text("New object")
     gate.set()
