@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import io
 import itertools
 import math
 import os
@@ -23,6 +24,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lazyxmem_ros.data.location import add_data_argument
+from lazyxmem_ros.images.files import write_whole
 from lazyxmem_ros.signals import ENDING_SIGNALS
 from training.config import ConfigError
 from training.curve import plot_curve
@@ -292,12 +294,11 @@ def _forget_rows(table: Path, *, after: int) -> None:
         whole = [row for row in reader if None not in row.values()]
     if not {"step", "loss"} <= set(reader.fieldnames or ()) <= set(FIELDS):
         raise ConfigError(f"{table} is no run's curve; name another folder by --out")
-    partial = table.with_suffix(".csv.partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(row for row in whole if int(row["step"]) <= after)
-    os.replace(partial, table)
+    kept = io.StringIO(newline="")
+    writer = csv.DictWriter(kept, FIELDS)
+    writer.writeheader()
+    writer.writerows(row for row in whole if int(row["step"]) <= after)
+    write_whole(table, kept.getvalue().encode())
 
 
 def _append(table: Path, row: dict[str, str]) -> None:

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyxmem_ros import weights
-from lazyxmem_ros.correction import (
-    CORRECTOR_NAMES,
-    DEFAULT_CORRECTOR,
-)
+from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR
 from lazyxmem_ros.data.layouts.options import Layout
 from lazyxmem_ros.data.videos import DEFAULT_RATE
 from lazyxmem_ros.evaluation.methods import (
@@ -20,10 +17,7 @@ from lazyxmem_ros.evaluation.methods import (
     SWITCHES,
     all_methods,
 )
-from lazyxmem_ros.evaluation.plan import (
-    KINDS,
-    RANDOM_REPEATS_DEFAULT,
-)
+from lazyxmem_ros.evaluation.plan import KINDS, RANDOM_REPEATS_DEFAULT
 from lazyxmem_ros.evaluation.simulated_operator import Gesture
 from lazyxmem_ros.extras import BACKENDS
 from lazyxmem_ros.lazy import LazyConfig

@@ -12,10 +12,7 @@ from functools import partial
 from rich.console import Console
 
 from lazyxmem_ros import weights
-from lazyxmem_ros.correction import (
-    sam_hq_size,
-    sam_hq_weights,
-)
+from lazyxmem_ros.correction import sam_hq_size, sam_hq_weights
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.layouts.options import DatasetOptions, Layout
 from lazyxmem_ros.data.samples import VideoSequence
@@ -23,17 +20,8 @@ from lazyxmem_ros.data.videos import check_rate
 from lazyxmem_ros.evaluation.arguments import policy_settings
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
 from lazyxmem_ros.evaluation.executors import Executor
-from lazyxmem_ros.evaluation.methods import (
-    REFERENCE,
-    MethodOptions,
-    all_methods,
-    choose_methods,
-)
-from lazyxmem_ros.evaluation.plan import (
-    EvaluationPlan,
-    GraphMode,
-    TrackerSettings,
-)
+from lazyxmem_ros.evaluation.methods import REFERENCE, MethodOptions, all_methods, choose_methods
+from lazyxmem_ros.evaluation.plan import EvaluationPlan, GraphMode, TrackerSettings
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
 from lazyxmem_ros.settings import held

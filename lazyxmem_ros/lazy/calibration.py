@@ -6,11 +6,11 @@ a predicted IoU, and the settings that suit it. `python -m training.calibrate` f
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lazyxmem_ros.images.files import write_whole
 from lazyxmem_ros.lazy.predicted_iou import Evidence, IouPredictor
 from lazyxmem_ros.xmem import TrackerError
 
@@ -36,14 +36,9 @@ class Calibration:
     about: Mapping[str, object]
 
     def save(self, path: Path) -> None:
-        """Writes the file. Raises OSError, leaving an old one whole, where that fails."""
+        """Writes the file. Raises WriteError, leaving an old one whole, where that fails."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
-        beside = path.with_name(f".{path.name}.partial")
-        try:
-            beside.write_text(text + "\n", encoding="utf-8")
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(path, f"{text}\n".encode())
 
     @classmethod
     def load(cls, path: Path) -> Calibration:

@@ -35,11 +35,12 @@ def test_a_full_disk_leaves_the_old_calibration_whole(
     weights = tmp_path / "mine.safetensors"
     Calibration(CALIBRATION, {}, {"frames": 7}).save(calibration_path(weights))
 
-    def write_half(path: Path, text: str, **_: str) -> None:
-        path.write_bytes(text.encode()[: len(text) // 2])
+    def write_half(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_text", write_half)
+    monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(OSError, match="No space left"):
         Calibration(CALIBRATION, {}, {"frames": 8}).save(calibration_path(weights))
     read = calibration_beside(weights)
