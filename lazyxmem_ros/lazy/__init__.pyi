@@ -9,6 +9,7 @@ from .calibration import (
 from .config import OFF, HoldRule, LazyConfig, Source
 from .corrections import Correction
 from .opening import open_tracker
+from .packed import PackedLabels
 from .policy import TrackState
 from .predicted_iou import Evidence, IouPredictor
 from .prompts import operator_prompt, pseudo_click, pseudo_prompt
@@ -41,6 +42,7 @@ __all__ = [
     "LazyTracker",
     "ObjectUncertainty",
     "Outcome",
+    "PackedLabels",
     "Request",
     "Snapshot",
     "SnapshotError",

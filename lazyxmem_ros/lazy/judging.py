@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from lazyxmem_ros.basics import Labels
 from lazyxmem_ros.lazy.config import Source
+from lazyxmem_ros.lazy.packed import PackedMask
 from lazyxmem_ros.lazy.past import Past
 from lazyxmem_ros.lazy.policy import Decision, Observation, decide_together, hold_frame
 from lazyxmem_ros.lazy.prompts import operator_prompt, pseudo_prompt
-from lazyxmem_ros.lazy.record import FrameRecord, PackedMask, Request
+from lazyxmem_ros.lazy.record import FrameRecord, Request
 from lazyxmem_ros.lazy.results import StateChange, StepResult, Track
 from lazyxmem_ros.lazy.state import LazyState, label_map
 from lazyxmem_ros.lazy.uncertainty import Uncertainty, measure

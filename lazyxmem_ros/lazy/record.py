@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import BoolMask, Labels
-from lazyxmem_ros.correction.base import Prompt, box_of_mask
+from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.lazy.config import Source
+from lazyxmem_ros.lazy.packed import PackedLabels, PackedMask
 from lazyxmem_ros.lazy.policy import ObjectHistory
 from lazyxmem_ros.lazy.predicted_iou import Looks
 from lazyxmem_ros.xmem import Frame, TrackerState
@@ -23,38 +24,6 @@ Histories = dict[int, ObjectHistory]
 """Object id -> what the policy remembers of it."""
 AllLooks = dict[int, Looks]
 """Object id -> what it has looked like."""
-
-
-@dataclass(frozen=True, eq=False)
-class PackedMask:
-    """A mask as the bits of its tight box: an eighth of a byte per pixel of the box.
-
-    Attributes:
-        box: (x0, y0, x1, y1), half-open pixels; None for an empty mask.
-        bits: uint8, the box's pixels in row order, eight to a byte.
-    """
-
-    box: tuple[int, int, int, int] | None
-    bits: NDArray[np.uint8]
-
-    @classmethod
-    def pack(cls, mask: BoolMask) -> PackedMask:
-        """Packs a mask bool [H, W]."""
-        box = box_of_mask(mask)
-        if box is None:
-            return cls(None, np.zeros(0, np.uint8))
-        x0, y0, x1, y1 = box
-        return cls(box, np.packbits(mask[y0:y1, x0:x1]))
-
-    def unpack(self, size: tuple[int, int]) -> BoolMask:
-        """The mask, bool [H, W] of `size` (H, W)."""
-        mask = np.zeros(size, bool)
-        if self.box is not None:
-            x0, y0, x1, y1 = self.box
-            count = (y1 - y0) * (x1 - x0)
-            pixels = np.unpackbits(self.bits, count=count).astype(bool)
-            mask[y0:y1, x0:x1] = pixels.reshape(y1 - y0, x1 - x0)
-        return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +161,7 @@ class FrameRecord:
     def lasting_bytes(self) -> int:
         """Bytes of what stays without features: published masks and unanswered requests."""
         asked = sum(r.image.nbytes + r.mask.nbytes for r in self.requests.values())
-        return asked + sum(mask.bits.nbytes for mask in self.masks.values())
+        return asked + PackedLabels(self.size, self.masks).nbytes
 
     @property
     def feature_bytes(self) -> int:
@@ -243,10 +212,7 @@ class FrameRecord:
     @property
     def published(self) -> Labels:
         """The label map of its published masks, uint16 [H, W]."""
-        labels = np.zeros(self.size, np.uint16)
-        for object_id in self.masks:
-            labels[self.mask(object_id)] = object_id
-        return labels
+        return PackedLabels(self.size, self.masks).unpack()
 
     def without_features(self) -> FrameRecord:
         """What stays of it when it can be replayed no more."""

@@ -8,7 +8,8 @@ import pytest
 
 from lazyxmem_ros.lazy.config import LazyConfig
 from lazyxmem_ros.lazy.history import History
-from lazyxmem_ros.lazy.record import FrameRecord, PackedMask
+from lazyxmem_ros.lazy.packed import PackedLabels, PackedMask
+from lazyxmem_ros.lazy.record import FrameRecord
 
 
 def bounds(max_time: int, max_frames: int) -> LazyConfig:
@@ -31,6 +32,15 @@ def test_an_empty_mask_packs_to_nothing():
     packed = PackedMask.pack(np.zeros((7, 9), bool))
     assert packed.box is None
     assert not packed.unpack((7, 9)).any()
+
+
+def test_a_label_map_packs_to_the_bits_of_its_objects() -> None:
+    labels = np.zeros((20, 30), np.uint16)
+    labels[2:6, 3:11], labels[10:12, 0:4], labels[4, 20] = 7, 65_535, 300
+    packed = PackedLabels.pack(labels)
+    assert np.array_equal(packed.unpack(), labels)
+    assert packed.unpack().dtype == np.uint16
+    assert packed.nbytes == (4 * 8 + 2 * 4) // 8 + 1
 
 
 def test_bounded_in_number():

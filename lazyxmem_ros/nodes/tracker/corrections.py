@@ -29,7 +29,7 @@ from lazyxmem_ros.basics import (
 from lazyxmem_ros.correction.base import Prompt, PromptError, objection
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import Correction, LazyTracker, Outcome, Request, Source, StepResult
-from lazyxmem_ros.nodes.conversions import image_message, time_message
+from lazyxmem_ros.nodes.conversions import image_message
 from lazyxmem_ros.nodes.correction_client import (
     AnswersCallback,
     CorrectionAnswer,
@@ -42,7 +42,7 @@ from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.services import Services, result_of
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.failures import Failures
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames, forgotten
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.worker import About, NotDoneError, Worker
 from lazyxmem_ros.srv import RetractCorrection
@@ -234,8 +234,7 @@ class Corrections:
             raise InputRefusedError("no stamp", fault)
         frame, known = self._received.find(stamp), self._lazy.followed_ids
         if frame is None and request is None:
-            fault = f"there is no recent frame of stamp {stamp} ns"
-            raise InputRefusedError("forgotten stamp", fault)
+            raise forgotten(stamp)
         if object_id not in known:
             tracked = ", ".join(str(i) for i in known) or "none"
             fault = f"object {object_id} is not tracked; there is {tracked}"
@@ -244,10 +243,11 @@ class Corrections:
             self._check_open(request)
             return request.mask
         assert frame is not None
-        if frame.labels is None:
+        labels = frame.labels
+        if labels is None:
             fault = f"the frame of stamp {stamp} ns was not tracked"
             raise InputRefusedError("not tracked", fault)
-        return frame.labels == object_id
+        return labels == object_id
 
     def _check_open(self, request: Request) -> None:
         if not self._lazy.is_open(request):
@@ -263,7 +263,7 @@ class Corrections:
         if frame is not None:
             return frame.image_message()
         assert request is not None
-        return image_message(request.image, "rgb8", self._header(stamp))
+        return image_message(request.image, "rgb8", self._received.header(stamp))
 
     # ---- what becomes of them
 
@@ -277,7 +277,7 @@ class Corrections:
             by_person = source is Source.OPERATOR
             topic = self._topic if by_person else self._client.service_name
             self._measures.refuse(topic, "not applied", outcome.reason)
-        header = self._header(correction.stamp)
+        header = self._received.header(correction.stamp)
         for object_id, mask in correction.masks.items():
             self.awaited.discard((correction.stamp, object_id))
             self._outputs.publish_corrected(
@@ -302,7 +302,7 @@ class Corrections:
         self._correct_frame(outcome, [object_id])
         self._measures.count("operator taken back")
         self._outputs.publish_corrected(
-            self._header(stamp),
+            self._received.header(stamp),
             object_id,
             None,
             source=Source.OPERATOR,
@@ -356,10 +356,6 @@ class Corrections:
         """Notes how many requests to people are open."""
         sources = [source for _, source in self._lazy.open_requests]
         self.open_requests = sources.count(Source.OPERATOR)
-
-    def _header(self, stamp: int) -> Header:
-        frame = self._received.find(stamp)
-        return Header(stamp=time_message(stamp)) if frame is None else frame.header
 
 
 class CorrectionInput:

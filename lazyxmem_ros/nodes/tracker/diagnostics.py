@@ -96,6 +96,7 @@ class TrackerReport:
         open_requests: int,
         service_available: bool,
         images_kept: int,
+        images_reach: int,
         upkeep: Upkeep,
         images_fault: str,
         snapshots: SnapshotKeeper | None,
@@ -104,13 +105,14 @@ class TrackerReport:
         """One status each for frames, corrections, memory and refusals, and for snapshots and
         records, if any.
 
+        images_reach: how far back the recent images go, nanoseconds.
         images_fault: what is wrong with how images come, in words, or "". records: their own
         status.
         """
         made = [
             self._frames(device, received_rate, object_ids, images_fault),
             self._corrections(open_requests, service_available),
-            self._memory(device, images_kept, upkeep),
+            self._memory(device, images_kept, images_reach, upkeep),
             self._refused(),
         ]
         if snapshots is not None:
@@ -186,12 +188,15 @@ class TrackerReport:
         level, message = (WARN, service.last_fault) if service.last_fault else (OK, "ok")
         return status(self._name("corrections"), values, level=level, message=message)
 
-    def _memory(self, device: str, images_kept: int, upkeep: Upkeep) -> DiagnosticStatus:
+    def _memory(
+        self, device: str, images_kept: int, images_reach: int, upkeep: Upkeep
+    ) -> DiagnosticStatus:
         # Linux gives the peak in KiB, which is what a robot must have room for.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
         values: dict[str, object] = {
             "peak resident memory (MiB)": peak / MEBIBYTE,
             "recent images kept": images_kept,
+            "masks and clicks may name images of the last (s)": images_reach / SECOND,
             "kept for late corrections (MiB)": upkeep.history_bytes / MEBIBYTE,
             "late corrections reach back (s)": upkeep.correction_reach / SECOND,
             "frames to go through again": upkeep.frames_behind,

@@ -31,8 +31,9 @@ from std_msgs.msg import Header
 from lazyxmem_ros.basics import Labels, StampRangeError, stamp_of, without
 from lazyxmem_ros.images import MAX_PIXELS, ImageError, check_image, read_image
 from lazyxmem_ros.images.drawing import object_ids_in
-from lazyxmem_ros.nodes.conversions import image_message
-from lazyxmem_ros.nodes.diagnostics import Rate
+from lazyxmem_ros.lazy import PackedLabels
+from lazyxmem_ros.nodes.conversions import image_message, time_message
+from lazyxmem_ros.nodes.diagnostics import InputRefusedError, Rate
 from lazyxmem_ros.nodes.offers import LINGERING_S
 from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
@@ -42,6 +43,8 @@ from lazyxmem_ros.nodes.tracker.stamp_order import Order, StampOrder
 from lazyxmem_ros.nodes.tracker.worker import Worker
 
 QUEUE_DEPTH = 5
+MAX_HEADERS = 10_000
+"""Headers that are kept at most, with their images and beyond."""
 NO_IMAGE_AFTER_S = 5.0
 """Of steady time, after which it is said that no image comes, and why."""
 SEVERAL_AFTER_S = LINGERING_S
@@ -56,28 +59,51 @@ class ReceivedFrame:
     """One image message on its way through the node.
 
     stamp: nanoseconds since the epoch. topic: where it came from, for messages. received_at:
-    steady time in seconds. labels: the label map uint16 [H, W] published for it, None until it
-    was tracked. published: whether its mask went out. max_pixels: the limit that it has passed.
+    steady time in seconds. published: whether its mask went out. max_pixels: the limit that it has
+    passed.
     """
 
     stamp: int
     topic: str
     message: Image | CompressedImage
     received_at: float
-    labels: Labels | None = field(default=None, repr=False)
     published: bool = False
     max_pixels: int = MAX_PIXELS
+    _labels: Labels | PackedLabels | None = field(default=None, init=False, repr=False)
     _decoding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _rgb: weakref.ref[NDArray[np.uint8]] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def labels(self) -> Labels | None:
+        """The label map uint16 [H, W] published for it; None until it was tracked."""
+        labels = self._labels
+        return labels.unpack() if isinstance(labels, PackedLabels) else labels
+
+    @labels.setter
+    def labels(self, labels: Labels) -> None:
+        self._labels = labels
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether there is a label map."""
+        return self._labels is not None
+
+    def pack(self) -> None:
+        """Keeps its label map, which is a good deal of its bytes, in few from now on."""
+        if isinstance(self._labels, np.ndarray):
+            self._labels = PackedLabels.pack(self._labels)
 
     def correct(self, labels: Labels, corrected: Collection[int]) -> None:
         """Takes a correction's label map for its own. What was left out of that, being probably
         something else, stays so, unless it is one of the objects `corrected`.
         """
-        if self.labels is not None:
-            known = {*object_ids_in(self.labels), *corrected}
+        before, packed = self.labels, isinstance(self._labels, PackedLabels)
+        if before is not None:
+            known = {*object_ids_in(before), *corrected}
             labels = without(labels, [i for i in object_ids_in(labels) if i not in known])
         self.labels = labels
+        if packed:
+            self.pack()
 
     @property
     def header(self) -> Header:
@@ -87,7 +113,8 @@ class ReceivedFrame:
     @property
     def nbytes(self) -> int:
         """Memory that keeping the frame costs, in bytes."""
-        return len(self.message.data) + (0 if self.labels is None else self.labels.nbytes)
+        labels = self._labels
+        return len(self.message.data) + (0 if labels is None else labels.nbytes)
 
     @property
     def decoded(self) -> NDArray[np.uint8] | None:
@@ -113,7 +140,10 @@ class ReceivedFrame:
 
         Raises ImageError.
         """
-        height, width = (self.rgb() if self.labels is None else self.labels).shape[:2]
+        labels = self._labels
+        if isinstance(labels, PackedLabels):
+            return labels.size
+        height, width = (self.rgb() if labels is None else labels).shape[:2]
         return height, width
 
     def image_message(self, rgb: NDArray[np.uint8] | None = None) -> Image:
@@ -124,6 +154,15 @@ class ReceivedFrame:
         if hasattr(self.message, "format"):
             return image_message(self.rgb() if rgb is None else rgb, "rgb8", self.header)
         return self.message
+
+
+def forgotten(stamp: int) -> InputRefusedError:
+    """That no recent image has this stamp (ns), for whoever names it."""
+    return InputRefusedError(
+        "forgotten stamp",
+        f"there is no recent frame of stamp {stamp} ns: images can be named for history_time "
+        "seconds, as long as history_megabytes holds them",
+    )
 
 
 class ReceivedFrames:
@@ -138,13 +177,33 @@ class ReceivedFrames:
         self._max_age = max_age
         self._lock = threading.Lock()
         self._frames: OrderedDict[int, ReceivedFrame] = OrderedDict()
-        self.tracked: ReceivedFrame | None = None
+        self._headers: OrderedDict[int, Header] = OrderedDict()
+        self._tracked: ReceivedFrame | None = None
+
+    @property
+    def tracked(self) -> ReceivedFrame | None:
         """The newest frame that was tracked; only the worker sets it."""
+        return self._tracked
+
+    @tracked.setter
+    def tracked(self, frame: ReceivedFrame | None) -> None:
+        before, self._tracked = self._tracked, frame
+        if before is not None and before is not frame:
+            before.pack()
+
+    @property
+    def reach(self) -> int:
+        """How far back the frames go from the newest one, nanoseconds."""
+        with self._lock:
+            return max(self._frames, default=0) - min(self._frames, default=0)
 
     def add(self, frame: ReceivedFrame) -> None:
         """Keep a frame; the oldest go where a limit is passed, but never this one."""
         with self._lock:
             self._frames[frame.stamp] = frame
+            self._headers[frame.stamp] = frame.header
+            while len(self._headers) > MAX_HEADERS:
+                self._headers.popitem(last=False)
             total = sum(kept.nbytes for kept in self._frames.values())
             while len(self._frames) > 1:
                 oldest = next(iter(self._frames.values()))
@@ -167,6 +226,23 @@ class ReceivedFrames:
         with self._lock:
             return self._frames.get(stamp)
 
+    def header(self, stamp: int) -> Header:
+        """The header of the image of this stamp, also where that is not kept any more; one with the
+        stamp alone where it is not known.
+        """
+        frame = self.find(stamp)
+        with self._lock:
+            header = self._headers.get(stamp) if frame is None else frame.header
+        return Header(stamp=time_message(stamp)) if header is None else header
+
+    def newest_shown(self) -> ReceivedFrame | None:
+        """The newest frame that has a label map: objects may be shown on an older one later."""
+        with self._lock:
+            shown = (frame for frame in reversed(self._frames.values()) if frame.is_tracked)
+            newest = next(shown, None)
+        known = [frame for frame in (newest, self.tracked) if frame is not None]
+        return max(known, key=lambda frame: frame.stamp, default=None)
+
     def newest(self) -> ReceivedFrame | None:
         """The frame received last."""
         with self._lock:
@@ -176,6 +252,7 @@ class ReceivedFrames:
         """Forget every image but the newest tracked one."""
         with self._lock:
             self._frames.clear()
+            self._headers.clear()
 
     def __len__(self) -> int:
         with self._lock:

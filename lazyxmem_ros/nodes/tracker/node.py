@@ -229,6 +229,7 @@ class TrackerNode(LifecycleNode):
             open_requests=parts.corrections.open_requests,
             service_available=parts.client.is_available(),
             images_kept=len(parts.received),
+            images_reach=parts.received.reach,
             upkeep=parts.session.upkeep,
             images_fault=parts.images.fault(),
             snapshots=parts.snapshots,

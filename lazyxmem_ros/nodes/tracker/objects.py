@@ -17,7 +17,7 @@ from lazyxmem_ros.nodes.conversions import masks_of_labels
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames, forgotten
 from lazyxmem_ros.nodes.tracker.reservations import Reservation, Reservations
 from lazyxmem_ros.nodes.tracker.session import GivenMasks, TrackingSession
 from lazyxmem_ros.xmem import TrackerError, XMemTracker
@@ -137,7 +137,7 @@ class Objects:
         if self._session.beginnings == beginnings and frame.stamp > self._session.processed:
             self._session.track(frame)
             return self._session.resets == resets
-        return frame.labels is not None
+        return frame.is_tracked
 
     def _show_early(self, frame: ReceivedFrame | None, early: Sequence[GivenMasks]) -> None:
         """Show masks that came before a frame; None: it is not there."""
@@ -197,9 +197,7 @@ class Objects:
         elif newest is not None and stamp == newest.stamp and self._lazy.followed_ids:
             self._session.add_to_newest(given)
         elif not self._lazy.followed_ids:
-            # Nothing is tracked, so nothing is lost by starting at that frame.
-            self._lazy.reset()
-            self._session.track(frame, [given])
+            self._session.begin_at(frame, [given])
         else:
             assert newest is not None
             note = self._add_to_past(given, frame, newest)
@@ -289,23 +287,23 @@ class Objects:
     # ---- how
 
     def find_frame(self, stamp: int) -> ReceivedFrame:
-        """The frame of this stamp, or the newest tracked one for 0; raises InputRefusedError."""
+        """The frame of this stamp, or for 0 the newest one of which a mask is out; raises
+        InputRefusedError.
+        """
         if stamp == 0:
-            newest = self._received.tracked or self._received.newest()
+            newest = self._received.newest_shown() or self._received.newest()
             if newest is None:
                 raise InputRefusedError("no frame", "no frame has been received yet")
             return newest
         frame = self._received.find(stamp)
         if frame is None:
-            raise InputRefusedError(
-                "forgotten stamp", f"there is no recent frame of stamp {stamp} ns"
-            )
+            raise forgotten(stamp)
         return frame
 
     def _add_to_past(self, given: GivenMasks, frame: ReceivedFrame, newest: ReceivedFrame) -> str:
         """Shows objects on a frame that has passed; returns how."""
         if not self._lazy.keeps(frame.stamp):
-            tracked = frame.labels is not None
+            tracked = frame.is_tracked
             self._session.add_to_newest(self._carried_forward(given, frame, newest))
             why = "'s features are not kept" if tracked else " was never tracked"
             return (
@@ -328,11 +326,12 @@ class Objects:
         tracker = self._make_tracker()
         # What else was there keeps the new objects from spreading over it.
         taken = np.logical_or.reduce(list(given.masks.values()))
-        seen = np.zeros_like(taken, np.uint16) if frame.labels is None else frame.labels
+        labels = frame.labels
+        seen = np.zeros_like(taken, np.uint16) if labels is None else labels
         others = masks_of_labels(np.where(taken, np.uint16(0), without(seen, given.masks)))
         tracker.memorize(tracker.segment(frame.rgb(), {**others, **given.masks}, stamp=frame.stamp))
-        labels = tracker.segment(newest.rgb(), stamp=newest.stamp).labels()
-        masks = {object_id: labels == object_id for object_id in given.masks}
+        found = tracker.segment(newest.rgb(), stamp=newest.stamp).labels()
+        masks = {object_id: found == object_id for object_id in given.masks}
         gone = [str(object_id) for object_id, mask in masks.items() if not mask.any()]
         if gone:
             raise InputRefusedError(

@@ -96,8 +96,9 @@ _NETWORK_AND_IMAGES = (
     ),
     ParameterSpec(
         "history_megabytes",
-        256,
-        "MiB of recent images kept at most, so that masks and clicks may name a past frame.",
+        1024,
+        "MiB of recent images kept at most, so that masks and clicks may name a past frame; none "
+        "is kept for longer than history_time.",
         bounds=(1, 1_000_000),
         changes=Changes.UNCONFIGURED,
     ),

@@ -136,8 +136,9 @@ class Records:
 
     def answer(self, message: msg.Correction, frame: ReceivedFrame | None) -> None:
         """A person's answer as it came. frame: that it names, where it is known."""
-        if frame is not None and frame.labels is not None:
-            labels, header = frame.labels, frame.header
+        labels = None if frame is None else frame.labels
+        if frame is not None and labels is not None:
+            header = frame.header
             if self._keep_frame(frame.stamp, lambda: _compressed_frame(frame)):
                 self._put("~/mask", IMAGE_TYPE, lambda: labels_message(labels, header))
         self._keep("~/operator_correction", "lazyxmem_ros/msg/Correction", message)

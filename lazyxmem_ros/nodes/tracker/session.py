@@ -122,6 +122,15 @@ class TrackingSession:
             self._serve_commands(lambda: not self._corrections.awaited, deadline)
         self._finish_waiting()
 
+    def begin_at(self, frame: ReceivedFrame, given: Sequence[GivenMasks]) -> None:
+        """Track a frame before `processed`, on which masks are shown, while nothing is tracked: so
+        nothing is lost by it, and later ones may be tracked again.
+        """
+        self._finish_waiting()
+        self._lazy.reset()
+        self.processed = -1
+        self.track(frame, given)
+
     def _note_tracked(self, frame: ReceivedFrame, labels: Labels) -> None:
         frame.labels = labels
         self._received.tracked = frame
@@ -135,9 +144,10 @@ class TrackingSession:
             return
         frame = self._received.tracked
         assert frame is not None
-        assert frame.labels is not None
+        labels = frame.labels
+        assert labels is not None
         gone = [t.object_id for t in result.tracks if t.object_id not in self.object_ids]
-        labels = without(frame.labels, gone)
+        labels = without(labels, gone)
         if labels is not result.labels:
             result = _with_labels(result, labels, gone)
         self._finish_frame(frame, labels, result)

@@ -91,6 +91,7 @@ def test_what_the_tracker_complains_about_is_passed_on(
         open_requests=0,
         service_available=False,
         images_kept=0,
+        images_reach=0,
         upkeep=Upkeep(),
         images_fault="no image for 6 s",
         snapshots=None,

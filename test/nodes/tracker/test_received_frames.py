@@ -52,6 +52,45 @@ def test_the_oldest_go_beyond_so_many_bytes_or_seconds() -> None:
     assert indices(by_age, 7) == [6]
 
 
+def test_what_is_not_the_newest_tracked_frame_keeps_its_labels_packed() -> None:
+    """Frames can be named for longer within the same bytes."""
+    history = ReceivedFrames(1 << 30, 1 << 60)
+    labels = scene(0)[1].astype(np.uint16) * 300
+    one, next_one = frame(0), frame(1)
+    image = one.nbytes
+    for each in (one, next_one):
+        each.labels = labels
+        history.tracked = each
+    assert history.tracked is next_one
+    assert next_one.labels is labels
+    assert one.nbytes < image + labels.nbytes // 16
+    np.testing.assert_array_equal(one.labels, labels)
+    assert one.size == labels.shape
+    corrected = np.roll(labels, 5, axis=1)
+    one.correct(corrected, [300])
+    np.testing.assert_array_equal(one.labels, corrected)
+    assert one.nbytes < image + labels.nbytes // 16
+
+
+def test_how_far_back_the_images_go_is_known() -> None:
+    history = ReceivedFrames(3 * frame(0).nbytes, 1 << 60)
+    assert history.reach == 0
+    for index in range(6):
+        history.add(frame(index))
+    assert history.reach == 2 * STEP
+
+
+def test_a_header_is_known_for_longer_than_its_image() -> None:
+    history = ReceivedFrames(1, 1 << 60)
+    frames = [frame(index) for index in range(2)]
+    for one in frames:
+        history.add(one)
+    assert history.find(frames[0].stamp) is None
+    assert history.header(frames[0].stamp).frame_id == frames[0].header.frame_id != ""
+    history.clear()
+    assert history.header(frames[0].stamp).frame_id == ""
+
+
 def test_a_published_label_map_counts() -> None:
     one = frame(0)
     before = one.nbytes

@@ -146,6 +146,20 @@ def test_the_first_object_may_be_shown_on_a_past_frame(rig: Rig) -> None:
     assert rig.overlap(3, 1) > GOOD
 
 
+def test_after_the_first_object_another_may_be_shown_on_a_later_frame(rig: Rig) -> None:
+    """The camera rests, and both are shown on pictures that are out."""
+    rig.track(*range(9))
+    rig.give(2, 1)
+    assert rig.objects.find_frame(0).stamp == FIRST_STAMP + 8 * STEP  # what everybody sees
+    assert rig.give(5, 2) == ""
+    assert rig.outputs.order[-1] == FIRST_STAMP + 5 * STEP
+    assert rig.overlap(5, 2) == 1.0
+    assert rig.overlap(5, 1) > GOOD
+    rig.track(9)
+    assert rig.overlap(9, 1) > GOOD
+    assert rig.overlap(9, 2) > GOOD
+
+
 def test_a_dropped_frame_that_a_mask_names_is_tracked_after_all(rig: Rig) -> None:
     rig.track(0)
     rig.give(2, 1)  # held until it comes
