@@ -205,14 +205,13 @@ def is_soft(values: NDArray[np.uint8]) -> bool:
     An object is an area, of which some pixels have neighbours of its own value all around; a grey
     of an edge occurs in thin lines and specks.
     """
-    greys = [value for value in object_ids_in(values) if value != VOID]
+    greys = {value for value in object_ids_in(values) if value != VOID}
     if len(greys) < SOFT_VALUES:
         return False
-    thin = 0
-    for grey in greys:
-        area = (values == grey).astype(np.uint8)
-        eroded = cv2.erode(area, _THICK, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        thin += not eroded.any()
+    # All greys at once: a photograph has 254, and comes from a topic as often as it likes.
+    inner = np.s_[1:-1, 1:-1]
+    even = cv2.erode(values, _THICK)[inner] == cv2.dilate(values, _THICK)[inner]
+    thin = len(greys.difference(object_ids_in(np.where(even, values[inner], np.uint8(0)))))
     return thin >= SOFT_VALUES and 2 * thin > len(greys)
 
 

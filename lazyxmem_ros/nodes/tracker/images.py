@@ -45,6 +45,7 @@ from lazyxmem_ros.nodes.tracker.worker import Worker
 QUEUE_DEPTH = 5
 MAX_HEADERS = 10_000
 """Headers that are kept at most, with their images and beyond."""
+BEGAN_AGAIN = "stamps began again"
 NO_IMAGE_AFTER_S = 5.0
 """Of steady time, after which it is said that no image comes, and why."""
 SEVERAL_AFTER_S = LINGERING_S
@@ -313,8 +314,8 @@ class ImageInput:
     ) -> None:
         """Raises counts `received` and `dropped`; `rate` is that of what was received.
 
-        is_tracking: whether there are objects. on_new_clock: runs in the worker where stamps begin
-        again.
+        is_tracking: whether there are objects, or are to be. on_new_clock: runs in the worker
+        where stamps begin again.
 
         transport: one of TRANSPORTS. reliable: unless `overrides` say otherwise. max_pixels: of an
         image, more are refused. on_failure: gets what goes wrong and is no refusal.
@@ -475,6 +476,7 @@ class ImageInput:
         # A frame of the other clock that waits would make the next ones look old.
         self._drop_waiting()
         self._received.clear()
+        self._worker.drop_work(BEGAN_AGAIN)
         self._worker.post(self._on_new_clock)
 
     def _drop_waiting(self) -> None:

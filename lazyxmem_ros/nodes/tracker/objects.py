@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lazyxmem_ros.basics import without
+from lazyxmem_ros.basics import SECOND, without
 from lazyxmem_ros.data.label_maps import MAX_OBJECTS
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.lazy import LazyTracker
@@ -17,9 +17,10 @@ from lazyxmem_ros.nodes.conversions import masks_of_labels
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames, forgotten
+from lazyxmem_ros.nodes.tracker.images import BEGAN_AGAIN, ReceivedFrame, ReceivedFrames, forgotten
 from lazyxmem_ros.nodes.tracker.reservations import Reservation, Reservations
 from lazyxmem_ros.nodes.tracker.session import GivenMasks, TrackingSession
+from lazyxmem_ros.nodes.tracker.stamp_order import MAX_STEP_S
 from lazyxmem_ros.xmem import TrackerError, XMemTracker
 
 MAX_EARLY_MASKS = 8
@@ -36,6 +37,9 @@ class EarlyMasks:
         """refuse(topic, kind, fault): counts and reports masks that are dropped."""
         self._refuse = refuse
         self._early: list[GivenMasks] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._early)
 
     def keep(self, given: GivenMasks) -> None:
         """Keep masks; newer ones of the same objects and frame take the place of older ones, and
@@ -173,6 +177,11 @@ class Objects:
 
     # ---- objects
 
+    @property
+    def are_expected(self) -> bool:
+        """Whether objects are being shown that are not followed yet; any thread may ask."""
+        return bool(self._early) or bool(self._reservations)
+
     def give_masks(self, given: GivenMasks) -> str:
         """Show objects on a frame: now, or when the frame of that stamp arrives.
 
@@ -187,6 +196,7 @@ class Objects:
         stamp = given.stamp or self.find_frame(0).stamp
         given = replace(given, stamp=stamp)
         if stamp > self._session.processed and self._received.find(stamp) is None:
+            self._check_soon(stamp)
             self._early.keep(given)
             return f"the frame of stamp {stamp} ns has not come yet: shown when it does"
         frame = self.find_frame(stamp)
@@ -267,7 +277,7 @@ class Objects:
 
         Recent images are the caller's to forget: newer ones may have come.
         """
-        self.overtake("stamps began again")
+        self.overtake(BEGAN_AGAIN)
         if self._lazy.followed_ids:
             self._session.change_clock()
         else:
@@ -356,6 +366,17 @@ class Objects:
         """beside: others that are shown on the frame with them."""
         self._check_ids({i for each in (*beside, given) for i in each.masks})
         self._check_sizes(given, frame)
+
+    def _check_soon(self, stamp: int) -> None:
+        """Raises InputRefusedError where a frame of this stamp (ns) would be of another clock."""
+        newest = self._received.newest()
+        ahead = 0.0 if newest is None else (stamp - newest.stamp) / SECOND
+        if ahead > MAX_STEP_S:
+            raise InputRefusedError(
+                "stamp far ahead",
+                f"the stamp is {ahead:.3f} s after the newest image's: show the object on an image "
+                "that has come, or on one of the next minute",
+            )
 
     def _check_sizes(self, given: GivenMasks, frame: ReceivedFrame) -> None:
         size = frame.size

@@ -173,7 +173,7 @@ def build_parts(
         worker,
         received,
         measures,
-        is_tracking=lambda: bool(session.object_ids),
+        is_tracking=lambda: bool(session.object_ids) or objects.are_expected,
         on_new_clock=objects.begin_again,
         transport=values["image_transport"],
         reliable=values["image_reliability"] == "reliable",

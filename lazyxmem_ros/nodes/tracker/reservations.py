@@ -59,6 +59,9 @@ class Reservations:
     def __init__(self) -> None:
         self._open: list[Reservation] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
     @property
     def ids(self) -> set[int]:
         """All that are reserved."""

@@ -145,6 +145,30 @@ def test_without_objects_a_recording_may_begin_again(tracker: Tracker) -> None:
     tracker.send(1)
 
 
+def test_a_stray_image_does_not_undo_what_is_being_shown(tracker: Tracker) -> None:
+    """The mask came before its frame, and then an image out of order."""
+    tracker.send(5)
+    labels = scene(7)[1].astype(np.uint16)
+    tracker.probe.publish(f"{NODE}/init_mask", labels_message(labels, header(7)))
+    wait_for(lambda: tracker.node._parts.objects.are_expected, "the mask")
+    key = f"{NS}/image: stamp runs backwards"
+    before = tracker.refusals().get(key, 0)
+    tracker.probe.publish(f"{NS}/image", scene_message(4))
+    wait_for(lambda: tracker.refusals().get(key, 0) == before + 1, "the refusal")
+    tracker.send(7)
+    assert tracker.objects() == [1]
+
+
+def test_a_mask_of_another_clock_does_not_wait(tracker: Tracker) -> None:
+    tracker.send(0)
+    labels = scene(0)[1].astype(np.uint16)
+    key = f"{NODE}/init_mask: stamp far ahead"
+    before = tracker.refusals().get(key, 0)
+    tracker.probe.publish(f"{NODE}/init_mask", labels_message(labels, header(36_000)))
+    wait_for(lambda: tracker.refusals().get(key, 0) == before + 1, "the refusal")
+    assert not tracker.node._parts.objects.are_expected
+
+
 def test_a_reset_takes_any_stamp_and_size(tracker: Tracker) -> None:
     tracker.show_object(5)
     response = tracker.probe.call(Trigger, f"{NODE}/reset", Trigger.Request())
