@@ -13,7 +13,15 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.interfaces import Connection
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2.errors import WriterError
 
@@ -36,6 +44,18 @@ else:
 
 BAG_VERSION: Literal[9] = 9
 JPEG_QUALITY = 92
+LATCHED = Qos(
+    history=QosHistory.KEEP_LAST,
+    depth=20,
+    reliability=QosReliability.RELIABLE,
+    durability=QosDurability.TRANSIENT_LOCAL,
+    deadline=QosTime(0, 0),
+    lifespan=QosTime(0, 0),
+    liveliness=QosLiveliness.SYSTEM_DEFAULT,
+    liveliness_lease_duration=QosTime(0, 0),
+    avoid_ros_namespace_conventions=False,
+)
+"""What a latched topic is recorded as having offered."""
 STORAGES = {"sqlite3": StoragePlugin.SQLITE3, "mcap": StoragePlugin.MCAP}
 COMPRESSIONS = ("none", "jpeg", "png")
 
@@ -76,13 +96,17 @@ class BagWriter:
         except WRITE_ERRORS as failed:
             raise BagError(f"{self.path}: cannot be completed: {failed}") from failed
 
-    def write_raw(self, topic: str, message_type: str, received: int, data: bytes) -> None:
+    def write_raw(
+        self, topic: str, message_type: str, received: int, data: bytes, *, latched: bool = False
+    ) -> None:
         """Append a serialised (CDR) message, `message_type` such as "sensor_msgs/msg/Image".
+
+        latched: whether whoever comes late is to get the topic's last messages when it is replayed.
 
         Raises BagError where it cannot be written; the bag then holds what was committed before,
         a second's messages less at most, and is complete once it is closed.
         """
-        self.declare(topic, message_type)
+        self.declare(topic, message_type, latched=latched)
         try:
             self._writer.write(self._connections[topic], received, data)
         except WRITE_ERRORS as failed:
@@ -99,13 +123,18 @@ class BagWriter:
         """Whether the file that is being written still has its name."""
         return self._writer.is_there()
 
-    def declare(self, topic: str, message_type: str) -> None:
-        """Let a topic be there even if no message of it follows."""
+    def declare(self, topic: str, message_type: str, *, latched: bool = False) -> None:
+        """Let a topic be there even if no message of it follows; latched: see `write_raw`."""
         if topic in self._connections:
             return
         if message_type not in self._types.types:
             raise BagError(f"{topic}: the definition of {message_type} was not found")
-        connection = self._writer.add_connection(topic, message_type, typestore=self._types)
+        connection = self._writer.add_connection(
+            topic,
+            message_type,
+            typestore=self._types,
+            offered_qos_profiles=[LATCHED] if latched else (),
+        )
         self._connections[topic] = connection
 
     def write(self, topic: str, message: Any, received: int) -> None:

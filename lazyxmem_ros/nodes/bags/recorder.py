@@ -22,7 +22,7 @@ from lazyxmem_ros.data.bag_messages import message_types
 from lazyxmem_ros.data.bag_writer import STORAGES, BagWriter
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.data.safe_writer import COMMIT_PERIOD_S
-from lazyxmem_ros.nodes.bags.replay import find_message_type
+from lazyxmem_ros.nodes.bags.stamped import find_message_type
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, resolved, run_node
 from lazyxmem_ros.nodes.timers import create_steady_timer
@@ -119,7 +119,7 @@ class RecorderNode(Node):
                     DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
                 ),
             )
-            write = partial(self._write, topic, type_name)
+            write = partial(self._write, topic, type_name, latched)
             self.create_subscription(message_type, topic, write, quality, raw=True)
             self.get_logger().info(f"recording {topic}")
         if self._began is not None and time.monotonic() - self._began >= UNPUBLISHED_AFTER_S:
@@ -130,8 +130,11 @@ class RecorderNode(Node):
                     "somebody does"
                 )
 
-    def _write(self, topic: str, type_name: str, data: bytes) -> None:
-        if self._attempt(partial(self._bag.write_raw, topic, type_name, time.time_ns(), data)):
+    def _write(self, topic: str, type_name: str, latched: bool, data: bytes) -> None:
+        now = time.time_ns()
+        if self._attempt(
+            partial(self._bag.write_raw, topic, type_name, now, data, latched=latched)
+        ):
             self._recorded[topic] += 1
 
     def _commit(self) -> None:

@@ -8,7 +8,6 @@ Messages go out as they were recorded, byte for byte. Topics are renamed the usu
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ from lazyxmem_ros.nodes.bags.lockstep import Lockstep
 from lazyxmem_ros.nodes.bags.pacer import Pacer
 from lazyxmem_ros.nodes.bags.rounds import Rounds
 from lazyxmem_ros.nodes.bags.source import BagSource, BagTopic, header_stamp
+from lazyxmem_ros.nodes.bags.stamped import UNSET, Stamps, find_message_type
 from lazyxmem_ros.nodes.conversions import time_message
 from lazyxmem_ros.nodes.logs import info_of
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
@@ -43,8 +43,6 @@ LONG_PAUSE_S = 5.0
 MAX_SLEEP_S = 60.0
 """Python cannot sleep for centuries, which a recording with odd times may ask for."""
 CLOCK_TOPIC = "/clock"
-STAMPED_TYPES = ("std_msgs/Header", "builtin_interfaces/Time")
-"""Of a message's first field, where that is a stamp or begins with one."""
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 PARAMETERS = (
@@ -79,7 +77,8 @@ PARAMETERS = (
     ParameterSpec(
         "loop",
         False,
-        "Begin again at the end; header stamps and /clock go on rising from one round to the next.",
+        "Begin again at the end; header stamps (those in /tf, too) and /clock go on rising from "
+        "one round to the next.",
         changes=Changes.NEVER,
     ),
     ParameterSpec(
@@ -306,7 +305,8 @@ class ReplayNode(Node):
                 f"{seconds:.3f} s"
             )
         beat = next(iter(self._image_topics() or self._publishers_by_topic))
-        rounds = Rounds(beat, self._is_stamped)
+        stamps = {t: Stamps(p.msg_type) for t, p in self._publishers_by_topic.items()}
+        rounds = Rounds(beat, stamps)
         self._pacer, self._last_due = Pacer(self._settings["rate"], start), start
         try:
             while True:
@@ -354,10 +354,6 @@ class ReplayNode(Node):
         """A parameter that is a number of seconds, which may be infinite."""
         return round(min(self._settings[name], MAX_SECONDS) * SECOND)
 
-    def _is_stamped(self, topic: str) -> bool:
-        fields = self._publishers_by_topic[topic].msg_type.get_fields_and_field_types()
-        return next(iter(fields.values()), "") in STAMPED_TYPES
-
     def _cut_gap(self, due: int) -> None:
         """Leave out what `skip_gaps` says of the time since the last message, or say that it is
         long.
@@ -393,9 +389,10 @@ class ReplayNode(Node):
 
     def _wait_for_mask(self, image: bytes) -> None:
         assert self._lockstep is not None
-        # An image whose stamp is no time gets no mask.
+        # An image whose stamp is no time, or none at all, gets no mask.
         with contextlib.suppress(StampRangeError):
-            self._pacer.postpone(self._lockstep.wait(header_stamp(image)))
+            if (stamp := header_stamp(image)) != UNSET:
+                self._pacer.postpone(self._lockstep.wait(stamp))
 
     def _pause(self, seconds: float) -> None:
         if self._stopping.wait(seconds) or not self.context.ok():
@@ -407,15 +404,6 @@ class ReplayNode(Node):
 
         for publisher in self._publishers_by_topic.values():
             publisher.wait_for_all_acked(Duration(seconds=FLUSH_TIMEOUT_S))
-
-
-def find_message_type(type_name: str) -> Any | None:
-    """The class of a type such as `sensor_msgs/msg/Image`, or None where it is not installed."""
-    package, _, name = type_name.partition("/msg/")
-    try:
-        return getattr(importlib.import_module(f"{package}.msg"), name, None)
-    except ImportError:
-        return None
 
 
 def _quality_of_service(topic: BagTopic) -> QoSProfile:

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 
-from lazyxmem_ros.basics import SECOND, StampRangeError
-from lazyxmem_ros.nodes.bags.source import SerializedMessage, header_stamp, with_header_stamp
+from lazyxmem_ros.basics import SECOND
+from lazyxmem_ros.nodes.bags.source import SerializedMessage
+from lazyxmem_ros.nodes.bags.stamped import Stamps
 
 DEFAULT_PAUSE = SECOND // 30
 """Nanoseconds between two rounds where the recording has too few messages to say."""
-UNSET = 0
 
 
 class Rounds:
@@ -22,13 +22,13 @@ class Rounds:
     faster. They have a shift of their own, no smaller than that of the times.
     """
 
-    def __init__(self, beat: str, is_stamped: Callable[[str], bool]) -> None:
+    def __init__(self, beat: str, stamps: Mapping[str, Stamps]) -> None:
         """beat: the topic whose rhythm goes on from one round to the next.
 
-        is_stamped(topic): whether its messages begin with a Header or a Time.
+        stamps: of every topic's messages.
         """
         self._beat = beat
-        self._is_stamped = is_stamped
+        self._stamps = stamps
         self._time_shift = 0
         self._stamp_shift = 0
         self._beats: list[int] = []
@@ -39,25 +39,17 @@ class Rounds:
         return message.recorded_at + self._time_shift
 
     def shifted(self, message: SerializedMessage) -> bytes:
-        """The message with its stamp in this round; one that has none, or no valid one, as it is.
+        """The message with its stamps in this round; those that are not valid stay as they are.
 
         Raises StampRangeError where the repetitions have come to a time that no message holds.
         """
         if message.topic == self._beat:
             self._beats.append(message.recorded_at)
-        if not self._is_stamped(message.topic):
-            return message.data
-        try:
-            stamp = header_stamp(message.data)
-        except StampRangeError:
-            return message.data
-        if stamp == UNSET:
-            return message.data
-        first, last = self._spans.get(message.topic, (stamp, stamp))
-        self._spans[message.topic] = (min(first, stamp), max(last, stamp))
-        if not self._stamp_shift:
-            return message.data
-        return with_header_stamp(message.data, stamp + self._stamp_shift)
+        stamps = self._stamps[message.topic]
+        found = [*stamps.read(message.data), *self._spans.get(message.topic, ())]
+        if found:
+            self._spans[message.topic] = (min(found), max(found))
+        return stamps.moved(message.data, self._stamp_shift)
 
     def next(self, length: int) -> None:
         """Begin another round after one of `length` nanoseconds of recorded time."""

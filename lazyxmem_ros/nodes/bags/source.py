@@ -25,7 +25,6 @@ class BagTopic:
 
     name: str
     type_name: str
-    message_count: int
     transient_local: bool
 
 
@@ -100,10 +99,8 @@ class BagSource:
     def _choose(self, wanted: Sequence[str]) -> tuple[BagTopic, ...]:
         found: dict[str, BagTopic] = {}
         for connection in self._reader.connections:
-            before = found.get(connection.topic)
-            count = connection.msgcount + (before.message_count if before else 0)
             found[connection.topic] = BagTopic(
-                connection.topic, connection.msgtype, count, _is_transient_local(connection)
+                connection.topic, connection.msgtype, _is_transient_local(connection)
             )
         missing = [name for name in wanted if name not in found]
         if missing:

@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from node_graph import NodeProcess, Probe, Spinner, header, parameters, scene_message, wait_for
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
+from std_msgs.msg import String
 
 from lazyxmem_ros.data.bag_messages import message_types
 from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.nodes.bags.recorder import RecorderNode
+from lazyxmem_ros.nodes.bags.source import BagSource
 from lazyxmem_ros.nodes.conversions import image_message
 
 UNKNOWN, KNOWN = "/recorder_node/clock", "/recorder_node/image"
@@ -49,6 +52,28 @@ def test_a_type_that_bags_do_not_know_costs_its_topic_alone(
     with BagReader(tmp_path / "bag") as bag:
         assert list(bag.topics) == [KNOWN]
         assert len(list(bag.messages(KNOWN))) == FRAMES
+
+
+def test_what_is_latched_is_replayed_latched(ros: None, probe: Probe, tmp_path: Path) -> None:
+    """Whoever comes late gets it from the bag as from the robot: /tf_static, say."""
+    latched, plain = "/recorder_node/latched", "/recorder_node/plain"
+    kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    probe.node.create_publisher(String, latched, kept).publish(String(data="before"))
+    node = RecorderNode(
+        parameter_overrides=parameters(bag=str(tmp_path / "bag"), topics=[latched, plain])
+    )
+    spinner = Spinner(node)
+    try:
+        wait_for(lambda: node._recorded[latched], "what was published before")
+        probe.publish(plain, String(data="now"))
+        wait_for(lambda: node._recorded[plain], "the other one")
+    finally:
+        spinner.close()
+    with BagSource(tmp_path / "bag") as bag:
+        assert {topic.name: topic.transient_local for topic in bag.topics} == {
+            latched: True,
+            plain: False,
+        }
 
 
 def test_it_records_where_the_clock_stands_still_and_says_what_nobody_publishes(

@@ -10,15 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from node_graph import FIRST_STAMP, STEP, NodeProcess, Probe, scene, stamps, wait_for
+from rclpy.serialization import deserialize_message, serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header, String
+from visualization_msgs.msg import (
+    InteractiveMarker,
+    InteractiveMarkerControl,
+    Marker,
+    MarkerArray,
+)
 
 from lazyxmem_ros.basics import stamp_fields, stamp_of
 from lazyxmem_ros.data.bag_messages import StampedImage, message_types
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.nodes.bags.rounds import Rounds
 from lazyxmem_ros.nodes.bags.source import SerializedMessage, header_stamp
+from lazyxmem_ros.nodes.bags.stamped import Stamps
 
 Start = Callable[..., NodeProcess]
 FRAMES, CLOCKS = 6, 24
@@ -167,7 +177,7 @@ def stamps_of_rounds(
 def test_stamps_rise_from_round_to_round_at_any_pace() -> None:
     second = 10**9
     for pace in (0, 1, 5):
-        rounds = Rounds("/a", lambda topic: True)
+        rounds = Rounds("/a", {"/a": Stamps(Image)})
         recorded = [message("/a", 100 * second + i * second, 10 + pace * i) for i in range(4)]
         played = [header_stamp(data) for data in stamps_of_rounds(rounds, recorded, 3)]
         assert played == sorted(played)
@@ -176,9 +186,39 @@ def test_stamps_rise_from_round_to_round_at_any_pace() -> None:
 
 
 def test_what_has_no_stamp_gets_none() -> None:
-    rounds = Rounds("/a", lambda topic: topic != "/plain")
+    rounds = Rounds("/a", {"/a": Stamps(Image), "/plain": Stamps(String)})
     recorded = [message("/a", 0, 5), message("/a", 1, 0), message("/a", 2, 1, 2**31 - 1)]
     recorded.append(message("/plain", 3, 7))
     played = stamps_of_rounds(rounds, recorded, 2)
     assert played[1:4] == played[5:8] == [each.data for each in recorded[1:]]
     assert played[4] != played[0]
+
+
+def test_stamps_inside_of_a_message_rise_too() -> None:
+    """As those of /tf, whose messages begin with none."""
+    markers = [Marker(ns="one"), Marker(ns="unset"), Marker(ns="odd")]
+    markers[0].header.stamp = Time(sec=5, nanosec=7)
+    markers[2].header.stamp = Time(sec=5, nanosec=2**32 - 1)
+    data = serialize_message(MarkerArray(markers=markers))
+    moving = Stamps(MarkerArray)
+    assert moving.read(data) == [5 * 10**9 + 7]
+    assert moving.moved(data, 0) == data
+    moved = deserialize_message(moving.moved(data, 10**9), MarkerArray)
+    assert [each.ns for each in moved.markers] == ["one", "unset", "odd"]
+    found = [(each.header.stamp.sec, each.header.stamp.nanosec) for each in moved.markers]
+    assert found == [(6, 7), (0, 0), (5, 2**32 - 1)]
+
+
+def test_a_message_with_stamps_before_and_inside_has_all_of_them_moved_once() -> None:
+    handle = Marker(header=Header(stamp=Time(sec=4)))
+    marker = InteractiveMarker(header=Header(stamp=Time(sec=3)))
+    marker.controls = [InteractiveMarkerControl(markers=[handle])]
+    moving = Stamps(InteractiveMarker)
+    data = moving.moved(serialize_message(marker), 10**9)
+    assert moving.read(data) == [4 * 10**9, 5 * 10**9]
+
+
+def test_an_empty_list_of_messages_has_no_stamps() -> None:
+    data = serialize_message(MarkerArray())
+    assert Stamps(MarkerArray).read(data) == []
+    assert Stamps(MarkerArray).moved(data, 5) == data
