@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lazyxmem_ros import weights
+from lazyxmem_ros.basics import user_path
 from lazyxmem_ros.correction.base import (
     Corrector,
     CorrectorError,
@@ -40,6 +41,8 @@ __all__ = [
 
 
 REFINER_WEIGHTS = "refiner"
+REFINER_SUFFIX = ".safetensors"
+"""By which its weights are told from SAM-HQ's."""
 SAM_HQ_WEIGHTS = {
     "sam-hq-tiny": "vit_tiny",
     "sam-hq-b": "vit_b",
@@ -113,18 +116,19 @@ class _Choice:
 
 def _choose(name: str, checkpoint: str | PathLike[str] | None) -> _Choice:
     """The corrector that a name and a checkpoint stand for on this machine."""
+    given = None if checkpoint is None else user_path(checkpoint)
     if name == "auto":
-        if checkpoint is not None:
-            return _Choice("sam_hq", Path(checkpoint))
+        if given is not None:
+            return _Choice("refiner" if given.suffix == REFINER_SUFFIX else "sam_hq", given)
         cached = next((w for w in map(weights.find, SAM_HQ_WEIGHTS) if w.present), None)
         if cached is not None and find_spec("segment_anything_hq") is not None:
             return _Choice("sam_hq", cached.path, SAM_HQ_WEIGHTS[cached.name])
         name = "refiner"
     if name == "grabcut":
         return _Choice(name, None)
-    if checkpoint is None and name == "refiner":
+    if given is None and name == "refiner":
         return _Choice(name, weights.find(REFINER_WEIGHTS).path)
-    return _Choice(name, None if checkpoint is None else Path(checkpoint))
+    return _Choice(name, given)
 
 
 def sam_hq_weights(model_type: str) -> str:
@@ -142,7 +146,8 @@ def sam_hq_size(name: str, checkpoint: str | PathLike[str] | None, size: str | N
     """
     if size is None:
         return DEFAULT_SIZE
-    if name != "sam_hq" and (name != "auto" or checkpoint is None):
+    told = name != "auto" or checkpoint is not None
+    if not told or _choose(name, checkpoint).name != "sam_hq":
         raise CorrectorError(
             "--corrector-model is the size of SAM-HQ's checkpoint: give it with --corrector sam_hq"
         )
@@ -166,8 +171,9 @@ def make_corrector(
 
     Args:
         name: "sam_hq"; "refiner", the embedded network; "grabcut", which needs no weights; or
-            "auto": SAM-HQ with the checkpoint, if one is given, or where its package (the extra
-            `sam-hq`) is installed and its weights are in the user's cache; else the refiner.
+            "auto": whose the checkpoint is, if one is given (the refiner's end in .safetensors);
+            else SAM-HQ, where its package (the extra `sam-hq`) is installed and its weights are in
+            the user's cache; else the refiner.
         device: "auto", "cpu", "cuda" or "cuda:N".
         checkpoint: weights of a `sam_hq_vit_*.pth` file, or the refiner's own.
         model_type: SAM-HQ's size: "vit_tiny", "vit_b", "vit_l" or "vit_h".

@@ -68,8 +68,8 @@ class SamHqCorrector:
     ) -> None:
         """`model`: a network that `segment_anything_hq.sam_model_registry` built."""
         package = _import_package()
-        self._device = resolve_device(device)
-        self._predictor = package.SamPredictor(model.to(self._device).eval())
+        self.device = resolve_device(device)
+        self._predictor = package.SamPredictor(model.to(self.device).eval())
         self._kept_images = max(kept_images, 1)
         self._embeddings: OrderedDict[Hashable, _Embedding] = OrderedDict()
 

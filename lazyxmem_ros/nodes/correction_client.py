@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
@@ -17,7 +18,7 @@ from lazyxmem_ros.basics import BoolMask, reason_of
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.nodes.conversions import read_mask
 from lazyxmem_ros.nodes.diagnostics import Counts, Latencies
-from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, prompt_message
+from lazyxmem_ros.nodes.prompts import MAX_PROMPTS, UNKNOWN_IOU, prompt_message
 from lazyxmem_ros.nodes.services import CALLS, SHUTTING_DOWN
 from lazyxmem_ros.nodes.timers import create_steady_timer, end_timer
 from lazyxmem_ros.srv import CorrectMask
@@ -97,12 +98,33 @@ class CorrectionClient:
         timeout: float,
         on_answers: AnswersCallback,
     ) -> None:
-        """Ask for one mask per prompt, in one request; on_answers is called once, in the
-        executor's thread.
+        """Ask for one mask per prompt, in as few requests as may be; on_answers is called once, in
+        the executor's thread.
 
         timeout: seconds of steady time until the answers count as missing. To be called in the
         executor's thread.
         """
+        parts = [prompts[i : i + MAX_PROMPTS] for i in range(0, len(prompts), MAX_PROMPTS)]
+        parts = parts or [prompts]
+        answered: dict[int, Sequence[CorrectionAnswer]] = {}
+
+        def take(number: int, answers: Sequence[CorrectionAnswer]) -> None:
+            answered[number] = answers
+            if len(answered) == len(parts):
+                on_answers([answer for i in range(len(parts)) for answer in answered[i]])
+
+        for number, part in enumerate(parts):
+            self._request(image, part, timeout=timeout, on_answers=partial(take, number))
+
+    def _request(
+        self,
+        image: Image,
+        prompts: Sequence[Prompt],
+        *,
+        timeout: float,
+        on_answers: AnswersCallback,
+    ) -> None:
+        """One request."""
         self.measures.counts.add("requests", len(prompts))
         now = time.monotonic()
         pending = _Pending(

@@ -34,7 +34,7 @@ from lazyxmem_ros.nodes.conversions import mask_message
 from lazyxmem_ros.nodes.image_limit import max_pixels_parameter
 from lazyxmem_ros.nodes.logs import error_of, warning_of
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
-from lazyxmem_ros.nodes.prompts import UNKNOWN_IOU, read_prompt
+from lazyxmem_ros.nodes.prompts import MAX_PROMPTS, UNKNOWN_IOU, read_prompt
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 from lazyxmem_ros.nodes.services import CALLS
 from lazyxmem_ros.nodes.timers import create_steady_timer
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 NODE_NAME = "lazyxmem_correction"
 DIAGNOSTICS_PERIOD_S = 1.0
-MAX_PROMPTS = 64
 """Of a request: one for each object that a tracker follows by default. They are answered one after
 the other, and every other request waits meanwhile."""
 
@@ -54,8 +53,9 @@ PARAMETERS = (
         "corrector",
         DEFAULT_CORRECTOR,
         "What turns a prompt into a mask: sam_hq, refiner (the embedded network) or grabcut, which "
-        "needs no weights; auto = sam_hq where checkpoint names its weights, or where it is "
-        "installed and they are in the user's cache; else refiner.",
+        "needs no weights; auto = that whose weights checkpoint names (the refiner's end in "
+        ".safetensors); else sam_hq where it is installed and its weights are in the user's "
+        "cache; else refiner.",
         choices=CORRECTOR_NAMES,
         changes=Changes.NEVER,
     ),
@@ -213,7 +213,7 @@ class CorrectionNode(Node):
         if failed := self._recent.look().get("failed", 0):
             level = diagnostics.ERROR
             message = (
-                f"{failed} prompts failed in the last {diagnostics.ALARM_WINDOW_S:g} s: "
+                f"{failed} prompts failed in the last {self._recent.span_s:.0f} s: "
                 f"{self._last_failure}"
             )
         status = diagnostics.status(
@@ -221,7 +221,8 @@ class CorrectionNode(Node):
             values,
             level=level,
             message=message,
-            hardware_id=diagnostics.hardware(self._settings["device"]),
+            # A corrector that names no device has none but the processor.
+            hardware_id=diagnostics.hardware(str(getattr(self._corrector, "device", "cpu"))),
         )
         now = self.get_clock().now()
         self._publisher.publish(diagnostics.diagnostic_array(now, [status]))

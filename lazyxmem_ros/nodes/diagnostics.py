@@ -64,6 +64,9 @@ class Recent:
         self._counts = counts
         self._window_s = window_s
         self._clock = clock
+        self.span_s = window_s
+        """Seconds of steady time that the last look was about: more than the window where looks are
+        rarer."""
         self._seen: deque[tuple[float, dict[str, int]]] = deque([(clock(), counts.snapshot())])
 
     def look(self) -> dict[str, int]:
@@ -71,7 +74,8 @@ class Recent:
         now, current = self._clock(), self._counts.snapshot()
         while len(self._seen) > 1 and self._seen[0][0] < now - self._window_s:
             self._seen.popleft()
-        before = self._seen[0][1]
+        begun, before = self._seen[0]
+        self.span_s = max(self._window_s, now - begun)
         self._seen.append((now, current))
         return {name: count - before.get(name, 0) for name, count in current.items()}
 

@@ -20,6 +20,8 @@ from lazyxmem_ros.nodes.conversions import (
     region_message,
 )
 
+MAX_PROMPTS = 64
+"""Of one request of `correct_mask` at most; a client sends more in several."""
 UNKNOWN_IOU = 0.0
 """What a message says where nobody knows the overlap to expect of a prior mask."""
 

@@ -358,6 +358,8 @@ def test_the_embedded_refiner_is_made_by_name_where_sam_hq_is_absent(
 ) -> None:
     monkeypatch.setenv("LAZYXMEM_WEIGHTS", str(tmp_path))
     assert make_corrector(name, device="cpu").name == "refiner"
+    own = weights.find("refiner").path
+    assert make_corrector(name, device="cpu", checkpoint=own).name == "refiner"
     assert corrector_weights(name) == weights.find("refiner").path
 
 
@@ -366,6 +368,7 @@ def test_which_weights_a_corrector_loads(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert corrector_weights("grabcut") is None
     assert corrector_weights("sam_hq") is None
     assert corrector_weights("sam_hq", "sam.pth") == Path("sam.pth")
+    assert corrector_weights("refiner", "~/mine.safetensors") == Path.home() / "mine.safetensors"
     published = weights.find("sam-hq-b").path
     published.write_bytes(b"downloaded")
     assert corrector_weights("auto") == published

@@ -8,14 +8,16 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from node_graph import Probe, Spinner, scene_message, wait_for
+from node_graph import HEIGHT, WIDTH, Probe, Spinner, scene_message, wait_for
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.nodes import correction_client
+from lazyxmem_ros.nodes.conversions import mask_message
 from lazyxmem_ros.nodes.correction_client import MAX_PENDING, CorrectionAnswer, CorrectionClient
+from lazyxmem_ros.nodes.prompts import MAX_PROMPTS
 from lazyxmem_ros.srv import CorrectMask
 
 
@@ -84,3 +86,39 @@ def test_what_there_is_no_room_for_is_answered(
     assert client.measures.counts["failed"] == 2
     client.close()
     spinner.close()
+
+
+def test_more_prompts_than_a_request_may_have_are_sent_in_several(probe: Probe) -> None:
+    """As where each of very many objects asks on one frame."""
+    sizes: list[int] = []
+
+    def answer(
+        request: CorrectMask.Request, response: CorrectMask.Response
+    ) -> CorrectMask.Response:
+        sizes.append(len(request.prompts))
+        response.success = True
+        response.faults = [""] * sizes[-1]
+        response.masks = [mask_message(np.ones((HEIGHT, WIDTH), bool), request.image.header)]
+        response.masks *= sizes[-1]
+        response.scores = [prompt.positive[0].x / 100 for prompt in request.prompts]
+        return response
+
+    service = probe.node.create_service(
+        CorrectMask, "/many/correct_mask", answer, callback_group=ReentrantCallbackGroup()
+    )
+    node = Node("client", namespace="/many")
+    client = CorrectionClient(node)
+    spinner = Spinner(node)
+    wait_for(client.is_available, "the service")
+    count, answers = MAX_PROMPTS + 6, list[Sequence[CorrectionAnswer]]()
+    prompts = [Prompt(positive=np.array([[i, 3.0]], np.float32)) for i in range(count)]
+    spinner.executor.create_task(
+        lambda: client.request(scene_message(0), prompts, timeout=60.0, on_answers=answers.append)
+    )
+    wait_for(lambda: answers, "the answers")
+    assert sizes == [MAX_PROMPTS, 6]
+    [together] = answers
+    assert [round(100 * each.score) for each in together] == list(range(count))
+    client.close()
+    spinner.close()
+    probe.node.destroy_service(service)

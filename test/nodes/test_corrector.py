@@ -367,7 +367,8 @@ def test_it_reports(server: CorrectionNode, probe: Probe) -> None:
             for message in probe.messages("/diagnostics")
             for status in message.status
             if status.name == "correction_test/lazyxmem_correction: grabcut"
-            and status.hardware_id == f"{socket.gethostname()}: auto"
+            and status.hardware_id
+            == f"{socket.gethostname()}: cpu"  # what the parameter `auto` has come to
         ]
         return {pair.key: pair.value for pair in own[-1].values} if own else {}
 

@@ -78,6 +78,10 @@ def test_recent_counts_forget_what_lies_before_the_window() -> None:
     counts.add("dropped", 2)
     clock.now += 4
     assert recent.look() == {"failed": 0, "dropped": 2}
+    assert recent.span_s == 10.0
+    clock.now += 60
+    recent.look()
+    assert recent.span_s == 60.0  # looked at rarely, it says of what it speaks
 
 
 def test_refusals_are_counted_all_and_said_at_times() -> None:

@@ -13,7 +13,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lazyxmem_ros.basics import MEBIBYTE, SECOND
 from lazyxmem_ros.nodes.correction_client import ServiceMeasures
 from lazyxmem_ros.nodes.diagnostics import (
-    ALARM_WINDOW_S,
     ERROR,
     OK,
     WARN,
@@ -142,16 +141,18 @@ class TrackerReport:
             "tracking p50 (ms)": measures.tracking.milliseconds(50),
             "tracking p99 (ms)": measures.tracking.milliseconds(99),
             "objects": ", ".join(map(str, object_ids)) or "none",
+            "init masks received": counts["init masks received"],
+            "init masks taken": counts["init masks taken"],
         }
         level, message = self._alarm(images_fault)
         return status(self._name("frames"), values, level=level, message=message)
 
     def _alarm(self, images_fault: str) -> tuple[bytes, str]:
-        """What is worst about the frames of the last ALARM_WINDOW_S: a level and its reason."""
+        """What is worst about the newest frames (see `Recent`): a level and its reason."""
         recent = self._recent.look()
         failed, dropped = recent.get("failed", 0), recent.get("dropped", 0)
         received = recent.get("received", 0)
-        window = f"in the last {ALARM_WINDOW_S:g} s"
+        window = f"in the last {self._recent.span_s:.0f} s"
         if failed:
             return ERROR, f"{failed} failed {window}: {self._measures.last_failure}"
         if images_fault:
