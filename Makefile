@@ -69,9 +69,10 @@ bench: setup-dev ## Run every benchmark, and make one page of them: out/bench/su
 lock: setup ## Resolve requirements-lock.txt anew
 	$(RUN) tools/lock
 
-clean: ## Remove what was built and made, but not .venv
-	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache *.egg-info
+clean: ## Remove what was built and made, but not .venv and what was trained
+	find out -mindepth 1 -maxdepth 1 ! -name training -exec rm -rf {} + 2>/dev/null || true
+	rm -rf build install log .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-clean-all: clean ## Remove .venv as well
-	rm -rf .venv
+clean-all: clean ## Remove .venv and what was trained as well
+	rm -rf .venv out

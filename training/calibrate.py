@@ -56,7 +56,7 @@ from lazyxmem_ros.lazy import (
     calibration_path,
 )
 from lazyxmem_ros.progress import Progress
-from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate
+from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE, locate, sha256
 from lazyxmem_ros.xmem import XMemTracker, load_network
 from training.material import DAVIS_TRAIN, TUNING_SEQUENCES, MaterialError, load_sequence
 from training.measure import Frame, real_frames, trials
@@ -354,7 +354,7 @@ def calibrate(arguments: argparse.Namespace, console: Console) -> None:
     shown = shown.rename(columns={"predicted": "predicted_iou", "iou": "j"})
     picture = arguments.out / "reliability.png"
     save_figure(picture, reliability_figure(shown))
-    Calibration(model, found, about).save(calibration_path(weights))
+    Calibration(model, found, about, sha256(weights)).save(calibration_path(weights))
     console.print(f"{calibration_path(weights)} and {picture} are written")
 
 

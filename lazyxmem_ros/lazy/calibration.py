@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lazyxmem_ros.images.files import write_whole
 from lazyxmem_ros.lazy.predicted_iou import Evidence, IouPredictor
+from lazyxmem_ros.weights import sha256
 from lazyxmem_ros.xmem import TrackerError
 
 FORMAT = "lazyxmem_ros calibration 2"
@@ -29,11 +30,13 @@ class Calibration:
         iou_predictor: the function.
         thresholds: settings of LazyConfig that suit the weights.
         about: how it was made.
+        weights: SHA-256 of the weights' file; "" where that is not known.
     """
 
     iou_predictor: IouPredictor
     thresholds: Mapping[str, float]
     about: Mapping[str, object]
+    weights: str = ""
 
     def save(self, path: Path) -> None:
         """Writes the file. Raises WriteError, leaving an old one whole, where that fails."""
@@ -59,6 +62,7 @@ class Calibration:
                 ),
                 dict(values["thresholds"]),
                 dict(values["about"]),
+                str(values.get("weights", "")),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, CalibrationError):
@@ -80,6 +84,16 @@ def iou_predictor_of(weights: Path) -> IouPredictor | None:
 
 
 def calibration_beside(weights: Path) -> Calibration | None:
-    """The calibration of a weights file, None where it has none. Raises CalibrationError."""
+    """The calibration of a weights file, None where it has none. Raises CalibrationError, also for
+    one that was made of other weights, of whose masks it would promise anything.
+    """
     path = calibration_path(weights)
-    return Calibration.load(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    calibration = Calibration.load(path)
+    if calibration.weights and weights.is_file() and calibration.weights != sha256(weights):
+        raise CalibrationError(
+            f"{path} is of other weights than {weights.name}, which lies beside it: calibrate anew "
+            "(python -m training.calibrate), or remove it to track without predicted IoUs"
+        )
+    return calibration

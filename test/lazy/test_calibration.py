@@ -17,6 +17,7 @@ from lazyxmem_ros.lazy import (
     calibration_beside,
     calibration_path,
 )
+from lazyxmem_ros.weights import locate, sha256
 
 
 def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
@@ -27,6 +28,24 @@ def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
     assert read is not None
     assert read.iou_predictor == CALIBRATION
     assert read.thresholds == {"operator_rate": 0.4}
+
+
+def test_a_calibration_of_other_weights_is_refused(tmp_path: Path) -> None:
+    """Weights that were replaced, whose calibration was left."""
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(b"the first")
+    Calibration(CALIBRATION, {}, {}, sha256(file)).save(calibration_path(file))
+    assert calibration_beside(file) is not None
+    file.write_bytes(b"the second")
+    with pytest.raises(CalibrationError, match=r"is of other weights than mine\.safetensors"):
+        calibration_beside(file)
+
+
+def test_the_embedded_tracker_s_calibration_is_its_own() -> None:
+    file = locate("")
+    calibration = calibration_beside(file)
+    assert calibration is not None
+    assert calibration.weights == sha256(file)
 
 
 def test_a_full_disk_leaves_the_old_calibration_whole(
