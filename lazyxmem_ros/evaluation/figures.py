@@ -202,7 +202,7 @@ def robustness_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGUR
 def honesty_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGURE_SIZE) -> Figure:
     """Draw the mean IoU in bins of uncertainty, per method; it falls where that is honest.
 
-    frames: `tables.with_mask`.
+    frames: `tables.as_measured`.
     """
     known = frames[frames["uncertainty"].notna()]
     with mpl.rc_context(STYLE):
@@ -232,7 +232,7 @@ def honesty_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGURE_S
 def reliability_figure(frames: pd.DataFrame, *, size: tuple[float, float] = FIGURE_SIZE) -> Figure:
     """Draw the mean IoU in bins of predicted IoU, per method, and how many frames each has.
 
-    frames: `tables.with_mask`, or others with `method`, `predicted_iou` and `j`.
+    frames: `tables.as_measured`, or others with `method`, `predicted_iou` and `j`.
     """
     known = frames[frames["predicted_iou"].notna()]
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)

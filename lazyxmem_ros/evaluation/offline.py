@@ -38,7 +38,6 @@ from lazyxmem_ros.evaluation.rows import (
     Measured,
     RunLog,
     event_row,
-    overlap,
     truth_of,
 )
 from lazyxmem_ros.evaluation.simulated_operator import SimulatedOperator
@@ -324,7 +323,8 @@ class SequenceRunner:
                     ask.reason,
                     applied=False,
                     outcome="not answered",
-                    before=overlap(ask.mask, ask.truth),
+                    before=ask.mask,
+                    truth=ask.truth,
                 )
             )
 
@@ -347,7 +347,6 @@ class SequenceRunner:
         reason: str,
         after: BoolMask | None = None,
     ) -> None:
-        truth = truth_of(sample, request.object_id)
         self.log.events.append(
             event_row(
                 FrameName.of(sample),
@@ -357,8 +356,9 @@ class SequenceRunner:
                 applied=applied,
                 outcome=reason,
                 delay=0.0,
-                before=overlap(request.mask, truth),
-                after=overlap(after, truth),
+                before=request.mask,
+                after=after,
+                truth=truth_of(sample, request.object_id),
             )
         )
 
@@ -374,8 +374,9 @@ class SequenceRunner:
                 applied=applied,
                 outcome=outcome,
                 delay=(self._newest_stamp - ask.frame.stamp) / SECOND,
-                before=overlap(ask.mask, ask.truth),
-                after=overlap(masks.get(ask.object_id), ask.truth),
+                before=ask.mask,
+                after=masks.get(ask.object_id),
+                truth=ask.truth,
             )
         )
 

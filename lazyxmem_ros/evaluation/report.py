@@ -25,7 +25,7 @@ from lazyxmem_ros.evaluation.merit import quiet_failures
 from lazyxmem_ros.evaluation.methods import REFERENCE, Method
 from lazyxmem_ros.evaluation.printing import HELP, MERIT, MISSING, QUALITY, Column, number
 from lazyxmem_ros.evaluation.run import JOBS_FOLDER, Results
-from lazyxmem_ros.evaluation.tables import with_mask
+from lazyxmem_ros.evaluation.tables import as_measured
 from lazyxmem_ros.images.files import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -124,7 +124,7 @@ def _quiet_rows(results: Results, methods: Sequence[Method]) -> list[dict[str, A
 def _figures(results: Results, *, scored: bool) -> list[dict[str, str]]:
     if not scored:
         return []
-    judged = with_mask(results.frames)
+    judged = as_measured(results.frames, results.events)
     made = [
         (balance_figure(results.dataset), "J&F against the help that it took"),
         (robustness_figure(results.frames), "Share of frames with at least this IoU"),

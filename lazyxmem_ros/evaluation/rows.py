@@ -4,14 +4,15 @@
 `RunLog.frames` has a row per frame and object. `index`, `key` and `stamp` name the frame;
 `object` is the object's id. `scored` says whether the row counts (the frame is annotated and not
 the object's first), `visible` whether the ground truth shows the object. `j` and `f` are the
-scores, `area` is in pixels, `stability` is the IoU with the object's mask on the frame before.
-`uncertainty`, `uncertainty_rate`, `predicted_iou` and `state` are as published. `held` says whether
-memory withheld the frame; `seconds` is the time that it took.
+scores, `area` is in pixels, `stability` is the IoU with the object's mask on the frame before: all
+four are of the mask that was published. `uncertainty`, `uncertainty_rate`, `predicted_iou` and
+`state` are of the one that the tracker found, before any correction that came at once changed it.
+`held` says whether memory withheld the frame; `seconds` is the time that it took.
 
 `RunLog.events` has a row per request or correction: the frame that it is about and `object`;
 `source`, operator or pseudo; the `reason` for asking; `applied` and `outcome`; `delay`, in seconds
-from the frame to the newest one when the answer came; `j_before` and `j_after`, the IoU of the
-prediction and of the corrected mask.
+from the frame to the newest one when the answer came; `j_before` and `area_before`, the IoU of the
+mask that was to be corrected and its pixels; `j_after`, the IoU of the corrected one.
 
 As tables both begin with the run: `sequence`, `method` and `repeat`.
 """
@@ -32,7 +33,7 @@ from lazyxmem_ros.evaluation.metrics import boundary_f, region_similarity
 NAN = float("nan")
 EVENT_COLUMNS = [
     *("sequence", "method", "repeat", "index", "key", "stamp", "object", "source", "reason"),
-    *("applied", "outcome", "delay", "j_before", "j_after"),
+    *("applied", "outcome", "delay", "j_before", "area_before", "j_after"),
 ]
 
 
@@ -144,10 +145,11 @@ def event_row(
     applied: bool,
     outcome: str,
     delay: float = NAN,
-    before: float = NAN,
-    after: float = NAN,
+    before: BoolMask | None = None,
+    after: BoolMask | None = None,
+    truth: BoolMask | None = None,
 ) -> dict[str, Any]:
-    """The row of one request or correction. delay: seconds. before, after: IoU."""
+    """The row of one request or correction. delay: seconds. before, after: the object's masks."""
     return {
         **asdict(frame),
         "object": object_id,
@@ -156,8 +158,9 @@ def event_row(
         "applied": applied,
         "outcome": outcome,
         "delay": delay,
-        "j_before": before,
-        "j_after": after,
+        "j_before": overlap(before, truth),
+        "area_before": NAN if before is None else int(np.count_nonzero(before)),
+        "j_after": overlap(after, truth),
     }
 
 

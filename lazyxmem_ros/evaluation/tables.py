@@ -100,11 +100,26 @@ def honesty(uncertainty: pd.Series, score: pd.Series) -> float:
     return float((ranks[lost].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def with_mask(frames: pd.DataFrame) -> pd.DataFrame:
-    """Those scored rows in which something is published, by which uncertainty and predicted IoU are
-    judged: both are of a mask, and of one that is left out (`LazyConfig.show_iou`) no IoU is known.
+def as_measured(frames: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
+    """The scored rows by which uncertainty and predicted IoU are judged, with `j` and `area` of the
+    mask that both are of: where a correction came at once, of the one before it.
+
+    Rows without a mask are left out: of one that is not published (`LazyConfig.show_iou`) no IoU is
+    known, nor, through the ROS graph, of one that was corrected at once.
     """
-    return frames[frames["scored"].astype(bool) & (frames["area"] > 0)]
+    place = [*merit.RUN, "index"]
+    scored = frames[frames["scored"].astype(bool)]
+    instant = events[events["applied"].astype(bool) & (events["delay"] == 0)]
+    # The tracker's own correction comes first, and the operator's is of what that made of the mask.
+    before = instant.drop_duplicates(place).set_index(place)[["j_before", "area_before"]]
+    found = pd.MultiIndex.from_frame(scored[place])
+    corrected = found.isin(before.index)
+    told = before.reindex(found)
+    measured = scored.assign(
+        j=np.where(corrected, told["j_before"], scored["j"]).astype(float),
+        area=np.where(corrected, told["area_before"], scored["area"]).astype(float),
+    )
+    return measured[(measured["area"] > 0) & measured["j"].notna()]
 
 
 def calibration_error(predicted: pd.Series, score: pd.Series) -> float:
@@ -147,12 +162,12 @@ def _interactions(frames: pd.Series, corrected: pd.Series) -> metrics.ObjectInte
     return metrics.ObjectInteractions(len(frames), tuple(min(int(p), last) for p in places))
 
 
-def _honesty_figures(scored: pd.DataFrame) -> dict[str, float]:
-    published = with_mask(scored)
+def _honesty_figures(frames: pd.DataFrame, events: pd.DataFrame) -> dict[str, float]:
+    measured = as_measured(frames, events)
     return {
-        "honesty": honesty(published["uncertainty"], published["j"]),
-        "iou_honesty": honesty(-published["predicted_iou"], published["j"]),
-        "iou_error": calibration_error(published["predicted_iou"], published["j"]),
+        "honesty": honesty(measured["uncertainty"], measured["j"]),
+        "iou_honesty": honesty(-measured["predicted_iou"], measured["j"]),
+        "iou_error": calibration_error(measured["predicted_iou"], measured["j"]),
     }
 
 
@@ -187,7 +202,7 @@ def _object_figures(frames: pd.DataFrame, events: pd.DataFrame) -> dict[str, Any
         "coverage": float((frames["area"] > 0).mean()),
         "stability": float(frames["stability"].mean()),
         "uncertainty": float(frames["uncertainty"].mean()),
-        **_honesty_figures(scored),
+        **_honesty_figures(frames, events),
         "held": float(frames["held"].astype(bool).mean()),
     }
 
@@ -204,7 +219,6 @@ def _group_figures(
         mine = given[(given["sequence"] == sequence) & (given["object"] == object_id)]
         interactions.append(_interactions(group["index"].sort_values(), mine["index"]))
     helped = metrics.interaction_statistics(interactions, sequence_frames=len(once))
-    scored = frames[frames["scored"].astype(bool)]
     corrected_frames = len(given.drop_duplicates(["sequence", "index"]))
     return {
         "frames": len(once),
@@ -220,6 +234,6 @@ def _group_figures(
         "aci_mean": helped.aci_mean,
         "aci_sum": helped.aci_sum,
         "pseudo_corrections": int(objects["pseudo_corrections"].sum()),
-        **_honesty_figures(scored),
+        **_honesty_figures(frames, events),
         "seconds_per_frame": float(once["seconds"].mean()),
     }

@@ -82,6 +82,7 @@ def test_instant_answers_change_the_frame_they_are_about(
     scores = {(row["index"], row["object"]): row for row in run.log.frames}
     assert all(scores[place]["j"] == 1.0 == scores[place]["f"] for place in corrected)
     assert all(event["delay"] == 0 and event["j_after"] == 1.0 for event in run.log.events)
+    assert all(event["j_before"] < 1.0 and event["area_before"] > 0 for event in run.log.events)
     assert [scores[0, 1]["scored"], scores[1, 1]["scored"]] == [False, True]
 
 

@@ -42,6 +42,7 @@ def event_row(method: str, index: int, object_id: int, **changes: object) -> dic
     row.update(sequence="walk", method=method, repeat=0, index=index, object=object_id)
     row.update(stamp=index - 3)
     row.update(source="operator", applied=True, delay=0.0, j_before=0.1, j_after=0.9)
+    row.update(area_before=10)
     return {**row, **changes}
 
 
@@ -58,11 +59,11 @@ def frames() -> pd.DataFrame:
 def events() -> pd.DataFrame:
     return pd.DataFrame(
         [
-            event_row("lazy", 4, 1),
+            event_row("lazy", 4, 1, j_before=0.8),
             event_row("lazy", 6, 1),
-            event_row("lazy", 6, 2),
+            event_row("lazy", 6, 2, j_before=0.9),
             event_row("lazy", 5, 1, applied=False),
-            event_row("lazy", 5, 2, source="pseudo"),
+            event_row("lazy", 5, 2, source="pseudo", j_before=0.9),
         ]
     )
 
@@ -111,15 +112,38 @@ def test_honesty_is_the_share_of_well_ordered_pairs() -> None:
 
 def test_uncertainty_and_predicted_iou_are_judged_where_there_is_a_mask() -> None:
     """Of what is left out, or not there, both say that it is bad, and the score may be 1."""
-    rows = pd.DataFrame(
-        {
-            "scored": [False, True, True, True],
-            "predicted_iou": [0.9, 0.8, np.nan, 0.3],
-            "area": [5, 5, 5, 0],
-            "j": [1.0, 0.8, 0.8, 1.0],
-        }
+    frames = pd.DataFrame(frame_rows("lazy", 0, {1: [1, 0.8, 0.0, 0.4]}))
+    assert list(tables.as_measured(frames, pd.DataFrame(columns=EVENT_COLUMNS))["index"]) == [4, 6]
+
+
+def test_uncertainty_and_predicted_iou_are_of_the_mask_before_an_instant_correction() -> None:
+    """Or every question that was well placed, and answered at once, would be a false alarm."""
+    frames = pd.DataFrame(frame_rows("lazy", 0, {1: [1, 0.9, 0.9, 0.9, 0.9, 0.0, 0.9]}))
+    frames["uncertainty"] = [0.1, 0.8, 0.2, 0.2, 0.9, 0.7, 0.6]
+    frames["predicted_iou"] = 1 - frames["uncertainty"]
+    events = pd.DataFrame(
+        [
+            event_row("lazy", 4, 1, j_before=0.2),
+            event_row("lazy", 5, 1, applied=False),
+            event_row("lazy", 6, 1, delay=1.0),
+            # The tracker's own correction came before the operator's, and changed little.
+            event_row("lazy", 7, 1, source="pseudo", j_before=0.3),
+            event_row("lazy", 7, 1, j_before=0.4),
+            # The object was not in view, which an empty mask says.
+            event_row("lazy", 8, 1, j_before=0.0),
+            # There was no mask before, and nothing that could be judged.
+            event_row("lazy", 9, 1, j_before=0.0, area_before=0),
+        ]
     )
-    assert list(tables.with_mask(rows).index) == [1, 2]
+    measured = tables.as_measured(frames, events)
+    assert dict(zip(measured["index"], measured["j"], strict=True)) == pytest.approx(
+        {4: 0.2, 5: 0.9, 6: 0.9, 7: 0.3, 8: 0.0}
+    )
+    figures = tables.object_table(frames, events).iloc[0]
+    assert (figures["honesty"], figures["iou_honesty"]) == (1.0, 1.0)
+    assert figures["iou_error"] == pytest.approx((0.0 + 0.1 + 0.1 + 0.2 + 0.3) / 5)
+    unknown = events.assign(j_before=np.nan, area_before=np.nan)
+    assert list(tables.as_measured(frames, unknown)["index"]) == [5, 6], "through the ROS graph"
 
 
 def test_a_correction_of_a_frame_without_a_row_still_counts(
