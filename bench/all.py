@@ -26,6 +26,7 @@ from rich.console import Console
 
 from lazyxmem_ros.entry import run_to_the_end
 from lazyxmem_ros.evaluation.graph.processes import ProcessError, ProcessSet
+from lazyxmem_ros.evaluation.machine import usable_cores
 from lazyxmem_ros.evaluation.printing import markdown_table
 
 HERE = Path(__file__).parent
@@ -131,7 +132,7 @@ def machine() -> str:
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{models[0] if models else platform.processor()}, {os.cpu_count()} processors, "
+        f"{models[0] if models else platform.processor()}, {usable_cores()} processors, "
         f"{torch.backends.cpu.get_cpu_capability()}, {gpu}; PyTorch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )

@@ -40,6 +40,7 @@ from bench.spinning import Spinner
 from lazyxmem_ros.data.layouts.scene import SceneSequence
 from lazyxmem_ros.data.pond import SceneConfig
 from lazyxmem_ros.entry import interruptible
+from lazyxmem_ros.evaluation.machine import usable_cores
 from lazyxmem_ros.msg import TrackArray
 from lazyxmem_ros.nodes.conversions import image_message, labels_message
 
@@ -222,7 +223,7 @@ def report(
         if name in ratios:
             few, many = min(ratios[name]), max(ratios[name])
             ratio = f"{median(ratios[name]):.2f} ({few:.2f} to {many:.2f})"
-            share = f"{median(cores[name]) / (os.cpu_count() or 1):.1%}"
+            share = f"{median(cores[name]) / usable_cores():.1%}"
         print(f"| {name} | {median(measured):.2f} | {ratio} | {share} |")
 
 

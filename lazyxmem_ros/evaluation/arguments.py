@@ -211,7 +211,9 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--workers", type=int, help="processes; default: one per core, one with --graph"
+        "--workers",
+        type=int,
+        help="processes; default: one per core that may be used, one with a GPU or --graph",
     )
     group.add_argument(
         "--graph", action="store_true", help="through the ROS graph in real time, not offline"

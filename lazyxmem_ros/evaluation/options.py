@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ from lazyxmem_ros.data.videos import check_rate
 from lazyxmem_ros.evaluation.arguments import policy_settings
 from lazyxmem_ros.evaluation.errors import EvaluationError, MethodError
 from lazyxmem_ros.evaluation.executors import Executor
+from lazyxmem_ros.evaluation.machine import on_gpu, usable_cores
 from lazyxmem_ros.evaluation.methods import REFERENCE, MethodOptions, all_methods, choose_methods
 from lazyxmem_ros.evaluation.plan import EvaluationPlan, GraphMode, TrackerSettings
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
@@ -42,7 +42,7 @@ def plan_of(arguments: argparse.Namespace, console: Console) -> EvaluationPlan:
     if arguments.ray is not None and arguments.workers is not None:
         raise MethodError("--workers are processes of this machine: leave them or --ray out")
     if arguments.workers is None:
-        arguments.workers = 1 if arguments.graph else os.cpu_count() or 1
+        arguments.workers = _default_workers(arguments)
     if arguments.workers < 1:
         raise EvaluationError(f"--workers must be at least 1, got {arguments.workers}")
     return EvaluationPlan(
@@ -121,6 +121,11 @@ def _method_options(arguments: argparse.Namespace) -> MethodOptions:
     return MethodOptions(replace(base, **changes), arguments.every, arguments.oracle_iou)
 
 
+def _default_workers(arguments: argparse.Namespace) -> int:
+    """One per core; one in all where they would share a GPU or disturb a graph in real time."""
+    return 1 if arguments.graph or on_gpu(arguments.device) else usable_cores()
+
+
 def _default_methods(sequences: Sequence[VideoSequence], *, graph: bool) -> list[str]:
     """All that say something: in the graph there is no schedule, without ground truth no answer."""
     truth = any(sequence.has_truth for sequence in sequences)
@@ -145,7 +150,7 @@ def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:
         corrector=arguments.corrector,
         corrector_checkpoint=checkpoint,
         corrector_model=size,
-        threads=1 if arguments.ray else max(1, (os.cpu_count() or 1) // arguments.workers),
+        threads=1 if arguments.ray else max(1, usable_cores() // arguments.workers),
         backend=arguments.backend,
     )
 

@@ -23,6 +23,7 @@ from typing import Any
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.executors import Finished, run_in_pool
 from lazyxmem_ros.evaluation.job import EXPLAINED, JobReport, run_job
+from lazyxmem_ros.evaluation.machine import on_gpu
 from lazyxmem_ros.evaluation.plan import Job
 from lazyxmem_ros.extras import install_command
 
@@ -91,7 +92,9 @@ class _RayPool:
 
     def submit(self, job: Job) -> Any:
         """See Pool."""
-        gpus = 1 if job.tracker.device.startswith("cuda") else 0
+        # Of a task that has reserved none Ray hides them.
+        there = self._ray.cluster_resources().get("GPU", 0) >= 1
+        gpus = int(on_gpu(job.tracker.device, there=there))
         remote = self._ray.remote(
             num_cpus=job.tracker.threads, num_gpus=gpus, max_retries=ATTEMPTS - 1
         )(run_packed)

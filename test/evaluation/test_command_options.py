@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import io
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from lazyxmem_ros.data.slowness import Tell
 from lazyxmem_ros.evaluation import arguments as command_line
 from lazyxmem_ros.evaluation import command
 from lazyxmem_ros.evaluation.errors import MethodError
+from lazyxmem_ros.evaluation.graph.launch import graph_environment
 from lazyxmem_ros.evaluation.methods import SWITCHES
 from lazyxmem_ros.evaluation.plan import EvaluationPlan
 from lazyxmem_ros.lazy import HoldRule, LazyConfig
@@ -44,15 +46,18 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def policy(out: Path, *options: str) -> LazyConfig:
-    """What the method `lazy` is evaluated with."""
-    arguments = parser().parse_args(
-        ["scene", "--methods", "lazy", "--workers", "1", "--out", str(out), *options]
-    )
+def planned(out: Path, *options: str) -> EvaluationPlan:
+    arguments = parser().parse_args(["scene", "--methods", "lazy", "--out", str(out), *options])
     with pytest.raises(PlannedError) as stopped:
         command.run(arguments, Console(quiet=True))
-    (method,) = stopped.value.args[0].methods
-    assert isinstance(method.lazy, LazyConfig)
+    plan = stopped.value.args[0]
+    assert isinstance(plan, EvaluationPlan)
+    return plan
+
+
+def policy(out: Path, *options: str) -> LazyConfig:
+    """What the method `lazy` is evaluated with."""
+    (method,) = planned(out, "--workers", "1", *options).methods
     return method.lazy
 
 
@@ -100,6 +105,31 @@ def test_settings_that_are_0_or_off_are_in_the_report(out: Path) -> None:
     assert shown == {"max internal size": "0", "hold iou": "0.0", "hold unseen": "False"}
     assert (told["seed"], told["twin"]) == ("0", "True")
     assert not {"strict", "masks", "operator rate"} & told.keys()
+
+
+def test_there_is_a_worker_for_each_core_that_may_be_used(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be more in the machine, of a container or a cluster's job."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 7, 8})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    plan = planned(out)
+    assert (plan.workers, plan.tracker.threads) == (4, 1)
+    assert planned(out, "--workers", "2").tracker.threads == 2
+    assert planned(out, "--graph").workers == 1
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    monkeypatch.setattr("os.environ", environment)
+    assert graph_environment()["OMP_NUM_THREADS"] == "2"
+
+
+def test_on_a_gpu_there_is_one_worker(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several would share it, each with a copy of everything."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    plan = planned(out)
+    assert (plan.workers, plan.tracker.threads) == (1, 4)
+    assert planned(out, "--device", "cuda:1").workers == 1
+    assert planned(out, "--device", "cpu").workers == 4
 
 
 @pytest.mark.parametrize(

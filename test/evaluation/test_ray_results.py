@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,6 +46,25 @@ def test_a_job_that_was_given_up_was_asked_for(job: Job) -> None:
     report = _given_up(job, OSError("the worker died"))
     assert (report.asked, report.read) == (3, 0)
     assert report.error == "walk: given up after 4 attempts: the worker died"
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "reserved"),
+    [("auto", 2.0, 1), ("auto", 0.0, 0), ("cuda", 0.0, 1), ("cuda:1", 2.0, 1), ("cpu", 2.0, 0)],
+)
+def test_a_job_reserves_the_gpu_that_it_computes_on(
+    device: str, there: float, reserved: int, job: Job, tmp_path: Path
+) -> None:
+    """Ray hides the others."""
+    asked = {}
+
+    def remote(**resources: int) -> Callable[..., SimpleNamespace]:
+        asked.update(resources)
+        return lambda function: SimpleNamespace(remote=lambda *arguments: None)
+
+    ray = SimpleNamespace(remote=remote, cluster_resources=lambda: {"CPU": 8.0, "GPU": there})
+    _RayPool(ray, tmp_path).submit(replace(job, tracker=replace(job.tracker, device=device)))
+    assert asked["num_gpus"] == reserved
 
 
 def test_what_a_strict_job_raises_is_raised_here(job: Job, tmp_path: Path) -> None:

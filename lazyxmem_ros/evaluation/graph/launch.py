@@ -29,6 +29,7 @@ from lazyxmem_ros.evaluation.graph.names import (
     STATUS_PERIOD_S,
 )
 from lazyxmem_ros.evaluation.graph.processes import Child, ProcessError, ProcessSet
+from lazyxmem_ros.evaluation.machine import usable_cores
 from lazyxmem_ros.evaluation.plan import TrackerSettings
 from lazyxmem_ros.evaluation.simulated_operator import OperatorConfig
 from lazyxmem_ros.lazy import LazyConfig
@@ -206,7 +207,7 @@ def graph_environment() -> dict[str, str]:
     environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     environment["PYTHONUNBUFFERED"] = "1"
     # The nodes share the machine: more threads than cores make each of them slower.
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // 2)))
     return environment
 
 
