@@ -66,6 +66,16 @@ def test_lvos_masks_that_only_introduce_are_not_scored(make_tree: MakeTree) -> N
     assert all(sample.truth is None for sample in samples)
 
 
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_single_mask_is_no_ground_truth(binary: bool, make_tree: MakeTree) -> None:
+    """As in the test set of DAVIS 2017, which has each sequence's first mask alone."""
+    sequence = only(make_tree("rider", 4, {0: (1,)}, binary=binary))
+    assert not sequence.has_truth
+    samples = list(sequence.samples())
+    assert list(samples[0].given) == [1]
+    assert all(sample.truth is None for sample in samples)
+
+
 def test_plain_folder_in_natural_order(tmp_path: Path) -> None:
     folder = tmp_path / "video"
     (folder / "frames").mkdir(parents=True)

@@ -17,8 +17,8 @@ from lazyxmem_ros.data.files import IMAGE_SUFFIXES, children, image_files, natur
 from lazyxmem_ros.data.label_maps import are_binary
 from lazyxmem_ros.data.layouts.masks import (
     FILES_ADVICE,
+    can_be_scored_by,
     first_mask,
-    masks_only_introduce,
     read_into,
 )
 from lazyxmem_ros.data.layouts.options import DatasetOptions, Layout
@@ -46,7 +46,8 @@ class FrameFiles:
 class FolderSequence:
     """Frames and label maps as files. binary: any non-zero pixel is object 1.
 
-    has_truth: False where the masks only introduce objects (LVOS and YouTube-VOS test sets).
+    has_truth: False where the masks only introduce objects (test sets of DAVIS 2017, LVOS and
+    YouTube-VOS).
     mask_advice: see VideoSequence.
     """
 
@@ -93,12 +94,10 @@ def open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[Video
         advice = (
             f"put label maps that show one, named as the frames are, into {masks / folder.name}"
         )
-        sequence = FolderSequence(folder.name, frames, binary, rate, mask_advice=advice)
-        if not binary and masks_only_introduce(
-            [file.mask for file in frames], again=layout is Layout.LVOS
-        ):
-            sequence = replace(sequence, has_truth=False)
-        sequences.append(sequence)
+        has_truth = can_be_scored_by(
+            _masks_of(frames), len(frames), binary=binary, introduced_again=layout is Layout.LVOS
+        )
+        sequences.append(FolderSequence(folder.name, frames, binary, rate, has_truth, advice))
     known = {sequence.name for sequence in sequences}
     sequences.extend(
         UnreadableSequence(
@@ -128,13 +127,15 @@ def open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
     if not frames:
         raise DatasetError(f"{images}: no images ({', '.join(IMAGE_SUFFIXES)})")
     frames[0] = replace(frames[0], mask=first_mask(options.first_mask, frames[0].mask))
-    found = [files.mask for files in frames if files.mask is not None]
+    found = _masks_of(frames)
     rate = options.rate or DEFAULT_RATE
     binary = options.binary or are_binary(found)
-    # With one mask at the start there is nothing to score against.
-    introduced = not binary and masks_only_introduce([files.mask for files in frames])
-    has_truth = len(found) > 1 and not introduced
+    has_truth = can_be_scored_by(found, len(frames), binary=binary)
     return FolderSequence(path.resolve().name, tuple(frames), binary, rate, has_truth)
+
+
+def _masks_of(frames: Sequence[FrameFiles]) -> list[Path]:
+    return [files.mask for files in frames if files.mask is not None]
 
 
 def _resolved(folder: Path) -> Path:

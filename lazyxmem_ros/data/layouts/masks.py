@@ -16,16 +16,22 @@ from lazyxmem_ros.images.files import read_image_file
 FILES_ADVICE = "give masks that show one with --masks or --first-mask"
 
 
-def masks_only_introduce(files: Sequence[Path | None], *, again: bool = False) -> bool:
-    """Whether every mask brings a new object: then other objects' absence in it means nothing.
+def can_be_scored_by(
+    masks: Sequence[Path], frames: int, *, binary: bool, introduced_again: bool = False
+) -> bool:
+    """Whether masks are ground truth: a single one is given to the tracker, and where every mask
+    brings a new object, other objects' absence in it means nothing.
 
-    files: the mask of each frame, None where it has none. again: so it is, too, where masks show
-    objects that are known, and where there is but one mask.
+    masks: in the order of their frames, of which there are so many. introduced_again: so it is,
+    too, where masks that bring a new object show known ones as well.
     """
-    known: set[int] = set()
-    masks = [file for file in files if file is not None]
-    if len(masks) == len(files) > 1 or (len(masks) < 2 and not again):
+    if len(masks) < 2:
         return False
+    return binary or len(masks) >= frames or not _only_introduce(masks, again=introduced_again)
+
+
+def _only_introduce(masks: Sequence[Path], *, again: bool) -> bool:
+    known: set[int] = set()
     for mask in masks:
         try:
             shown = set(object_ids_in(read_label_map(mask, binary=False)))

@@ -13,8 +13,8 @@ from lazyxmem_ros.data.files import image_files
 from lazyxmem_ros.data.label_maps import are_binary
 from lazyxmem_ros.data.layouts.masks import (
     FILES_ADVICE,
+    can_be_scored_by,
     first_mask,
-    masks_only_introduce,
     naming_unused,
     read_into,
 )
@@ -84,8 +84,7 @@ def open_video(path: Path, options: DatasetOptions) -> VideoSequence:
     if first is not None:
         masks[0] = first
     entries = tuple(sorted(masks.items()))
-    binary = options.binary or are_binary(mask for _, mask in entries)
-    files = [masks.get(number) for number in range(video.frames)]
-    introduced = not binary and masks_only_introduce(files)
-    has_truth = len(entries) > 1 and not introduced
+    files = [mask for _, mask in entries]
+    binary = options.binary or are_binary(files)
+    has_truth = can_be_scored_by(files, video.frames, binary=binary)
     return VideoFileSequence(path.stem, video, entries, binary, has_truth)
