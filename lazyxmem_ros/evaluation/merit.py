@@ -61,6 +61,13 @@ def quiet_failures(frames: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns)
 
 
+def quiet_failure_count(frames: pd.DataFrame, events: pd.DataFrame) -> float:
+    """How many there are; NaN where no frame is scored, and nothing can be known of them."""
+    if not frames["scored"].astype(bool).any():
+        return float("nan")
+    return float(len(quiet_failures(frames, events)))
+
+
 def after_answers(frames: pd.DataFrame, events: pd.DataFrame) -> float:
     """The mean J of an object over the AFTER_SECONDS after a person's answer, the answered frame
     left out, in the mean over all answers; NaN without one.

@@ -56,15 +56,17 @@ def write_report(
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     scored = bool(results.frames["scored"].any())
     names = [method.name for method in methods if method.name in set(results.dataset["method"])]
+    parts = [
+        _dataset_part("what questions are worth", MERIT, results.dataset, methods),
+        _dataset_part("quality", QUALITY, results.dataset, methods),
+        _dataset_part("help and honesty", HELP, results.dataset, methods),
+    ]
     html = template.render(
         title=title,
         subtitle=subtitle,
         quiet=_quiet_rows(results, methods),
-        tables=[
-            _dataset_part("what questions are worth", MERIT, results.dataset, methods),
-            _dataset_part("quality", QUALITY, results.dataset, methods),
-            _dataset_part("help and honesty", HELP, results.dataset, methods),
-        ],
+        none_quiet=_about_no_quiet_rows(methods, names, scored=scored),
+        tables=[part for part in parts if part["columns"]],
         methods=[method for method in methods if method.name in names],
         figures=_figures(results, scored=scored),
         method_names=names,
@@ -75,7 +77,8 @@ def write_report(
             else "stability in %: IoU of successive masks (there is no ground truth)"
         ),
         sequences=_sequence_sections(results, names, folder / JOBS_FOLDER),
-        faults=_faults(results.reports),
+        faults=_shortened(_faults(results.reports)),
+        broken_off=_shortened(_broken_off(results.reports)),
         settings=dict(settings),
     )
     # Faults name files, whose paths are any bytes.
@@ -119,6 +122,15 @@ def _quiet_rows(results: Results, methods: Sequence[Method]) -> list[dict[str, A
         }
         for row in found.itertuples(index=False)
     ]
+
+
+def _about_no_quiet_rows(methods: Sequence[Method], names: Sequence[str], *, scored: bool) -> str:
+    """What stands in place of quiet failures. names: of the methods that were run."""
+    if not scored:
+        return "Not known: there is no ground truth."
+    if not any(method.asks_operator for method in methods if method.name in names):
+        return "Not known: no method that may ask was run."
+    return "None."
 
 
 def _figures(results: Results, *, scored: bool) -> list[dict[str, str]]:
@@ -222,14 +234,26 @@ def _event_rows(events: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _faults(reports: Sequence[JobReport]) -> list[str]:
     """Each fault once, with the sequence it was found in and how often it occurred there."""
-    listed = [
+    return [
         fault + (f" ({count} times)" if count > 1 else "")
         for fault, count in skipped_faults(reports).items()
     ]
-    errors = (f"{r.name.partition('/')[0]}: {r.error}" for r in reports if r.error)
-    listed.extend(dict.fromkeys(errors))
+
+
+def _broken_off(reports: Sequence[JobReport]) -> list[str]:
+    """Why runs ended early, whatever was at fault; each reason of a sequence once."""
+    reasons: dict[str, None] = {}
+    for report in reports:
+        sequence = report.name.partition("/")[0]
+        if report.error:
+            named = report.error.startswith(sequence)
+            reasons[report.error if named else f"{sequence}: {report.error}"] = None
+    return list(reasons)
+
+
+def _shortened(listed: list[str]) -> list[str]:
     if len(listed) > SHOWN_FAULTS:
-        listed = [*listed[:SHOWN_FAULTS], f"and {len(listed) - SHOWN_FAULTS} more"]
+        return [*listed[:SHOWN_FAULTS], f"and {len(listed) - SHOWN_FAULTS} more"]
     return listed
 
 

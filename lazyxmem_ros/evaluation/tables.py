@@ -223,7 +223,7 @@ def _group_figures(
     return {
         "frames": len(once),
         **{column: float(objects[column].mean()) for column in AVERAGED},
-        "quiet_failures": len(merit.quiet_failures(frames, events)),
+        "quiet_failures": merit.quiet_failure_count(frames, events),
         "after_answers": merit.after_answers(frames, events),
         "asked": int(objects["asked"].sum()),
         "corrections": helped.corrections,

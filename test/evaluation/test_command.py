@@ -110,6 +110,22 @@ def test_without_ground_truth_what_can_be_known(
     page = PageReader()
     page.feed((out / "report.html").read_text(encoding="utf-8"))
     assert "there is no ground truth" in page.text
+    assert "Not known: there is no ground truth." in page.text
+    assert np.isnan(dataset.loc["lazy", "quiet_failures"])
+    assert "what questions are worth" not in page.text, "nothing is known of that"
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [("xmem,udu", "Not known: no method that may ask was run."), ("xmem,lazy", "None.")],
+)
+def test_that_there_were_no_quiet_failures_is_said_where_it_is_known(
+    methods: str, said: str, two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    options = ("--methods", methods, "--sequences", "run", "--workers", "1")
+    assert main(arguments(two_walks, tiny_weights, tmp_path, *options)) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.partition("<h2>Quiet failures</h2>")[2].lstrip().startswith(f"<p>{said}</p>")
 
 
 def test_the_report_counts_events_that_it_does_not_list(

@@ -9,7 +9,12 @@ import pytest
 
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.evaluation.intervals import interval
-from lazyxmem_ros.evaluation.merit import add_gains, after_answers, quiet_failures
+from lazyxmem_ros.evaluation.merit import (
+    add_gains,
+    after_answers,
+    quiet_failure_count,
+    quiet_failures,
+)
 from lazyxmem_ros.evaluation.rows import EVENT_COLUMNS
 
 PERIOD = SECOND // 10
@@ -48,6 +53,12 @@ def test_a_failure_of_a_second_about_which_nobody_was_asked_is_quiet() -> None:
     assert found["seconds"] == pytest.approx(1.0)
     assert found["j"] == pytest.approx(0.2)
     assert found["predicted_iou"] == pytest.approx(0.6)
+
+
+def test_without_ground_truth_quiet_failures_are_not_known() -> None:
+    rows = frames([1.0] * 5 + [0.2] * 10)
+    assert quiet_failure_count(rows, asked()) == 1
+    assert math.isnan(quiet_failure_count(rows.assign(scored=False, j=math.nan), asked()))
 
 
 @pytest.mark.parametrize("rate", [6, 12, 24, 30, 60])

@@ -320,6 +320,11 @@ def test_an_internal_error_is_named_and_costs_one_run(
     assert "run/lazy: internal error" in said
     assert "Traceback" in file.read_text()
     assert "test_run_faults.py" in file.read_text()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    early = page.partition("<h2>Runs that ended early</h2>")[2].partition("<h2>")[0]
+    assert early.count("<li>") == 2
+    assert "<li>walk/lazy: internal error: RuntimeError" in early
+    assert "Faults in the input" not in page
     frames = pd.read_parquet(tmp_path / "out" / "frames.parquet")
     assert frames.groupby(["sequence", "method"])["index"].nunique().to_dict() == {
         ("run", "lazy"): 3,
