@@ -70,7 +70,7 @@ def _beside_published(arguments: argparse.Namespace, results: Results) -> Table 
     made = views_of(arguments)
     if made:
         return f"with {made} the published figures are not comparable"
-    return compared(results.dataset, results.frames)
+    return compared(results.dataset, results.frames, results.reports)
 
 
 def _print_faults(reports: Sequence[JobReport], console: Console, views: str = "") -> None:

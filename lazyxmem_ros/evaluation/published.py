@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
 from rich import box
 from rich.table import Table
 
+from lazyxmem_ros.evaluation.job import JobReport
 from lazyxmem_ros.evaluation.printing import QUALITY, number
 
 VALIDATION = frozenset(
@@ -66,11 +68,13 @@ PUBLISHED = (
 """The J&F of OSVOS is the mean of the two that are published."""
 
 
-def compared(dataset: pd.DataFrame, frames: pd.DataFrame) -> Table | str:
+def compared(
+    dataset: pd.DataFrame, frames: pd.DataFrame, reports: Sequence[JobReport]
+) -> Table | str:
     """One's own figures and the published ones, or why they cannot be compared.
 
     dataset, frames: see `tables.dataset_table` and `rows`; the sequences are those that were scored
-    by every method.
+    by every method. reports: of all runs.
     """
     scored = frames[frames["scored"].astype(bool)].groupby("method")["sequence"]
     sequences = set.intersection(*(set(names) for _, names in scored)) if len(scored) else set()
@@ -81,6 +85,11 @@ def compared(dataset: pd.DataFrame, frames: pd.DataFrame) -> Table | str:
         return (
             f"{len(found)} of {len(VALIDATION)} validation sequences of DAVIS 2016{besides}: the "
             "published figures, which are means over all of them and no other, are not comparable"
+        )
+    if missing := [why for report in reports if (why := _what_is_missing(report))]:
+        return (
+            f"{'; '.join(missing)}: the published figures, which are means over all frames, are "
+            "not comparable"
         )
     table = Table(
         title="DAVIS 2016, all twenty validation sequences (%)",
@@ -100,3 +109,14 @@ def compared(dataset: pd.DataFrame, frames: pd.DataFrame) -> Table | str:
         figures = (number(figure, 1.0, 1) for figure in (entry.jf, entry.j, entry.f))
         table.add_row(entry.method, *figures, entry.source)
     return table
+
+
+def _what_is_missing(report: JobReport) -> str:
+    """What of a sequence a run has not scored, "" for nothing: all frames are annotated, and the
+    object is given on the first one.
+    """
+    if report.error:
+        return f"{report.name} ended early"
+    if report.scored < report.asked - 1:
+        return f"of {report.name} {report.scored} of {report.asked - 1} frames are scored"
+    return ""

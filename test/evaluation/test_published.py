@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from rich.console import Console
 
 from lazyxmem_ros.cli import main
 from lazyxmem_ros.evaluation import published
+from lazyxmem_ros.evaluation.job import JobReport
 from lazyxmem_ros.evaluation.published import PUBLISHED, VALIDATION, compared
 
 DATASET = pd.DataFrame({"method": ["xmem"], "jf": [0.6543], "j_mean": [0.7], "f_mean": [0.6086]})
@@ -28,6 +31,12 @@ def frames_of(*methods: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "sequence", "scored"])
 
 
+def report() -> JobReport:
+    """Of a run of which nothing is missing."""
+    counts = {"frames": 10, "asked": 10, "read": 10, "scored": 9}
+    return JobReport(name="goat/xmem", seconds=1.0, faults=(), error=None, **counts)
+
+
 def text_of(shown: object) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(shown)
@@ -37,7 +46,7 @@ def text_of(shown: object) -> str:
 def test_all_twenty_are_compared() -> None:
     assert len(VALIDATION) == 20
     names = sorted(VALIDATION)
-    lines = text_of(compared(DATASET, frames_of(names, names))).splitlines()
+    lines = text_of(compared(DATASET, frames_of(names, names), [report()])).splitlines()
     assert any(line.split()[:4] == ["xmem", "65.4", "70.0", "60.9"] for line in lines)
     assert any(line.split()[:4] == ["XMem", "91.5", "90.4", "92.7"] for line in lines)
     assert any(line.split()[:4] == ["STM", "89.3", "88.7", "89.9"] for line in lines)
@@ -60,7 +69,22 @@ def test_all_twenty_are_compared() -> None:
     ],
 )
 def test_others_are_not(methods: list[list[str]], said: str) -> None:
-    shown = compared(DATASET, frames_of(*methods))
+    shown = compared(DATASET, frames_of(*methods), [])
+    assert isinstance(shown, str)
+    assert shown.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("incomplete", "said"),
+    [
+        ({"error": "no memory left", "scored": 5}, "goat/xmem ended early: the published"),
+        ({"scored": 8}, "of goat/xmem 8 of 9 frames are scored: the published"),
+    ],
+)
+def test_runs_that_are_incomplete_are_not(incomplete: dict[str, Any], said: str) -> None:
+    """A mean over the easy begin of a sequence is not one over all of it."""
+    reports = [report(), replace(report(), **incomplete)]
+    shown = compared(DATASET, frames_of(sorted(VALIDATION)), reports)
     assert isinstance(shown, str)
     assert shown.startswith(said)
 
