@@ -98,6 +98,7 @@ HELP = (
     Column("coverage", "coverage", "share of frames with a non-empty mask, %", 100),
     Column("stability", "stability", "IoU of successive masks, %", 100),
     Column("seconds_per_frame", "s/frame", "tracker and corrector, one process", 1, 3),
+    Column("latency", "s to mask", "from an image to its mask through the ROS graph", 1, 3),
 )
 SUMMARY_QUALITY = ("quiet_failures", "jf", "j_mean", "f_mean", "r_0.5")
 SUMMARY_WITHOUT_TRUTH = ("coverage", "stability")

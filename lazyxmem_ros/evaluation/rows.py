@@ -7,7 +7,9 @@ the object's first), `visible` whether the ground truth shows the object. `j` an
 scores, `area` is in pixels, `stability` is the IoU with the object's mask on the frame before: all
 four are of the mask that was published. `uncertainty`, `uncertainty_rate`, `predicted_iou` and
 `state` are of the one that the tracker found, before any correction that came at once changed it.
-`held` says whether memory withheld the frame; `seconds` is the time that it took.
+`held` says whether memory withheld the frame, and `seconds` is the time that tracker and corrector
+took for it in one process; through the ROS graph neither is known, and `latency` is, the seconds
+from the frame's image to its mask.
 
 `RunLog.events` has a row per request or correction: the frame that it is about and `object`;
 `source`, operator or pseudo; the `reason` for asking; `applied` and `outcome`; `delay`, in seconds
@@ -106,8 +108,9 @@ class FrameRows:
         labels: NDArray[np.uint16],
         measured: dict[int, Measured],
         *,
-        held: bool,
-        seconds: float,
+        held: bool | None = None,
+        seconds: float = NAN,
+        latency: float = NAN,
     ) -> None:
         """Add a row per object. labels: as published, uint16 [H, W]; measured: by object id."""
         for object_id, first in self.first_index.items():
@@ -131,6 +134,7 @@ class FrameRows:
                     "state": said.state,
                     "held": held,
                     "seconds": seconds,
+                    "latency": latency,
                 }
             )
             self._previous[object_id] = mask

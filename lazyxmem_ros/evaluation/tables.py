@@ -203,7 +203,7 @@ def _object_figures(frames: pd.DataFrame, events: pd.DataFrame) -> dict[str, Any
         "stability": float(frames["stability"].mean()),
         "uncertainty": float(frames["uncertainty"].mean()),
         **_honesty_figures(frames, events),
-        "held": float(frames["held"].astype(bool).mean()),
+        "held": float(frames["held"].astype(float).mean()),
     }
 
 
@@ -236,4 +236,5 @@ def _group_figures(
         "pseudo_corrections": int(objects["pseudo_corrections"].sum()),
         **_honesty_figures(frames, events),
         "seconds_per_frame": float(once["seconds"].mean()),
+        "latency": float(once["latency"].mean()),
     }

@@ -31,6 +31,7 @@ def frame_rows(method: str, repeat: int, scores: dict[int, list[float]]) -> list
             "state": "tracked",
             "held": index == 1,
             "seconds": 0.1,
+            "latency": np.nan,
         }
         for object_id, values in scores.items()
         for index, score in enumerate(values)
@@ -100,6 +101,20 @@ def test_sequences_and_dataset(frames: pd.DataFrame, events: pd.DataFrame) -> No
     assert dataset.loc["random", "j_mean"] == pytest.approx(0.4)
     assert dataset.loc["random", "corrections"] == 0
     assert dataset.loc["lazy", "j_mean"] == pytest.approx(0.7)
+
+
+def test_what_the_ros_graph_does_not_tell_is_not_known(events: pd.DataFrame) -> None:
+    rows = pd.DataFrame(frame_rows("lazy", 0, {1: [1, 0.8, 0.0, 0.4]}))
+    objects = tables.object_table(rows, events)
+    offline = tables.dataset_table(objects, rows, events).iloc[0]
+    assert (offline["held"], offline["seconds_per_frame"]) == (0.25, pytest.approx(0.1))
+    assert np.isnan(offline["latency"])
+    rows = rows.assign(held=None, seconds=np.nan, latency=0.3)
+    objects = tables.object_table(rows, events)
+    graph = tables.dataset_table(objects, rows, events).iloc[0]
+    assert np.isnan(graph["held"])
+    assert np.isnan(graph["seconds_per_frame"])
+    assert graph["latency"] == pytest.approx(0.3)
 
 
 def test_honesty_is_the_share_of_well_ordered_pairs() -> None:

@@ -84,10 +84,8 @@ def score_record(record: GraphRecord, sequence: VideoSequence, log: RunLog) -> N
         rows.introduce(sample)
         labels = record.labels_at(sample.stamp)
         if labels is not None:
-            seconds = record.latency.get(sample.stamp, float("nan")) / MILLISECONDS_PER_SECOND
-            measured = _measured(record, sample.stamp)
-            # What memory withholds is the node's own affair: it is not published.
-            rows.add(sample, labels, measured, held=False, seconds=seconds)
+            latency = record.latency.get(sample.stamp, float("nan")) / MILLISECONDS_PER_SECOND
+            rows.add(sample, labels, _measured(record, sample.stamp), latency=latency)
     log.events.extend(sorted(_events(record, frame_of), key=lambda row: row["index"]))
 
 
