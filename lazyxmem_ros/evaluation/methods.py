@@ -114,9 +114,9 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
     answered = replace(pseudo, update_from_operator=True)
     methods = (
         Method("xmem", "plain XMem", plain),
-        Method("udu", "XMem with uncertain frames kept out of memory (UDU)", cautious),
-        Method("pseudo", "UDU and pseudo-corrections", pseudo),
-        Method("user", "UDU, pseudo- and operator's corrections", asking, Trigger.POLICY),
+        Method("udu", f"XMem with {_caution(cautious)}", cautious),
+        Method("pseudo", "udu and pseudo-corrections", pseudo),
+        Method("user", "udu, pseudo- and operator's corrections", asking, Trigger.POLICY),
         Method(
             REFERENCE,
             "the same, learning from the operator (IDU): Lazy-XMem",
@@ -146,6 +146,17 @@ def all_methods(options: MethodOptions = MethodOptions()) -> dict[str, Method]:
         ),
     )
     return {method.name: method for method in methods}
+
+
+def _caution(lazy: LazyConfig) -> str:
+    """What `udu` has that plain XMem has not, in words."""
+    parts = ["UDU (uncertain frames kept out of memory)"]
+    if lazy.gate_radius:
+        parts.append("gates")
+    if lazy.show_iou:
+        parts.append("doubtful masks left out")
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def choose_methods(names: list[str], options: MethodOptions = MethodOptions()) -> list[Method]:

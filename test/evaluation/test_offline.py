@@ -369,6 +369,18 @@ def test_the_oracle_judges_what_is_published(tiny_weights: Path, make_tree: Make
     assert asked[0.0][-1] > 3
 
 
+@pytest.mark.parametrize(
+    ("lazy", "said"),
+    [
+        (LazyConfig(), "and doubtful masks left out"),
+        (LazyConfig(show_iou=0.0), "XMem with UDU (uncertain frames kept out of memory) and gates"),
+        (LazyConfig.paper(), "XMem with UDU (uncertain frames kept out of memory)"),
+    ],
+)
+def test_a_method_is_described_as_it_is(lazy: LazyConfig, said: str) -> None:
+    assert all_methods(MethodOptions(lazy))["udu"].description.endswith(said)
+
+
 def test_switches_of_the_methods() -> None:
     methods = all_methods()
     switches = {
