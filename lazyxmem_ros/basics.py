@@ -33,6 +33,9 @@ MAX_LABEL_LENGTH = 80
 TAKEN_BACK = "taken back"
 """So the message on `~/corrected` begins that says that a person's correction does not hold."""
 
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+"""Number formats in which networks compute; auto: bfloat16 where the processor is quick with it."""
+
 SECOND = 1_000_000_000
 """One second in nanoseconds, the unit of stamps."""
 

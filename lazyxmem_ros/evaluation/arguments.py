@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyxmem_ros import weights
+from lazyxmem_ros.basics import PRECISIONS
 from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR
 from lazyxmem_ros.data.layouts.options import Layout
 from lazyxmem_ros.data.videos import DEFAULT_RATE
@@ -182,6 +183,13 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weights", default="", help="a known name or a path; default: embedded")
     group.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the convolutions; auto: bfloat16 where the processor is quick with it "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--backend",

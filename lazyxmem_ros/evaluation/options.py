@@ -147,6 +147,7 @@ def _tracker_settings(arguments: argparse.Namespace) -> TrackerSettings:
         weights.locate(arguments.weights),
         arguments.device,
         arguments.max_internal_size,
+        precision=arguments.precision,
         corrector=arguments.corrector,
         corrector_checkpoint=checkpoint,
         corrector_model=size,

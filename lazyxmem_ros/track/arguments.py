@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lazyxmem_ros.basics import PRECISIONS
 from lazyxmem_ros.correction import CORRECTOR_NAMES
 from lazyxmem_ros.data.videos import DEFAULT_RATE
 from lazyxmem_ros.extras import BACKENDS
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--precision",
-        choices=["auto", "float32", "bfloat16", "float16"],
+        choices=PRECISIONS,
         default="auto",
         help="of the convolutions; auto: bfloat16 where the processor is quick with it",
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import torch
 
+from lazyxmem_ros.basics import PRECISIONS
+
 BFLOAT16_CAPABILITY = (8, 0)
 """CUDA compute capability from which bfloat16 is computed in hardware (Ampere)."""
 
@@ -40,8 +42,8 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
         else:
             quick = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if quick else torch.float32
-    if name not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f'precision "{name}" is unknown: use auto, float32, bfloat16 or float16')
+    if name not in PRECISIONS:
+        raise ValueError(f'precision "{name}" is unknown: use {", ".join(PRECISIONS)}')
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 

@@ -92,6 +92,11 @@ def test_options_change_the_policy(out: Path) -> None:
     assert policy(out, "--paper", "--hold-iou", "0.25") == LazyConfig.paper(hold_iou=0.25)
 
 
+def test_the_precision_is_the_trackers(out: Path) -> None:
+    assert planned(out).tracker.precision == "auto"
+    assert planned(out, "--precision", "bfloat16").tracker.precision == "bfloat16"
+
+
 def test_settings_that_are_0_or_off_are_in_the_report(out: Path) -> None:
     """Everything that one needs to repeat it."""
     given = ["--max-internal-size", "0", "--hold-iou", "0", "--no-hold-unseen", "--twin"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazyxmem_ros import weights
-from lazyxmem_ros.basics import MAX_OBJECT_ID
+from lazyxmem_ros.basics import MAX_OBJECT_ID, PRECISIONS
 from lazyxmem_ros.data.label_maps import MAX_OBJECTS
 from lazyxmem_ros.extras import BACKENDS
 from lazyxmem_ros.nodes.image_limit import max_pixels_parameter
@@ -58,7 +58,7 @@ _NETWORK_AND_IMAGES = (
         "precision",
         "auto",
         "Number format of the convolutions; auto = bfloat16 where the processor is quick with it.",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=PRECISIONS,
         changes=Changes.UNCONFIGURED,
     ),
     ParameterSpec(
