@@ -87,14 +87,17 @@ def skipped_faults(reports: Iterable[JobReport]) -> Counter[str]:
 def completed_report(job: Job, folder: Path) -> JobReport | None:
     """The report of a job that was completed before under the same settings, else None.
 
-    None, too, where any of its files is damaged or gone: it is then run again.
+    None, too, where any of its files is damaged or gone, and with `job.save_masks` any mask: it is
+    then run again.
     """
     target = folder / job.name
     try:
         kept = json.loads((target / JOB_FILE).read_bytes())
         if kept.pop("fingerprint", None) != fingerprint(job) or kept.get("error"):
             return None
-        load_tables([target])
+        frames, _ = load_tables([target])
+        if job.save_masks and not all(_mask_file(target, key).is_file() for key in _keys(frames)):
+            return None
         return JobReport(**kept | {name: tuple(kept[name]) for name in ("faults", "notes")})
     except Exception:  # noqa: BLE001 - damage comes as any error of JSON, Python and Arrow
         return None
@@ -134,8 +137,8 @@ def run_job(
             if frame.scores and frame.sample.image is not None:
                 worst.add(frame.sample, frame.labels, float(np.mean(frame.scores)))
             if job.save_masks:
-                file = target / MASKS_FOLDER / f"{frame.sample.key}.png"
-                if save_label_map(file, frame.labels):
+                deep = save_label_map(_mask_file(target, frame.sample.key), frame.labels)
+                if deep:
                     notes[f"{shown / MASKS_FOLDER}: masks with ids from {VOID} on have 16 bits"] = (
                         None
                     )
@@ -181,6 +184,15 @@ def _keep(
     worst.save(target / WORST_FOLDER)
     content = {**asdict(report), "fingerprint": loaded}
     write_whole(target / JOB_FILE, json.dumps(content, indent=1).encode())
+
+
+def _mask_file(target: Path, key: str) -> Path:
+    return target / MASKS_FOLDER / f"{key}.png"
+
+
+def _keys(frames: pd.DataFrame) -> list[str]:
+    """The keys of a job's tracked frames."""
+    return list(frames["key"].unique()) if len(frames) else []
 
 
 def _keep_traceback(target: Path, shown: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from evaluations import plan_of
 
-from lazyxmem_ros.evaluation.job import completed_report, run_job
+from lazyxmem_ros.evaluation.job import MASKS_FOLDER, completed_report, run_job
 from lazyxmem_ros.evaluation.plan import Job
 
 
@@ -27,6 +27,19 @@ def test_what_is_edited_during_a_run_did_not_make_its_results(
     assert completed_report(job, tmp_path / "out") is None
     monkeypatch.undo()
     assert completed_report(job, tmp_path / "out") is not None
+
+
+def test_a_job_whose_masks_are_gone_is_not_complete(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["xmem"])
+    job = Job(plan.sequences[0], plan.methods[0], plan.tracker, plan.operator, save_masks=True)
+    run_job(job, tmp_path)
+    assert completed_report(job, tmp_path) is not None
+    masks = sorted((tmp_path / job.name / MASKS_FOLDER).iterdir())
+    assert len(masks) == len(job.sequence)
+    masks[-1].unlink()
+    assert completed_report(job, tmp_path) is None
 
 
 @pytest.mark.parametrize(
