@@ -7,6 +7,7 @@ Which topics a record has, and what is on them, says `nodes.tracker.records`, wh
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,13 +22,17 @@ from lazyxmem_ros.data.bag_reader import BagMessage, BagReader
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.files import natural_order
 from lazyxmem_ros.data.label_maps import save_label_map
+from lazyxmem_ros.data.outputs import writing_to
 from lazyxmem_ros.images import ImageError, label_values
 from lazyxmem_ros.images.files import save_image, write_whole
+from lazyxmem_ros.signals import undisturbed
 
 FRAMES, TRACKS, CORRECTED = "correction_frame/compressed", "tracks", "corrected"
 OPERATOR = "operator"
 LABEL_BYTES = 100
 """Of an object's name in that of its folders, for which file systems have 255."""
+UNFINISHED = ".unfinished"
+"""The hidden folder in which a dataset lies until it is complete."""
 RESOLUTION = "Full-Resolution"
 """DAVIS' name of pictures that are as large as they came."""
 
@@ -127,10 +132,29 @@ def read_answers(files: list[Path]) -> Answers:
 def export(files: list[Path], answers: Answers, out: Path) -> list[ExportedSequence]:
     """Writes a dataset in DAVIS' layout, a sequence for each object, and returns its sequences.
 
-    Raises DatasetError where `out` holds something already.
+    It is there as a whole or not at all. Raises DatasetError where `out` holds something already,
+    OutputError where it cannot be written to.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    # In `out` and not beside it: that may be a volume of its own, and no other be writable.
+    draft = out / UNFINISHED
+    if out.exists() and (not out.is_dir() or any(child != draft for child in out.iterdir())):
         raise DatasetError(f"{out} holds something already; choose another folder")
+    with writing_to(out):
+        if draft.exists():  # of a run that was killed
+            shutil.rmtree(draft)
+        draft.mkdir(parents=True)
+    try:
+        written = _write(files, answers, draft)
+        if any(sequence.frames for sequence in written):
+            with undisturbed(), writing_to(out):
+                for part in draft.iterdir():
+                    part.rename(out / part.name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return written
+
+
+def _write(files: list[Path], answers: Answers, out: Path) -> list[ExportedSequence]:
     writers = {
         key: _SequenceWriter(out, name, answers.masks[key]) for key, name in _names(answers).items()
     }

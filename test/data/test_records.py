@@ -13,7 +13,9 @@ from lazyxmem_ros.basics import MAX_LABEL_LENGTH
 from lazyxmem_ros.data.bag_messages import StampedImage, message_types
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import open_dataset
-from lazyxmem_ros.data.records import export, read_answers, record_files
+from lazyxmem_ros.data.errors import DatasetError
+from lazyxmem_ros.data.label_maps import save_label_map
+from lazyxmem_ros.data.records import UNFINISHED, export, read_answers, record_files
 
 TRACKER = "/lazyxmem_tracker"
 STAMP = 5 * 10**9
@@ -85,3 +87,32 @@ def test_two_sessions_of_the_same_stamps_are_not_mixed_up(tmp_path: Path) -> Non
         assert sample.image is not None
         shades.append(round(float(sample.image.mean())))
     assert shades == [50, 200]
+
+
+def test_an_interrupted_export_leaves_nothing_and_can_be_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a dataset would be taken for a whole one, and be in the way of the next."""
+    for number in (1, 2):
+        record(tmp_path / "records" / f"lazyxmem_tracker-{number:06d}", 50)
+    files = record_files(tmp_path / "records")
+    out = tmp_path / "out"
+    saved = []
+
+    def interrupting(path: Path, labels: np.ndarray) -> bool:
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(path)
+        return save_label_map(path, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lazyxmem_ros.data.records.save_label_map", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            export(files, read_answers(files), out)
+    assert saved
+    assert not list(out.iterdir())
+    (out / UNFINISHED / "JPEGImages").mkdir(parents=True)  # as a kill leaves it
+    assert [sequence.frames for sequence in export(files, read_answers(files), out)] == [1, 1]
+    assert sorted(part.name for part in out.iterdir()) == ["Annotations", "ImageSets", "JPEGImages"]
+    with pytest.raises(DatasetError, match="holds something already"):
+        export(files, read_answers(files), out)
