@@ -2,7 +2,8 @@
 """Measures how good the tracking was, and how much help it took.
 
 J and F follow the DAVIS benchmark (Perazzi et al., CVPR 2016; Pont-Tuset et al., 2017) and agree
-with its evaluation code to the last digit. Robustness, NoC and ACI follow Lazy-XMem (Vujasinović et
+with its evaluation code to the last digit, but for its decay of more than 256 frames, whose
+borders overflow in uint8 there. Robustness, NoC and ACI follow Lazy-XMem (Vujasinović et
 al., ACCV 2024). Masks are bool [H, W]; scores are floats in 0..1, one per evaluated frame, NaN
 where a frame was not scored.
 """
