@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from console_harness import Camera, Console
+    from played_console import PlayedConsole
     from playwright.sync_api import Browser, Page
     from tracker_harness import Tracker
 
@@ -87,6 +88,22 @@ def axe() -> str:
     if not path.is_file():
         pytest.skip("needs build/axe-core/axe.min.js, which `make setup-dev` fetches by npm")
     return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def played(chromium: Browser) -> Iterator[PlayedConsole]:
+    """A page whose console the test plays; what it complains about fails the test."""
+    from console_harness import PATIENCE_MS
+    from played_console import PlayedConsole
+
+    faults: list[str] = []
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield PlayedConsole(page)
+    context.close()
+    assert not faults
 
 
 @pytest.fixture

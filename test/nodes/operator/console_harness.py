@@ -273,6 +273,25 @@ def headline(page: Page) -> Locator:
     return page.locator("#headline")
 
 
+def wait_until_seen(page: Page) -> None:
+    """Until what is on the stage can be answered: somebody may have looked at it."""
+    page.evaluate(
+        """async () => {
+          const { page } = await import("/page.js");
+          const { isSeen } = await import("/answering.js");
+          while (!isSeen(page.draft)) await new Promise((done) => setTimeout(done, 20));
+        }"""
+    )
+
+
+def look_at(page: Page, words: str) -> None:
+    """Until an answer under this headline is on the stage and can be given."""
+    from playwright.sync_api import expect
+
+    expect(headline(page)).to_have_text(words)
+    wait_until_seen(page)
+
+
 def tool(page: Page, name: str) -> Locator:
     return page.locator(f"#tool-{name}")
 

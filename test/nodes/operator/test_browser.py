@@ -23,12 +23,14 @@ from console_harness import (
     headline,
     is_tinted,
     known,
+    look_at,
     mask_of,
     place,
     serious,
     tool,
     wait_for_words,
     wait_in_page,
+    wait_until_seen,
 )
 from diagnostic_msgs.msg import DiagnosticArray
 from node_graph import FIRST_STAMP, HEIGHT, STEP, WAIT_S, WIDTH, header, wait_for
@@ -74,6 +76,7 @@ def open_card(page: Page, number: int) -> None:
     page.keyboard.press(str(number))
     card = page.locator("#requests .request").nth(number - 1)
     expect(card).to_have_attribute("aria-current", "true")
+    wait_until_seen(page)
 
 
 def press_at_once(page: Page, *keys: str) -> None:
@@ -95,7 +98,7 @@ def test_a_request_is_answered_by_a_click(
     camera.show_object()
     answering.service.truth = truth_at(60)
     request = camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     expect(page.locator("#requests .request")).to_have_count(1)
     impression = request.reason.partition(":")[0].rstrip("?.")
     expect(page.locator("#hint")).to_contain_text(impression, ignore_case=True)
@@ -121,7 +124,7 @@ def test_the_keyboard_alone_is_enough(
     camera.show_object()
     answering.service.truth = truth_at(30)
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     for key in ("ArrowLeft", "ArrowLeft", "ArrowUp", "a", "Shift+ArrowRight", "s"):
         page.keyboard.press(key)
     wait_for(lambda: answering.service.prompts and answering.service.prompts[-1].negative, "both")
@@ -149,6 +152,7 @@ def test_a_held_key_answers_one_request(camera: Camera, open_page: OpenPage) -> 
     for _ in range(5):
         page.keyboard.down("Enter")  # what a keyboard does while a key is held
     page.keyboard.up("Enter")
+    wait_until_seen(page)
     page.keyboard.press("Escape")
     camera.wait_corrected(2)
     assert [corrected.applied for corrected in camera.corrected()] == [True, False]
@@ -220,14 +224,14 @@ def test_the_field_of_the_own_name_keeps_its_keys(
     page = open_page()
     camera.show_object()
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     name = page.get_by_label("Your name")
     name.fill("Anna")
     name.press("Escape")
     name.press("Enter")
     browsers = console.node._server._console.browsers
     wait_for(lambda: [b.operator.name for b in browsers] == ["Anna"], "the name")
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     page.locator("#stage").focus()
     page.keyboard.press("Enter")
     camera.wait_corrected()
@@ -239,7 +243,7 @@ def test_one_key_says_that_there_is_nothing(camera: Camera, open_page: OpenPage,
     page = open_page()
     camera.show_object()
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     page.keyboard.press(key)
     corrected = camera.wait_corrected()
     expect(headline(page)).to_have_text("Watching")
@@ -262,7 +266,7 @@ def test_two_operators_and_one_request(
     answering.service.truth = truth_at(60)
     camera.ask()
     for page in (anna, ben):
-        expect(headline(page)).to_have_text(WHERE)
+        look_at(page, WHERE)
     click(anna, 70, 20)
     expect(ben.locator("#hint")).to_contain_text("Anna is answering")
     expect(ben.locator(".request-note")).to_have_text("Anna is answering")
@@ -284,7 +288,7 @@ def test_a_dropped_connection_loses_nothing(
         camera.show_object()
         answering.service.truth = truth_at(60)
         camera.ask()
-        expect(headline(page)).to_have_text(WHERE)
+        look_at(page, WHERE)
         click(page, 70, 20)
         expect(tool(page, "undo")).to_be_enabled()
         wire.cut()
@@ -357,7 +361,7 @@ def test_a_click_that_is_under_way_when_a_notice_comes_lands_where_it_was_aimed(
         page = open_page(wire.url, viewport=viewport)
         camera.show_object()
         camera.ask()
-        expect(headline(page)).to_have_text(WHERE)
+        look_at(page, WHERE)
         before = page.locator("#canvas").bounding_box()
         aim = place(page, 48, 0)
         wire.cut()
@@ -427,7 +431,7 @@ def test_a_box_is_dragged(answering: Tracker, camera: Camera, open_page: OpenPag
     camera.show_object()
     answering.service.truth = truth_at(60)
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     drag(page, (58, 8), (82, 33))
     expect(tool(page, "undo")).to_be_enabled()
     wait_for(lambda: answering.service.prompts, "the box")
@@ -447,7 +451,7 @@ def test_it_is_painted_and_erased_and_undone(
     camera.show_object()
     answering.service.truth = truth_at(60)
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     click(page, 70, 20)
     expect(page.locator("#hint")).to_contain_text("Accept when the outline is right")
     page.keyboard.press("p")
@@ -508,7 +512,7 @@ def test_a_stroke_that_is_undone_while_it_is_painted_ends(
     page = open_page()
     camera.show_object()
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     painted = "page.draft.mask.reduce((sum, value) => sum + value, 0)"
     before = known(page, painted)
     page.keyboard.press("e")
@@ -575,7 +579,7 @@ def test_keys_and_fingers_zoom(answering: Tracker, camera: Camera, open_page: Op
     camera.show_object()
     answering.service.truth = truth_at(60)
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     for _ in range(4):
         page.keyboard.press("+")
     click(page, 70, 20)  # which was there
@@ -604,7 +608,7 @@ def test_keys_that_are_held_show_more(
     page = open_page()
     camera.show_object()
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     badge = page.locator("#badge")
     expect(badge).to_contain_text("s ago")
     page.keyboard.down("h")
@@ -634,7 +638,7 @@ def test_a_request_that_nobody_answers_says_so(camera: Camera, open_page: OpenPa
     expect(page.locator("#badge")).to_have_text("Live")
     camera.ask(request_timeout=8.0)  # of the camera's time, some of which passes while this asks
     camera.stop()  # and with it the time that is left
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     expect(page.locator("#clock-text")).to_contain_text("s left")
     camera.go()
     wait_for_words(page, "#verdict", "Object 1: Nobody answered in time")
@@ -652,6 +656,7 @@ def test_the_most_urgent_request_is_first(camera: Camera, open_page: OpenPage) -
     expect(cards).to_have_count(2)
     page.keyboard.press("2")
     expect(page.locator("#requests .request").nth(1)).to_have_attribute("aria-current", "true")
+    wait_until_seen(page)
     page.keyboard.press("Escape")
     expect(cards).to_have_count(1)
     expect(page.locator("#requests .request")).to_have_attribute("aria-current", "true")
@@ -685,7 +690,7 @@ def test_quiet_declines_what_is_asked_until_it_is_ended(
     page = open_page()
     camera.show_object()
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     page.keyboard.press("m")
     assert camera.wait_corrected().message == "an operator asked for quiet"
     expect(page.locator("#remarks")).to_contain_text("asks nothing for")
@@ -694,7 +699,7 @@ def test_quiet_declines_what_is_asked_until_it_is_ended(
     camera.wait_corrected(3)  # it goes on asking, and is told
     expect(page.locator("#requests .request")).to_have_count(0)
     page.get_by_role("button", name="Ask again").click()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
 
 
 def test_how_long_quiet_is_the_console_says(
@@ -753,7 +758,7 @@ def test_an_object_is_added_named_paused_found_again_and_removed(
     answering.service.truth = truth_at(60)
     expect(page.locator("#badge")).to_have_text("Live")
     page.keyboard.press("n")
-    expect(headline(page)).to_have_text("New object")
+    look_at(page, "New object")
     click(page, 70, 20)
     expect(tool(page, "undo")).to_be_enabled()
     page.get_by_label("Name", exact=True).fill("red cup")
@@ -767,7 +772,7 @@ def test_an_object_is_added_named_paused_found_again_and_removed(
     card.get_by_role("button", name="Resume: red cup").click()
     expect(card.locator(".state")).not_to_have_text("paused")
     card.get_by_role("button", name="Show again: red cup").click()
-    expect(headline(page)).to_have_text("Show where red cup is")
+    look_at(page, "Show where red cup is")
     answering.service.truth = truth_at(20)
     click(page, 30, 20)
     page.keyboard.press("Enter")
@@ -805,6 +810,7 @@ def test_an_object_is_shown_on_a_frame_of_the_past(
     last = camera.tracked()
     camera.go()
     page.keyboard.press("n")
+    look_at(page, "New object")
     click(page, 70, 20)
     page.keyboard.press("Enter")
     wait_for(lambda: answering.service.requests, "the question")
@@ -849,13 +855,13 @@ def test_a_request_does_not_take_the_stage_from_what_was_begun_since(
     wait_for(asked.is_set, "the page's question")
     expect(page.locator("#badge")).to_have_text("Live")  # there is a picture to show one on
     page.keyboard.press("n")
-    expect(headline(page)).to_have_text("New object")
+    look_at(page, "New object")
     gate.set()
     wait_for(sent.is_set, "the request's picture")
     page.wait_for_timeout(500)
-    expect(headline(page)).to_have_text("New object")
+    look_at(page, "New object")
     page.keyboard.press("Escape")
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
 
 
 def test_an_object_that_is_shown_twice_on_a_frame_has_two_answers(
@@ -876,7 +882,7 @@ def test_an_object_that_is_shown_twice_on_a_frame_has_two_answers(
     for number, left in enumerate((60, 20), 1):
         answering.service.truth = truth_at(left)
         page.get_by_role("button", name="Show again: Object 1").click()
-        expect(headline(page)).to_have_text("Show where Object 1 is")
+        look_at(page, "Show where Object 1 is")
         click(page, left + 10, 20)
         page.keyboard.press("Enter")
         camera.wait_corrected(number)
@@ -893,7 +899,7 @@ def answered(page: Page, camera: Camera) -> tuple[CorrectionRequest, Locator]:
     """The tracker asks, the page answers; returns the request and the answer in the list."""
     camera.show_object()
     request = camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     page.keyboard.press("Enter")
     assert camera.wait_corrected().applied
     # Below it may lie an answer of the test before.
@@ -1020,7 +1026,7 @@ def test_two_trackers_in_one_page(
         camera.ask()
         expect(buttons.nth(0).locator(".count")).to_have_text("1")
         buttons.nth(0).click()
-        expect(headline(page)).to_have_text(WHERE)
+        look_at(page, WHERE)
     finally:
         second.close()
         both.close()
@@ -1063,7 +1069,7 @@ def test_axe_finds_nothing_serious(
     expect(page.locator("#objects .object")).to_have_count(1)
     assert serious(page, axe) == []
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     click(page, 70, 20)
     expect(tool(page, "undo")).to_be_enabled()
     assert serious(page, axe) == []
@@ -1078,7 +1084,7 @@ def test_a_tablet_held_upright_shows_and_takes_all(
     camera.show_object()
     answering.service.truth = truth_at(60)
     camera.ask()
-    expect(headline(page)).to_have_text(WHERE)
+    look_at(page, WHERE)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     tool(page, "other").tap()
     page.touchscreen.tap(*place(page, 20, 50))

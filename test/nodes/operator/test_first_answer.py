@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp (requirements-operator.txt)")
 pytest.importorskip("playwright", reason="needs playwright (requirements-dev.txt)")
 
-from console_harness import headline, mask_of, tool
+from console_harness import look_at, mask_of, tool
 from node_graph import FIRST_STAMP, Probe, labels_of, wait_for
 from playwright.sync_api import expect
 from rcl_interfaces.srv import SetParameters
@@ -178,7 +178,7 @@ def test_a_stranger_answers_the_first_request(
 
     wait_for(lambda: len(seen()) >= 2, "masks after the jump")
     set_parameters(probe, operator_entropy=0.0, cooldown_frames=0)
-    expect(headline(page)).to_have_text("Where is koi?")
+    look_at(page, "Where is koi?")
     set_parameters(probe, cooldown_frames=10_000)
     expect(page.get_by_role("img", name="What koi looked like")).to_be_visible()
     shoot(page, "request")

@@ -18,6 +18,9 @@ import { text } from "./text.js";
 
 const HOLD_PERIOD_MS = 8000; // the server forgets after 30 s who took a request
 const VERDICT_MS = 2500;
+// For how long an answer has to be seen before it can be given. The next request opens as soon as one is
+// answered: the second press of a double click would answer what nobody has looked at.
+const SEEN_MS = 400;
 
 // ---- what is on the stage
 
@@ -86,6 +89,7 @@ function begin(what) {
 function show(draft) {
   if (page.draft && page.draft !== draft) leaveDraft();
   page.draft = draft;
+  draft.seenAt = Infinity;
   page.asked = ""; // what was begun meanwhile stays on the stage
   leavePast();
   page.tool = "object";
@@ -109,6 +113,9 @@ export function leaveDraft() {
   } else page.drafts.delete(draft.key);
   watch();
 }
+
+/** Whether an answer has been on the stage long enough to be given. */
+export const isSeen = (draft) => Boolean(draft) && performance.now() - draft.seenAt >= SEEN_MS;
 
 /**
  * What became of the request that was on the stage; the operator shall see it before the next. code:
@@ -198,7 +205,7 @@ function refine(draft) {
 
 export function accept() {
   const { draft } = page;
-  if (!draft || draft.sending) return;
+  if (!isSeen(draft) || draft.sending) return;
   if (draft.isRefining) {
     draft.accepting = true;
     render();
@@ -262,7 +269,7 @@ function command(message, payload) {
 
 export const without = (outcome) => () => {
   const { draft } = page;
-  if (!draft || draft.kind !== "request" || draft.sending) return;
+  if (!isSeen(draft) || draft.kind !== "request" || draft.sending) return;
   endStroke();
   answer(draft, { type: "answer", request: draft.key, outcome });
 };

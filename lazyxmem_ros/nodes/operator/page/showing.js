@@ -95,6 +95,8 @@ export function renderNow() {
   const shown = scene() || { key: "none", image: null, width: 1, height: 1 };
   stage.show(shown);
   page.seen = shown.key;
+  const { draft } = page;
+  if (draft && page.seen === draft.key) draft.seenAt = Math.min(draft.seenAt, performance.now());
   renderTask(state);
   showTools(state);
   renderScrubber(state);
@@ -108,7 +110,7 @@ export function renderNow() {
   $("requests-count").textContent = requests.length;
   const title = requests.length ? `(${requests.length}) ${text.title}` : text.title;
   if (document.title !== title) document.title = title;
-  showRequests($("requests"), requests, page.draft ? page.draft.key : "", { open: openRequest });
+  showRequests($("requests"), requests, draft ? draft.key : "", { open: openRequest });
   showObjects($("objects"), state ? state.objects : [], curvesOf(page.tracker), objects);
   showRecent($("recent"), state ? state.finished : [], {
     takeBack: state && state.takes_back ? takeBack : null,

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the page does with what it is told, with a console that the test plays."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)")
+pytest.importorskip("playwright", reason="needs playwright (requirements-dev.txt)")
+
+from console_harness import headline, look_at
+from played_console import PlayedConsole, asked, request_key, tracked
+from playwright.sync_api import expect
+
+# ---- requests
+
+
+@pytest.mark.parametrize("key", ["Enter", "v", "Escape"])
+def test_a_second_press_does_not_answer_the_next_request(played: PlayedConsole, key: str) -> None:
+    """It opens at once, and nobody has seen it yet."""
+    played.objects = [tracked(1), tracked(2)]
+    played.open()
+    page = played.page
+    played.ask(asked(1), asked(2))
+    look_at(page, "Where is Object 1?")
+    page.keyboard.press(key)
+    played.until(lambda: played.said("answer"), "the answer")
+    played.requests = [asked(2)]
+    played.send_state()
+    played.done(played.said("answer")[0], "mask")
+    expect(headline(page)).to_have_text("Where is Object 2?")
+    page.keyboard.press(key)
+    played.settle()
+    assert [each["request"] for each in played.said("answer")] == [request_key(1)]
+    look_at(page, "Where is Object 2?")
+    page.keyboard.press(key)
+    played.until(lambda: len(played.said("answer")) == 2, "the second answer")
