@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)")
 pytest.importorskip("playwright", reason="needs playwright (requirements-dev.txt)")
 
-from console_harness import headline, look_at
+from console_harness import click, headline, known, look_at
 from played_console import PlayedConsole, asked, request_key, tracked
 from playwright.sync_api import expect
 
@@ -35,3 +35,23 @@ def test_a_second_press_does_not_answer_the_next_request(played: PlayedConsole, 
     look_at(page, "Where is Object 2?")
     page.keyboard.press(key)
     played.until(lambda: len(played.said("answer")) == 2, "the second answer")
+
+
+# ---- objects
+
+
+def test_an_object_that_is_shown_again_twice_is_shown_once(played: PlayedConsole) -> None:
+    """The outline that comes is that of the answer on the stage."""
+    played.objects = [tracked(1)]
+    played.open()
+    page = played.page
+    expect(page.locator("#badge")).to_have_text("Live")
+    again = page.get_by_role("button", name="Show again: Object 1")
+    again.dblclick()
+    look_at(page, "Show where Object 1 is")
+    again.click()
+    click(page, 70, 20)
+    played.until(lambda: played.said("refine"), "the question")
+    played.refined(played.said("refine")[0])
+    expect(page.locator("#hint")).to_contain_text("Accept when the outline is right")
+    assert known(page, "page.drafts.size") == 1

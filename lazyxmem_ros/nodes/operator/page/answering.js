@@ -27,6 +27,7 @@ const SEEN_MS = 400;
 export function choose(tracker) {
   if (tracker === page.tracker) return;
   leaveDraft();
+  page.asked = "";
   page.tracker = tracker;
   page.live = null;
   leavePast();
@@ -81,6 +82,7 @@ export function takeRequestPicture(picture) {
 }
 
 function begin(what) {
+  if (page.draft && page.draft.key === what.key) return; // pressed twice
   const draft = new Draft({ ...what, refine, changed: (changed) => changed === page.draft && render() });
   page.drafts.set(draft.key, draft);
   show(draft);
@@ -104,14 +106,26 @@ function show(draft) {
 export function leaveDraft() {
   const draft = page.draft;
   page.draft = null;
-  page.asked = "";
   if (!draft) return;
   if (page.stroke) paint("cancel");
   draft.accepting = false; // the outline that was accepted would come when nobody sees it
   if (draft.kind === "request") {
     page.connection.send({ type: "take", request: draft.key, hold: false });
-  } else page.drafts.delete(draft.key);
+  } else forget(draft);
   watch();
+}
+
+/** Another one may have got its key since. */
+function forget(draft) {
+  if (page.drafts.get(draft.key) === draft) page.drafts.delete(draft.key);
+}
+
+/** An answer is over. code: what became of its request, as of `verdict`; "" where nothing is to be said. */
+export function end(draft, code = "", by = "") {
+  forget(draft);
+  if (draft !== page.draft) return;
+  if (code) verdict(draft, code, by);
+  leaveDraft();
 }
 
 /** Whether an answer has been on the stage long enough to be given. */
@@ -121,7 +135,7 @@ export const isSeen = (draft) => Boolean(draft) && performance.now() - draft.see
  * What became of the request that was on the stage; the operator shall see it before the next. code:
  * of text.faults; by: who was first, if somebody was.
  */
-export function verdict(draft, code, by) {
+function verdict(draft, code, by) {
   const words = text.verdict(draft.label, text.fault(code, by));
   page.verdict = words;
   say(words);
@@ -244,15 +258,8 @@ function answer(draft, command, runs) {
     draft.sending = false;
     draft.accepting = false;
     tell(done);
-    const over = done.ok || done.code.startsWith("first_");
-    if (over) {
-      page.drafts.delete(draft.key);
-      if (page.draft === draft) {
-        if (!done.ok) verdict(draft, done.code, done.detail);
-        page.draft = null;
-        watch();
-      }
-    }
+    if (done.ok) end(draft);
+    else if (done.code.startsWith("first_")) end(draft, done.code, done.detail);
     openNext();
     render();
   });
@@ -278,8 +285,7 @@ export function dismiss() {
   const { draft } = page;
   if (draft && draft.kind === "request") without("dismissed")();
   else if (draft) {
-    page.drafts.delete(draft.key);
-    leaveDraft();
+    end(draft);
     render();
   } else if (page.past) goLive();
 }

@@ -1,15 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What comes from the console, and what it means for the page.
 
-import {
-  choose,
-  leaveDraft,
-  openNext,
-  send,
-  takePast,
-  takeRequestPicture,
-  verdict,
-} from "./answering.js";
+import { choose, end, openNext, send, takePast, takeRequestPicture } from "./answering.js";
 import { decodePicture } from "./draft.js";
 import {
   $,
@@ -128,19 +120,11 @@ function lookAfterDraft() {
       if (!tracker || tracker.node === "present") leaveSoon(draft);
       continue;
     }
-    if (draft.sending) continue;
-    page.drafts.delete(key);
-    if (draft !== page.draft) continue;
-    verdict(draft, `first_${done.outcome}`, done.by);
-    leaveDraft();
+    if (!draft.sending) end(draft, `first_${done.outcome}`, done.by);
   }
 }
 
 function leaveSoon(draft) {
   draft.missing = draft.missing || performance.now();
-  if (performance.now() - draft.missing < 5000) return;
-  page.drafts.delete(draft.key);
-  if (draft !== page.draft) return;
-  verdict(draft, "first_unknown");
-  leaveDraft();
+  if (performance.now() - draft.missing >= 5000) end(draft, "first_unknown");
 }
