@@ -42,6 +42,7 @@ from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.nodes.conversions import labels_message
 from lazyxmem_ros.nodes.diagnostics import WARN, status_name
 from lazyxmem_ros.nodes.operator import gallery, messages
+from lazyxmem_ros.nodes.operator.requests import HOLD_S
 from lazyxmem_ros.srv import RetractCorrection
 
 if TYPE_CHECKING:
@@ -277,6 +278,21 @@ def test_two_operators_and_one_request(
     expect(anna.locator("#recent .done-outcome").first).to_contain_text("Ben")
     assert camera.wait_corrected().applied
     assert len(camera.corrected()) == 1
+
+
+def test_a_page_that_is_closed_leaves_its_request_to_the_others(
+    camera: Camera, open_page: OpenPage
+) -> None:
+    anna, ben = open_page(name="Anna"), open_page(name="Ben")
+    camera.show_object()
+    camera.ask()
+    for page in (anna, ben):
+        look_at(page, WHERE)
+    click(anna, 70, 20)
+    note = ben.locator(".request-note")
+    expect(note).to_have_text("Anna is answering")
+    anna.close()
+    expect(note).not_to_contain_text("Anna", timeout=1000 * HOLD_S / 3)
 
 
 def test_a_dropped_connection_loses_nothing(

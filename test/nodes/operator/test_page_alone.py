@@ -37,6 +37,27 @@ def test_a_second_press_does_not_answer_the_next_request(played: PlayedConsole, 
     played.until(lambda: len(played.said("answer")) == 2, "the second answer")
 
 
+def test_others_see_whether_a_request_is_being_answered(played: PlayedConsole) -> None:
+    """Also after it was left, and taken up again before the first word of it would be repeated."""
+    played.objects = [tracked(1), tracked(2)]
+    played.open()
+    page = played.page
+    played.ask(asked(1), asked(2))
+    look_at(page, "Where is Object 1?")
+    page.keyboard.press("2")  # nothing was begun
+    look_at(page, "Where is Object 2?")
+    click(page, 70, 20)
+    page.keyboard.press("1")
+    look_at(page, "Where is Object 1?")
+    page.keyboard.press("2")
+    look_at(page, "Where is Object 2?")
+    click(page, 70, 30)
+    takes = [True, False, True]
+    played.until(lambda: len(played.said("take")) >= len(takes), "what the others are told")
+    told = [(each["request"], each.get("hold", True)) for each in played.said("take")]
+    assert told == [(request_key(2), hold) for hold in takes]
+
+
 # ---- objects
 
 

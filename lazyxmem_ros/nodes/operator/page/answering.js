@@ -92,6 +92,7 @@ function show(draft) {
   if (page.draft && page.draft !== draft) leaveDraft();
   page.draft = draft;
   draft.seenAt = Infinity;
+  if (draft.touched) hold(draft);
   page.asked = ""; // what was begun meanwhile stays on the stage
   leavePast();
   page.tool = "object";
@@ -109,9 +110,8 @@ export function leaveDraft() {
   if (!draft) return;
   if (page.stroke) paint("cancel");
   draft.accepting = false; // the outline that was accepted would come when nobody sees it
-  if (draft.kind === "request") {
-    page.connection.send({ type: "take", request: draft.key, hold: false });
-  } else forget(draft);
+  giveBack(draft);
+  if (draft.kind !== "request") forget(draft);
   watch();
 }
 
@@ -158,9 +158,16 @@ export function mark(change) {
 /** Tell the others that this request is being answered. */
 export function hold(draft) {
   const now = performance.now();
-  if (draft.kind !== "request" || now - (draft.heldAt || -Infinity) < HOLD_PERIOD_MS) return;
+  if (draft.kind !== "request" || now - draft.heldAt < HOLD_PERIOD_MS) return;
   draft.heldAt = now;
   page.connection.send({ type: "take", request: draft.key });
+}
+
+/** Leave the request to the others. */
+export function giveBack(draft) {
+  if (draft.heldAt === -Infinity) return;
+  draft.heldAt = -Infinity;
+  page.connection.send({ type: "take", request: draft.key, hold: false });
 }
 
 /** phase: "begin", "go", "end" or "cancel". A stroke is of the answer that it was begun on. */

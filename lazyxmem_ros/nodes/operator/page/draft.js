@@ -47,6 +47,7 @@ export class Draft {
     this.wanted = false; // another is to follow
     this.fault = "";
     this.accepting = false;
+    this.heldAt = -Infinity; // when the others were told that its request is being answered
     this.seenAt = Infinity; // when it came to the stage, once it is drawn there
     this.version = 0;
     this.touched = false;

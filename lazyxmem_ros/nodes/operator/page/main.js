@@ -6,6 +6,7 @@ import {
   addObject,
   choose,
   dismiss,
+  giveBack,
   goLive,
   hold,
   lookBack,
@@ -181,6 +182,7 @@ async function start() {
     page.connection.hello();
   };
   document.addEventListener("visibilitychange", watch);
+  window.addEventListener("pagehide", () => page.draft && giveBack(page.draft));
   window.addEventListener("beforeunload", (event) => {
     if (page.drafts.size && [...page.drafts.values()].some((draft) => draft.touched)) {
       event.preventDefault();
