@@ -548,7 +548,7 @@ def test_fingers_move_the_picture_that_they_were_put_on(
     page = open_page(has_touch=True)
     ask_about_two(page, camera)
     open_card(page, 1)
-    zoom = "(await import('/showing.js')).stage.view.zoom"
+    zoom = "(await import('/showing.js')).stage.look.zoom"
     touch = page.context.new_cdp_session(page)
     x, y = place(page, WIDTH / 2, HEIGHT / 2)
 

@@ -58,6 +58,48 @@ def test_others_see_whether_a_request_is_being_answered(played: PlayedConsole) -
     assert told == [(request_key(2), hold) for hold in takes]
 
 
+def test_comparing_keeps_the_section_and_what_was_begun_by_keys(played: PlayedConsole) -> None:
+    played.objects = [tracked(1), tracked(2)]
+    played.open()
+    page = played.page
+    played.ask(asked(1), asked(2))
+    look_at(page, "Where is Object 1?")
+    look = "[{ ...(await import('/showing.js')).stage.look }, page.draft.look][%d]"
+    for key in ("+", "+", "ArrowLeft", "b", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    before = known(page, look % 1)
+    assert before["zoom"] > 1.5
+    assert before["crosshair"]
+    assert before["corner"]
+    page.keyboard.down("c")
+    expect(page.locator("#badge")).to_have_text("The newest picture")
+    assert known(page, look % 0) == before
+    page.keyboard.press("b")  # it is no corner of the picture that is seen
+    page.keyboard.up("c")
+    page.keyboard.press("2")
+    look_at(page, "Where is Object 2?")
+    fresh = known(page, look % 1)
+    assert (fresh["zoom"], fresh["crosshair"], fresh["corner"]) == (1, None, None)
+    page.keyboard.press("1")
+    look_at(page, "Where is Object 1?")
+    assert known(page, look % 0) == before
+
+
+@pytest.mark.parametrize("key", ["a", "s", "b"])
+def test_a_first_key_only_shows_where_it_would_mark(played: PlayedConsole, key: str) -> None:
+    played.objects = [tracked(1)]
+    played.open()
+    page = played.page
+    played.ask(asked(1))
+    look_at(page, "Where is Object 1?")
+    page.keyboard.press(key)
+    look = known(page, "page.draft.look")
+    assert (look["crosshair"], look["corner"]) == ({"x": 48, "y": 32}, None)
+    assert not known(page, "page.draft.touched")
+    page.keyboard.press(key)
+    assert known(page, "page.draft.touched || page.draft.look.corner !== null")
+
+
 # ---- objects
 
 

@@ -3,6 +3,7 @@
 // one picture and outlives a lost connection.
 
 import { disc, maskOf, pack, resize, unpack } from "./runs.js";
+import { Look } from "./stage.js";
 
 const MAX_UNDO = 60;
 
@@ -49,6 +50,7 @@ export class Draft {
     this.accepting = false;
     this.heldAt = -Infinity; // when the others were told that its request is being answered
     this.seenAt = Infinity; // when it came to the stage, once it is drawn there
+    this.look = new Look(); // of its picture
     this.version = 0;
     this.touched = false;
   }

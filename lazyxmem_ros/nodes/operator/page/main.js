@@ -56,7 +56,7 @@ const actions = {
     stage.moveCrosshair(dx * pace, dy * pace);
     return true;
   },
-  zoom: (event) => stage.zoomBy(event.key === "-" ? 0.8 : 1.25, stage.crosshair),
+  zoom: (event) => stage.zoomBy(event.key === "-" ? 0.8 : 1.25),
   undo,
   add: addObject,
   step: (event) => step(event.key === "," ? -1 : 1),

@@ -22,7 +22,7 @@ import {
   showRequests,
   showTrackers,
 } from "./panels.js";
-import { Stage } from "./stage.js";
+import { Look, Stage } from "./stage.js";
 import { text } from "./text.js";
 import { showTools } from "./tools.js";
 
@@ -39,12 +39,20 @@ export const stage = new Stage(
   () => page.tool,
 );
 
+const looks = new Map(); // of live and past pictures, by tracker
+
+function lookOf(tracker) {
+  if (!looks.has(tracker)) looks.set(tracker, new Look());
+  return looks.get(tracker);
+}
+
 function scene() {
   const { draft } = page;
   if (draft && !page.compare) {
     const { picture } = draft;
     return {
       key: draft.key,
+      look: draft.look,
       version: draft.version,
       image: picture.image,
       heat: page.heat ? picture.heat : null,
@@ -75,6 +83,7 @@ function scene() {
   });
   return {
     key: `picture|${picture.tracker}`,
+    look: draft ? draft.look : lookOf(picture.tracker), // what is compared is the same section
     version: `${picture.stamp}|${picture.number}`,
     image: picture.image,
     heat: page.heat ? picture.heat : null,
@@ -92,7 +101,7 @@ function scene() {
 /** Draw everything that is not of the newest state yet. */
 export function renderNow() {
   const state = trackerState();
-  const shown = scene() || { key: "none", image: null, width: 1, height: 1 };
+  const shown = scene() || { key: "none", look: new Look(), image: null, width: 1, height: 1 };
   stage.show(shown);
   page.seen = shown.key;
   const { draft } = page;

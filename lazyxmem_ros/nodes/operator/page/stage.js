@@ -74,6 +74,15 @@ function places(labels, width) {
   return found;
 }
 
+/** How a picture is looked at; it stays so while another one is shown. */
+export class Look {
+  zoom = 1;
+  x = 0.5; // the picture's part in the middle
+  y = 0.5;
+  crosshair = null;
+  corner = null; // the first one of a box from the keyboard
+}
+
 export class Stage {
   /**
    * on.point(x, y, positive), on.box(x0, y0, x1, y1), on.paint(phase, x, y) with phase "begin",
@@ -86,15 +95,12 @@ export class Stage {
     this.context = canvas.getContext("2d");
     this.on = on;
     this.tool = tool;
-    this.scene = null; // {image, width, height, labels, labelWidth, labelHeight, colours, names, …}
+    this.scene = null; // {look, image, width, height, labels, labelWidth, labelHeight, colours, …}
     this.overlay = document.createElement("canvas");
     this.painted = null;
-    this.view = { zoom: 1, x: 0.5, y: 0.5 }; // the picture's part in the middle
     this.pointers = new Map(); // pointerId -> its last event, of what is pressed
     this.drag = null;
     this.pinches = false; // whether two fingers move the picture that they were put on
-    this.crosshair = null;
-    this.corner = null; // the first one of a box from the keyboard
     this.due = false;
     new ResizeObserver(() => this.draw()).observe(element);
     this.listen();
@@ -105,12 +111,13 @@ export class Stage {
       // What was begun on one picture does not go on in the next.
       this.abandon();
       this.pinches = false;
-      this.view = { zoom: 1, x: 0.5, y: 0.5 };
-      this.corner = null;
-      this.crosshair = null;
     }
     this.scene = scene;
     this.draw();
+  }
+
+  get look() {
+    return this.scene && this.scene.look;
   }
 
   draw() {
@@ -128,16 +135,16 @@ export class Stage {
   layout() {
     const { width, height } = this.scene;
     const fit = Math.min(this.canvas.width / width, this.canvas.height / height);
-    const scale = fit * this.view.zoom;
+    const scale = fit * this.look.zoom;
     const limit = (middle, shown, whole) => {
       const half = shown / whole / 2;
       return half >= 0.5 ? 0.5 : Math.min(1 - half, Math.max(half, middle));
     };
-    this.view.x = limit(this.view.x, this.canvas.width / scale, width);
-    this.view.y = limit(this.view.y, this.canvas.height / scale, height);
+    this.look.x = limit(this.look.x, this.canvas.width / scale, width);
+    this.look.y = limit(this.look.y, this.canvas.height / scale, height);
     return {
-      left: this.canvas.width / 2 - this.view.x * width * scale,
-      top: this.canvas.height / 2 - this.view.y * height * scale,
+      left: this.canvas.width / 2 - this.look.x * width * scale,
+      top: this.canvas.height / 2 - this.look.y * height * scale,
       scale,
     };
   }
@@ -158,16 +165,17 @@ export class Stage {
     return { x, y, inside };
   }
 
-  zoomBy(factor, at) {
+  /** at: the place that stays where it is; else the crosshair's. */
+  zoomBy(factor, at = this.look && this.look.crosshair) {
     if (!this.scene) return;
-    const zoom = Math.min(MAX_ZOOM, Math.max(1, this.view.zoom * factor));
+    const zoom = Math.min(MAX_ZOOM, Math.max(1, this.look.zoom * factor));
     if (at) {
       const { width, height } = this.scene;
-      const keep = 1 - this.view.zoom / zoom;
-      this.view.x += ((at.x + 0.5) / width - this.view.x) * keep;
-      this.view.y += ((at.y + 0.5) / height - this.view.y) * keep;
+      const keep = 1 - this.look.zoom / zoom;
+      this.look.x += ((at.x + 0.5) / width - this.look.x) * keep;
+      this.look.y += ((at.y + 0.5) / height - this.look.y) * keep;
     }
-    this.view.zoom = zoom;
+    this.look.zoom = zoom;
     this.draw();
   }
 
@@ -175,8 +183,8 @@ export class Stage {
   moveBy(dx, dy) {
     const { scale } = this.layout();
     const ratio = this.canvas.width / this.canvas.getBoundingClientRect().width;
-    this.view.x -= (dx * ratio) / (this.scene.width * scale);
-    this.view.y -= (dy * ratio) / (this.scene.height * scale);
+    this.look.x -= (dx * ratio) / (this.scene.width * scale);
+    this.look.y -= (dy * ratio) / (this.scene.height * scale);
     this.draw();
   }
 
@@ -186,8 +194,8 @@ export class Stage {
     const { scale } = this.layout();
     const near = (middle, place, shown) =>
       Math.min(place + 0.45 * shown, Math.max(place - 0.45 * shown, middle));
-    this.view.x = near(this.view.x, (at.x + 0.5) / width, this.canvas.width / scale / width);
-    this.view.y = near(this.view.y, (at.y + 0.5) / height, this.canvas.height / scale / height);
+    this.look.x = near(this.look.x, (at.x + 0.5) / width, this.canvas.width / scale / width);
+    this.look.y = near(this.look.y, (at.y + 0.5) / height, this.canvas.height / scale / height);
   }
 
   // ---- the mouse, a pen, fingers
@@ -225,7 +233,7 @@ export class Stage {
     const at = this.pixel(event);
     if (!this.scene.editable || event.button === 1 || !at.inside) return;
     this.element.focus({ preventScroll: true });
-    this.crosshair = null;
+    this.look.crosshair = null;
     const tool = this.tool();
     const paints = (tool === "paint" || tool === "erase") && event.button === 0;
     this.drag = { from: at, to: at, start: event, right: event.button === 2, paints, isBox: false };
@@ -309,28 +317,31 @@ export class Stage {
   moveCrosshair(dx, dy) {
     const { scene } = this;
     if (!scene || !scene.editable) return;
-    const at = this.crosshair || { x: Math.floor(scene.width / 2), y: Math.floor(scene.height / 2) };
-    this.crosshair = {
+    const { x, y, crosshair } = this.look;
+    const at = crosshair || { x: Math.floor(x * scene.width), y: Math.floor(y * scene.height) };
+    this.look.crosshair = {
       x: Math.min(scene.width - 1, Math.max(0, at.x + dx)),
       y: Math.min(scene.height - 1, Math.max(0, at.y + dy)),
     };
-    this.reveal(this.crosshair);
+    this.reveal(this.look.crosshair);
     this.draw();
   }
 
-  /** The crosshair, put into the middle where there was none; null where nothing can be marked. */
+  /** Where to mark; null where nothing can be marked, and where the crosshair has yet to be shown. */
   aim() {
-    if (!this.crosshair) this.moveCrosshair(0, 0);
-    return this.crosshair;
+    if (!this.scene || !this.scene.editable) return null;
+    const at = this.look.crosshair;
+    if (!at) this.moveCrosshair(0, 0); // nobody has seen where it would be
+    return at;
   }
 
   boxCorner() {
     const at = this.aim();
     if (!at) return;
-    if (!this.corner) this.corner = at;
+    if (!this.look.corner) this.look.corner = at;
     else {
-      this.finishBox(this.corner, at);
-      this.corner = null;
+      this.finishBox(this.look.corner, at);
+      this.look.corner = null;
     }
     this.draw();
   }
@@ -455,9 +466,8 @@ export class Stage {
       const { from, to } = this.drag;
       box(from.x, from.y, to.x, to.y, true);
     }
-    if (this.corner && this.crosshair) {
-      box(this.corner.x, this.corner.y, this.crosshair.x, this.crosshair.y, true);
-    }
+    const { crosshair, corner } = scene.look;
+    if (corner && crosshair) box(corner.x, corner.y, crosshair.x, crosshair.y, true);
     for (const click of scene.clicks || []) {
       const x = toX(click.x);
       const y = toY(click.y);
@@ -478,7 +488,7 @@ export class Stage {
       line(2.5, "#fff");
       context.stroke();
     }
-    const at = this.crosshair || this.pointer;
+    const at = crosshair || this.pointer;
     if (scene.brush && at) {
       for (const [width, colour] of [[4, "rgba(0,0,0,.6)"], [2, "#fff"]]) {
         line(width, colour);
@@ -487,9 +497,9 @@ export class Stage {
         context.stroke();
       }
     }
-    if (this.crosshair) {
-      const x = toX(this.crosshair.x);
-      const y = toY(this.crosshair.y);
+    if (crosshair) {
+      const x = toX(crosshair.x);
+      const y = toY(crosshair.y);
       const arm = 18 * ratio;
       const gap = 4 * ratio;
       for (const [width, colour] of [[5, "rgba(0,0,0,.7)"], [2.5, MARK]]) {
