@@ -31,7 +31,8 @@ TYPES = {
 MAX_LOGIN_BYTES = 4096
 LOGINS_PER_MINUTE = 30
 """Wrong tokens, of all browsers together; beyond, everybody waits."""
-PING_PERIOD_S = 15.0
+PING_PERIOD_S = 60.0
+"""A browser that does not answer within half of it is gone; a slow one first gets its picture."""
 MAX_MALFORMED = 20
 """Messages of one connection that are none; then it is closed."""
 SHUTDOWN_S = 2.0

@@ -100,6 +100,59 @@ def test_a_first_key_only_shows_where_it_would_mark(played: PlayedConsole, key: 
     assert known(page, "page.draft.touched || page.draft.look.corner !== null")
 
 
+# ---- the connection
+
+
+def test_a_picture_may_take_longer_than_a_connection_may_be_silent(played: PlayedConsole) -> None:
+    """Else a slow one would be cut and made again for ever; one that has recovered is watched as
+    before.
+    """
+    played.lets_in = False
+    played.open()
+    limits = played.page.evaluate(
+        """async () => {
+          let now = 0;
+          performance.now = () => now;
+          const sockets = [];
+          window.WebSocket = class {
+            constructor() { sockets.push(this); }
+            send() {}
+            close() { this.closed = true; }
+          };
+          const { Connection } = await import("/connection.js");
+          const on = { message() {}, open() {}, closed() {} };
+          const connection = new Connection(on, "");
+          const hear = (message) =>
+            connection.socket.onmessage({ data: JSON.stringify(message) });
+          const silent = () => {  // seconds until it is cut, at most a minute
+            const { socket } = connection;
+            for (let s = 1; s < 60; s += 1) {
+              now += 1000;
+              connection.checkSilence();
+              if (socket.closed) return s;
+            }
+          };
+          const limits = [];
+          for (let round = 0; round < 6; round += 1) {
+            connection.connect();
+            hear({ type: "welcome" });
+            limits.push(silent());
+          }
+          for (const took of [9000, 100]) {
+            connection.connect();
+            hear({ type: "welcome" });
+            now += took;
+            hear({ type: "picture" });
+            limits.push(silent());
+          }
+          connection.connect();  // to a console that is not there
+          limits.push(silent());
+          return limits;
+        }"""
+    )
+    assert limits == [4, 8, 16, 30, 30, 30, 18, 4, 8]
+
+
 # ---- objects
 
 

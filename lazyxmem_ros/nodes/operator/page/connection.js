@@ -3,7 +3,8 @@
 
 const PROTOCOL = 1;
 const RETRY_MS = [300, 600, 1000, 2000, 3000];
-const SILENCE_MS = 4000; // the server speaks once a second
+const SILENCE_MS = 4000; // the server speaks once a second, but not while a picture is on its way
+const LONGEST_SILENCE_MS = 30000;
 const REPLACED = 4001;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -48,6 +49,7 @@ export class Connection {
     this.attempts = 0;
     this.seq = 0;
     this.commands = new Map(); // seq -> {data, resolve}
+    this.silenceMs = SILENCE_MS;
     this.heardAt = performance.now();
     setInterval(() => this.checkSilence(), 1000);
     window.addEventListener("online", () => this.connect());
@@ -65,8 +67,8 @@ export class Connection {
     socket.onopen = () => this.hello();
     socket.onmessage = (event) => {
       if (socket !== this.socket) return;
-      this.heardAt = performance.now();
       const { message, payload } = unframe(event.data);
+      this.hear(message);
       if (message.type === "welcome") this.welcome();
       if (message.type === "done") this.finish(message);
       if (message.type === "refused" && message.code === "protocol") this.end();
@@ -111,12 +113,27 @@ export class Connection {
     this.on.closed("version");
   }
 
-  /** A connection that was cut need not say so. */
+  /** Something has come. How long a picture takes, the next one may take, too. */
+  hear(message) {
+    const now = performance.now();
+    if (message.type === "picture") this.allow(2 * (now - this.heardAt));
+    this.heardAt = now;
+  }
+
+  /**
+   * A connection that was cut need not say so. One that is slow is silent until a picture has come: the
+   * next time it gets longer.
+   */
   checkSilence() {
     const socket = this.socket;
-    if (!socket || performance.now() - this.heardAt < SILENCE_MS) return;
+    if (!socket || performance.now() - this.heardAt < this.silenceMs) return;
+    if (this.open) this.allow(2 * this.silenceMs);
     this.lost(socket, 0);
     socket.close();
+  }
+
+  allow(silenceMs) {
+    this.silenceMs = Math.min(LONGEST_SILENCE_MS, Math.max(SILENCE_MS, silenceMs));
   }
 
   /** Say something that may be lost with the connection. */
