@@ -8,9 +8,12 @@ import pytest
 pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)")
 pytest.importorskip("playwright", reason="needs playwright (requirements-dev.txt)")
 
-from console_harness import click, headline, known, look_at
+from console_harness import click, drag, headline, known, look_at
 from played_console import PlayedConsole, asked, request_key, tracked
 from playwright.sync_api import expect
+
+MASKED = "[...page.draft.mask.keys()].filter((at) => page.draft.mask[at])"
+"""Where the mask of what is on the stage is: numbers of pixels."""
 
 # ---- requests
 
@@ -98,6 +101,49 @@ def test_a_first_key_only_shows_where_it_would_mark(played: PlayedConsole, key: 
     assert not known(page, "page.draft.touched")
     page.keyboard.press(key)
     assert known(page, "page.draft.touched || page.draft.look.corner !== null")
+
+
+def test_one_outline_is_asked_for_at_a_time_however_much_is_undone(played: PlayedConsole) -> None:
+    """The correction service is slow; of what it answers only what is marked now counts."""
+    played.objects = [tracked(1)]
+    played.open()
+    page = played.page
+    played.ask(asked(1))
+    look_at(page, "Where is Object 1?")
+    for x in (60, 64, 68, 72, 76, 80):
+        click(page, x, 20)
+    for _ in range(4):
+        page.keyboard.press("u")
+    expect(page.locator("#hint")).to_have_text("Finding the outline …")
+    first, *others = played.said("refine")
+    assert not others
+    before = known(page, MASKED)
+    played.refined(first, left=0)
+    played.until(lambda: len(played.said("refine")) == 2, "the next question")
+    assert known(page, MASKED) == before
+    question = played.said("refine")[1]
+    assert [round(x) for x, _ in question["positive"]] == [60, 64]
+    played.refined(question)
+    expect(page.locator("#hint")).to_contain_text("Accept when the outline is right")
+    assert known(page, MASKED) != before
+
+
+def test_paint_is_not_painted_over_by_what_was_asked_before(played: PlayedConsole) -> None:
+    played.objects = [tracked(1)]
+    played.open()
+    page = played.page
+    played.ask(asked(1))
+    look_at(page, "Where is Object 1?")
+    click(page, 70, 20)
+    played.until(lambda: played.said("refine"), "the question")
+    page.keyboard.press("p")
+    drag(page, (70, 50), (80, 50))
+    painted = known(page, MASKED)
+    page.keyboard.press("Enter")
+    played.until(lambda: played.said("answer"), "the answer, which waits for no outline")
+    played.refined(played.said("refine")[0])
+    played.settle()
+    assert known(page, MASKED) == painted
 
 
 # ---- the connection

@@ -45,6 +45,7 @@ export class Draft {
     this.box = null; // [x0, y0, x1, y1]
     this.history = [];
     this.refining = 0; // the number of the question that is under way
+    this.isVoid = false; // its answer is not wanted any more
     this.wanted = false; // another is to follow
     this.fault = "";
     this.accepting = false;
@@ -56,7 +57,7 @@ export class Draft {
   }
 
   get isRefining() {
-    return this.refining !== 0 || this.wanted;
+    return (this.refining !== 0 && !this.isVoid) || this.wanted;
   }
 
   get isEmpty() {
@@ -78,8 +79,7 @@ export class Draft {
   /** Begin to paint: what is under way would paint over it. */
   beginStroke() {
     this.remember();
-    this.refining = 0;
-    this.wanted = false;
+    this.askNoMore();
     this.mask = this.mask.slice();
   }
 
@@ -104,8 +104,7 @@ export class Draft {
     Object.assign(this, before);
     this.mask = unpack(before.mask, this.width * this.height);
     this.prior = unpack(before.prior, this.width * this.height);
-    this.refining = 0;
-    this.wanted = false;
+    this.askNoMore();
     this.fault = "";
     this.accepting = false;
     if (before.pending) this.question();
@@ -134,6 +133,12 @@ export class Draft {
     this.show();
   }
 
+  /** What is asked is of no use any more. The next question waits for its answer all the same. */
+  askNoMore() {
+    this.isVoid = true;
+    this.wanted = false;
+  }
+
   ask() {
     if (!this.wanted || this.refining) return;
     if (!this.clicks.length && !this.box) {
@@ -143,33 +148,32 @@ export class Draft {
     const number = this.askRefine(this);
     if (number) {
       this.refining = number;
+      this.isVoid = false;
       this.wanted = false;
     }
   }
 
   /** The connection was lost with a question under way. */
   askAgain() {
-    if (this.refining) {
-      this.refining = 0;
-      this.wanted = true;
-    }
+    this.wanted = this.isRefining;
+    this.refining = 0;
     this.ask();
   }
 
-  /** The answer to a question; false where it is not of this draft. */
+  /** The answer to the question that is under way; whether there is a new mask. */
   refined(message, payload) {
-    if (message.seq !== this.refining) return false;
+    const isWanted = !this.isVoid;
     this.refining = 0;
-    if (message.ok) {
+    if (isWanted && message.ok) {
       this.mask = unpack(payload, this.width * this.height);
       this.fault = "";
-    } else {
+    } else if (isWanted) {
       this.fault = message.fault;
       this.accepting = false;
     }
     this.ask();
     this.show();
-    return true;
+    return isWanted && message.ok;
   }
 
   show() {

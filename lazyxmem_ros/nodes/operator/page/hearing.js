@@ -76,16 +76,15 @@ function takePicture(message, payload) {
 }
 
 function takeRefined(message, payload) {
-  for (const draft of page.drafts.values()) {
-    if (!draft.refined(message, payload)) continue;
-    if (draft !== page.draft) return;
-    if (message.ok) {
-      const share = draft.mask.reduce((sum, value) => sum + value, 0) / draft.mask.length;
-      say(text.announce.refined((100 * share).toFixed(1)));
-    }
-    if (draft.accepting && !draft.isRefining) send(draft);
-    return;
+  const draft = [...page.drafts.values()].find((each) => each.refining === message.seq);
+  if (!draft) return;
+  const isNew = draft.refined(message, payload);
+  if (draft !== page.draft) return;
+  if (isNew) {
+    const share = draft.mask.reduce((sum, value) => sum + value, 0) / draft.mask.length;
+    say(text.announce.refined((100 * share).toFixed(1)));
   }
+  if (draft.accepting && !draft.isRefining) send(draft);
 }
 
 /** Say once what became of requests: of one's own, and of those that were open here. */
