@@ -43,6 +43,7 @@ from lazyxmem_ros.entry import interruptible
 from lazyxmem_ros.evaluation.machine import usable_cores
 from lazyxmem_ros.msg import TrackArray
 from lazyxmem_ros.nodes.conversions import image_message, labels_message
+from lazyxmem_ros.nodes.operator.messages import PROTOCOL
 
 TRACKER = "/lazyxmem_tracker"
 PORT = 18_080
@@ -93,7 +94,7 @@ async def browse(stalls: bool) -> None:
     async with aiohttp.ClientSession() as session:
         socket = await session.ws_connect(f"{url}/connect", headers={"Origin": url})
         number = random.getrandbits(64)
-        hello = {"type": "hello", "protocol": 1, "session": f"{number:016x}"}
+        hello = {"type": "hello", "protocol": PROTOCOL, "session": f"{number:016x}"}
         await socket.send_json(hello)
         await socket.send_json({"type": "watch", "tracker": TRACKER})
         print("looks", flush=True)

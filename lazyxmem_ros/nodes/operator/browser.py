@@ -213,25 +213,23 @@ class Browser:
             self._start(self._refine(message, payload))
 
     async def _refine(self, message: messages.Refine, payload: bytes) -> None:
-        started = time.monotonic()
         try:
             view = self._console.view(message.tracker)
-            answer, runs = await Orders(view, self._console.counts).refine(message, payload)
+            runs = await Orders(view, self._console.counts).refine(message, payload)
         except RefusedError as error:
-            self._make_no_mask(message, error.detail or error.code)
+            self._make_no_mask(message, error.code, error.detail)
         except Exception as error:
-            self._make_no_mask(message, f"{type(error).__name__}: {error}")
+            self._make_no_mask(message, "failed", f"{type(error).__name__}: {error}")
             raise
         else:
-            seconds = time.monotonic() - started
-            made = messages.Refined(message.seq, True, answer.score, seconds, answer.corrector)
-            self.reply(messages.write_message(made, runs))
+            self.reply(messages.write_message(messages.Refined(message.seq, True), runs))
         finally:
             self._refining -= 1
 
-    def _make_no_mask(self, message: messages.Refine, fault: str) -> None:
+    def _make_no_mask(self, message: messages.Refine, code: str, detail: str = "") -> None:
         """The page is told, which waits."""
-        self.reply(messages.write_message(messages.Refined(message.seq, False, fault=fault)))
+        refined = messages.Refined(message.seq, False, code, detail)
+        self.reply(messages.write_message(refined))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._survive(work))

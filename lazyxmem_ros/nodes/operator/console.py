@@ -106,8 +106,7 @@ class Console:
 
     def state(self, session: str) -> messages.State:
         """All there is to know, for one browser."""
-        names = {b.operator.name for b in self.browsers if b.operator is not None}
-        return messages.State([view.state(session) for view in self._views.values()], sorted(names))
+        return messages.State([view.state(session) for view in self._views.values()])
 
     # ---- operators
 

@@ -15,7 +15,7 @@ import msgspec
 
 from lazyxmem_ros.basics import MAX_LABEL_LENGTH
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised with every change that an older page does not understand."""
 
 _LENGTH = struct.Struct("<I")
@@ -222,8 +222,6 @@ class RequestState(msgspec.Struct, frozen=True):
     object_id: int
     label: str
     reason: str
-    uncertainty: float
-    stamp: str
     left_s: float | None
     taken_by: str
     mine: bool
@@ -277,7 +275,6 @@ class State(ToPage, frozen=True, tag="state"):
     """The whole state, at every change and at least once a second."""
 
     trackers: list[TrackerState]
-    operators: list[str]
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -321,17 +318,12 @@ class Picture(ToPage, frozen=True, tag="picture"):
 
 
 class Refined(ToPage, frozen=True, tag="refined"):
-    """Answers Refine; the bytes are the mask's runs.
-
-    score: the corrector's confidence, 0..1. fault: why there is no mask; a code, or ROS's words.
-    """
+    """Answers Refine; the bytes: the mask's runs. code, detail: why there is none, as in Done."""
 
     seq: int
     ok: bool
-    score: float = 0.0
-    seconds: float = 0.0
-    corrector: str = ""
-    fault: str = ""
+    code: str = ""
+    detail: str = ""
 
 
 class Done(ToPage, frozen=True, tag="done"):

@@ -59,10 +59,8 @@ class Orders:
         assert isinstance(command, messages.Quiet)
         return self._quiet(command, operator)
 
-    async def refine(
-        self, asked_for: messages.Refine, runs: bytes
-    ) -> tuple[CorrectionAnswer, bytes]:
-        """A mask of clicks and a box, and its runs; raises RefusedError."""
+    async def refine(self, asked_for: messages.Refine, runs: bytes) -> bytes:
+        """The runs of a mask of clicks and a box; raises RefusedError."""
         if asked_for.request:
             asked = self._view.desk.find(asked_for.request)
             if asked is None:
@@ -78,7 +76,7 @@ class Orders:
         answer = await self._refine(image, prompt)
         if answer.mask is None:
             raise RefusedError("no_mask", answer.fault)
-        return answer, pack_mask(resized(answer.mask, full_size))
+        return pack_mask(resized(answer.mask, full_size))
 
     async def _refine(self, image: Any, prompt: Prompt) -> CorrectionAnswer:
         loop = asyncio.get_running_loop()

@@ -199,8 +199,6 @@ class TrackerView:
             object_id=asked.object_id,
             label=asked.label,
             reason=asked.reason,
-            uncertainty=asked.uncertainty,
-            stamp=str(asked.stamp),
             left_s=asked.left_s(max(self._newest, asked.stamp)),
             taken_by="" if holder is None else holder.name,
             mine=holder is not None and holder.session == session,

@@ -38,8 +38,6 @@ def asked(object_id: int, **values: Any) -> messages.RequestState:
         "object_id": object_id,
         "label": "",
         "reason": "its edge is unclear",
-        "uncertainty": 0.5,
-        "stamp": str(NEWEST),
         "left_s": 30.0,
         "taken_by": "",
         "mine": False,
@@ -126,7 +124,7 @@ class PlayedConsole:
             "finished": self.finished,
             **values,
         }
-        self.send(messages.State([messages.TrackerState(**tracker)], []))
+        self.send(messages.State([messages.TrackerState(**tracker)]))
 
     def show_live(self, tone: int = 128) -> None:
         """The newest frame, with each object as a square, and in a tone."""
@@ -155,6 +153,10 @@ class PlayedConsole:
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         mask[10:30, left : left + 20] = 1
         self.send(messages.Refined(question["seq"], True), pack_values(mask))
+
+    def refine_refused(self, question: dict[str, Any], code: str, detail: str) -> None:
+        """There is no outline."""
+        self.send(messages.Refined(question["seq"], False, code, detail))
 
     # ---- how
 

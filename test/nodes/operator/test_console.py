@@ -222,7 +222,7 @@ def test_a_mask_that_cannot_be_made_is_answered_whatever_fails(
         await until(lambda: replies(browser, "refined"))
         [refined] = replies(browser, "refined")
         assert (refined["seq"], refined["ok"]) == (7, False)
-        assert refined["fault"]
+        assert (refined["code"], refined["detail"]) == ("failed", "MemoryError: ")
         assert [type(error) for error in rig.failed] == [MemoryError]
 
     asyncio.run(run())
@@ -248,7 +248,7 @@ def test_one_browser_s_masks_are_few_at_a_time_and_all_are_answered(
         for seq in range(1, most + 3):
             say(browser, {**REFINE, "seq": seq})
         await until(lambda: len(begun) >= most)
-        refused = [(each["seq"], each["fault"]) for each in replies(browser, "refined")]
+        refused = [(each["seq"], each["code"]) for each in replies(browser, "refined")]
         assert refused == [(most + 1, "too_many_masks"), (most + 2, "too_many_masks")]
         gate.set()
         await until(lambda: len(replies(browser, "refined")) == most + 2)

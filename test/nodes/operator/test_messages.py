@@ -121,7 +121,7 @@ def test_the_server_writes_what_browsers_read() -> None:
     samples = messages.Samples("/t", False, [messages.Sample(1.0, 1, float("inf"), None)])
     assert json.loads(write_text(samples))["samples"] == [[1.0, 1, None, None]]
     assert json.loads(msgspec.json.encode(state))["uncertainty"] is None
-    data = write_message(messages.Refined(3, True, 0.5), b"abc")
+    data = write_message(messages.Refined(3, True), b"abc")
     (length,) = struct.unpack_from("<I", data)
     assert json.loads(data[4 : 4 + length])["type"] == "refined"
     assert data[4 + length :] == b"abc"

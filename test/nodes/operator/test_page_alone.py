@@ -128,6 +128,22 @@ def test_one_outline_is_asked_for_at_a_time_however_much_is_undone(played: Playe
     assert known(page, MASKED) != before
 
 
+def test_why_there_is_no_outline_is_said_in_the_page_s_words(played: PlayedConsole) -> None:
+    """And in red, for a request as for any other answer."""
+    played.objects = [tracked(1)]
+    played.open()
+    page = played.page
+    played.ask(asked(1))
+    look_at(page, "Where is Object 1?")
+    click(page, 70, 20)
+    played.until(lambda: played.said("refine"), "the question")
+    played.refine_refused(played.said("refine")[0], "bad_prompt", "a prompt needs a click")
+    hint = page.locator("#hint")
+    expect(hint).to_have_text("Click on the object first.")
+    bad = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--bad')")
+    expect(hint).to_have_css("color", f"rgb({', '.join(str(c) for c in bytes.fromhex(bad[1:]))})")
+
+
 def test_paint_is_not_painted_over_by_what_was_asked_before(played: PlayedConsole) -> None:
     played.objects = [tracked(1)]
     played.open()

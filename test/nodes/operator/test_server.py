@@ -28,11 +28,12 @@ from tracker_harness import Tracker
 from lazyxmem_ros.nodes.conversions import labels_message
 from lazyxmem_ros.nodes.operator import browser as browser_module
 from lazyxmem_ros.nodes.operator import server as server_module
+from lazyxmem_ros.nodes.operator.messages import PROTOCOL
 from lazyxmem_ros.nodes.operator.node import OperatorNode
 from lazyxmem_ros.nodes.running import NodeStartError
 
 SESSION = "0123456789abcdef"
-HELLO = {"type": "hello", "protocol": 1, "session": SESSION}
+HELLO = {"type": "hello", "protocol": PROTOCOL, "session": SESSION}
 Talk = Callable[[aiohttp.ClientSession, str], Awaitable[Any]]
 
 
@@ -414,7 +415,7 @@ def test_from_elsewhere_it_takes_the_token(
                 assert token not in cookie
                 for word in ("HttpOnly", "SameSite=Strict", "Secure"):
                     assert word in cookie
-            assert (await state_of(session, url))["operators"] == ["Operator 1"]
+            assert (await state_of(session, url))["trackers"]
 
         talk(url, speak, certificate)
         assert console.refusals()["browser: token"] == 2

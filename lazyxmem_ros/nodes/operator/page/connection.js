@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The WebSocket to the console: it comes back by itself, and what was commanded is not lost.
 
-const PROTOCOL = 1;
+const PROTOCOL = 2;
 const RETRY_MS = [300, 600, 1000, 2000, 3000];
 const SILENCE_MS = 4000; // the server speaks once a second, but not while a picture is on its way
 const LONGEST_SILENCE_MS = 30000;

@@ -4,6 +4,7 @@
 
 import { disc, maskOf, pack, resize, unpack } from "./runs.js";
 import { Look } from "./stage.js";
+import { text } from "./text.js";
 
 const MAX_UNDO = 60;
 
@@ -168,7 +169,7 @@ export class Draft {
       this.mask = unpack(payload, this.width * this.height);
       this.fault = "";
     } else if (isWanted) {
-      this.fault = message.fault;
+      this.fault = text.fault(message.code, message.detail);
       this.accepting = false;
     }
     this.ask();

@@ -159,7 +159,7 @@ function renderTask(state) {
   let [title, hint] = headline(state);
   let isFault = false;
   if (draft && !page.compare) {
-    if (draft.fault) [hint, isFault] = [text.fault(draft.fault, draft.fault), true];
+    if (draft.fault) [hint, isFault] = [draft.fault, true];
     else if (draft.sending || draft.accepting) hint = text.hints.accepting;
     else if (draft.isRefining) hint = text.hints.requestRefining;
   }
