@@ -132,8 +132,7 @@ class Browser:
 
     async def _send_state(self) -> None:
         assert self.operator is not None
-        state = self._console.state(self.operator.session)
-        await self._socket.send_str(messages.write_text(state))
+        # The curves go first: that of an object that is gone is not to be shown for its successor.
         for view in self._console.views.values():
             generation, count = self._samples_seen.get(view.name, (-1, 0))
             restart = generation != view.curves.generation
@@ -142,6 +141,8 @@ class Browser:
             if samples or restart:
                 made = messages.Samples(view.name, restart, samples)
                 await self._socket.send_str(messages.write_text(made))
+        state = self._console.state(self.operator.session)
+        await self._socket.send_str(messages.write_text(state))
 
     # ---- what it says
 

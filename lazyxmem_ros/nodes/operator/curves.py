@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.nodes.operator.messages import ObjectState, Sample
@@ -24,6 +24,8 @@ class Curves:
         self._samples: deque[Sample] = deque()
         self._forgotten = 0
         self._first = self._last = 0
+        self._labels: dict[int, str] = {}
+        """Of the objects of the last frame, by their ids."""
 
     @property
     def count(self) -> int:
@@ -32,8 +34,13 @@ class Curves:
 
     def add(self, stamp: int, objects: Sequence[ObjectState]) -> None:
         """The objects of a frame; of a stamp (ns) before the last one: everything begins anew."""
+        labels = {each.id: each.label for each in objects}
+        others = {i for i, label in self._labels.items() if labels.get(i) != label}
+        self._labels = labels
         if stamp < self._last or not self._first:
             self._restart(stamp)
+        elif others:
+            self._forget(others)
         elif self._samples and stamp - self._last < SAMPLE_PERIOD_S * SECOND:
             return
         self._last = stamp
@@ -56,3 +63,9 @@ class Curves:
         self._samples.clear()
         self._forgotten = 0
         self._first = stamp
+
+    def _forget(self, ids: Collection[int]) -> None:
+        """These objects are gone; others may get their ids."""
+        self.generation += 1
+        self._samples = deque(each for each in self._samples if each.object_id not in ids)
+        self._forgotten = 0

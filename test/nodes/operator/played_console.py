@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,8 @@ class PlayedConsole:
     objects: list[messages.ObjectState] = field(default_factory=list)
     requests: list[messages.RequestState] = field(default_factory=list)
     finished: list[messages.FinishedRequest] = field(default_factory=list)
+    trackers: Sequence[str] = (TRACKER,)
+    """Of which the first has the objects and requests."""
     shows: bool = True
     session_status: int = 204
     lets_in: bool = True
@@ -108,7 +110,7 @@ class PlayedConsole:
         """The state; values: of the tracker's, where they are other than usual."""
         tracker = {
             "tracker": TRACKER,
-            "title": "robot",
+            "title": TRACKER,
             "node": "present",
             "picture": "present",
             "fault": "",
@@ -124,7 +126,9 @@ class PlayedConsole:
             "finished": self.finished,
             **values,
         }
-        self.send(messages.State([messages.TrackerState(**tracker)]))
+        nothing = {"objects": [], "requests": [], "finished": []}
+        others = [{**tracker, "tracker": name, **nothing} for name in self.trackers[1:]]
+        self.send(messages.State([messages.TrackerState(**each) for each in (tracker, *others)]))
 
     def show_live(self, tone: int = 128) -> None:
         """The newest frame, with each object as a square, and in a tone."""

@@ -9,7 +9,7 @@ pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)
 pytest.importorskip("playwright", reason="needs playwright (requirements-dev.txt)")
 
 from console_harness import click, drag, headline, known, look_at
-from played_console import PlayedConsole, asked, request_key, tracked
+from played_console import TRACKER, PlayedConsole, asked, request_key, tracked
 from playwright.sync_api import expect
 
 MASKED = "[...page.draft.mask.keys()].filter((at) => page.draft.mask[at])"
@@ -233,3 +233,24 @@ def test_an_object_that_is_shown_again_twice_is_shown_once(played: PlayedConsole
     played.refined(played.said("refine")[0])
     expect(page.locator("#hint")).to_contain_text("Accept when the outline is right")
     assert known(page, "page.drafts.size") == 1
+
+
+@pytest.mark.parametrize("label", ["cup", ""], ids=["another name", "none in between"])
+def test_an_object_is_not_shown_as_another_one_looked_before_it(
+    played: PlayedConsole, label: str
+) -> None:
+    """It has got the id of one that was removed, while another tracker was looked at."""
+    played.objects = [tracked(1)]
+    played.trackers = (TRACKER, "/another/tracker")
+    played.open()
+    page = played.page
+    portraits = f"page.portraits.get('{TRACKER}').known.size"
+    played.until(lambda: known(page, f"page.portraits.size && {portraits}"), "a portrait")
+    page.keyboard.press("t")
+    if not label:
+        played.objects = []
+        played.send_state()
+    played.objects = [tracked(1, label)]
+    played.send_state()
+    played.settle()
+    assert known(page, portraits) == 0

@@ -91,3 +91,36 @@ def test_curves_keep_a_minute_and_are_told_once() -> None:
     made.add(SECOND, objects)
     assert made.generation == generation + 1
     assert made.count == 2
+
+
+def test_an_object_does_not_get_the_curve_of_another_one_before_it() -> None:
+    """That was removed, or renamed, and left its id; others keep theirs."""
+    made = Curves()
+
+    def see(tick: int, **labels: str) -> None:
+        objects = [
+            ObjectState(int(name[1:]), label, "tracked", 0.5, None, "#000000")
+            for name, label in labels.items()
+        ]
+        made.add(tick * SECOND // 10, objects)
+
+    def lengths() -> list[int]:
+        return [sum(each.object_id == i for each in made.since(0)) for i in (1, 2)]
+
+    for tick in range(2, 21, 2):
+        see(tick, _1="", _2="")
+    assert lengths() == [10, 10]
+    generation = made.generation
+    see(21, _2="")  # between two samples
+    see(22, _1="", _2="")
+    assert made.generation > generation
+    one, two = lengths()
+    assert one <= 1
+    assert two >= 10
+    for tick in range(24, 42, 2):
+        see(tick, _1="", _2="")
+    see(42, _1="cup", _2="")
+    one, two = lengths()
+    assert one == 1
+    assert two >= 19
+    assert made.since(made.count) == []

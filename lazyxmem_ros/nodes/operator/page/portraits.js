@@ -72,20 +72,24 @@ function draw(picture, value) {
 
 export class Portraits {
   constructor() {
-    this.known = new Map(); // object id -> {quality, canvas}
+    this.known = new Map(); // object id -> {label, quality, canvas}
+  }
+
+  /** Forget objects that are gone, also where others have got their ids. objects: what there is. */
+  keep(objects) {
+    const labels = new Map(objects.map(({ id, label }) => [id, label]));
+    for (const [id, { label }] of this.known) if (labels.get(id) !== label) this.known.delete(id);
   }
 
   /** Look at a live picture. objects: what is known of those in the newest one. */
   see(picture, objects) {
-    const followed = new Set(objects.map((object) => object.id));
-    for (const id of this.known.keys()) if (!followed.has(id)) this.known.delete(id);
-    for (const { id, state, predicted_iou: iou } of objects) {
+    for (const { id, label, state, predicted_iou: iou } of objects) {
       const value = picture.ids.indexOf(id) + 1;
       const known = this.known.get(id);
       const quality = iou === null ? 0 : iou;
       if (state !== "tracked" || !value || (known && quality < known.quality + BETTER_BY)) continue;
       const canvas = draw(picture, value);
-      if (canvas) this.known.set(id, { quality, canvas });
+      if (canvas) this.known.set(id, { label, quality, canvas });
     }
   }
 
