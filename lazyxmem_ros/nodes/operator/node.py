@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
@@ -132,7 +133,8 @@ class OperatorNode(Node):
                 "network that is trusted"
             )
         if token:
-            print(f"Open {self.url}#token={token}", flush=True)
+            # One of token_file may have characters that mean something in an address.
+            print(f"Open {self.url}#token={quote(token, safe='')}", flush=True)
 
     def _make_console(self) -> Console:
         """Called in the server's thread."""

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -424,6 +425,17 @@ def test_from_elsewhere_it_takes_the_token(
         assert token not in later.out + later.err
     finally:
         console.close()
+
+
+def test_any_token_can_be_opened_by_the_address_that_is_printed(
+    ros: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also one with characters that mean something in an address."""
+    token = "a+b c&d%20e=f#g/h?"
+    (tmp_path / "token").write_text(token)
+    Console(["nobody"], token_file=str(tmp_path / "token")).close()
+    (fragment,) = (line.split("#", 1)[1] for line in capfd.readouterr().out.splitlines())
+    assert parse_qs(fragment) == {"token": [token]}
 
 
 def test_headers_that_are_no_text_are_refused_as_wrong_ones(ros: None, tmp_path: Path) -> None:
