@@ -103,7 +103,7 @@ class Access:
     """Decides about single requests.
 
     token: what must be known, "" = nothing. port: that is listened on. loopback: whether only this
-    machine can connect. names: host names beside this machine's own that it may be called by.
+    machine can connect. names: that it may be called by. given: those of them that a person gave.
     """
 
     token: str
@@ -111,6 +111,7 @@ class Access:
     loopback: bool
     secure: bool
     names: frozenset[str]
+    given: frozenset[str]
 
     @classmethod
     def of(
@@ -121,8 +122,8 @@ class Access:
         if not is_loopback(address):
             host = socket.gethostname().lower()
             own |= {host, host.split(".")[0], f"{host.split('.')[0]}.local"}
-        given = {name.lower().strip().rstrip(".") for name in names}
-        return cls(token, port, is_loopback(address), secure, frozenset(own | given))
+        given = frozenset(name.lower().strip().rstrip(".") for name in names)
+        return cls(token, port, is_loopback(address), secure, given | own, given)
 
     @property
     def cookie_name(self) -> str:
@@ -158,8 +159,14 @@ class Access:
         return address.is_loopback or not self.loopback or str(address) in self.names
 
     def is_origin(self, origin: str, host: str) -> bool:
-        """Whether an Origin header is that of the page that this host serves."""
-        return origin.lower() == f"{'https' if self.secure else 'http'}://{host.lower()}"
+        """Whether an Origin header is that of the page that this host serves, or a proxy for it.
+
+        A proxy may end TLS.
+        """
+        schemes = ["https"] if self.secure else ["http"]
+        if _host_name(host) in self.given:
+            schemes.append("https")
+        return origin.lower() in [f"{scheme}://{host.lower()}" for scheme in schemes]
 
 
 def _are_the_same(given: str, secret: str) -> bool:

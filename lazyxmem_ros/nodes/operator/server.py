@@ -47,6 +47,15 @@ class ServerSettings:
     max_browsers: int
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why a page may not connect. status: of HTTP. kind, fault: what is counted and reported."""
+
+    status: int
+    kind: str
+    fault: str
+
+
 class Server:
     """Serves the page on sockets that are bound already, in a thread of its own."""
 
@@ -111,7 +120,7 @@ class Server:
         self._console = self._make_console()
         application = web.Application(client_max_size=MAX_LOGIN_BYTES, middlewares=[self._guard])
         application.router.add_post("/session", self._log_in)
-        application.router.add_get("/session", self._is_logged_in)
+        application.router.add_get("/session", self._say_whether_it_may_connect)
         application.router.add_get("/connect", self._connect)
         application.router.add_get("/", self._file)
         application.router.add_get("/{name}", self._file)
@@ -164,15 +173,12 @@ class Server:
         content_type, body = found
         return web.Response(body=body, content_type=content_type, charset="utf-8")
 
-    def _check_origin(self, request: web.Request) -> None:
-        origin, host = request.headers.get("Origin", ""), request.headers.get("Host", "")
-        if not self._access.is_origin(origin, host):
-            self._console.refuse("origin", f"a page of {origin[:100]!r} wanted to connect")
-            raise web.HTTPForbidden
-
     async def _log_in(self, request: web.Request) -> web.Response:
         """The page shows the token of its address, once, and gets a cookie for it."""
-        self._check_origin(request)
+        origin = request.headers.get("Origin", "")
+        if not self._access.is_origin(origin, request.headers.get("Host", "")):
+            self._console.refuse("origin", f"a page of {origin[:100]!r} wanted to log in")
+            raise web.HTTPForbidden
         now = time.monotonic()
         self._wrong_logins = [at for at in self._wrong_logins if now - at < 60]
         if len(self._wrong_logins) >= LOGINS_PER_MINUTE:
@@ -193,23 +199,35 @@ class Server:
         )
         return response
 
-    async def _is_logged_in(self, request: web.Request) -> web.Response:
-        return web.Response(status=204 if self._has_cookie(request) else 401)
+    async def _say_whether_it_may_connect(self, request: web.Request) -> web.Response:
+        """A page is not told why its WebSocket was refused. It names its origin, since what it asks
+        for here has no such header.
+        """
+        refusal = self._refusal(request, request.query.get("origin", ""))
+        return web.Response(status=refusal.status if refusal else 204)
 
     def _has_cookie(self, request: web.Request) -> bool:
         return self._access.has_cookie(request.cookies.get(self._access.cookie_name, ""))
 
     # ---- the WebSocket
 
-    async def _connect(self, request: web.Request) -> web.StreamResponse:
-        self._check_origin(request)
+    def _refusal(self, request: web.Request, origin: str) -> Refusal | None:
+        """Why a page of this origin may not connect; None where it may."""
+        if not self._access.is_origin(origin, request.headers.get("Host", "")):
+            return Refusal(403, "origin", f"a page of {origin[:100]!r} wanted to connect")
         if not self._has_cookie(request):
-            self._console.refuse("no token", "somebody without the token wanted to connect")
-            raise web.HTTPUnauthorized
+            return Refusal(401, "no token", "somebody without the token wanted to connect")
+        count = len(self._console.browsers)
+        if count >= self._settings.max_browsers:
+            return Refusal(503, "too many browsers", f"{count} are connected")
+        return None
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
         console = self._console
-        if len(console.browsers) >= self._settings.max_browsers:
-            console.refuse("too many browsers", f"{len(console.browsers)} are connected")
-            raise web.HTTPServiceUnavailable
+        refusal = self._refusal(request, request.headers.get("Origin", ""))
+        if refusal is not None:
+            console.refuse(refusal.kind, refusal.fault)
+            return web.Response(status=refusal.status)
         socket = web.WebSocketResponse(
             max_msg_size=self._settings.max_message, heartbeat=PING_PERIOD_S, compress=False
         )

@@ -80,6 +80,17 @@ def test_only_the_page_itself_may_connect() -> None:
         assert not made.is_origin(origin, "localhost:8080")
 
 
+def test_a_page_of_a_proxy_may_connect_which_ends_tls() -> None:
+    """As far as the proxy's name was given; another port is another site."""
+    made = access("127.0.0.1", "Robot.Example")
+    assert made.is_origin("https://robot.example", "robot.example")
+    assert made.is_origin("https://robot.example:8443", "robot.example:8443")
+    assert made.is_origin("http://robot.example:8080", "robot.example:8080")
+    assert not made.is_origin("https://robot.example:9000", "robot.example")
+    assert not made.is_origin("https://robot.example", "127.0.0.1:8080")
+    assert not made.is_origin("https://localhost:8080", "localhost:8080")
+
+
 def test_the_token_opens_and_the_cookie_does_not_tell_it() -> None:
     token = make_token()
     made = access("0.0.0.0", token=token)

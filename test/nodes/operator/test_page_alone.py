@@ -215,6 +215,34 @@ def test_a_picture_may_take_longer_than_a_connection_may_be_silent(played: Playe
     assert limits == [4, 8, 16, 30, 30, 30, 18, 4, 8]
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "with the token"), (403, "allowed_hosts"), (503, "max_browsers")],
+)
+def test_why_the_console_lets_a_page_in_no_more_is_said_until_it_does(
+    played: PlayedConsole, status: int, words: str
+) -> None:
+    """Once, however often it is tried: it is read aloud."""
+    played.session_status, played.lets_in = status, False
+    played.open()
+    page = played.page
+    notice = page.locator("#notices .notice")
+    expect(notice).to_contain_text(words)
+    page.evaluate(
+        """() => {
+          window.changes = 0;
+          const observer = new MutationObserver(() => (window.changes += 1));
+          const parts = { childList: true, subtree: true, characterData: true };
+          observer.observe(document.getElementById("notices"), parts);
+        }"""
+    )
+    before = played.connections
+    played.until(lambda: played.connections >= before + 2, "further attempts")
+    assert page.evaluate("window.changes") == 0
+    played.lets_in = True
+    expect(notice).to_have_count(0)
+
+
 # ---- objects
 
 

@@ -178,12 +178,17 @@ export async function logIn() {
   }
 }
 
-/** Whether a browser without a connection is kept out for want of the token. */
-export async function isKeptOut() {
+/** Reasons why the console lets a browser in no more, by the status that it answers with. */
+const REFUSALS = new Map([[401, "token"], [403, "origin"], [503, "full"]]);
+
+/** Why the console does not let this page in, of REFUSALS; "" where it does, or says nothing. */
+export async function refusal() {
   try {
-    const answer = await fetch("/session");
-    return answer.status === 401;
+    const answer = await fetch(`/session?${new URLSearchParams({ origin: location.origin })}`);
+    return REFUSALS.get(answer.status) || "";
   } catch {
-    return false;
+    return "";
   }
 }
+
+export const isRefusal = (reason) => [...REFUSALS.values()].includes(reason);

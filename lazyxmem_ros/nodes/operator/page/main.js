@@ -19,7 +19,7 @@ import {
   watch,
   without,
 } from "./answering.js";
-import { Connection, isKeptOut, logIn } from "./connection.js";
+import { Connection, isRefusal, logIn, refusal } from "./connection.js";
 import { onMessage } from "./hearing.js";
 import { listen, showKeys } from "./keys.js";
 import { $, drawWith, page, render, say, stored, trackerState } from "./page.js";
@@ -119,15 +119,17 @@ function switchTheme() {
 
 // ---- the connection
 
-/** reason: as of Connection's on.closed, or "token": nobody without it is let in. */
+/** reason: as of Connection's on.closed, or why the console lets nobody in. */
 function closed(reason) {
+  if (reason === "lost") {
+    refusal().then((why) => {
+      if (why && (page.closed === "lost" || isRefusal(page.closed))) closed(why);
+    });
+    // It is tried again and again; what is known of the cause stays, and is not read aloud each time.
+    if (isRefusal(page.closed)) return;
+  }
   page.closed = reason;
   render();
-  if (reason === "lost") {
-    isKeptOut().then((out) => {
-      if (out && page.closed === "lost") closed("token");
-    });
-  }
 }
 
 function opened() {

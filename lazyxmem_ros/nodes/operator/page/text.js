@@ -33,6 +33,10 @@ export const text = {
     lost: "The connection to the console is lost. It is being restored; what you have begun is kept.",
     token:
       "This console is protected. Open the address with the token that was printed where it was started.",
+    origin:
+      "The console lets in no page of this address. Behind a proxy it needs the proxy's name in " +
+      "allowed_hosts, and the Host header passed on.",
+    full: "As many browsers are connected as may be (max_browsers). This one follows when another is closed.",
     version: "The console was updated. Reload this page.",
     noTracker: (name) => `The tracker ${name} is not there. Start it, or check the network.`,
     inactive: (name) => `The tracker ${name} is not active: it listens to no images.`,
