@@ -31,7 +31,7 @@ from lazyxmem_ros.nodes.operator.tracker_link import SeenFrame
 PAST_PERIOD_S = 0.2
 """Steady time between two frames that are kept although no browser is ready for one."""
 UNWATCH_AFTER_S = 5.0
-"""Who reloads the page finds the past as it was."""
+"""Who reloads the page misses no frame."""
 
 
 class Viewer(Protocol):
@@ -100,6 +100,7 @@ class Gallery:
         self._wake = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._unwatch: asyncio.TimerHandle | None = None
+        self._forget: asyncio.TimerHandle | None = None
         self._requests: dict[str, EncodedRequest] = {}
 
     def on_frame(self, frame: SeenFrame) -> None:
@@ -114,9 +115,7 @@ class Gallery:
     def add_viewer(self, viewer: Viewer) -> None:
         """Somebody looks, or looks at something else."""
         self._viewers.add(viewer)
-        if self._unwatch is not None:
-            self._unwatch.cancel()
-            self._unwatch = None
+        self._cancel_timers()
         if self._pump is None:
             self._pump = asyncio.create_task(self._keep_showing())
         self._watch_frames()
@@ -124,12 +123,17 @@ class Gallery:
 
     def remove_viewer(self, viewer: Viewer) -> None:
         """Somebody looks no longer."""
-        self._viewers.discard(viewer)
+        if viewer not in self._viewers:
+            return
+        self._viewers.remove(viewer)
         if self._viewers:
             self._watch_frames()
-        elif self._unwatch is None:
-            loop = asyncio.get_running_loop()
-            self._unwatch = loop.call_later(UNWATCH_AFTER_S, self._stop_watching)
+            return
+        loop = asyncio.get_running_loop()
+        self._unwatch = loop.call_later(UNWATCH_AFTER_S, self._stop_watching)
+        # Whoever comes back may have begun to show an object on one of them.
+        kept_s = max(UNWATCH_AFTER_S, self._settings.past_s)
+        self._forget = loop.call_later(kept_s, self.past.clear)
 
     def look_again(self) -> None:
         """A viewer may have become ready."""
@@ -137,8 +141,7 @@ class Gallery:
 
     async def close(self) -> None:
         """Ends what runs."""
-        if self._unwatch is not None:
-            self._unwatch.cancel()
+        self._cancel_timers()
         if self._pump is not None:
             self._pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -152,7 +155,12 @@ class Gallery:
         self._watch(False, False)
         self._frame = None
         self.fault = ""
-        self.past.clear()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._unwatch, self._forget):
+            if timer is not None:
+                timer.cancel()
+        self._unwatch = self._forget = None
 
     async def _keep_showing(self) -> None:
         """Encodes the newest frame when somebody is ready for it, once for all, and shows it."""

@@ -55,8 +55,9 @@ _OWN = tuple(
         (
             "past_time",
             30.0,
-            "Seconds by the images' stamps for which pictures are kept, while somebody watches. "
-            "The tracker takes corrections of as long as its own history is.",
+            "Seconds by the images' stamps for which pictures are kept, while somebody watches, "
+            "and of steady time afterwards. The tracker takes corrections of as long as its own "
+            "history is.",
             (0.0, 3600.0),
         ),
         ("past_megabytes", 64, "MiB that they take at most.", (1, 100_000)),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from unittest.mock import Mock
@@ -139,5 +140,46 @@ def test_whatever_keeps_a_request_s_picture_from_being_made_the_page_is_told(
             )
             with pytest.raises(RefusedError, match="no idea"):
                 await gallery.request_picture("key")
+
+    asyncio.run(run())
+
+
+def test_the_past_is_kept_for_who_comes_back_and_no_longer_than_it_would_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The only page was out of sight for a while; an object was begun on one of the frames."""
+    monkeypatch.setattr(gallery_module, "UNWATCH_AFTER_S", 0.01)
+    watch = Mock()
+
+    async def run() -> None:
+        async def until(is_so: Callable[[], bool]) -> None:
+            end = asyncio.get_running_loop().time() + WAIT_S
+            while not is_so():
+                assert asyncio.get_running_loop().time() < end
+                await asyncio.sleep(0.001)
+
+        with ThreadPoolExecutor(1) as pool:
+            gallery = Gallery(
+                "/tracker",
+                replace(SETTINGS, past_s=1.0),
+                pool=pool,
+                counts=Counts(),
+                find=lambda key: None,
+                watch=watch,
+                refuse=Mock(),
+            )
+            viewer = Viewer()
+            gallery.add_viewer(viewer)
+            gallery.on_frame(frame(0))
+            await until(lambda: len(gallery.past) == 1)
+            gallery.remove_viewer(viewer)
+            await until(lambda: watch.call_args.args == (False, False))
+            assert gallery.past_frame(str(FIRST_STAMP))
+            gallery.add_viewer(viewer)
+            await asyncio.sleep(1.5)
+            assert gallery.past_frame(str(FIRST_STAMP))
+            gallery.remove_viewer(viewer)
+            await until(lambda: not gallery.past)
+            await gallery.close()
 
     asyncio.run(run())
