@@ -9,7 +9,7 @@ pytest.importorskip("msgspec", reason="needs msgspec (requirements-operator.txt)
 pytest.importorskip("playwright", reason="needs playwright (requirements-dev.txt)")
 
 from console_harness import click, drag, headline, known, look_at
-from played_console import TRACKER, PlayedConsole, asked, request_key, tracked
+from played_console import NEWEST, TRACKER, PlayedConsole, asked, request_key, tracked
 from playwright.sync_api import expect
 
 MASKED = "[...page.draft.mask.keys()].filter((at) => page.draft.mask[at])"
@@ -160,6 +160,26 @@ def test_paint_is_not_painted_over_by_what_was_asked_before(played: PlayedConsol
     played.refined(played.said("refine")[0])
     played.settle()
     assert known(page, MASKED) == painted
+
+
+# ---- the recent past
+
+
+def test_steps_that_are_quicker_than_pictures_come_add_up(played: PlayedConsole) -> None:
+    played.open()
+    page = played.page
+    expect(page.locator("#badge")).to_have_text("Live")
+    for key in (",", ",", ",", ",", "."):
+        page.keyboard.press(key)
+    played.until(lambda: played.said("open_past"), "a first picture")
+    played.show_past(NEWEST - 1_000_000_000)
+    played.until(lambda: len(played.said("open_past")) == 2, "the one that is wanted")
+    played.show_past(NEWEST - 3_000_000_000)
+    expect(page.locator("#past-text")).to_have_text("3.0 seconds ago")
+    page.keyboard.press(",")
+    played.until(lambda: len(played.said("open_past")) == 3, "the one before it")
+    asked_for = [(int(each["stamp"]), each["step"]) for each in played.said("open_past")]
+    assert asked_for == [(NEWEST, -1), (NEWEST, -3), (NEWEST - 3_000_000_000, -1)]
 
 
 # ---- the connection

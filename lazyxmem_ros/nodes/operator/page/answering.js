@@ -18,6 +18,7 @@ import { text } from "./text.js";
 
 const HOLD_PERIOD_MS = 8000; // the server forgets after 30 s who took a request
 const VERDICT_MS = 2500;
+const MAX_STEP = 1000; // pictures; the console takes no more
 // For how long an answer has to be seen before it can be given. The next request opens as soon as one is
 // answered: the second press of a double click would answer what nobody has looked at.
 const SEEN_MS = 400;
@@ -350,7 +351,7 @@ export function lookBack(stamp, step = 0) {
     page.pastAsked.next = wanted;
     return;
   }
-  page.pastAsked = { isWanted: true, next: null };
+  page.pastAsked = { wanted, next: null };
   page.connection.send({ type: "open_past", tracker: page.tracker, ...wanted });
 }
 
@@ -358,17 +359,25 @@ export function takePast(picture) {
   const asked = page.pastAsked;
   if (!asked) return;
   page.pastAsked = null;
-  if (asked.isWanted) page.past = picture;
+  if (asked.wanted) page.past = picture;
   if (asked.next) lookBack(asked.next.stamp, asked.next.step);
 }
 
 /** Show what is now, and not what is on its way from the past. */
 function leavePast() {
   page.past = null;
-  if (page.pastAsked) Object.assign(page.pastAsked, { isWanted: false, next: null });
+  if (page.pastAsked) Object.assign(page.pastAsked, { wanted: null, next: null });
 }
 
 export function step(by) {
+  const asked = page.pastAsked;
+  const coming = asked && (asked.next || asked.wanted);
+  if (coming) {
+    // It is a step from the picture that is on its way.
+    const sum = coming.step + by;
+    lookBack(coming.stamp, Math.min(MAX_STEP, Math.max(-MAX_STEP, sum)));
+    return;
+  }
   const at = page.past ? page.past.stamp : newestStamp();
   if (page.past && by > 0 && page.past.stamp === (trackerState() || {}).newest) goLive();
   else lookBack(at, by);

@@ -32,7 +32,7 @@ export const page = {
   drafts: new Map(), // all that were begun, by key
   skipped: new Set(), // requests that this operator left
   asked: "", // the request whose picture is awaited
-  pastAsked: null, // {isWanted, next} of the picture of the past that is on its way
+  pastAsked: null, // {wanted, next} of the picture of the past that is on its way
   quietS: 0, // for how long Quiet is
   tool: "object",
   brush: 12,
