@@ -162,6 +162,36 @@ def test_paint_is_not_painted_over_by_what_was_asked_before(played: PlayedConsol
     assert known(page, MASKED) == painted
 
 
+def test_requests_that_others_answer_count_as_open(played: PlayedConsole) -> None:
+    """They are not opened by themselves; somebody has to know of them all the same."""
+    played.objects = [tracked(1)]
+    played.open()
+    hint = played.page.locator("#hint")
+    expect(hint).to_contain_text("Nobody needs help")
+    played.ask(asked(1, taken_by="Ben"))
+    expect(hint).to_contain_text("One request is open")
+    played.ask()
+    expect(hint).to_contain_text("Nobody needs help")
+
+
+@pytest.mark.parametrize("key", ["Enter", "Escape"])
+def test_the_name_is_written_when_its_key_says_so(played: PlayedConsole, key: str) -> None:
+    """What is pressed then is the page's."""
+    played.objects = [tracked(1)]
+    played.open()
+    page = played.page
+    name = page.get_by_label("Your name")
+    name.fill("Anna")
+    page.keyboard.press(key)
+    expect(name).not_to_be_focused()
+    played.until(lambda: played.said("hello")[-1]["name"] == "Anna", "the name")
+    played.ask(asked(1))
+    look_at(page, "Where is Object 1?")
+    page.keyboard.press("v")
+    played.until(lambda: played.said("answer"), "the answer")
+    assert name.input_value() == "Anna"
+
+
 # ---- the recent past
 
 

@@ -45,7 +45,10 @@ export const KEYS = [
   { action: "help", keys: ["?"], group: "page", shown: ["?"] },
 ];
 
-/** What is done from the field with a new object's name, too: to give it is a part of showing it. */
+/**
+ * The keys of these end the writing of a name. From the field with a new object's they do what they do
+ * everywhere, too: to give it is a part of showing it.
+ */
 const ENDS_NAMING = new Set(["accept", "dismiss"]);
 
 const byKey = new Map(KEYS.flatMap((row) => row.keys.map((key) => [key, row])));
@@ -70,7 +73,13 @@ export function listen(on) {
     if (presses && event.repeat) event.preventDefault(); // a button is pressed once, too
     const row = rowOf(event);
     if (!row || document.querySelector("dialog[open]")) return;
-    if (writes(target) && !(target.id === "label" && ENDS_NAMING.has(row.action))) return;
+    if (writes(target)) {
+      if (!ENDS_NAMING.has(row.action)) return;
+      if (target.id !== "label") {
+        target.blur();
+        return;
+      }
+    }
     if (presses) return;
     if (row.action === "arrows" && target.closest("input")) return; // they move that slider
     if (event.repeat && !row.repeats && !row.hold) {

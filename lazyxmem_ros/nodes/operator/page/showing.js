@@ -148,7 +148,8 @@ function headline(state) {
   }
   if (page.past) return [text.headlines.past, text.hints.past];
   if (!page.live) return [text.headlines.none, text.hints.none];
-  return [text.headlines.watching, text.hints.watching(state ? state.objects.length : 0)];
+  const { objects, requests } = state || { objects: [], requests: [] };
+  return [text.headlines.watching, text.hints.watching(objects.length, requests.length)];
 }
 
 function renderTask(state) {

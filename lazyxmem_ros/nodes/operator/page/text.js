@@ -76,10 +76,13 @@ export const text = {
     return words[0].toUpperCase() + words.slice(1) + (/[.?!]$/.test(words) ? " " : ". ");
   },
   hints: {
-    watching: (objects) =>
-      objects === 0
+    watching: (objects, requests) => {
+      if (requests === 1) return "One request is open. Choose it in the list to answer it.";
+      if (requests > 1) return `${requests} requests are open. Choose one in the list to answer it.`;
+      return objects === 0
         ? "Nothing is followed yet. Show the tracker something: New object."
-        : "Nobody needs help. Requests appear here by themselves.",
+        : "Nobody needs help. Requests appear here by themselves.";
+    },
     none: "It appears here by itself.",
     past: "New object shows one on this picture. Live goes back to now.",
     request: "Is it outlined in blue? Accept. If not, click on it.",
