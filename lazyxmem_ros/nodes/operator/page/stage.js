@@ -393,7 +393,7 @@ export class Stage {
     const colours = [...scene.colours].map(([value, colour]) => [value, channels(colour)]);
     paintLabels(pixels, scene.labels, width, height, colours, thickness);
     context.putImageData(pixels, 0, 0);
-    this.places = places(scene.labels, width);
+    this.places = scene.names ? places(scene.labels, width) : null;
     this.painted = key;
     return this.overlay;
   }
@@ -421,7 +421,7 @@ export class Stage {
   }
 
   writeNames(scene, left, top, scale, ratio) {
-    if (!scene.names || !this.places) return;
+    if (!this.places) return;
     const { context } = this;
     const size = 16 * ratio;
     const across = (scene.width * scale) / scene.labelWidth;
