@@ -40,6 +40,7 @@ export function onMessage(message, payload) {
 
 function takeState(state) {
   page.state = state;
+  for (const key of page.skipped) if (!requestOf(key)) page.skipped.delete(key);
   for (const { tracker, objects } of state.trackers) portraitsOf(tracker).keep(objects);
   if (!trackerState()) choose(state.trackers.length ? state.trackers[0].tracker : "");
   tellOutcomes();

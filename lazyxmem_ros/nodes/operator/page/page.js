@@ -30,7 +30,7 @@ export const page = {
   past: null, // a picture of the past that is looked at
   draft: null, // the answer that is on the stage
   drafts: new Map(), // all that were begun, by key
-  skipped: new Set(), // requests that this operator left
+  skipped: new Set(), // open requests whose pictures cannot be shown
   asked: "", // the request whose picture is awaited
   pastAsked: null, // {wanted, next} of the picture of the past that is on its way
   quietS: 0, // for how long Quiet is
