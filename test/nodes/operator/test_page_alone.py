@@ -332,3 +332,22 @@ def test_an_object_is_not_shown_as_another_one_looked_before_it(
     played.send_state()
     played.settle()
     assert known(page, portraits) == 0
+
+
+# ---- light and dark
+
+
+def test_it_is_light_or_dark_as_the_browser_until_somebody_chooses(played: PlayedConsole) -> None:
+    page = played.page
+    page.emulate_media(color_scheme="dark")
+    played.open()
+    ground = page.locator("body")
+    dark, light = "rgb(13, 17, 23)", "rgb(238, 241, 245)"
+    expect(ground).to_have_css("background-color", dark)
+    page.emulate_media(color_scheme="light")
+    expect(ground).to_have_css("background-color", light)
+    page.keyboard.press("d")
+    expect(ground).to_have_css("background-color", dark)
+    page.emulate_media(color_scheme="dark")
+    page.emulate_media(color_scheme="light")
+    expect(ground).to_have_css("background-color", dark)

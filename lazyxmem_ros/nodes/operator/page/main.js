@@ -109,11 +109,19 @@ function setCompare(compare) {
   render();
 }
 
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+
+/** Light or dark as it was chosen here, else as the browser has it. */
+function applyTheme() {
+  document.documentElement.dataset.theme =
+    stored.get("theme") || (prefersDark.matches ? "dark" : "light");
+  render();
+}
+
 function switchTheme() {
-  const root = document.documentElement;
-  const dark = getComputedStyle(root).colorScheme.startsWith("dark");
-  root.dataset.theme = dark ? "light" : "dark";
-  stored.set("theme", root.dataset.theme);
+  const { dataset } = document.documentElement;
+  dataset.theme = dataset.theme === "dark" ? "light" : "dark";
+  stored.set("theme", dataset.theme);
   render();
 }
 
@@ -148,7 +156,8 @@ function opened() {
 // ---- the page is made
 
 async function start() {
-  document.documentElement.dataset.theme = stored.get("theme");
+  applyTheme();
+  prefersDark.addEventListener("change", applyTheme);
   for (const node of document.querySelectorAll("[data-text]")) {
     node.textContent = text[node.dataset.text];
   }
