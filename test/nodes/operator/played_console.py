@@ -24,6 +24,11 @@ TRACKER = "/robot/tracker"
 WIDTH, HEIGHT = 96, 64
 NEWEST = 60_000_000_000
 LOOK_MS = 20
+PATIENT = """async () => {
+  const { page } = await import("/page.js");
+  page.connection.checkSilence = () => {};
+}"""
+"""Has the page take no silence for a lost connection: a test says nothing while it waits."""
 
 
 def tracked(object_id: int, label: str = "") -> messages.ObjectState:
@@ -53,22 +58,20 @@ def request_key(object_id: int) -> str:
 
 @dataclass
 class PlayedConsole:
-    """What it answers by itself: who it is, its state, and pictures as long as `shows`."""
+    """What it answers by itself: who it is, its state, and pictures of requests."""
 
     page: Page
     objects: list[messages.ObjectState] = field(default_factory=list)
     requests: list[messages.RequestState] = field(default_factory=list)
-    finished: list[messages.FinishedRequest] = field(default_factory=list)
     trackers: Sequence[str] = (TRACKER,)
     """Of which the first has the objects and requests."""
-    shows: bool = True
-    session_status: int = 204
     lets_in: bool = True
+    session_status: int = 204
+    """What is answered to who asks whether it is let in."""
     heard: list[dict[str, Any]] = field(default_factory=list)
     """What the page said, the oldest first."""
     connections: int = 0
     _socket: WebSocketRoute | None = None
-    _number: int = 0
 
     def open(self) -> None:
         """Load the page; returns once it is connected."""
@@ -77,6 +80,7 @@ class PlayedConsole:
         self.page.goto(URL)
         if self.lets_in:
             self.until(lambda: self.said("watch"), "the page's connection")
+            self.page.evaluate(PATIENT)
             self.show_live()
 
     # ---- what the page says
@@ -106,8 +110,8 @@ class PlayedConsole:
         else:
             self._socket.send(messages.write_text(message))
 
-    def send_state(self, **values: Any) -> None:
-        """The state; values: of the tracker's, where they are other than usual."""
+    def send_state(self) -> None:
+        """The state."""
         tracker = {
             "tracker": TRACKER,
             "title": TRACKER,
@@ -123,18 +127,15 @@ class PlayedConsole:
             "quiet_s": 0.0,
             "objects": self.objects,
             "requests": self.requests,
-            "finished": self.finished,
-            **values,
+            "finished": [],
         }
-        nothing = {"objects": [], "requests": [], "finished": []}
+        nothing = {"objects": [], "requests": []}
         others = [{**tracker, "tracker": name, **nothing} for name in self.trackers[1:]]
         self.send(messages.State([messages.TrackerState(**each) for each in (tracker, *others)]))
 
-    def show_live(self, tone: int = 128) -> None:
-        """The newest frame, with each object as a square, and in a tone."""
-        self._number += 1
-        ids = [each.id for each in self.objects]
-        self._send_picture("live", NEWEST, ids, number=self._number, tone=tone)
+    def show_live(self) -> None:
+        """The newest frame, with each object as a square."""
+        self._send_picture("live", NEWEST, [each.id for each in self.objects], number=1)
 
     def show_past(self, stamp: int) -> None:
         self._send_picture("past", stamp, [each.id for each in self.objects])
@@ -172,9 +173,8 @@ class PlayedConsole:
         *,
         number: int = 0,
         request: str = "",
-        tone: int = 128,
     ) -> None:
-        image = np.full((HEIGHT, WIDTH, 3), tone, np.uint8)
+        image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
         labels = np.zeros((HEIGHT, WIDTH), np.uint8)
         for value in range(1, len(ids) + 1):
             labels[20:40, 24 * value - 20 : 24 * value] = value
@@ -222,5 +222,5 @@ class PlayedConsole:
         if message["type"] == "hello":
             self.send(messages.Welcome(message["name"] or "Operator 1", 60.0))
             self.send_state()
-        elif message["type"] == "open_request" and self.shows:
+        elif message["type"] == "open_request":
             self.show_request(message["request"])
