@@ -309,12 +309,14 @@ def adopted(
     """Returns an object's history once the corrected past has caught up with the present.
 
     What was seen of it comes from the past; who was asked for help, and when, from the present.
-    Where a pause began or ended since, the present holds. arriving: the object was not tracked in
-    the present. told: what a person has said of it is still being gone through (`Past.told_ids`),
-    so that the past may not count yet how often they said that it is not there.
+    Whether it is paused the present says. arriving: the object was not tracked in the present.
+    told: what a person has said of it is still being gone through (`Past.told_ids`), so that the
+    past may not count yet how often they said that it is not there.
     """
-    if TrackState.PAUSED in (now.state, past.state):
-        return now
+    if now.state is TrackState.PAUSED:
+        return replace(now, entropy=past.entropy, trusted_index=past.trusted_index)
+    if past.state is TrackState.PAUSED:
+        return replace(now, trusted_index=past.trusted_index)
     absences = max(now.absences, past.absences) if told else past.absences
     if arriving:
         return replace(past, open=now.open, absences=absences)

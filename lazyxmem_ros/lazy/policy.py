@@ -117,6 +117,12 @@ class ObjectHistory:
         """The history of an object that from now on asks for nothing and waits for nothing."""
         return replace(self, state=TrackState.PAUSED, open=())
 
+    def resumed(self) -> ObjectHistory:
+        """The history once a pause has ended, as of an object that was just introduced; but when it
+        was last right is known.
+        """
+        return ObjectHistory(trusted_index=self.trusted_index)
+
     def closed(self, source: Source) -> ObjectHistory:
         """The history without open requests of a source."""
         return replace(self, open=tuple(item for item in self.open if item[0] is not source))
@@ -243,6 +249,7 @@ def decide(
     """
     rate = None if history.entropy is None else seen.entropy - history.entropy
     in_view = seen.area > config.lost_area
+    trusted = seen.index if _trusted(config, seen) else history.trusted_index
     if history.state is TrackState.PAUSED:
         silent = Decision(
             state=TrackState.PAUSED,
@@ -255,7 +262,7 @@ def decide(
             left_out=False,
             credible=in_view,
         )
-        return silent, replace(history, entropy=seen.entropy)
+        return silent, replace(history, entropy=seen.entropy, trusted_index=trusted)
     left_out = in_view and not seen.given and bool(_poor(seen, config.show_iou))
     shown = in_view and not left_out
     state, streak, seen_stamp = _follow(config, history, seen, shown)
@@ -291,7 +298,7 @@ def decide(
         entropy=seen.entropy,
         seen_stamp=seen_stamp,
         found_streak=streak,
-        trusted_index=seen.index if _trusted(config, seen) else history.trusted_index,
+        trusted_index=trusted,
         mistakable=seen.mistakable,
         absences=0 if found else history.absences,
     )

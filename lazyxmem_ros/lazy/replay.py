@@ -308,4 +308,4 @@ def _rested(history: ObjectHistory, paused: bool) -> ObjectHistory:
     """Returns the history with a pause that begins or ends on this frame."""
     if paused:
         return history.paused()
-    return ObjectHistory() if history.state is TrackState.PAUSED else history
+    return history.resumed() if history.state is TrackState.PAUSED else history

@@ -20,7 +20,7 @@ from lazyxmem_ros.lazy.fields import LARGEST
 from lazyxmem_ros.lazy.history import History
 from lazyxmem_ros.lazy.judging import FrameJudge
 from lazyxmem_ros.lazy.past import ATTEMPTS, NO_MEMORY, Past
-from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
+from lazyxmem_ros.lazy.policy import TrackState
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor
 from lazyxmem_ros.lazy.record import FrameRecord, Request
 from lazyxmem_ros.lazy.results import Outcome, StepResult
@@ -389,13 +389,14 @@ class LazyTracker:
 
     def resume_objects(self, object_ids: Iterable[int]) -> None:
         """Ends the pause of objects, as if they had just been introduced: what was measured and
-        asked before is forgotten, and on the next frame the rate is unknown. Objects that are
-        not paused are left alone. Raises UnknownObjectError, changing nothing.
+        asked before is forgotten, but for when each was last right, and on the next frame the rate
+        is unknown. Objects that are not paused are left alone. Raises UnknownObjectError, changing
+        nothing.
         """
         for object_id in self._known(object_ids):
             item = self._state.objects[object_id]
             if item.history.state is TrackState.PAUSED:
-                item.history = ObjectHistory()
+                item.history = item.history.resumed()
 
     def reset(self) -> None:
         """Forgets every object and frame; any stamp and image size may follow."""
