@@ -95,17 +95,18 @@ class CorrectionDesk:
     def _apply_now(
         self, correction: Correction, masks: Mapping[int, BoolMask], note: str = ""
     ) -> Outcome:
-        """Applies masks to the newest frame, open or not."""
+        """Applies masks to the newest frame, open or not; what fails on the way changes nothing."""
         newest, source = self._state.newest, correction.source
         assert newest is not None
         standing = _left_over(masks, newest.corrections[Source.OPERATOR].values(), source)
-        for object_id, mask in standing.items():
-            newest.correct(object_id, mask, source)
+        corrected = newest.corrected(standing, source)
+        labels = self._state.labels_with(newest, corrected.all_corrections())
+        if not newest.open and self._state.config.learns_from(source):
+            self._learn_after_closing(standing, source)
+        newest.corrections = corrected.corrections
         if source is Source.OPERATOR:
-            for record in {newest, *self._past.replayable(newest.stamp)}:
+            for record in self._past.records(newest.stamp):
                 record.told |= masks.keys()
-        if not newest.open and (learnt := self._state.to_learn()) and set(masks) & set(learnt):
-            self._learn_after_closing({i: learnt[i] for i in masks})
         stamp = newest.stamp
         self._note(correction, standing, stamp=stamp)
         return Outcome(
@@ -114,14 +115,14 @@ class CorrectionDesk:
             stamp=correction.stamp,
             object_ids=tuple(masks),
             applied_stamp=stamp,
-            labels=self._state.labels_with(newest, newest.all_corrections()),
+            labels=labels,
         )
 
-    def _learn_after_closing(self, masks: dict[int, BoolMask]) -> None:
+    def _learn_after_closing(self, masks: dict[int, BoolMask], source: Source) -> None:
         """Memory takes in masks of the newest frame although that is closed."""
         newest = self._state.newest
         assert newest is not None
-        self._state.learn(masks)
+        self._state.learn(masks, masks.keys() if source is Source.OPERATOR else ())
         records = self._past.replayable(newest.stamp)
         for record in records:
             record.learn(masks)

@@ -124,14 +124,14 @@ class History:
         """Adds a frame newer than all before, and forgets what lies beyond the bounds."""
         before = self.newest
         self._records[record.stamp] = record
+        if self._config.correction_horizon:
+            self._count(record)
         if before is not None:
             before.image = None
             if before.stamp not in self._sizes:
                 self._records[before.stamp] = before.without_features()
             else:
                 before.frame.settle()  # a correction may have replaced its masks
-        if self._config.correction_horizon:
-            self._count(record)
         self._trim()
 
     def rewrite(self, records: Sequence[FrameRecord]) -> None:

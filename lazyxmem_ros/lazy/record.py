@@ -6,7 +6,7 @@ A record loses its features first, and with them what only replay needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -221,6 +221,13 @@ class FrameRecord:
         )
 
     # ---- what is said of the frame
+
+    def corrected(self, masks: Mapping[int, BoolMask], source: Source) -> FrameRecord:
+        """A copy with more corrected masks of the newest frame (see `correct`)."""
+        again = replace(self, corrections={s: dict(m) for s, m in self.corrections.items()})
+        for object_id, mask in masks.items():
+            again.correct(object_id, mask, source)
+        return again
 
     def correct(self, object_id: int, mask: BoolMask, source: Source) -> None:
         """Notes a corrected mask of the newest frame, which takes its pixels from earlier ones."""

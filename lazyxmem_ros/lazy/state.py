@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -231,13 +231,12 @@ class LazyState:
             learnt |= self.newest.corrections[Source.OPERATOR]
         return learnt
 
-    def learn(self, masks: Mapping[int, BoolMask]) -> None:
-        """Lets memory take in corrected masks of the newest frame; what a person shows in them is
-        what the objects look like, as soon as memory knows.
+    def learn(self, masks: Mapping[int, BoolMask], told: Collection[int]) -> None:
+        """Lets memory take in corrected masks of the newest frame; what a person shows in those
+        `told` is what the objects look like, as soon as memory knows.
         """
         newest = self.newest
         assert newest is not None
-        told = newest.told & masks.keys()
         doubted = doubted_since(self.config, newest.histories, told)
         self.tracker.correct(newest.frame, masks, told=told, doubted_since=doubted)
         for object_id in told:

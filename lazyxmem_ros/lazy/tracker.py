@@ -177,8 +177,12 @@ class LazyTracker:
         newest = FrameRecord.opened(frame, image, given=bool(given))
         self._state.newest = newest
         self._introduce(given, labels or {}, frame.index)
-        result = self._judge.conclude(newest, set(given))
-        self._remember(newest, result.requests)
+        requests: list[Request] = []
+        try:
+            result = self._judge.conclude(newest, set(given))
+            requests = result.requests
+        finally:  # memory will know the frame, whatever fails, and so must the history
+            self._remember(newest, requests)
         return replace(result, caught_up=caught_up, catching_up=self.frames_behind)
 
     def close(self) -> None:
@@ -188,7 +192,7 @@ class LazyTracker:
             return
         learnt, corrected = self._state.to_learn(), bool(newest.all_corrections())
         if learnt:
-            self._state.learn(learnt)
+            self._state.learn(learnt, newest.told & learnt.keys())
         elif not newest.given and (newest.held or corrected):
             self._state.tracker.hold(newest.frame)
         else:
@@ -458,7 +462,9 @@ class LazyTracker:
         self._state.removed |= snapshot.removed
 
     def _remember(self, newest: FrameRecord, requests: Iterable[Request]) -> None:
-        """Adds the newest frame to the history, with what replay needs."""
+        """Adds the newest frame to the history, with what replay needs. Where there is no room for
+        a copy of memory there is none.
+        """
         state = self._state
         asked = {request.source for request in requests}
         newest.requests = {r.object_id: r for r in requests if r.source is Source.OPERATOR}
@@ -467,18 +473,22 @@ class LazyTracker:
         newest.looks = {i: item.looks.copy() for i, item in state.objects.items()}
         newest.asked_itself = Source.PSEUDO in asked and not state.config.update_from_pseudo
         newest.never_learnt = newest.asked_itself
-        if state.config.correction_horizon:
-            newest.frame.settle()
-            if state.history.copy_due(
-                newest.stamp,
-                asked=Source.OPERATOR in asked,
-                compact=state.tracker.compact,
-                fork=state.tracker.nbytes,
-            ):
-                newest.state = state.tracker.state(before=state.history.before_copy())
+        with suppress(*NO_MEMORY):
+            self._keep_for_replay(newest, asked=Source.OPERATOR in asked)
         state.history.add(newest)
         state.forget_answers()
         self._past.make_room()
+
+    def _keep_for_replay(self, newest: FrameRecord, *, asked: bool) -> None:
+        """Moves the newest frame to where it can stay, and copies memory where that is due."""
+        state = self._state
+        if not state.config.correction_horizon:
+            return
+        newest.frame.settle()
+        if state.history.copy_due(
+            newest.stamp, asked=asked, compact=state.tracker.compact, fork=state.tracker.nbytes
+        ):
+            newest.state = state.tracker.state(before=state.history.before_copy())
 
     def _introduce(
         self, masks: Mapping[int, BoolMask], labels: Mapping[int, str], index: int

@@ -8,6 +8,7 @@ import torch
 from late_runs import (
     FIRST,
     FRAME_TIME,
+    NEVER,
     SECOND_ONE,
     Instant,
     add,
@@ -22,8 +23,10 @@ from late_runs import (
 )
 from random_clip import mask
 
+from lazyxmem_ros.lazy import judging
 from lazyxmem_ros.lazy.past import ATTEMPTS
 from lazyxmem_ros.xmem import TrackerError, XMem, XMemTracker
+from lazyxmem_ros.xmem.token_store import TokenStore
 
 
 def test_what_corrections_could_not_wait_for_is_gone_through_after_the_taking_over(
@@ -101,3 +104,61 @@ def test_a_past_that_always_fails_is_given_up_and_tracking_goes_on(
     assert late.frames_behind == 0
     assert late.apply(correction(20, SECOND_ONE)).applied
     assert all(len(result.tracks) == 2 for result in run_on)
+
+
+FULL = Mock(side_effect=torch.OutOfMemoryError("full"))
+
+
+@pytest.mark.parametrize("when", ["a mask is given", "nothing is given"])
+def test_a_frame_that_could_not_be_measured_is_gone_through_again(
+    when: str, small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory has learnt it."""
+    third = {3: mask(30, 40)} if when == "a mask is given" else {}
+    late = start(small_network)
+    run(late, {}, 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "measure", FULL)
+        with pytest.raises(torch.OutOfMemoryError):
+            step(late, 8, masks=third)
+    for index in range(9, 13):
+        step(late, index)
+    assert late.apply(correction(5, FIRST)).applied
+    catch_up(late, 13)
+    assert late.object_ids == late.followed_ids == (1, 2, *third)
+    assert same(Instant(start(small_network), {5: [answer(5, FIRST)]}, {8: third}), late)
+
+
+def test_a_frame_of_which_memory_could_not_be_copied_is_gone_through_again(
+    small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = start(small_network)
+    run(late, {}, 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenStore, "state", FULL)
+        step(late, 10)  # a copy is due
+    run_on = [step(late, index) for index in range(11, 14)]
+    assert late.apply(correction(12, FIRST)).applied
+    catch_up(late, 14)
+    assert all(len(result.tracks) == 2 for result in run_on)
+    assert same(answered_at_once(small_network, 12), late)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("failing", ["preview", "correct"])
+def test_a_correction_that_fails_leaves_nothing_behind(
+    closed: bool, failing: str, small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lazy = start(small_network)
+    run(lazy, {}, 5)
+    if closed:
+        lazy.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(XMemTracker, failing, FULL)
+        if failing == "preview" or closed:
+            with pytest.raises(torch.OutOfMemoryError):
+                lazy.apply(correction(5, FIRST))
+    assert not lazy.retract(5 * FRAME_TIME, 1).applied
+    for index in range(6, 12):
+        step(lazy, index)
+    assert same(answered_at_once(small_network, NEVER), lazy)
