@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from lazyxmem_ros.basics import BoolMask
 from lazyxmem_ros.lazy.past import Past
 from lazyxmem_ros.lazy.policy import ObjectHistory
@@ -26,10 +28,11 @@ def add_to_past(
     for object_id, mask in masks.items():
         _check_new(state, frame.stamp, object_id, mask)
     labels = state.labels_with(records[-1], {})
+    labels[np.isin(labels, list(masks))] = 0  # a known object is where it is shown, nowhere else
     for object_id, mask in reversed(list(masks.items())):  # of two the one named first covers
         labels[mask] = object_id
     for record in records:
-        record.additions.append(dict(masks))
+        record.show(masks)
     for object_id in masks:
         _introduce(state, object_id, frame.index)
     left = past.schedule(frame.stamp, at_once=True)

@@ -86,10 +86,13 @@ class CorrectionDesk:
             outcome = self._apply_late(correction, past, masks)
         past.applied.update({(i, source): digest for i, digest in digests.items()})
         assert outcome.applied_stamp is not None
+        learns = self._state.config.learns_from(source)
+        said = [
+            Said(object_id, source, PackedMask.pack(mask), correction.stamp, learns)
+            for object_id, mask in given.items()
+        ]
         for record in self._past.records(outcome.applied_stamp):
-            for object_id, mask in given.items():
-                said = Said(object_id, source, PackedMask.pack(mask), correction.stamp)
-                record.said.append(said)
+            record.events += said
         return outcome
 
     def _apply_now(

@@ -98,10 +98,9 @@ class Past:
                 self._state.tracker,
                 records,
                 config=lambda: self._state.config,
-                arriving=self._state.arriving_ids,
                 iou_predictor=self._state.iou_predictor,
             )
-            self._short_ways = 0
+            self._short, self._short_ways = None, 0
         self._hurry |= not at_once  # what is added does not show before it is exact
         self.make_room()
         return self.replay.frames_left
@@ -188,9 +187,13 @@ class Past:
         return True
 
     def _has_short_way(self) -> bool:
-        """Whether there is a short way to go; chooses one where something was said."""
+        """Whether there is a short way to go; chooses one where something was said. None is gone on
+        with where an object is arriving, for it would show too early.
+        """
         replay = self.replay
-        if self._hurry and replay and not self._state.arriving_ids() and self._has_room():
+        if self._state.arriving_ids():
+            self._short = None
+        elif self._hurry and replay and self._has_room():
             self._short = self._choose_short_way(replay)
         self._hurry = False
         return self._short is not None
@@ -254,8 +257,9 @@ class Past:
         for object_id in self._state.arriving_ids() - set(self._state.tracker.object_ids):
             del self._state.objects[object_id]
             self._state.removed.add(object_id)
-        for item in self._state.objects.values():
-            item.arriving = False
+        births = self._state.tracker.births
+        for object_id, item in self._state.objects.items():
+            item.arriving, item.born = False, births[object_id]
         self.stop()
         self._state.history.forget_features()
 
@@ -277,8 +281,9 @@ class Past:
         if self.replay is None or not arriving:
             return now, {i: followed[i].copy() for i in self._state.tracker.object_ids}
         known = set(self.replay.records[-1].frame.object_ids) | arriving
-        self.replay.reach(known & followed.keys())
-        memory, told = self.replay.state(followed), self.told_ids
+        births = {object_id: item.born for object_id, item in followed.items()}
+        self.replay.reach({i: birth for i, birth in births.items() if i in known})
+        memory, told = self.replay.state(births), self.told_ids
         objects = {i: followed[i].copy() for i in memory.births}
         for object_id, item in objects.items():
             past = self.replay.histories.get(object_id, item.history)
@@ -290,14 +295,16 @@ class Past:
         # Cool-downs count frames, those that are lost included.
         return replace(memory, frames=now.frames), objects
 
-    def unsay(self, object_id: int) -> None:
-        """Replays the past as if nobody had shown an object that never arrived."""
+    def unsay(self, object_id: int, *, since: int) -> None:
+        """Replays the past as if nobody had shown an object that never arrived, on the frame of
+        index `since` or later. Before that, another one may have had its id.
+        """
         past = [*self._state.history.replayable(), *(self.replay.records if self.replay else ())]
         past += [self._state.newest] if self._state.newest else []
-        shown = [record for record in past if record.shows(object_id)]
+        shown = [r for r in past if r.index >= since and r.shows(object_id)]
         for record in shown:
             record.forget(object_id)
-            record.frame.given.pop(object_id, None)  # where the frame has been replayed
+            record.retell()
         if self.replay is not None and shown:
             first = min(record.stamp for record in shown)
             self.replay.revisit(max(first, self.replay.start), at_once=True)

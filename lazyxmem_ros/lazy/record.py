@@ -6,7 +6,7 @@ A record loses its features first, and with them what only replay needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -57,19 +57,58 @@ class Request:
     prompt: Prompt
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Said:
     """A corrected mask as it was given, whatever other objects have taken of it.
 
     Attributes:
         object_id: whose it is. source: who gave it. mask: of the frame's size.
         named: the stamp (ns) that the correction named; it may have been applied to a later frame.
+        learnt: whether memory learns it, as the settings were when the frame was closed or, where
+            it came later, when it came.
     """
 
     object_id: int
     source: Source
     mask: PackedMask
     named: int
+    learnt: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """A corrected mask as it held when it came; see `Said`."""
+
+    object_id: int
+    source: Source
+    mask: BoolMask
+    learnt: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Masks given after the frame was opened: object id -> bool [H, W]."""
+
+    masks: dict[int, BoolMask]
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The pause of an object ended."""
+
+    object_id: int
+
+
+@dataclass(frozen=True)
+class Removed:
+    """An object was removed; `closed`: when the frame was closed already."""
+
+    object_id: int
+    closed: bool
+
+
+Event = Said | Shown | Resumed | Removed
+"""What happened on a frame after it was opened."""
 
 
 @dataclass(eq=False)
@@ -87,7 +126,6 @@ class FrameRecord:
 
     For the newest frame:
         image: uint8 [H, W, 3], RGB; None once there is a newer frame.
-        given: whether masks were given on it; such a frame is always learnt.
         corrections: source -> object id -> corrected mask bool [H, W], none overlapping another.
 
     For replay, empty once the features are gone:
@@ -97,9 +135,8 @@ class FrameRecord:
         held: whether the policy keeps its prediction out of memory.
         asked_itself: a self-correction that must not be learnt was pending.
         never_learnt: never learnt on replay: for that, or since its correction must not be learnt.
-        said: the corrections, in the order in which they came.
-        additions: masks given after it was opened, in that order, object id -> bool [H, W].
-        removed: ids of the objects that were removed while it was the newest frame.
+        events: what happened on it after it was opened, while it was the newest frame or late, in
+            the order in which it came.
         learnt: corrected masks that memory took in on it, object id -> bool [H, W].
         told: ids of the objects that a person corrected on it.
         state: the tracker's memory while the frame was open, before the additions; None where no
@@ -114,7 +151,6 @@ class FrameRecord:
     requests: dict[int, Request] = field(default_factory=dict)
 
     image: NDArray[np.uint8] | None = None
-    given: bool = False
     corrections: dict[Source, dict[int, BoolMask]] = field(
         default_factory=lambda: {source: {} for source in Source}
     )
@@ -126,18 +162,15 @@ class FrameRecord:
     held: bool = False
     asked_itself: bool = False
     never_learnt: bool = False
-    said: list[Said] = field(default_factory=list)
-    additions: list[dict[int, BoolMask]] = field(default_factory=list)
-    removed: set[int] = field(default_factory=set)
+    events: list[Event] = field(default_factory=list)
     learnt: dict[int, BoolMask] = field(default_factory=dict)
     told: set[int] = field(default_factory=set)
     state: TrackerState | None = None
 
     @classmethod
-    def opened(cls, frame: Frame, image: NDArray[np.uint8], *, given: bool) -> FrameRecord:
+    def opened(cls, frame: Frame, image: NDArray[np.uint8]) -> FrameRecord:
         """The record of a frame that was just segmented."""
-        size, stamp, index = frame.size, frame.stamp, frame.index
-        return cls(stamp, index, size, image=image, given=given, features=frame)
+        return cls(frame.stamp, frame.index, frame.size, image=image, features=frame)
 
     @property
     def frame(self) -> Frame:
@@ -151,11 +184,27 @@ class FrameRecord:
         return self.features is not None and self.features.open
 
     @property
+    def given(self) -> bool:
+        """Whether masks of its objects were given on it; such a frame is always learnt."""
+        return bool(self.frame.given)
+
+    @property
     def eventful(self) -> bool:
         """Whether memory learnt on it what no prediction says: given or corrected masks, objects
         that came or went.
         """
-        return bool(self.frame.given or self.additions or self.learnt or self.removed)
+        came_or_went = any(isinstance(event, (Shown, Removed)) for event in self.events)
+        return bool(self.given or self.learnt or came_or_went)
+
+    @property
+    def said(self) -> list[Said]:
+        """The corrections, in the order in which they came."""
+        return [event for event in self.events if isinstance(event, Said)]
+
+    @property
+    def additions(self) -> list[dict[int, BoolMask]]:
+        """The masks given after it was opened, in that order: object id -> bool [H, W]."""
+        return [event.masks for event in self.events if isinstance(event, Shown)]
 
     @property
     def lasting_bytes(self) -> int:
@@ -193,9 +242,7 @@ class FrameRecord:
             self,
             histories=dict(self.histories),
             looks=copy_looks(self.looks),
-            additions=[dict(added) for added in self.additions],
-            removed=set(self.removed),
-            said=list(self.said),
+            events=list(self.events),
             learnt=dict(self.learnt),
             told=set(self.told),
         )
@@ -224,22 +271,33 @@ class FrameRecord:
 
     def corrected(self, masks: Mapping[int, BoolMask], source: Source) -> FrameRecord:
         """A copy with more corrected masks of the newest frame (see `correct`)."""
-        again = replace(self, corrections={s: dict(m) for s, m in self.corrections.items()})
+        again = replace(self, corrections=dict(self.corrections))
         for object_id, mask in masks.items():
             again.correct(object_id, mask, source)
         return again
 
     def correct(self, object_id: int, mask: BoolMask, source: Source) -> None:
         """Notes a corrected mask of the newest frame, which takes its pixels from earlier ones."""
-        for masks in self.corrections.values():
-            masks.pop(object_id, None)
-            for other in masks:
-                masks[other] = masks[other] & ~mask
+        self._take_pixels({object_id: mask})
         self.corrections[source][object_id] = mask
+
+    def _take_pixels(self, masks: Mapping[int, BoolMask]) -> None:
+        """Drops the corrected masks of some objects, and their new ones' pixels from the others."""
+        taken = np.logical_or.reduce(list(masks.values()))
+        for source, corrected in self.corrections.items():
+            left = {i: mask & ~taken for i, mask in corrected.items() if i not in masks}
+            self.corrections[source] = left
 
     def all_corrections(self) -> dict[int, BoolMask]:
         """The corrected masks of all sources."""
         return {i: mask for masks in self.corrections.values() for i, mask in masks.items()}
+
+    def show(self, masks: Mapping[int, BoolMask]) -> None:
+        """Notes masks given after it was opened. They hold instead of what was said of these
+        objects before, and take their pixels from what was said of others.
+        """
+        self.events.append(Shown(dict(masks)))
+        self.retell()
 
     def learn(self, masks: dict[int, BoolMask]) -> None:
         """Notes that memory learns corrected masks, none overlapping another; they take their
@@ -252,56 +310,73 @@ class FrameRecord:
         """What memory learnt on it from a person."""
         return [self.learnt[i] for i in self.told & self.learnt.keys()]
 
-    def said_in_turn(self) -> Iterator[tuple[int, Source, BoolMask]]:
-        """The corrections in the order in which they came: object id, source, and the mask as it
-        held then. That of a self-correction is without what a person had said of other objects.
+    def in_turn(self) -> Iterator[Corrected | Shown | Resumed | Removed]:
+        """What happened on it, in turn, corrections as they held when they came. A self-correction
+        is without what a person had said of other objects.
         """
         told: dict[int, BoolMask] = {}
-        for entry in self.said:
-            mask = entry.mask.unpack(self.size)
-            if entry.source is Source.OPERATOR:
-                told = {i: other & ~mask for i, other in told.items()} | {entry.object_id: mask}
+        for event in self.events:
+            if isinstance(event, Shown):
+                taken = np.logical_or.reduce(list(event.masks.values()))
+                told = {i: other & ~taken for i, other in told.items() if i not in event.masks}
+            if not isinstance(event, Said):
+                yield event
+                continue
+            mask = event.mask.unpack(self.size)
+            if event.source is Source.OPERATOR:
+                told = {i: other & ~mask for i, other in told.items()} | {event.object_id: mask}
             else:
                 mask = np.logical_and.reduce([mask, *(~other for other in told.values())])
-                if entry.mask.box is not None and not mask.any():
+                if event.mask.box is not None and not mask.any():
                     continue  # so it is refused where it comes
-            yield entry.object_id, entry.source, mask
+            yield Corrected(event.object_id, event.source, mask, event.learnt)
 
-    def take_back(self, object_id: int, named: int, *, learns: Callable[[Source], bool]) -> None:
-        """Makes it as if the last correction of an object by a person, of those that named the
-        stamp `named`, had not come. learns(source): whether memory learns such corrections.
-        """
-        last = max(
-            place
-            for place, entry in enumerate(self.said)
-            if (entry.object_id, entry.source, entry.named) == (object_id, Source.OPERATOR, named)
-        )
-        del self.said[last]
+    def retell(self) -> None:
+        """Makes of what happened on it what holds."""
         again = FrameRecord(self.stamp, self.index, self.size)
-        for corrected, source, mask in self.said_in_turn():
-            again.correct(corrected, mask, source)
-        given = again.corrections
-        self.told = set(given[Source.OPERATOR])
-        if self.learnt:
-            self.learnt = {
-                i: m for source in Source if learns(source) for i, m in given[source].items()
-            }
-        self.never_learnt = self.asked_itself or (self.never_learnt and bool(self.said))
+        learns: dict[int, bool] = {}
+        for event in self.in_turn():
+            if isinstance(event, Corrected):
+                again.correct(event.object_id, event.mask, event.source)
+                learns[event.object_id] = event.learnt
+            elif isinstance(event, Shown):
+                again._take_pixels(event.masks)
+        self.told = set(again.corrections[Source.OPERATOR])
+        if not self.open:
+            self.learnt = {i: m for i, m in again.all_corrections().items() if learns[i]}
         if self.image is not None:
-            self.corrections = given
+            self.corrections = again.corrections
+
+    def take_back(self, object_id: int, named: int) -> None:
+        """Makes it as if the last correction of an object by a person, of those that named the
+        stamp `named`, had not come.
+        """
+        wanted = (object_id, Source.OPERATOR, named)
+        last = [one for one in self.said if (one.object_id, one.source, one.named) == wanted][-1]
+        self.events.remove(last)
+        self.retell()
+        self.never_learnt = self.asked_itself or (self.never_learnt and bool(self.said))
 
     def shows(self, object_id: int) -> bool:
         """Whether masks of the object were added after the frame was opened."""
         return any(object_id in added for added in self.additions)
 
+    def remove(self, object_id: int, *, tracked: bool) -> None:
+        """Notes that an object was removed, of which nothing holds any more that was said on this
+        frame, the newest one. tracked: whether the tracker knew it.
+        """
+        self.forget(object_id)
+        if self.open:  # else memory has learnt what was left of the others' masks
+            self.retell()
+        if tracked:
+            self.events.append(Removed(object_id, closed=not self.open))
+
     def forget(self, object_id: int) -> None:
         """Takes back all that was said of the object after the frame was opened."""
+        self.events = [left for event in self.events if (left := _without(event, object_id))]
         for masks in self.corrections.values():
             masks.pop(object_id, None)
-        for added in self.additions:
-            added.pop(object_id, None)
-        self.additions = [added for added in self.additions if added]
-        self.said = [entry for entry in self.said if entry.object_id != object_id]
+        self.frame.given.pop(object_id, None)  # where it has been replayed
         self.learnt.pop(object_id, None)
         self.told.discard(object_id)
         for source in Source:
@@ -311,6 +386,14 @@ class FrameRecord:
         """Its frame with only those given masks with which it was opened."""
         given = {i: mask for i, mask in self.frame.given.items() if not self.shows(i)}
         return replace(self.frame, given=given)
+
+
+def _without(event: Event, object_id: int) -> Event | None:
+    """What is left of an event where nothing was said of an object."""
+    if isinstance(event, Shown):
+        masks = {i: mask for i, mask in event.masks.items() if i != object_id}
+        return Shown(masks) if masks else None
+    return event if isinstance(event, Removed) or event.object_id != object_id else None
 
 
 def copy_looks(looks: AllLooks) -> AllLooks:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from lazyxmem_ros.lazy.config import LazyConfig
@@ -31,7 +31,16 @@ from lazyxmem_ros.lazy.policy import (
     hold_frame,
 )
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor, Looks
-from lazyxmem_ros.lazy.record import AllLooks, FrameRecord, Histories, copy_looks
+from lazyxmem_ros.lazy.record import (
+    AllLooks,
+    Corrected,
+    FrameRecord,
+    Histories,
+    Removed,
+    Resumed,
+    Shown,
+    copy_looks,
+)
 from lazyxmem_ros.lazy.uncertainty import measure
 from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 
@@ -52,7 +61,6 @@ class Replay:
         records: list[FrameRecord],
         *,
         config: Callable[[], LazyConfig],
-        arriving: Callable[[], set[int]],
         iou_predictor: IouPredictor | None,
     ) -> None:
         """A replay that has gone through no frame yet.
@@ -61,13 +69,11 @@ class Replay:
             tracker: the fork has its network and settings, and takes its place in the end.
             records: the frames, oldest first; the first one has a copy of memory.
             config: returns the settings as they are now.
-            arriving: returns the objects that the tracker does not know yet on some of the frames.
             iou_predictor: predicts IoUs of the past frames.
         """
         self._iou_predictor = iou_predictor
         self._tracker = tracker
         self._config = config
-        self._arriving = arriving
         self._pending = deque(records)
         self._done: list[FrameRecord] = []
         self._fork: XMemTracker | None = None  # until the first frame is gone through
@@ -139,9 +145,11 @@ class Replay:
             frames += 1
         return not self._pending
 
-    def reach(self, object_ids: set[int]) -> None:
-        """Goes on until the fork knows these objects, or all frames are done."""
-        while self._pending and not (self._fork and object_ids <= set(self._fork.object_ids)):
+    def reach(self, births: Mapping[int, int]) -> None:
+        """Goes on until the fork knows these objects, id -> index of the first frame, or all frames
+        are done.
+        """
+        while self._pending and not (self._fork and births.items() <= self._fork.births.items()):
             self._advance()
 
     def trim(self, oldest: int) -> None:
@@ -150,10 +158,11 @@ class Replay:
             oldest = min(oldest, self._left)
         del self._done[: last_copy(self._done, oldest) or 0]
 
-    def state(self, followed: Collection[int]) -> TrackerState:
-        """Returns a copy of the fork's memory of the `followed` objects, after `reach`."""
+    def state(self, births: Mapping[int, int]) -> TrackerState:
+        """Returns a copy of the fork's memory of these objects (see `reach`) after `reach`."""
         assert self._fork is not None
-        fork, gone = self._fork, set(self._fork.object_ids) - set(followed)
+        fork = self._fork
+        gone = [i for i, birth in fork.births.items() if births.get(i) != birth]
         if gone:
             fork = self._tracker.fork(fork.state())
             fork.remove_objects(gone)
@@ -202,16 +211,16 @@ class Replay:
             assert record.state is not None
             self._fork = self._tracker.fork(record.state)
             self.histories, self.looks = dict(record.histories), copy_looks(record.looks)
-        fork, arriving = self._fork, self._arriving()
-        went = (set(fork.object_ids) - set(record.frame.object_ids) - arriving) | record.removed
-        state = record.state if fresh and not went & set(fork.object_ids) else None
-        fork.remove_objects([i for i in fork.object_ids if i in went])
-        self.looks = {i: looks for i, looks in self.looks.items() if i not in went}
+        fork = self._fork
+        fork.gate_radius = self._tracker.gate_radius  # settings hold at once
         if fresh:
             assert fork.frame is not None  # the copy was made while its frame was open
             frame, held = fork.frame, record.held
         else:
             frame = self._resegment(fork, record)
+            self.histories = {
+                i: _rested(history, i in record.paused) for i, history in self.histories.items()
+            }
             held = self._decide(frame, record, frame.object_ids, set(frame.given))
         frame.settle()
         again = replace(
@@ -220,13 +229,11 @@ class Replay:
             histories=self.histories,
             looks=self.looks,
             held=held,
-            state=state or (self._copy(fork, record.state) if record.state else None),
+            state=record.state if fresh or record.state is None else self._copy(fork, record.state),
         ).copy()
-        for added in again.additions:
-            fork.add_objects(frame, added)
-            self._decide(frame, record, added, added)
+        gone = self._retell(fork, frame, again)
         self._close(fork, frame, again, held=held or record.never_learnt)
-        self._note_corrections(frame, again)
+        self._remove(fork, gone)
         for object_id in record.told & record.learnt.keys() & self.looks.keys():
             if self._config().is_in_view(record.learnt[object_id]):
                 self.looks[object_id].told = frame.stamp
@@ -259,15 +266,43 @@ class Replay:
         else:
             fork.memorize(frame)
 
-    def _note_corrections(self, frame: Frame, record: FrameRecord) -> None:
-        """Notes in `histories` whatever was corrected on the frame, learnt or not."""
-        for object_id, source, mask in record.said_in_turn():
-            if object_id in frame.object_ids:
-                in_view = self._config().is_in_view(mask)
-                history = self.histories.get(object_id, ObjectHistory())
-                self.histories[object_id] = history.corrected(
-                    source, index=frame.index, stamp=frame.stamp, in_view=in_view
-                )
+    def _retell(self, fork: XMemTracker, frame: Frame, record: FrameRecord) -> set[int]:
+        """Lets happen on a frame that is open again what happened on it, in turn, but for learning;
+        returns the objects that are to be removed once it is closed.
+        """
+        gone: set[int] = set()
+        for event in record.in_turn():
+            if isinstance(event, Shown):
+                self._remove(fork, gone & event.masks.keys())
+                gone -= event.masks.keys()
+                fork.add_objects(frame, event.masks)
+                self._decide(frame, record, event.masks, event.masks)
+            elif isinstance(event, Removed) and event.closed:
+                gone.add(event.object_id)
+            elif isinstance(event, Removed):
+                self._remove(fork, {event.object_id})
+            elif event.object_id in frame.object_ids:
+                history = self.histories.get(event.object_id, ObjectHistory())
+                self.histories[event.object_id] = self._with_event(history, frame, event)
+        return gone
+
+    def _with_event(
+        self, history: ObjectHistory, frame: Frame, event: Corrected | Resumed
+    ) -> ObjectHistory:
+        """An object's history after what happened to it on a frame, learnt or not."""
+        if isinstance(event, Resumed):
+            return history.resumed()
+        in_view = self._config().is_in_view(event.mask)
+        return history.corrected(
+            event.source, index=frame.index, stamp=frame.stamp, in_view=in_view
+        )
+
+    def _remove(self, fork: XMemTracker, object_ids: Collection[int]) -> None:
+        """The fork, `histories` and `looks` forget objects, as far as they know them."""
+        fork.remove_objects([i for i in fork.object_ids if i in object_ids])
+        for object_id in object_ids:
+            self.histories.pop(object_id, None)
+            self.looks.pop(object_id, None)
 
     def _decide(
         self, frame: Frame, record: FrameRecord, chosen: Collection[int], given: Collection[int]
@@ -288,7 +323,7 @@ class Replay:
         for object_id, seen in zip(frame.object_ids, measured, strict=True):
             if object_id not in chosen:
                 continue
-            before = _rested(histories.get(object_id, ObjectHistory()), object_id in record.paused)
+            before = histories.get(object_id, ObjectHistory())
             observation = Observation(
                 index=frame.index,
                 stamp=frame.stamp,

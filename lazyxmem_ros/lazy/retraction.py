@@ -36,7 +36,7 @@ def retract(state: LazyState, past: Past, stamp: int, object_id: int) -> Outcome
         )
     records = past.records(applied)
     for record in records:
-        record.take_back(object_id, stamp, learns=state.config.learns_from)
+        record.take_back(object_id, stamp)
     if now and answer is state.answers[object_id][-1]:
         item = state.objects[object_id]
         item.history = _without_answer(item.history, answer.before)

@@ -38,7 +38,6 @@ class ShortWay(Replay):
             replay._tracker,
             chosen,
             config=replay._config,
-            arriving=replay._arriving,
             iou_predictor=replay._iou_predictor,
         )
         if replay._fork is not None:

@@ -207,15 +207,11 @@ class LazyState:
         item.history = item.history.paused()
 
     def forget(self, object_id: int) -> FollowedObject:
-        """Forgets an object that was removed while the newest frame was the newest; returns it."""
+        """Forgets an object; returns it."""
         self._unregister(object_id, Source.OPERATOR)
         item = self.objects.pop(object_id)
         self.answers.pop(object_id, None)
         self.removed.add(object_id)
-        if self.newest is not None:
-            self.newest.forget(object_id)
-            if not item.arriving:
-                self.newest.removed.add(object_id)
         return item
 
     # ---- the newest frame

@@ -22,7 +22,7 @@ from lazyxmem_ros.lazy.judging import FrameJudge
 from lazyxmem_ros.lazy.past import ATTEMPTS, NO_MEMORY, Past
 from lazyxmem_ros.lazy.policy import TrackState
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor
-from lazyxmem_ros.lazy.record import FrameRecord, Request
+from lazyxmem_ros.lazy.record import FrameRecord, Request, Resumed
 from lazyxmem_ros.lazy.results import Outcome, StepResult
 from lazyxmem_ros.lazy.retraction import retract
 from lazyxmem_ros.lazy.snapshot import Snapshot, describe
@@ -174,7 +174,7 @@ class LazyTracker:
             self._past.forget_features()  # there is no object, but nothing fits the new size
         caught_up = self._past.advance(self._state.config.catch_up_budget)
         frame = self._state.tracker.segment(image, given or None, stamp=stamp)
-        newest = FrameRecord.opened(frame, image, given=bool(given))
+        newest = FrameRecord.opened(frame, image)
         self._state.newest = newest
         self._introduce(given, labels or {}, frame.index)
         requests: list[Request] = []
@@ -191,6 +191,8 @@ class LazyTracker:
         if newest is None or not newest.open:
             return
         learnt, corrected = self._state.to_learn(), bool(newest.all_corrections())
+        for one in newest.said:
+            one.learnt = self._state.config.learns_from(one.source)
         if learnt:
             self._state.learn(learnt, newest.told & learnt.keys())
         elif not newest.given and (newest.held or corrected):
@@ -312,11 +314,10 @@ class LazyTracker:
         if not masks:
             raise MaskError("no mask of an object to add was given")
         self._state.tracker.add_objects(newest.frame, masks)
-        newest.given = True
         self._introduce(masks, labels or {}, newest.frame.index)
         added = _copies(masks)
         for record in self._past.records(newest.stamp):
-            record.additions.append(dict(added))
+            record.show(added)
         if self._past.replay is not None:  # a snapshot may have taken it past the frame
             self._past.schedule(newest.stamp, at_once=True)
         return self._judge.conclude(newest, set(masks))
@@ -373,10 +374,14 @@ class LazyTracker:
     def remove_objects(self, object_ids: Iterable[int]) -> None:
         """Forgets objects and their open requests. Raises UnknownObjectError, changing nothing."""
         ids = self._known(object_ids)
-        self._state.tracker.remove_objects([i for i in ids if i in self.object_ids])
+        tracked = [i for i in ids if i in self.object_ids]
+        self._state.tracker.remove_objects(tracked)
         for object_id in ids:
-            if self._state.forget(object_id).arriving:
-                self._past.unsay(object_id)
+            item = self._state.forget(object_id)
+            for record in self._newest_records():
+                record.remove(object_id, tracked=object_id in tracked)
+            if item.arriving:
+                self._past.unsay(object_id, since=item.born)
 
     def pause_objects(self, object_ids: Iterable[int]) -> None:
         """Lets objects rest from the next frame on, until `resume_objects`; twice is fine.
@@ -401,6 +406,8 @@ class LazyTracker:
             item = self._state.objects[object_id]
             if item.history.state is TrackState.PAUSED:
                 item.history = item.history.resumed()
+                for record in self._newest_records():
+                    record.events.append(Resumed(object_id))
 
     def reset(self) -> None:
         """Forgets every object and frame; any stamp and image size may follow."""
@@ -489,6 +496,11 @@ class LazyTracker:
             newest.stamp, asked=asked, compact=state.tracker.compact, fork=state.tracker.nbytes
         ):
             newest.state = state.tracker.state(before=state.history.before_copy())
+
+    def _newest_records(self) -> set[FrameRecord]:
+        """All that is known of the newest frame, if there is one."""
+        newest = self._state.newest
+        return set() if newest is None else self._past.records(newest.stamp)
 
     def _introduce(
         self, masks: Mapping[int, BoolMask], labels: Mapping[int, str], index: int

@@ -93,6 +93,11 @@ class XMemTracker:
         return tuple(self._now.births)
 
     @property
+    def births(self) -> Mapping[int, int]:
+        """Object id -> index of its first frame."""
+        return self._now.births
+
+    @property
     def frame(self) -> Frame | None:
         """The newest frame."""
         return self._now.frame

@@ -183,9 +183,3 @@ def probabilities(lazy: LazyTracker) -> torch.Tensor:
 def same(a: LazyTracker | Instant, b: LazyTracker) -> bool:
     expected = a[newest(b)].probabilities if isinstance(a, Instant) else probabilities(a)
     return torch.equal(expected, probabilities(b))
-
-
-def assert_close(a: Instant, b: LazyTracker) -> None:
-    """The same but for the order in which memory has been summed up."""
-    expected = a[newest(b)].probabilities
-    torch.testing.assert_close(expected, probabilities(b), rtol=0, atol=1e-3)

@@ -61,6 +61,7 @@ class ScriptedFrame:
     open: bool = True
     predicted: bool = True
     places: dict[int, Place] = field(default_factory=dict)
+    given: dict[int, np.ndarray] = field(default_factory=dict)
 
     def labels(self) -> np.ndarray:
         ids = np.array([0, *self.object_ids], np.uint16)
@@ -89,6 +90,7 @@ class ScriptedTracker:
         objects = {i: shown.get(i, empty) for i in self.object_ids}
         probabilities = scene(objects) if objects else torch.ones(1, *size)
         self.newest = ScriptedFrame(self.frames, stamp, size, self.object_ids, probabilities)
+        self.newest.given = dict(masks or {})
         self.frames += 1
         return self.newest
 
@@ -126,6 +128,7 @@ class ScriptedTracker:
         new = tuple(i for i in masks if i not in self.object_ids)
         self.object_ids += new
         frame.object_ids = self.object_ids
+        frame.given |= masks
         zeros = torch.zeros(len(new), *frame.size)
         frame.probabilities = self.preview(
             _with(frame, torch.cat([frame.probabilities, zeros])), masks
@@ -137,6 +140,7 @@ class ScriptedTracker:
         self.object_ids = tuple(i for i in self.object_ids if i not in ids)
         frame.object_ids = self.object_ids
         frame.probabilities = frame.probabilities[keep]
+        frame.given = {i: mask for i, mask in frame.given.items() if i not in ids}
 
     def reset(self):
         self.object_ids, self.frames, self.newest = (), 0, None

@@ -20,7 +20,6 @@ from late_runs import (
     add,
     answer,
     answered_at_once,
-    assert_close,
     catch_up,
     correction,
     remove,
@@ -243,7 +242,7 @@ def test_an_id_that_is_given_to_another_object_during_a_catch_up(
     catch_up(late, 18 + gap)
     assert late.object_ids == (1, 2)
     alone = Instant(start(small_network), acts)
-    assert_close(alone, late)
+    assert same(alone, late)
     births = [lazy.tracker.state().births for lazy in (alone.lazy, late)]
     assert births[0] == births[1] == {1: 0, 2: 17 + gap}
 
@@ -361,7 +360,7 @@ def test_a_snapshot_in_between_has_the_arriving_objects(
     # The one that the snapshot was made of is not disturbed by it.
     catch_up(late, 23 + more)
     acts = {9: [add(THIRD)], 18: [add(FOURTH)], 22 + more: [remove(2)]}
-    assert_close(Instant(start(small_network), acts), late)
+    assert same(Instant(start(small_network), acts), late)
     assert late.object_ids == (1, 3, 4)
 
 

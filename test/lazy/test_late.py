@@ -17,7 +17,6 @@ from late_runs import (
     add,
     answer,
     answered_at_once,
-    assert_close,
     catch_up,
     correction,
     newest,
@@ -131,7 +130,7 @@ def test_objects_that_go_meanwhile_are_gone(when: int, small_network: XMem) -> N
             late.remove_objects([2])
     catch_up(late, 18)
     assert late.object_ids == (1,)
-    assert_close(instant, late)
+    assert same(instant, late)
 
 
 def test_a_correction_of_the_closed_newest_frame_during_a_catch_up(small_network: XMem) -> None:

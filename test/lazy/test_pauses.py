@@ -7,8 +7,14 @@ import pytest
 from late_runs import (
     CALIBRATION,
     CONFIG,
+    FIRST,
     NOTHING,
+    SECOND_ONE,
+    Instant,
+    answer,
+    catch_up,
     correction,
+    same,
     start,
     step,
 )
@@ -60,3 +66,27 @@ def test_a_resumed_object_that_is_in_doubt_since_is_known_to_have_been_right(
     assert lazy.apply(correction(18, {1: run_on[-1].labels == 1})).applied
     lazy.close()
     assert not {*range(13, 18)} & {*learnt(lazy)[0]}
+
+
+@pytest.mark.parametrize("index", [10, 11])
+@pytest.mark.parametrize("order", [("resume", "correct"), ("correct", "resume"), ("resume",)])
+def test_a_pause_that_ends_on_a_corrected_frame_ends_so_the_second_time(
+    order: tuple[str, ...], index: int, small_network: XMem
+) -> None:
+    do = {"resume": lambda lazy: lazy.resume_objects([1]), "correct": answer(index, FIRST)}
+    acts = {
+        5: [answer(5, SECOND_ONE)],
+        8: [lambda lazy: lazy.pause_objects([1])],
+        index: [do[name] for name in order],
+    }
+    late = start(small_network, TRUSTING, CALIBRATION)
+    for number in range(1, 14):
+        step(late, number)
+        for act in acts.get(number, ()) if number != 5 else ():
+            act(late)
+    assert late.apply(correction(5, SECOND_ONE)).applied
+    catch_up(late, 14)
+    instant = Instant(start(small_network, TRUSTING, CALIBRATION), acts)
+    assert same(instant, late)
+    trusted = [x._state.objects[1].history.trusted_index for x in (instant.lazy, late)]
+    assert trusted[0] == trusted[1]
