@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from lazyxmem_ros.xmem import gating
 from lazyxmem_ros.xmem.gating import PATIENCE, STEP, Place, gate, place_of
 
 HEIGHT, WIDTH, RADIUS = 60, 120, 8
@@ -156,3 +157,21 @@ def test_an_object_that_has_just_come_out_is_not_cut_where_a_crumb_lies_beside_i
         whole = disc(40, radius=13) | disc(x, radius=4)
         mine, place = followed([whole], place)
         assert (mine & disc(40, radius=13)).sum() == disc(40, radius=13).sum()
+
+
+def test_a_gate_may_be_as_large_as_it_likes() -> None:
+    """What it costs does not rise with it."""
+    place, mine = Place.of(disc(20)).follow(disc(90), 1e4)
+    assert (mine == disc(90)).all()
+    assert not place.jumped
+
+
+@pytest.mark.parametrize("reach", [33, 45])
+def test_a_large_gate_is_an_ellipse_as_a_small_one_is(
+    reach: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = disc(60, radius=3)
+    measured = gating._grown(mask, reach)
+    monkeypatch.setattr(gating, "DILATED", reach)
+    assert overlap(measured, gating._grown(mask, reach)) > 0.97
+    assert not gating._grown(np.zeros_like(mask), reach).any()
