@@ -150,8 +150,7 @@ class Memory:
             top = torch.topk(owned, min(self.config.top_k, owned.shape[1]), dim=1)
             weights = torch.softmax(top.values, dim=1)
             if not readouts:
-                tokens.use[rows].index_add_(0, top.indices.flatten(), weights.flatten())
-                tokens.life[rows] += 1
+                tokens.count_use(top.indices.flatten(), weights.flatten())
             for object_id in ids:
                 # An embedding bag is the sparse product: top-k weights times value rows.
                 readouts[object_id] = F.embedding_bag(
@@ -260,9 +259,10 @@ class Memory:
     def _leaving(self) -> list[int]:
         """The frames in working memory that consolidation takes, the oldest first."""
         frames = [index for index in self._tokens.working if index not in self._told.frames]
-        births = {owner.birth for owner in self._tokens.owners.values()} & set(frames)
-        stay = sorted({frames[0], *births})[: self.config.keep_first_frames]
-        last = len(frames) - (self.config.min_working_frames - 1)
+        births = {owner.birth for owner in self._tokens.owners.values()}
+        first = {self._tokens.working[0], *births} & set(frames)
+        stay = sorted(first)[: self.config.keep_first_frames]
+        last = max(len(frames) - (self.config.min_working_frames - 1), 0)
         return [index for index in frames[:last] if index not in stay]
 
     def _drop(self, leaving: Collection[int]) -> None:

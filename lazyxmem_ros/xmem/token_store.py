@@ -23,6 +23,8 @@ from torch import Tensor
 from lazyxmem_ros.xmem.copies import FIXED, MemoryState, places_in
 from lazyxmem_ros.xmem.storage import lasting_copies, lasting_zeros
 
+LIFE_AT_MOST = 2**20
+"""Frames after which what was counted is halved. In float32, adding 1 to 2^24 does nothing."""
 LIFE_AT_BIRTH = 1e-7
 """Frames; usage is divided by the life, which must not be zero."""
 COLUMNS = ("key", "shrinkage", "selection", "expanded", "use", "life", "born", "shows")
@@ -93,6 +95,7 @@ class TokenStore:
         self.born = self._zeros(rows, dtype=torch.int64)
         self.shows = self._zeros(rows, dtype=torch.int64)
         self._number = self._zeros(rows, dtype=torch.int64)  # of each token, whoever holds it
+        self._readings = 0
         self.owners: dict[int, Owner] = {}
         self.working: list[int] = []
         self.long_term = 0
@@ -219,6 +222,17 @@ class TokenStore:
         owner.values[oldest] = owner.values[self.block(owner.birth)]
         owner.anchored = True
         self._renumber(oldest)
+
+    def count_use(self, tokens: Tensor, shares: Tensor) -> None:
+        """Count a frame's reading: of the used tokens [n] was read so much [n]."""
+        use, life = self.use[self.used], self.life[self.used]
+        if self._readings % LIFE_AT_MOST == 0:  # the quotient of the two stays
+            old = life >= LIFE_AT_MOST
+            use[old] /= 2
+            life[old] /= 2
+        self._readings += 1
+        use.index_add_(0, tokens, shares)
+        life += 1
 
     # ---- tokens come
 

@@ -141,3 +141,18 @@ def test_memory_that_did_not_grow_takes_an_object() -> None:
         write(memory, FULL, told=(1,))
         assert_of_frames(memory)
         assert read(memory, FULL + 1).shape == (3, TOKENS, VALUES)
+
+
+def test_use_is_counted_for_ever() -> None:
+    """Where float32 would have no room for one more."""
+    memory = used()
+    state = memory.state()
+    state.shared["use"][:], state.shared["life"][:] = 2.0**22, 2.0**24
+    memory.restore(state)
+    read(memory, 1)
+    before = memory.state().shared
+    torch.testing.assert_close(before["use"] / before["life"], torch.full_like(before["use"], 0.25))
+    read(memory, 1)
+    after = memory.state().shared
+    assert torch.equal(after["life"] - before["life"], torch.ones_like(before["life"]))
+    assert float((after["use"] - before["use"]).sum()) > TOKENS - 1

@@ -52,6 +52,23 @@ def test_a_told_frame_stays_however_long_it_goes_on(long_term: bool) -> None:
     assert (block[place : place + TOKENS] == 7).all()
 
 
+@pytest.mark.parametrize("long_term", [True, False])
+def test_where_the_first_frame_is_told_no_ordinary_one_stays_for_it(long_term: bool) -> None:
+    memory = memory_of(replace(CONFIG, long_term=long_term))
+    for index in range(50):
+        write(memory, index, told=(1,) if index == 0 else ())
+    assert {0, *range(50 - memory.config.min_working_frames + 1, 50)} <= {*memory.working_frames}
+    assert memory.working_frames[1] >= 50 - memory.config.max_working_frames
+
+
+def test_few_frames_are_as_small_as_they_get() -> None:
+    memory = memory_of(replace(CONFIG, max_working_frames=10, min_working_frames=7, told_frames=2))
+    write(memory, 0)
+    for index in range(1, 5):
+        write(memory, index)
+        assert memory.compact
+
+
 def test_as_published_it_does_not() -> None:
     memory = memory_of(replace(CONFIG, told_frames=0))
     for index in range(50):
