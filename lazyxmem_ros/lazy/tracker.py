@@ -433,7 +433,10 @@ class LazyTracker:
             with suppress(TrackerError, *NO_MEMORY):  # the clock has changed, whatever fails
                 self.catch_up(until - time.monotonic())
                 break
+        long_ago = bool(self._state.arriving_ids())  # so is the frame that memory is then of
         self.resume(self.snapshot())
+        if long_ago:
+            self._state.tracker.lose_sight()
         for item in self._state.objects.values():
             item.history = replace(item.history, seen_stamp=None)
 
@@ -465,7 +468,9 @@ class LazyTracker:
         """
         self.reset()
         self._state.tracker.restore(snapshot.tracker)
-        self._state.objects |= {i: item.begun_again() for i, item in snapshot.objects.items()}
+        for object_id, item in snapshot.objects.items():
+            born = snapshot.tracker.births[object_id]
+            self._state.objects[object_id] = replace(item.begun_again(), born=born)
         self._state.removed |= snapshot.removed
 
     def _remember(self, newest: FrameRecord, requests: Iterable[Request]) -> None:

@@ -341,9 +341,15 @@ class XMemTracker:
         which are those of a frame long ago, begin anew.
         """
         if frames:
-            self._now.hidden = {i: torch.zeros_like(h) for i, h in self._now.hidden.items()}
-            self._now.places = {}
+            self.lose_sight()
             self._now.clock += frames
+
+    def lose_sight(self) -> None:
+        """Let hidden states and places begin anew, where those of the newest closed frame are of
+        long ago.
+        """
+        self._now.hidden = {i: torch.zeros_like(h) for i, h in self._now.hidden.items()}
+        self._now.places = {}
 
     def recall(self, frame: Frame, before: Frame) -> None:
         """Let the prediction of the open frame be one that was made of its image before, of the

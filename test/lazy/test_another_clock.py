@@ -117,3 +117,20 @@ def test_catching_up_goes_on_where_it_went_back_after_taking_over(small_network:
     run(lazy, answers, 50)
     assert lazy.frames_behind > 0
     assert lazy.catch_up(600.0) == 0
+
+
+@pytest.mark.parametrize("arriving", [False, True])
+def test_where_objects_are_is_kept_unless_memory_is_then_of_an_earlier_frame(
+    arriving: bool, small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lazy_tracker, "CLOCK_CATCH_UP_S", 0.0)
+    lazy = start(small_network)
+    run(lazy, {}, 19)
+    if arriving:
+        lazy.add_to_past({3: mask(30, 40)}, 10 * FRAME_TIME)
+    lazy.change_clock()
+    now = lazy.tracker.state()
+    assert bool(now.places) is not arriving
+    assert any(hidden.any() for hidden in now.hidden.values()) is not arriving
+    go_on(lazy)
+    assert len(lazy.object_ids) == 2 + arriving
