@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import operator
 import os
 import stat
@@ -27,7 +28,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from lazyxmem_ros.basics import MAX_LABEL_LENGTH, reason_of
-from lazyxmem_ros.lazy.fields import ContentError, Fields
+from lazyxmem_ros.lazy.fields import LARGEST, ContentError, Fields
 from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
 from lazyxmem_ros.lazy.predicted_iou import MAX_PORTRAITS, Looks
 from lazyxmem_ros.lazy.state import FollowedObject
@@ -43,6 +44,8 @@ from lazyxmem_ros.xmem import (
 MAGIC = b"lazyxmem\x00\x00\x00\x04"
 """Names the format; the last byte is its version."""
 DIGEST_BYTES = 32
+MAX_LOG_AREA = math.log(LARGEST)
+"""Of an object's usual area, whose logarithm is kept."""
 JSON = "json"
 """Name of the tensor that holds everything but tensors."""
 
@@ -123,14 +126,14 @@ def read_snapshot(path: Path, tracker: XMemTracker) -> Snapshot:
     try:
         tensors = safetensors.torch.load(payload)
         scalars = json.loads(tensors.pop(JSON).numpy().tobytes())
-    except (SafetensorError, KeyError, ValueError, RecursionError, MemoryError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise SnapshotError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     try:
         content = Fields.of(scalars, "the snapshot")
         _check_maker(path, content.take("made_by", dict), describe(tracker))
         snapshot = _assemble(tensors, content, describe(tracker))
         check_state(snapshot.tracker, tracker)
-        _check_portraits(snapshot, tracker.network.config.key_dim)
+        _check_looks(snapshot, tracker.network.config.key_dim)
     except (ContentError, StateError) as error:
         raise SnapshotError(f"{path} holds what no tracker writes: {error}") from error
     return snapshot
@@ -262,14 +265,17 @@ talks to a process that is gone.
 """
 
 
-def _check_portraits(snapshot: Snapshot, key_dim: int) -> None:
+def _check_looks(snapshot: Snapshot, key_dim: int) -> None:
     for object_id, item in snapshot.objects.items():
-        portraits = item.looks.portraits
-        if portraits is None:
-            continue
-        fits = portraits.dtype is torch.float32 and portraits.shape[1:] == (key_dim,)
-        if not (fits and 1 <= len(portraits) <= MAX_PORTRAITS and portraits.isfinite().all()):
-            raise ContentError(f"the portraits of object {object_id} are no mean keys")
+        looks, portraits = item.looks, item.looks.portraits
+        if not 0 <= (looks.usual_area or 0) <= MAX_LOG_AREA:
+            raise ContentError(f"the usual area of object {object_id} is that of no image")
+        if portraits is not None:
+            fits = portraits.dtype is torch.float32 and portraits.shape[1:] == (key_dim,)
+            if not (fits and 1 <= len(portraits) <= MAX_PORTRAITS and portraits.isfinite().all()):
+                raise ContentError(f"the portraits of object {object_id} are no mean keys")
+        if (portraits is None) is not (looks.portrayed is None):
+            raise ContentError(f"object {object_id} has portraits of no time, or a time of none")
 
 
 def _assemble(tensors: dict[str, Tensor], content: Fields, made_by: dict[str, Any]) -> Snapshot:

@@ -77,6 +77,10 @@ def _check_memory(
     _require(set(memory.anchored) <= ids, "memory anchors objects that are not followed")
     _require(memory.births == state.births, "an object's memory does not begin with the object")
     _require(
+        [*memory.births] == [*state.births],
+        "memory holds the objects in another order than followed",
+    )
+    _require(
         1 <= len(memory.working) <= config.max_working_frames + config.max_told_frames
         and len(memory.told) <= config.max_told_frames,
         f"working memory holds {len(memory.working)} frames, {len(memory.told)} of them told",

@@ -238,7 +238,8 @@ def rewritten(path: Path, change: Callable[[dict, dict], object]) -> None:
     scalars = json.loads(tensors.pop("json").numpy().tobytes())
     instead = change(scalars, tensors)
     text = instead if isinstance(instead, bytes) else json.dumps(scalars).encode()
-    tensors["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    as_bytes = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    tensors["json"] = instead if isinstance(instead, torch.Tensor) else as_bytes
     payload = safetensors.torch.save(tensors)
     path.write_bytes(MAGIC + hashlib.sha256(payload).digest() + payload)
 
@@ -306,6 +307,10 @@ def a_huge_image(scalars: dict, tensors: dict) -> None:
     scalars["tracker"].update(size=[HUGE, HUGE], tokens=[HUGE // 16, HUGE // 16])
 
 
+def another_order(scalars: dict, tensors: dict) -> None:
+    scalars["memory"]["births"].reverse()
+
+
 HUGE = 2**31
 BAD_CONTENT = {
     "another version's field": (put("colour", "red"), "not known: colour"),
@@ -335,6 +340,7 @@ BAD_CONTENT = {
     "working memory of nothing": (put("memory", "working", []), "holds 0 frames"),
     "no memory": (put("memory", None), "values.1"),
     "an entropy that is none": (no_entropy, "not a finite number"),
+    "text of numbers": (lambda *_: torch.ones(4, dtype=torch.bfloat16), "is damaged"),
     "a list": (instead(b"[1, 2, 3]"), "a list of 3, not an object"),
     "a number": (instead(b"7"), "is 7, not an object"),
     "JSON 100 000 deep": (instead(b"[" * 100_000 + b"]" * 100_000), "is damaged"),
@@ -350,6 +356,11 @@ BAD_CONTENT = {
     "values that are no numbers": (turn("values.1", lambda t: t * math.nan), "not finite"),
     "tokens that show nobody": (turn("shared.shows", lambda t: t - 9), "outside 0..65535"),
     "tokens of before an object": (turn("shared.born", lambda t: t * 0), "nothing of object 7's"),
+    "memory of objects in another order": (another_order, "in another order"),
+    "a usual area of nothing": (put("objects", 0, "usual_area", -1e300), "usual area of object 1"),
+    "a usual area of 2^99": (put("objects", 0, "usual_area", 99.0), "usual area of object 1"),
+    "a time of no portraits": (put("objects", 0, "portrayed", 5), "object 1 has portraits of no"),
+    "portraits of no time": (add("portraits.1", 1, 8), "object 1 has portraits of no"),
     "other hidden states": (turn("hidden.1", lambda t: t[..., :1]), "hidden state of object 1"),
 }
 
