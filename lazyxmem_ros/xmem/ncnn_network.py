@@ -21,14 +21,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lazyxmem_ros.extras import MODULES
 from lazyxmem_ros.signals import undisturbed
 from lazyxmem_ros.xmem.errors import BackendError
 from lazyxmem_ros.xmem.folding import fold_batch_norm
 from lazyxmem_ros.xmem.network import STRIDE, KeyFeatures, XMem, resize
-from lazyxmem_ros.xmem.translation import Say, TranslatedNetwork, translated
+from lazyxmem_ros.xmem.translation import Say, TraceablePart, TranslatedNetwork, translated
 
 _EXAMPLE_TOKENS = ((2, 3), (4, 5))
 """Two sizes of the examples: what differs between the two is left open."""
@@ -201,18 +201,6 @@ def _shapes(part: _Part, tokens: tuple[int, int]) -> list[list[int]]:
     return [[1, channels, h // stride, w // stride] for channels, stride in part.inputs]
 
 
-class _Traceable(nn.Module):
-    """A part as a module of its own."""
-
-    def __init__(self, network: XMem, part: _Part) -> None:
-        super().__init__()
-        self.network = network
-        self._forward = part.forward
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self._forward(*inputs))
-
-
 def _files(directory: Path, name: str) -> tuple[Path, Path]:
     """Where a part's parameters and its weights lie in a directory."""
     return directory / f"{name}.param", directory / f"{name}.bin"
@@ -227,7 +215,7 @@ def _translate(network: XMem, part: _Part, directory: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         examples = tuple(torch.rand(shape) for shape in first)
-        torch.jit.trace(_Traceable(network, part), examples, check_trace=False).save(
+        torch.jit.trace(TraceablePart(network, part.forward), examples, check_trace=False).save(
             str(traced_file)
         )
     parameters, weights = _files(directory, part.name)

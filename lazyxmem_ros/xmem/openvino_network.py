@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lazyxmem_ros.xmem.errors import BackendError
 from lazyxmem_ros.xmem.folding import fold_batch_norm
 from lazyxmem_ros.xmem.network import STRIDE, KeyFeatures, XMem
-from lazyxmem_ros.xmem.translation import Say, TranslatedNetwork, translated
+from lazyxmem_ros.xmem.translation import Say, TraceablePart, TranslatedNetwork, translated
 
 _TYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 """OpenVINO's names of the types of `resolve_precision`."""
@@ -178,18 +178,6 @@ def _parts(network: XMem) -> list[_Part]:
     ]
 
 
-class _Traceable(nn.Module):
-    """A part as a module of its own."""
-
-    def __init__(self, network: XMem, part: _Part) -> None:
-        super().__init__()
-        self.network = network
-        self._forward = part.forward
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self._forward(*inputs))
-
-
 def _translate(network: XMem, part: _Part) -> Any:
     """An openvino.Model of the part, which takes any height, width and number of objects."""
     # openvino.convert_model does the same, but reports its use over the network.
@@ -200,7 +188,7 @@ def _translate(network: XMem, part: _Part) -> Any:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         examples = tuple(each.example for each in part.inputs)
-        traced = torch.jit.trace(_Traceable(network, part), examples, check_trace=False)
+        traced = torch.jit.trace(TraceablePart(network, part.forward), examples, check_trace=False)
     frontend = FrontEndManager().load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(traced)  # named, for the front end does not keep it
     model = frontend.convert(frontend.load(decoder))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from lazyxmem_ros.weights import cache_directory
 from lazyxmem_ros.xmem import network as network_module
@@ -34,6 +34,19 @@ class TranslatedNetwork(XMem):
         self.config = folded.config
         for name, module in folded.named_children():
             self.add_module(name, module)
+
+
+class TraceablePart(nn.Module):
+    """A part of a network as a module of its own, which PyTorch's tracer takes."""
+
+    def __init__(self, network: XMem, forward: Callable[..., Sequence[Tensor]]) -> None:
+        super().__init__()
+        self.network = network
+        self._forward = forward
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What the part makes of its inputs."""
+        return tuple(self._forward(*inputs))
 
 
 @contextmanager
