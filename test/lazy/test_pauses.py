@@ -25,6 +25,8 @@ from lazyxmem_ros.xmem import XMem
 TRUSTING = replace(CONFIG, trusted_iou=0.7, hold_iou=0.0, show_iou=0.0, hold_unseen=False)
 SURE = replace(CALIBRATION, weight=NOTHING, bias=20.0)
 """It expects the best of every mask."""
+DOUBTING = replace(SURE, bias=-20.0)
+"""It expects the worst."""
 
 
 def learnt(lazy: LazyTracker) -> tuple[tuple[int, ...], int]:
@@ -61,7 +63,7 @@ def test_a_resumed_object_that_is_in_doubt_since_is_known_to_have_been_right(
             lazy.pause_objects([1])
         step(lazy, index)
     lazy.resume_objects([1])
-    lazy._state.iou_predictor = replace(SURE, bias=-20.0)
+    lazy._state.iou_predictor = DOUBTING
     run_on = [step(lazy, index) for index in range(13, 19)]
     assert lazy.apply(correction(18, {1: run_on[-1].labels == 1})).applied
     lazy.close()
@@ -79,14 +81,14 @@ def test_a_pause_that_ends_on_a_corrected_frame_ends_so_the_second_time(
         8: [lambda lazy: lazy.pause_objects([1])],
         index: [do[name] for name in order],
     }
-    late = start(small_network, TRUSTING, CALIBRATION)
+    late = start(small_network, TRUSTING, DOUBTING)
     for number in range(1, 14):
         step(late, number)
         for act in acts.get(number, ()) if number != 5 else ():
             act(late)
     assert late.apply(correction(5, SECOND_ONE)).applied
     catch_up(late, 14)
-    instant = Instant(start(small_network, TRUSTING, CALIBRATION), acts)
+    instant = Instant(start(small_network, TRUSTING, DOUBTING), acts)
     assert same(instant, late)
     trusted = [x._state.objects[1].history.trusted_index for x in (instant.lazy, late)]
     assert trusted[0] == trusted[1]
