@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros.basics import BoolMask, whole_number
 from lazyxmem_ros.correction.base import mask_iou
 from lazyxmem_ros.lazy.config import Source
+from lazyxmem_ros.lazy.learning import learn
 from lazyxmem_ros.lazy.packed import PackedMask
 from lazyxmem_ros.lazy.past import Past
 from lazyxmem_ros.lazy.record import FrameRecord, Said
@@ -106,9 +107,9 @@ class CorrectionDesk:
         labels = self._state.labels_with(newest, corrected.all_corrections())
         if not newest.open and self._state.config.learns_from(source):
             self._learn_after_closing(standing, source)
-        newest.corrections = corrected.corrections
-        if source is Source.OPERATOR:
-            for record in self._past.records(newest.stamp):
+        for record in self._past.records(newest.stamp):
+            record.corrections = corrected.corrections
+            if source is Source.OPERATOR:
                 record.told |= masks.keys()
         stamp = newest.stamp
         self._note(correction, standing, stamp=stamp)
@@ -125,7 +126,8 @@ class CorrectionDesk:
         """Memory takes in masks of the newest frame although that is closed."""
         newest = self._state.newest
         assert newest is not None
-        self._state.learn(masks, masks.keys() if source is Source.OPERATOR else ())
+        state, told = self._state, masks.keys() if source is Source.OPERATOR else ()
+        learn(state.tracker, state.config, newest, state.looks, masks, told=told)
         records = self._past.replayable(newest.stamp)
         for record in records:
             record.learn(masks)

@@ -21,13 +21,13 @@ from dataclasses import replace
 
 from lazyxmem_ros.lazy.config import LazyConfig
 from lazyxmem_ros.lazy.history import History, last_copy
+from lazyxmem_ros.lazy.learning import close_frame
 from lazyxmem_ros.lazy.policy import (
     Decision,
     ObjectHistory,
     Observation,
     TrackState,
     decide,
-    doubted_since,
     hold_frame,
 )
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor, Looks
@@ -232,11 +232,10 @@ class Replay:
             state=record.state if fresh or record.state is None else self._copy(fork, record.state),
         ).copy()
         gone = self._retell(fork, frame, again)
-        self._close(fork, frame, again, held=held or record.never_learnt)
+        learnt = {i: mask for i, mask in again.learnt.items() if i in fork.object_ids}
+        held = held or record.never_learnt
+        close_frame(fork, self._config(), again, self.looks, learnt, held=held)
         self._remove(fork, gone)
-        for object_id in record.told & record.learnt.keys() & self.looks.keys():
-            if self._config().is_in_view(record.learnt[object_id]):
-                self.looks[object_id].told = frame.stamp
         frame.settle()
         if not record.frame.predicted:
             again.release()
@@ -253,18 +252,6 @@ class Replay:
     def _resegment(self, fork: XMemTracker, record: FrameRecord) -> Frame:
         """The next frame, segmented with the fork's memory."""
         return fork.resegment(record.opening())
-
-    def _close(self, fork: XMemTracker, frame: Frame, record: FrameRecord, *, held: bool) -> None:
-        """Lets the frame of a record enter memory, or not, as the first time."""
-        learnt = {i: m for i, m in record.learnt.items() if i in fork.object_ids}
-        if learnt:
-            told = record.told & learnt.keys()
-            doubted = doubted_since(self._config(), record.histories, told)
-            fork.correct(frame, learnt, told=told, doubted_since=doubted)
-        elif held and not frame.given:
-            fork.hold(frame)
-        else:
-            fork.memorize(frame)
 
     def _retell(self, fork: XMemTracker, frame: Frame, record: FrameRecord) -> set[int]:
         """Lets happen on a frame that is open again what happened on it, in turn, but for learning;

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,9 +12,9 @@ from torch import Tensor
 from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.lazy.config import LazyConfig, Source
 from lazyxmem_ros.lazy.history import History
-from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState, doubted_since, expire
+from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState, expire
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor, Looks
-from lazyxmem_ros.lazy.record import FrameRecord, Request
+from lazyxmem_ros.lazy.record import AllLooks, FrameRecord, Request
 from lazyxmem_ros.lazy.uncertainty import winning_class
 from lazyxmem_ros.xmem import XMemTracker
 
@@ -191,6 +191,11 @@ class LazyState:
 
     # ---- objects
 
+    @property
+    def looks(self) -> AllLooks:
+        """What the objects have looked like."""
+        return {object_id: item.looks for object_id, item in self.objects.items()}
+
     def paused_ids(self) -> frozenset[int]:
         """The objects that are paused."""
         paused = TrackState.PAUSED
@@ -226,18 +231,6 @@ class LazyState:
         if self.config.update_from_operator:
             learnt |= self.newest.corrections[Source.OPERATOR]
         return learnt
-
-    def learn(self, masks: Mapping[int, BoolMask], told: Collection[int]) -> None:
-        """Lets memory take in corrected masks of the newest frame; what a person shows in those
-        `told` is what the objects look like, as soon as memory knows.
-        """
-        newest = self.newest
-        assert newest is not None
-        doubted = doubted_since(self.config, newest.histories, told)
-        self.tracker.correct(newest.frame, masks, told=told, doubted_since=doubted)
-        for object_id in told:
-            if self.config.is_in_view(masks[object_id]):
-                self.objects[object_id].looks.told = newest.stamp
 
     # ---- any frame that can be gone through again
 

@@ -19,10 +19,11 @@ from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk
 from lazyxmem_ros.lazy.fields import LARGEST
 from lazyxmem_ros.lazy.history import History
 from lazyxmem_ros.lazy.judging import FrameJudge
+from lazyxmem_ros.lazy.learning import close_frame
 from lazyxmem_ros.lazy.past import ATTEMPTS, NO_MEMORY, Past
 from lazyxmem_ros.lazy.policy import TrackState
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor
-from lazyxmem_ros.lazy.record import FrameRecord, Request, Resumed
+from lazyxmem_ros.lazy.record import FrameRecord, Request, Resumed, copy_looks
 from lazyxmem_ros.lazy.results import Outcome, StepResult
 from lazyxmem_ros.lazy.retraction import retract
 from lazyxmem_ros.lazy.snapshot import Snapshot, describe
@@ -187,18 +188,14 @@ class LazyTracker:
 
     def close(self) -> None:
         """Closes the newest frame: it enters memory or is held (see the class). Twice is fine."""
-        newest = self._state.newest
+        state, newest = self._state, self._state.newest
         if newest is None or not newest.open:
             return
-        learnt, corrected = self._state.to_learn(), bool(newest.all_corrections())
+        learnt, corrected = state.to_learn(), bool(newest.all_corrections())
         for one in newest.said:
-            one.learnt = self._state.config.learns_from(one.source)
-        if learnt:
-            self._state.learn(learnt, newest.told & learnt.keys())
-        elif not newest.given and (newest.held or corrected):
-            self._state.tracker.hold(newest.frame)
-        else:
-            self._state.tracker.memorize(newest.frame)
+            one.learnt = state.config.learns_from(one.source)
+        held = newest.held or corrected
+        close_frame(state.tracker, state.config, newest, state.looks, learnt, held=held)
         if learnt:
             newest.learn(learnt)
         elif corrected:
@@ -482,7 +479,7 @@ class LazyTracker:
         newest.requests = {r.object_id: r for r in requests if r.source is Source.OPERATOR}
         newest.paused = state.paused_ids()
         newest.histories = {i: item.history for i, item in state.objects.items()}
-        newest.looks = {i: item.looks.copy() for i, item in state.objects.items()}
+        newest.looks = copy_looks(state.looks)
         newest.asked_itself = Source.PSEUDO in asked and not state.config.update_from_pseudo
         newest.never_learnt = newest.asked_itself
         with suppress(*NO_MEMORY):

@@ -78,7 +78,7 @@ def _check_memory(
     _require(memory.births == state.births, "an object's memory does not begin with the object")
     _require(
         [*memory.births] == [*state.births],
-        "memory holds the objects in another order than followed",
+        "memory holds the objects in another order than the tracker",
     )
     _require(
         1 <= len(memory.working) <= config.max_working_frames + config.max_told_frames
