@@ -162,3 +162,21 @@ def test_a_correction_that_fails_leaves_nothing_behind(
     for index in range(6, 12):
         step(lazy, index)
     assert same(answered_at_once(small_network, NEVER), lazy)
+
+
+def test_an_object_whose_earlier_view_was_given_up_begins_where_it_did(
+    small_network: XMem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it is found again when another one is arriving."""
+    late = start(small_network)
+    run(late, {}, 15, at12={"masks": {3: mask(2, 44)}})
+    late.add_to_past({3: mask(26, 40)}, 7 * FRAME_TIME)
+    with monkeypatch.context() as patch:
+        patch.setattr(XMemTracker, "resegment", FULL)
+        for _ in range(ATTEMPTS):
+            with pytest.raises((torch.OutOfMemoryError, TrackerError), match="full"):
+                step(late, 16)
+    for index in range(16, 24):
+        step(late, index)
+    late.add_to_past({4: mask(30, 40)}, 22 * FRAME_TIME)
+    assert late.snapshot().tracker.births == {1: 0, 2: 0, 3: 12, 4: 22}
