@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from lazyxmem_ros.basics import BoolMask, whole_number
 from lazyxmem_ros.correction.base import mask_iou
 from lazyxmem_ros.lazy.config import Source
+from lazyxmem_ros.lazy.events import Said
 from lazyxmem_ros.lazy.learning import learn
 from lazyxmem_ros.lazy.packed import PackedMask
 from lazyxmem_ros.lazy.past import Past
-from lazyxmem_ros.lazy.record import FrameRecord, Said
+from lazyxmem_ros.lazy.record import FrameRecord
 from lazyxmem_ros.lazy.results import Outcome
 from lazyxmem_ros.lazy.state import LazyState
 from lazyxmem_ros.xmem import TrackerError

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lazyxmem_ros.basics import BoolMask, Labels
 from lazyxmem_ros.correction.base import Prompt
 from lazyxmem_ros.lazy.config import Source
+from lazyxmem_ros.lazy.events import Corrected, Event, Removed, Resumed, Said, Shown, without
 from lazyxmem_ros.lazy.packed import PackedLabels, PackedMask
 from lazyxmem_ros.lazy.policy import ObjectHistory
 from lazyxmem_ros.lazy.predicted_iou import Looks
@@ -55,60 +56,6 @@ class Request:
     image: NDArray[np.uint8]
     mask: BoolMask
     prompt: Prompt
-
-
-@dataclass(eq=False)
-class Said:
-    """A corrected mask as it was given, whatever other objects have taken of it.
-
-    Attributes:
-        object_id: whose it is. source: who gave it. mask: of the frame's size.
-        named: the stamp (ns) that the correction named; it may have been applied to a later frame.
-        learnt: whether memory learns it, as the settings were when the frame was closed or, where
-            it came later, when it came.
-    """
-
-    object_id: int
-    source: Source
-    mask: PackedMask
-    named: int
-    learnt: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Corrected:
-    """A corrected mask as it held when it came; see `Said`."""
-
-    object_id: int
-    source: Source
-    mask: BoolMask
-    learnt: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """Masks given after the frame was opened: object id -> bool [H, W]."""
-
-    masks: dict[int, BoolMask]
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """The pause of an object ended."""
-
-    object_id: int
-
-
-@dataclass(frozen=True)
-class Removed:
-    """An object was removed; `closed`: when the frame was closed already."""
-
-    object_id: int
-    closed: bool
-
-
-Event = Said | Shown | Resumed | Removed
-"""What happened on a frame after it was opened."""
 
 
 @dataclass(eq=False)
@@ -373,7 +320,7 @@ class FrameRecord:
 
     def forget(self, object_id: int) -> None:
         """Takes back all that was said of the object after the frame was opened."""
-        self.events = [left for event in self.events if (left := _without(event, object_id))]
+        self.events = [left for event in self.events if (left := without(event, object_id))]
         for masks in self.corrections.values():
             masks.pop(object_id, None)
         self.frame.given.pop(object_id, None)  # where it has been replayed
@@ -386,14 +333,6 @@ class FrameRecord:
         """Its frame with only those given masks with which it was opened."""
         given = {i: mask for i, mask in self.frame.given.items() if not self.shows(i)}
         return replace(self.frame, given=given)
-
-
-def _without(event: Event, object_id: int) -> Event | None:
-    """What is left of an event where nothing was said of an object."""
-    if isinstance(event, Shown):
-        masks = {i: mask for i, mask in event.masks.items() if i != object_id}
-        return Shown(masks) if masks else None
-    return event if isinstance(event, Removed) or event.object_id != object_id else None
 
 
 def copy_looks(looks: AllLooks) -> AllLooks:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from lazyxmem_ros.lazy.config import LazyConfig
+from lazyxmem_ros.lazy.events import Corrected, Removed, Resumed, Shown
 from lazyxmem_ros.lazy.history import History, last_copy
 from lazyxmem_ros.lazy.learning import close_frame
 from lazyxmem_ros.lazy.policy import (
@@ -31,16 +32,7 @@ from lazyxmem_ros.lazy.policy import (
     hold_frame,
 )
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor, Looks
-from lazyxmem_ros.lazy.record import (
-    AllLooks,
-    Corrected,
-    FrameRecord,
-    Histories,
-    Removed,
-    Resumed,
-    Shown,
-    copy_looks,
-)
+from lazyxmem_ros.lazy.record import AllLooks, FrameRecord, Histories, copy_looks
 from lazyxmem_ros.lazy.uncertainty import measure
 from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 

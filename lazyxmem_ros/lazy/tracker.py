@@ -16,6 +16,7 @@ from lazyxmem_ros.correction.base import BoolMask
 from lazyxmem_ros.lazy.additions import add_to_past
 from lazyxmem_ros.lazy.config import LazyConfig, Source
 from lazyxmem_ros.lazy.corrections import Correction, CorrectionDesk
+from lazyxmem_ros.lazy.events import Resumed
 from lazyxmem_ros.lazy.fields import LARGEST
 from lazyxmem_ros.lazy.history import History
 from lazyxmem_ros.lazy.judging import FrameJudge
@@ -23,7 +24,7 @@ from lazyxmem_ros.lazy.learning import close_frame
 from lazyxmem_ros.lazy.past import ATTEMPTS, NO_MEMORY, Past
 from lazyxmem_ros.lazy.policy import TrackState
 from lazyxmem_ros.lazy.predicted_iou import IouPredictor
-from lazyxmem_ros.lazy.record import FrameRecord, Request, Resumed, copy_looks
+from lazyxmem_ros.lazy.record import FrameRecord, Request, copy_looks
 from lazyxmem_ros.lazy.results import Outcome, StepResult
 from lazyxmem_ros.lazy.retraction import retract
 from lazyxmem_ros.lazy.snapshot import Snapshot, describe
