@@ -124,6 +124,24 @@ def test_bag_with_a_folder_of_masks_by_stamp(bag: Path, tmp_path: Path) -> None:
         list(sequence.samples())
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("source", ["topic", "folder"])
+def test_a_single_label_map_is_no_ground_truth(tmp_path: Path, count: int, source: str) -> None:
+    """It shows the object, and nothing is left to be scored."""
+    labels = np.full((4, 5), 7, np.uint16)
+    with BagWriter(tmp_path / "drive") as writer:
+        for stamp in (10**9, 2 * 10**9):
+            image = np.zeros((4, 5, 3), np.uint8)
+            writer.write_image("/camera", StampedImage(stamp, image))
+        for stamp in (10**9, 2 * 10**9)[:count]:
+            writer.write_labels("/truth", StampedLabels(stamp, labels))
+            save_grey(tmp_path / "masks" / f"{stamp}.png", 7)
+    options = {"topic": DatasetOptions(truth_topic="/truth"), "folder": None}[source]
+    options = options or DatasetOptions(masks=tmp_path / "masks", image_topic="/camera")
+    (sequence,) = open_dataset(tmp_path / "drive", options)
+    assert sequence.has_truth == (count > 1)
+
+
 def test_an_undecodable_image_in_a_bag_costs_one_frame(tmp_path: Path) -> None:
     path = tmp_path / "drive"
     with BagWriter(path) as writer:

@@ -41,7 +41,8 @@ class BagSequence:
     first_mask: a label map for the first frame where there is no other. init_topic: label maps of
     objects on the frames on which they begin, where there is no ground truth. binary: whatever is
     not 0 in the ground truth or the first mask is object 1; else the maps themselves say it. keys:
-    what frames are called, by their stamps; the others are called by these.
+    what frames are called, by their stamps; the others are called by these. label_maps: how many
+    there are of the ground truth; None: they were not counted.
     """
 
     name: str
@@ -54,12 +55,14 @@ class BagSequence:
     init_topic: str | None = None
     binary: bool = False
     keys: tuple[tuple[int, str], ...] = ()
+    label_maps: int | None = None
     mask_advice: str = "give masks that show one with --masks, --first-mask or --truth-topic"
 
     @property
     def has_truth(self) -> bool:
-        """See VideoSequence."""
-        return self.truth_topic is not None or self.truth_folder is not None
+        """See VideoSequence. A single label map is given to the tracker."""
+        known = self.truth_topic is not None or self.truth_folder is not None
+        return known and self.label_maps != 1
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -205,6 +208,9 @@ def _opened_bag(path: Path, options: DatasetOptions, tell: Tell) -> VideoSequenc
             raise BagError(f"{path}: no truth topic {truth_topic!r}; it has {known}")
         image_topic = bag.image_topic(options.image_topic, truth_topic=truth_topic)
         frames = bag.topics[image_topic].messages
+        label_maps = None if truth_topic is None else bag.topics[truth_topic].messages
+    if options.masks is not None:
+        label_maps = len(image_files(options.masks))
     return BagSequence(
         name=_bag_name(path),
         path=path,
@@ -214,6 +220,7 @@ def _opened_bag(path: Path, options: DatasetOptions, tell: Tell) -> VideoSequenc
         truth_folder=options.masks,
         first_mask=options.first_mask,
         binary=options.binary,
+        label_maps=label_maps,
     )
 
 
