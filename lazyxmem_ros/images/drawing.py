@@ -51,6 +51,8 @@ def object_ids_in(labels: NDArray[Any]) -> list[int]:
 
     Counting is far quicker than sorting the pixels, and OpenCV counts bytes quicker than NumPy.
     """
+    if labels.dtype == np.uint16 and labels.max(initial=0) <= np.iinfo(np.uint8).max:
+        labels = labels.astype(np.uint8)
     if labels.dtype == np.uint8 and labels.ndim == 2 and labels.size:
         counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).reshape(-1)
     else:

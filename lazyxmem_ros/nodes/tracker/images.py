@@ -180,6 +180,7 @@ class ReceivedFrames:
         self._frames: OrderedDict[int, ReceivedFrame] = OrderedDict()
         self._headers: OrderedDict[int, Header] = OrderedDict()
         self._tracked: ReceivedFrame | None = None
+        self._older: list[ReceivedFrame] = []
 
     @property
     def tracked(self) -> ReceivedFrame | None:
@@ -190,7 +191,14 @@ class ReceivedFrames:
     def tracked(self, frame: ReceivedFrame | None) -> None:
         before, self._tracked = self._tracked, frame
         if before is not None and before is not frame:
-            before.pack()
+            self._older.append(before)
+
+    def pack_older(self) -> None:
+        """Pack the label maps of the frames that were tracked before the newest one; for the worker
+        to do once that is out, for it takes a moment.
+        """
+        while self._older:
+            self._older.pop().pack()
 
     @property
     def reach(self) -> int:

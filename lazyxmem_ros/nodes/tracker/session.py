@@ -164,6 +164,7 @@ class TrackingSession:
         self._record_objects()
         largest_id = max(self._lazy.followed_ids, default=0)
         self._outputs.publish_frame(frame, result, largest_id=largest_id)
+        self._received.pack_older()
         self.see_upkeep()
 
     # ---- objects and settings

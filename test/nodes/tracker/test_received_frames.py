@@ -61,6 +61,7 @@ def test_what_is_not_the_newest_tracked_frame_keeps_its_labels_packed() -> None:
     for each in (one, next_one):
         each.labels = labels
         history.tracked = each
+    history.pack_older()
     assert history.tracked is next_one
     assert next_one.labels is labels
     assert one.nbytes < image + labels.nbytes // 16
