@@ -45,11 +45,11 @@ class Rounds:
         """
         if message.topic == self._beat:
             self._beats.append(message.recorded_at)
-        stamps = self._stamps[message.topic]
-        found = [*stamps.read(message.data), *self._spans.get(message.topic, ())]
+        data, found = self._stamps[message.topic].moved(message.data, self._stamp_shift)
         if found:
+            found += self._spans.get(message.topic, ())
             self._spans[message.topic] = (min(found), max(found))
-        return stamps.moved(message.data, self._stamp_shift)
+        return data
 
     def next(self, length: int) -> None:
         """Begin another round after one of `length` nanoseconds of recorded time."""

@@ -25,7 +25,7 @@ _MESSAGE_NAME = re.compile(r"[a-z]\w*/[A-Z]\w*")
 
 
 class Stamps:
-    """Reads and moves the stamps of one type's serialized messages: that with which they begin, and
+    """Moves the stamps of one type's serialized messages: that with which they begin, and
     those of the headers in them, as of `/tf`.
     """
 
@@ -36,30 +36,25 @@ class Stamps:
         self._leads = first in STAMPED_TYPES
         self._nested = _with_headers(message_type)[first == HEADER :]
 
-    def read(self, data: bytes) -> list[int]:
-        """The stamps (ns) of a message that are set and valid."""
-        found = [_leading(data)] if self._leads else []
-        if self._nested:
-            message = deserialize_message(data, self._type)
-            found += map(_stamp, _headers_in(message, self._nested))
-        return [stamp for stamp in found if stamp != UNSET]
-
-    def moved(self, data: bytes, shift: int) -> bytes:
-        """The message with these stamps so much later (ns), and all else as it was.
+    def moved(self, data: bytes, shift: int) -> tuple[bytes, list[int]]:
+        """The message with its stamps so much later (ns), and all else as it was; and those of its
+        stamps (ns), as they were, that are set and valid, for no others are moved.
 
         Raises StampRangeError where they come to a time that no message holds.
         """
-        if not shift:
-            return data
+        found = []
         if self._leads and (stamp := _leading(data)) != UNSET:
-            data = with_header_stamp(data, stamp + shift)
+            found.append(stamp)
+            if shift:
+                data = with_header_stamp(data, stamp + shift)
         if not self._nested:
-            return data
+            return data, found
         message = deserialize_message(data, self._type)
         for header in _headers_in(message, self._nested):
             if (stamp := _stamp(header)) != UNSET:
+                found.append(stamp)
                 header.stamp = time_message(stamp + shift)
-        return bytes(serialize_message(message))
+        return (bytes(serialize_message(message)) if shift else data), found
 
 
 def find_message_type(type_name: str) -> Any | None:

@@ -201,9 +201,10 @@ def test_stamps_inside_of_a_message_rise_too() -> None:
     markers[2].header.stamp = Time(sec=5, nanosec=2**32 - 1)
     data = serialize_message(MarkerArray(markers=markers))
     moving = Stamps(MarkerArray)
-    assert moving.read(data) == [5 * 10**9 + 7]
-    assert moving.moved(data, 0) == data
-    moved = deserialize_message(moving.moved(data, 10**9), MarkerArray)
+    assert moving.moved(data, 0) == (data, [5 * 10**9 + 7])
+    later, before = moving.moved(data, 10**9)
+    assert before == [5 * 10**9 + 7]
+    moved = deserialize_message(later, MarkerArray)
     assert [each.ns for each in moved.markers] == ["one", "unset", "odd"]
     found = [(each.header.stamp.sec, each.header.stamp.nanosec) for each in moved.markers]
     assert found == [(6, 7), (0, 0), (5, 2**32 - 1)]
@@ -214,11 +215,11 @@ def test_a_message_with_stamps_before_and_inside_has_all_of_them_moved_once() ->
     marker = InteractiveMarker(header=Header(stamp=Time(sec=3)))
     marker.controls = [InteractiveMarkerControl(markers=[handle])]
     moving = Stamps(InteractiveMarker)
-    data = moving.moved(serialize_message(marker), 10**9)
-    assert moving.read(data) == [4 * 10**9, 5 * 10**9]
+    data, before = moving.moved(serialize_message(marker), 10**9)
+    assert before == [3 * 10**9, 4 * 10**9]
+    assert moving.moved(data, 0) == (data, [4 * 10**9, 5 * 10**9])
 
 
 def test_an_empty_list_of_messages_has_no_stamps() -> None:
     data = serialize_message(MarkerArray())
-    assert Stamps(MarkerArray).read(data) == []
-    assert Stamps(MarkerArray).moved(data, 5) == data
+    assert Stamps(MarkerArray).moved(data, 5) == (data, [])

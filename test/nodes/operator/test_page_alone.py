@@ -10,7 +10,7 @@ pytest.importorskip("playwright", reason="needs playwright (requirements-dev.txt
 
 from console_harness import click, drag, headline, known, look_at
 from played_console import NEWEST, TRACKER, PlayedConsole, asked, request_key, tracked
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 MASKED = "[...page.draft.mask.keys()].filter((at) => page.draft.mask[at])"
 """Where the mask of what is on the stage is: numbers of pixels."""
@@ -18,14 +18,19 @@ MASKED = "[...page.draft.mask.keys()].filter((at) => page.draft.mask[at])"
 # ---- requests
 
 
+def asked_about(played: PlayedConsole, *ids: int) -> Page:
+    """The page, which has shown the first of the requests about these objects."""
+    played.objects = [tracked(object_id) for object_id in ids]
+    played.open()
+    played.ask(*(asked(object_id) for object_id in ids))
+    look_at(played.page, f"Where is Object {ids[0]}?")
+    return played.page
+
+
 @pytest.mark.parametrize("key", ["Enter", "v", "Escape"])
 def test_a_second_press_does_not_answer_the_next_request(played: PlayedConsole, key: str) -> None:
     """It opens at once, and nobody has seen it yet."""
-    played.objects = [tracked(1), tracked(2)]
-    played.open()
-    page = played.page
-    played.ask(asked(1), asked(2))
-    look_at(page, "Where is Object 1?")
+    page = asked_about(played, 1, 2)
     page.keyboard.press(key)
     played.until(lambda: played.said("answer"), "the answer")
     played.requests = [asked(2)]
@@ -42,11 +47,7 @@ def test_a_second_press_does_not_answer_the_next_request(played: PlayedConsole, 
 
 def test_others_see_whether_a_request_is_being_answered(played: PlayedConsole) -> None:
     """Also after it was left, and taken up again before the first word of it would be repeated."""
-    played.objects = [tracked(1), tracked(2)]
-    played.open()
-    page = played.page
-    played.ask(asked(1), asked(2))
-    look_at(page, "Where is Object 1?")
+    page = asked_about(played, 1, 2)
     page.keyboard.press("2")  # nothing was begun
     look_at(page, "Where is Object 2?")
     click(page, 70, 20)
@@ -62,11 +63,7 @@ def test_others_see_whether_a_request_is_being_answered(played: PlayedConsole) -
 
 
 def test_comparing_keeps_the_section_and_what_was_begun_by_keys(played: PlayedConsole) -> None:
-    played.objects = [tracked(1), tracked(2)]
-    played.open()
-    page = played.page
-    played.ask(asked(1), asked(2))
-    look_at(page, "Where is Object 1?")
+    page = asked_about(played, 1, 2)
     look = "[{ ...(await import('/showing.js')).stage.look }, page.draft.look][%d]"
     for key in ("+", "+", "ArrowLeft", "b", "Shift+ArrowRight"):
         page.keyboard.press(key)
@@ -90,11 +87,7 @@ def test_comparing_keeps_the_section_and_what_was_begun_by_keys(played: PlayedCo
 
 @pytest.mark.parametrize("key", ["a", "s", "b"])
 def test_a_first_key_only_shows_where_it_would_mark(played: PlayedConsole, key: str) -> None:
-    played.objects = [tracked(1)]
-    played.open()
-    page = played.page
-    played.ask(asked(1))
-    look_at(page, "Where is Object 1?")
+    page = asked_about(played, 1)
     page.keyboard.press(key)
     look = known(page, "page.draft.look")
     assert (look["crosshair"], look["corner"]) == ({"x": 48, "y": 32}, None)
@@ -105,11 +98,7 @@ def test_a_first_key_only_shows_where_it_would_mark(played: PlayedConsole, key: 
 
 def test_one_outline_is_asked_for_at_a_time_however_much_is_undone(played: PlayedConsole) -> None:
     """The correction service is slow; of what it answers only what is marked now counts."""
-    played.objects = [tracked(1)]
-    played.open()
-    page = played.page
-    played.ask(asked(1))
-    look_at(page, "Where is Object 1?")
+    page = asked_about(played, 1)
     for x in (60, 64, 68, 72, 76, 80):
         click(page, x, 20)
     for _ in range(4):
@@ -130,11 +119,7 @@ def test_one_outline_is_asked_for_at_a_time_however_much_is_undone(played: Playe
 
 def test_why_there_is_no_outline_is_said_in_the_page_s_words(played: PlayedConsole) -> None:
     """And in red, for a request as for any other answer."""
-    played.objects = [tracked(1)]
-    played.open()
-    page = played.page
-    played.ask(asked(1))
-    look_at(page, "Where is Object 1?")
+    page = asked_about(played, 1)
     click(page, 70, 20)
     played.until(lambda: played.said("refine"), "the question")
     played.refine_refused(played.said("refine")[0], "bad_prompt", "a prompt needs a click")
@@ -145,11 +130,7 @@ def test_why_there_is_no_outline_is_said_in_the_page_s_words(played: PlayedConso
 
 
 def test_paint_is_not_painted_over_by_what_was_asked_before(played: PlayedConsole) -> None:
-    played.objects = [tracked(1)]
-    played.open()
-    page = played.page
-    played.ask(asked(1))
-    look_at(page, "Where is Object 1?")
+    page = asked_about(played, 1)
     click(page, 70, 20)
     played.until(lambda: played.said("refine"), "the question")
     page.keyboard.press("p")
