@@ -20,8 +20,8 @@ from lazyxmem_ros.lazy import LazyConfig, LazyTracker, iou_predictor_of
 from lazyxmem_ros.nodes.conversions import image_message
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.objects import Objects
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.session import GivenMasks, TrackingSession
 from lazyxmem_ros.xmem import MemoryConfig, XMemTracker, load_network
 

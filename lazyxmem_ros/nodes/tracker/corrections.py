@@ -42,8 +42,8 @@ from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.services import Services, result_of
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
 from lazyxmem_ros.nodes.tracker.failures import Failures
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames, forgotten
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame, ReceivedFrames, forgotten
 from lazyxmem_ros.nodes.tracker.worker import About, NotDoneError, Worker
 from lazyxmem_ros.srv import RetractCorrection
 

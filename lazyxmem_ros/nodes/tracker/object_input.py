@@ -28,9 +28,10 @@ from lazyxmem_ros.nodes.running import surviving
 from lazyxmem_ros.nodes.services import Services, result_of
 from lazyxmem_ros.nodes.tracker.corrections import WorkerCorrectionClient
 from lazyxmem_ros.nodes.tracker.failures import Failures
-from lazyxmem_ros.nodes.tracker.images import ImageInput, ReceivedFrame
+from lazyxmem_ros.nodes.tracker.images import ImageInput
 from lazyxmem_ros.nodes.tracker.objects import WAS_REMOVED, WAS_RESET, Objects
 from lazyxmem_ros.nodes.tracker.publishers import track_messages
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.reservations import Reservation
 from lazyxmem_ros.nodes.tracker.session import GivenMasks, TrackingSession
 from lazyxmem_ros.nodes.tracker.worker import About, Worker

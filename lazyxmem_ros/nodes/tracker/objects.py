@@ -17,7 +17,8 @@ from lazyxmem_ros.nodes.conversions import masks_of_labels
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError, fault_kind
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
-from lazyxmem_ros.nodes.tracker.images import BEGAN_AGAIN, ReceivedFrame, ReceivedFrames, forgotten
+from lazyxmem_ros.nodes.tracker.images import BEGAN_AGAIN
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame, ReceivedFrames, forgotten
 from lazyxmem_ros.nodes.tracker.reservations import Reservation, Reservations
 from lazyxmem_ros.nodes.tracker.session import GivenMasks, TrackingSession
 from lazyxmem_ros.nodes.tracker.stamp_order import MAX_STEP_S

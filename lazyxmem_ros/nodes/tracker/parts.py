@@ -34,15 +34,11 @@ from lazyxmem_ros.nodes.tracker.corrections import (
 )
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerReport
 from lazyxmem_ros.nodes.tracker.failures import Failures
-from lazyxmem_ros.nodes.tracker.images import (
-    ImageInput,
-    QualityOverrides,
-    ReceivedFrame,
-    ReceivedFrames,
-)
+from lazyxmem_ros.nodes.tracker.images import ImageInput, QualityOverrides
 from lazyxmem_ros.nodes.tracker.object_input import MaskInput, ObjectServices
 from lazyxmem_ros.nodes.tracker.objects import WAS_DEACTIVATED, Objects
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.session import TrackingSession
 from lazyxmem_ros.nodes.tracker.snapshots import (
     SAVING,

@@ -34,10 +34,10 @@ from lazyxmem_ros.nodes.logs import error_of
 from lazyxmem_ros.nodes.prompts import prompt_message
 from lazyxmem_ros.nodes.tracker.detections import Detections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.markers import Markers
 from lazyxmem_ros.nodes.tracker.overlay import track_names
 from lazyxmem_ros.nodes.tracker.pictures import NewestOnly
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.worker import MAX_WORK
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.images import ImageError, read_image
 from lazyxmem_ros.nodes.conversions import labels_message, time_message
 from lazyxmem_ros.nodes.diagnostics import ERROR, OK, status, status_name
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame
 
 JPEG_QUALITY = 95
 MAX_WAITING = 64

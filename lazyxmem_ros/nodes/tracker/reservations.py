@@ -13,7 +13,7 @@ from rclpy.node import Node
 
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
 from lazyxmem_ros.nodes.services import result_of
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame
 
 ResultT = TypeVar("ResultT")
 

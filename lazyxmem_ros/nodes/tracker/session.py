@@ -20,8 +20,8 @@ from lazyxmem_ros.lazy import LazyConfig, LazyTracker, StepResult, Track
 from lazyxmem_ros.nodes.diagnostics import fault_kind
 from lazyxmem_ros.nodes.tracker.corrections import Corrections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures, Upkeep
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.xmem import TrackerError
 
 ServeCommands = Callable[[Callable[[], bool], float], None]

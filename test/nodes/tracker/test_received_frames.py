@@ -11,7 +11,7 @@ from node_graph import FIRST_STAMP, HEIGHT, STEP, WIDTH, scene, scene_message
 from sensor_msgs.msg import CompressedImage
 
 from lazyxmem_ros.nodes.conversions import image_message
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame, ReceivedFrames
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame, ReceivedFrames
 
 
 def frame(index: int) -> ReceivedFrame:

@@ -22,8 +22,8 @@ from lazyxmem_ros.msg import CorrectionRequest
 from lazyxmem_ros.nodes.diagnostics import Refusals
 from lazyxmem_ros.nodes.tracker.detections import Detections
 from lazyxmem_ros.nodes.tracker.diagnostics import TrackerMeasures
-from lazyxmem_ros.nodes.tracker.images import ReceivedFrame
 from lazyxmem_ros.nodes.tracker.publishers import MIN_REQUESTS_KEPT, TrackerOutputs
+from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame
 
 LATCHED = QoSProfile(depth=MIN_REQUESTS_KEPT, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 WIDE_ID = 300
