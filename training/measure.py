@@ -44,6 +44,7 @@ from training.material import Sequence as RealSequence
 
 TRIAL_SEED = 2 * 10**6  # trials are never trained on
 TRIALS = 10
+"""Of a generated set; `--trials` makes more of the same kind, after these."""
 TRIAL_PHOTOGRAPHS = ("bsds500",)  # other ones would make other trials
 TRIAL_FRAMES = 30
 HIDDEN_FRAMES = 60  # 2 s at 30 frames/s, besides those on which the target passes under the strip
@@ -237,18 +238,20 @@ def contrast(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
     return float(np.linalg.norm(lab[mask].mean(0) - lab[ring & ~mask].mean(0)))
 
 
-def sets_of(data: Path) -> dict[str, Callable[[], Iterator[tuple[str, Iterator[Frame]]]]]:
-    """The sets that can be measured, by name."""
+def sets_of(
+    data: Path, count: int = TRIALS
+) -> dict[str, Callable[[], Iterator[tuple[str, Iterator[Frame]]]]]:
+    """The sets that can be measured, by name. count: trials of a generated one."""
     return {
         "tuning": lambda: _of_training_set(data, TUNING_SEQUENCES),
         "trained-on": lambda: _of_training_set(data, TRAINING_SEQUENCES),
         "validation": lambda: _validation(data),
         "several-real": lambda: _there_and_back(data),
         "scene": _scene,
-        "hidden": lambda: trials(data, "hidden"),
-        "look-alike": lambda: trials(data, "look-alike"),
-        "twins": lambda: trials(data, "twins"),
-        "several": lambda: trials(data, "several"),
+        "hidden": lambda: trials(data, "hidden", count=count),
+        "look-alike": lambda: trials(data, "look-alike", count=count),
+        "twins": lambda: trials(data, "twins", count=count),
+        "several": lambda: trials(data, "several", count=count),
     }
 
 
@@ -264,23 +267,28 @@ def main(given: Sequence[str] | None = None) -> int:
         help=f"of {', '.join(sets_of(Path()))} (default: tuning scene)",
     )
     parser.add_argument("--every", type=int, default=1, help="track every n-th frame only")
+    parser.add_argument(
+        "--trials", type=int, default=TRIALS, help=f"clips of a generated set (default: {TRIALS})"
+    )
     parser.add_argument("--internal-size", type=int, default=240, help="short side inside, pixels")
     parser.add_argument("--plain", action="store_true", help="XMem alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     arguments = parser.parse_args(given)
-    known = sets_of(arguments.data)
+    known = sets_of(arguments.data, arguments.trials)
     unknown = set(arguments.sets) - set(known)
     if unknown:
         parser.error(f"unknown sets {sorted(unknown)}; known are {sorted(known)}")
     if arguments.every < 1:
         parser.error(f"--every must be at least 1, not {arguments.every}")
+    if arguments.trials < 1:
+        parser.error(f"--trials must be at least 1, not {arguments.trials}")
     return run_to_the_end(lambda: measure(arguments), "measure", "the rows above are whole")
 
 
 def measure(arguments: argparse.Namespace) -> None:
     """Track the sets, and print a row for each clip and set."""
-    known = sets_of(arguments.data)
+    known = sets_of(arguments.data, arguments.trials)
     network = load_network(arguments.weights)
 
     def make_tracker() -> LazyTracker:

@@ -345,11 +345,14 @@ def test_what_is_wrong_ends_as_one_sentence(
     assert capsys.readouterr().err.startswith(fault)
 
 
-def test_every_which_frame_is_a_number_from_1_on(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["--every", "--trials"])
+def test_what_is_counted_is_a_number_from_1_on(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        measure.main(["none.safetensors", "--every", "0"])
+        measure.main(["none.safetensors", option, "0"])
     assert ended.value.code == 2
-    assert "--every must be at least 1, not 0" in capsys.readouterr().err
+    assert f"{option} must be at least 1, not 0" in capsys.readouterr().err
 
 
 def runs_in_group(group: int, text: bytes) -> bool:
