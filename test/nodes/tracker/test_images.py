@@ -30,7 +30,7 @@ from tracker_harness import Tracker
 from lazyxmem_ros.basics import stamp_of
 from lazyxmem_ros.images import Pixels, read_image
 from lazyxmem_ros.nodes.conversions import labels_message
-from lazyxmem_ros.nodes.tracker import images
+from lazyxmem_ros.nodes.tracker import received_frames
 
 OwnTracker = Callable[..., Tracker]
 TOPICS = {"raw": "image", "compressed": "image/compressed"}
@@ -89,7 +89,7 @@ def test_an_image_is_decoded_once_whoever_looks(
     tracker.probe.publish(f"{tracker.name}/init_mask", labels)
     wait_for(tracker.objects, "the object")
     assert tracker.set(pseudo_corrections=True, pseudo_entropy=0.0) == ""
-    monkeypatch.setattr(images, "read_image", counting)
+    monkeypatch.setattr(received_frames, "read_image", counting)
     for index in range(1, 5):
         tracker.send(index, compressed(index))
         wanted = stamp_of(header(index).stamp)
