@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -45,6 +46,7 @@ from training.material import Sequence as RealSequence
 TRIAL_SEED = 2 * 10**6  # trials are never trained on
 TRIALS = 10
 """Of a generated set; `--trials` makes more of the same kind, after these."""
+GENERATED = ("hidden", "look-alike", "twins", "several")
 TRIAL_PHOTOGRAPHS = ("bsds500",)  # other ones would make other trials
 TRIAL_FRAMES = 30
 HIDDEN_FRAMES = 60  # 2 s at 30 frames/s, besides those on which the target passes under the strip
@@ -248,10 +250,7 @@ def sets_of(
         "validation": lambda: _validation(data),
         "several-real": lambda: _there_and_back(data),
         "scene": _scene,
-        "hidden": lambda: trials(data, "hidden", count=count),
-        "look-alike": lambda: trials(data, "look-alike", count=count),
-        "twins": lambda: trials(data, "twins", count=count),
-        "several": lambda: trials(data, "several", count=count),
+        **{kind: partial(trials, data, kind, count=count) for kind in GENERATED},
     }
 
 
