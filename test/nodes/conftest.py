@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count()
 
-sys.path.insert(0, str(Path(__file__).parent))  # for node_graph, which the tests here share
+sys.path.insert(0, str(Path(__file__).parent))  # for what the tests here share
 
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every node's process
 
@@ -55,13 +55,15 @@ def probe(ros: None) -> Iterator[Any]:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts nodes in processes of their own and ends those that are left."""
-    from node_graph import NodeProcess
+    from node_process import NodeProcess
 
     started: list[NodeProcess] = []
 
-    def start_one(name: str, parameters: dict[str, Any], *arguments: str) -> NodeProcess:
+    def start_one(
+        name: str, parameters: dict[str, Any], *arguments: str, fresh: bool = False
+    ) -> NodeProcess:
         log = tmp_path / f"{len(started)}-{name}.log"
-        started.append(NodeProcess(name, parameters, arguments, log))
+        started.append(NodeProcess(name, parameters, arguments, log, fresh=fresh))
         return started[-1]
 
     yield start_one

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the nodes share: a probe in the graph, and nodes in processes."""
+"""What the tests of the nodes share: a probe in the graph, and a scene to show."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,40 +156,6 @@ class Spinner:
         self.node.destroy_node()
 
 
-class NodeProcess:
-    """One of the package's nodes in a process of its own."""
-
-    def __init__(
-        self, name: str, parameters: Mapping[str, Any], arguments: Sequence[str], log: Path
-    ) -> None:
-        pairs = [part for k, v in parameters.items() for part in ("-p", f"{k}:={yaml_text(v)}")]
-        command = [sys.executable, "-m", "lazyxmem_ros.nodes", name, "--ros-args"]
-        self.name = name
-        self._log = log
-        with log.open("w") as file:
-            self.process = subprocess.Popen(
-                [*command, *pairs, *arguments], stdout=file, stderr=subprocess.STDOUT
-            )
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def wait(self, timeout: float = WAIT_S) -> int:
-        """The exit code, once it has ended by itself."""
-        return self.process.wait(timeout)
-
-    def stop(self, signal_number: int = signal.SIGINT) -> int:
-        """End it as Ctrl-C does; returns the exit code."""
-        self.process.send_signal(signal_number)
-        return self.process.wait(WAIT_S)
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(WAIT_S)
-
-
 OFFERS = """
 import importlib, sys, time, rclpy
 name, package, kind, topic = sys.argv[1:]
@@ -214,14 +178,6 @@ def offered_by_another(name: str, package: str, kind: str, topic: str) -> Iterat
     finally:
         process.kill()
         process.wait()
-
-
-def yaml_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value == float("inf"):
-        return ".inf"
-    return repr(value) if isinstance(value, (float, list)) else str(value)
 
 
 def parameters(**values: Any) -> list[Parameter]:

@@ -15,13 +15,13 @@ from node_graph import (
     FIRST_STAMP,
     STEP,
     WAIT_S,
-    NodeProcess,
     Probe,
     labels_of,
     scene,
     stamps,
     wait_for,
 )
+from node_process import NodeProcess
 from sensor_msgs.msg import Image
 from tracker_harness import Service, sees_service
 
@@ -53,9 +53,11 @@ def bag(tmp_path: Path) -> Path:
     return path
 
 
-def start_tracker(start: Start, weights: Path, **parameters: Any) -> NodeProcess:
+def start_tracker(
+    start: Start, weights: Path, *, fresh: bool = False, **parameters: Any
+) -> NodeProcess:
     values = {"weights": weights, "device": "cpu", "diagnostics_period": 0.1, **parameters}
-    return start("tracker", values, *NAMESPACE)
+    return start("tracker", values, *NAMESPACE, fresh=fresh)
 
 
 def test_a_bag_in_masks_out(bag: Path, weights: Path, probe: Probe, start: Start) -> None:
@@ -135,8 +137,8 @@ def test_a_service_that_dies_and_returns(
         return sum(message.prompt.mask.height > 0 for message in tail) >= count
 
     wait_for(lambda: answered(2, 0), "corrections")
-    server.process.send_signal(signal.SIGKILL)
-    server.process.wait()
+    server.send(signal.SIGKILL)
+    server.wait()
     before = len(probe.messages(f"{NODE}/corrected"))
     wait_for(
         lambda: any(
@@ -168,16 +170,16 @@ def test_a_service_that_dies_and_returns(
 def test_ctrl_c_ends_every_node_cleanly(
     bag: Path, weights: Path, probe: Probe, start: Start
 ) -> None:
-    tracker = start_tracker(start, weights)
-    correction = start("correction", QUICK, *NAMESPACE)
+    tracker = start_tracker(start, weights, fresh=True)
+    correction = start("correction", QUICK, *NAMESPACE, fresh=True)
     probe.listen(Image, f"{NODE}/mask")
     probe.forget()
-    replay = start("replay", {"bag": bag, "loop": True, "wait_for_subscribers": 1})
+    replay = start("replay", {"bag": bag, "loop": True, "wait_for_subscribers": 1}, fresh=True)
     wait_for(lambda: len(probe.messages(f"{NODE}/mask")) > 3, "masks")
     wait_for(lambda: "serves" in correction.log, "the correction server")
     nodes = (tracker, correction, replay)
     for node in nodes:  # as a terminal does: all at once
-        node.process.send_signal(signal.SIGINT)
+        node.send(signal.SIGINT)
     for node in nodes:
         assert node.wait() == 0, node.log
         assert "Traceback" not in node.log

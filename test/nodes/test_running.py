@@ -240,7 +240,8 @@ def test_parameters_that_nobody_knows_are_named(tmp_path: Path, start: Start) ->
         f"lazyxmem_recorder:\n  ros__parameters:\n    topic: [/a]\n    bag: {tmp_path / 'bag'}\n"
         "    qos_overrides./x.subscription.depth: 3\n"
     )
-    recorder = start("recorder", {"topics": ["/a"], "zzz": 1}, "--params-file", str(file))
+    values = {"topics": ["/a"], "zzz": 1}
+    recorder = start("recorder", values, "--params-file", str(file), fresh=True)
     for said in (
         "there is no parameter topic, so it changes nothing; did you mean topics?",
         "there is no parameter zzz, so it changes nothing\n",

@@ -159,7 +159,7 @@ def test_the_policy_names_what_nodes_really_use(
         return set()
 
     def used() -> dict[str, dict[str, set[str]]]:
-        assert all(node.process.poll() is None for node in started), [n.log for n in started]
+        assert all(node.exit_code() is None for node in started), [n.log for n in started]
         known = probe.node.get_node_names()
         return {
             node: {kind: ends_of(node, kind) for kind in RULES} for node in allowed if node in known

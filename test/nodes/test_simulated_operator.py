@@ -62,7 +62,7 @@ def test_what_it_cannot_answer_it_says_and_a_clock_that_stands_still_costs_no_me
     assert {answer.message for answer in answers(probe, ns)} == {
         f"{MAX_PENDING} answers wait for their time already: does the clock go on?"
     }
-    assert node.process.poll() is None, node.log
+    assert node.exit_code() is None, node.log
     assert node.log.count("does the clock go on?") == 1
 
 
@@ -85,7 +85,7 @@ def test_a_request_with_a_broken_mask_is_answered_in_words(
     for count in range(5):
         probe.publish(f"{ns}/correction_request", request(broken))
         wait_for(lambda n=count: len(in_words()) > n, "the answer")
-    assert node.process.poll() is None, node.log
+    assert node.exit_code() is None, node.log
     assert len(in_words()[0].message) < 3000
     assert len(node.log) < 20_000
 
@@ -105,7 +105,7 @@ def test_ground_truth_that_is_none_costs_its_frame_alone(
     assert "some ground truth is left out, because /ground_truth" in node.log
     assert "different values" in node.log
     assert node.stop() == 0
-    node = start("simulated_operator", {"bag": tmp_path / "none"})
+    node = start("simulated_operator", {"bag": tmp_path / "none"}, fresh=True)
     assert node.wait() == 1
     assert "error: there is no ground truth, because /ground_truth" in node.log
 

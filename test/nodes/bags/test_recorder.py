@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from node_graph import NodeProcess, wait_for
+from node_graph import wait_for
+from node_process import NodeProcess
 
 from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
 from lazyxmem_ros.data.bag_reader import BagReader

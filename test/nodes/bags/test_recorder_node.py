@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from node_graph import NodeProcess, Probe, Spinner, header, parameters, scene_message, wait_for
+from node_graph import Probe, Spinner, header, parameters, scene_message, wait_for
+from node_process import NodeProcess
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
@@ -105,7 +106,7 @@ def test_a_full_disk_ends_it_in_a_line_and_leaves_a_bag(
         image = noise.integers(0, 255, (120, 160, 3), dtype=np.uint8)
         publisher.publish(image_message(image, "rgb8", header(index)))
         time.sleep(0.04)
-        if recorder.process.poll() is not None:
+        if recorder.exit_code() is not None:
             break
     assert recorder.wait() == 1, recorder.log
     assert "Traceback" not in recorder.log

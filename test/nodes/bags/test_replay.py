@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from node_graph import FIRST_STAMP, STEP, NodeProcess, Probe, parameters, scene, stamps, wait_for
+from node_graph import FIRST_STAMP, STEP, Probe, parameters, scene, stamps, wait_for
+from node_process import NodeProcess
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -58,7 +59,7 @@ def renamed(topics: dict[str, str]) -> list[str]:
 
 
 def listen(probe: Probe, process: NodeProcess, message_type: Any, topic: str) -> None:
-    assert process.process.poll() is None, process.log
+    assert process.exit_code() is None, process.log
     probe.listen(message_type, topic)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
-from node_graph import FIRST_STAMP, STEP, NodeProcess, Probe, scene, stamps, wait_for
+from node_graph import FIRST_STAMP, STEP, Probe, scene, stamps, wait_for
+from node_process import NodeProcess
 from rclpy.serialization import deserialize_message, serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image

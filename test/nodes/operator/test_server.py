@@ -476,7 +476,7 @@ def test_what_cannot_be_served_is_said_in_one_line(ros: None, console: Console) 
 
 
 def test_ctrl_c_ends_it_cleanly(start: Callable[..., Any]) -> None:
-    node = start("operator", {"port": 0})
+    node = start("operator", {"port": 0}, fresh=True)
     wait_for(lambda: "the operator's page is at" in node.log, "the page")
     assert node.stop() == 0
     assert "Traceback" not in node.log

@@ -19,7 +19,6 @@ from node_graph import (
     FIRST_STAMP,
     STEP,
     WAIT_S,
-    NodeProcess,
     header,
     scene,
     scene_message,
@@ -27,6 +26,7 @@ from node_graph import (
     stamps,
     wait_for,
 )
+from node_process import NodeProcess
 from sensor_msgs.msg import Image
 from tracker_harness import Tracker, ask_the_operator, with_fields
 

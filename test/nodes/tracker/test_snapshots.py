@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from node_graph import NodeProcess, Probe, repeat_until, scene, scene_message, wait_for
+from node_graph import Probe, repeat_until, scene, scene_message, wait_for
+from node_process import NodeProcess
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -98,7 +99,7 @@ def test_killed_at_random_moments_it_resumes(
         wait_for(path.exists, "a snapshot")
         # Files are written nearly all the time, so some of the kills hit one in the middle.
         time.sleep(4 * PERIOD_S + moments.uniform(0, PERIOD_S))
-        tracker.process.send_signal(signal.SIGKILL)
+        tracker.send(signal.SIGKILL)
         tracker.wait()
         tracker = start_tracker(start, weights, path, PERIOD_S)
         wait_for(lambda t=tracker: "going on with object 7" in t.log, "going on")

@@ -14,13 +14,13 @@ import pytest
 from node_graph import (
     HEIGHT,
     WIDTH,
-    NodeProcess,
     Probe,
     header,
     scene,
     show_until_tracked,
     wait_for,
 )
+from node_process import NodeProcess
 from sensor_msgs.msg import Image
 from tracker_harness import Tracker
 
@@ -109,7 +109,7 @@ def test_what_there_is_no_memory_for_costs_its_message_alone(
 
 
 def resident(process: NodeProcess) -> int:
-    status = Path(f"/proc/{process.process.pid}/status").read_text()
+    status = Path(f"/proc/{process.pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     assert found is not None
     return int(found[1]) * 1024

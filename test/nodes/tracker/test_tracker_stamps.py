@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from node_graph import (
-    NodeProcess,
     Probe,
     header,
     scene,
@@ -19,6 +18,7 @@ from node_graph import (
     show_until_tracked,
     wait_for,
 )
+from node_process import NodeProcess
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from tracker_harness import NODE, NS, Tracker, click, with_fields
@@ -43,7 +43,8 @@ def test_stamps_that_are_no_time_are_refused_on_every_way_in(
     probe.forget()
     name = "/stamps/lazyxmem_tracker"
     values = {"weights": weights, "device": "cpu", "image_reliability": "reliable"}
-    tracker = start("tracker", values, "-r", "__ns:=/stamps")
+    # Modules of messages read that variable when they are imported.
+    tracker = start("tracker", values, "-r", "__ns:=/stamps", fresh=True)
     probe.listen(Image, f"{name}/mask")
     probe.listen(Correction, f"{name}/corrected")
     shown = show_until_tracked(probe, "/stamps", 0)
