@@ -329,11 +329,6 @@ class FrameRecord:
         for source in Source:
             self.applied.pop((object_id, source), None)
 
-    def opening(self) -> Frame:
-        """Its frame with only those given masks with which it was opened."""
-        given = {i: mask for i, mask in self.frame.given.items() if not self.shows(i)}
-        return replace(self.frame, given=given)
-
 
 def copy_looks(looks: AllLooks) -> AllLooks:
     """A copy that may be changed."""

@@ -243,7 +243,7 @@ class Replay:
 
     def _resegment(self, fork: XMemTracker, record: FrameRecord) -> Frame:
         """The next frame, segmented with the fork's memory."""
-        return fork.resegment(record.opening())
+        return fork.resegment(record.frame)
 
     def _retell(self, fork: XMemTracker, frame: Frame, record: FrameRecord) -> set[int]:
         """Lets happen on a frame that is open again what happened on it, in turn, but for learning;

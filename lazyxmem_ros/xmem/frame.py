@@ -61,6 +61,8 @@ class Frame:
     frame."""
     given: dict[int, Tensor] = field(default_factory=dict)
     """Masks given on this frame, float [H', W'] in 0..1."""
+    opening: Mapping[int, Tensor] = field(default_factory=dict)
+    """Those with which it was opened, whatever became of their objects."""
     open: bool = True
     """Whether it has not been memorized, held or corrected yet."""
     _probabilities: Tensor | None = None
@@ -85,7 +87,7 @@ class Frame:
             self.features or (),
             (self.distribution,),
             () if self.ungated is None else (self.ungated,),
-            self.given.values(),
+            {id(mask): mask for mask in (*self.given.values(), *self.opening.values())}.values(),
             self.hidden.values(),
         )
 
@@ -156,6 +158,7 @@ class Frame:
         self.ungated = moved.get(id(self.ungated), self.ungated)
         self.hidden = {i: moved.get(id(t), t) for i, t in self.hidden.items()}
         self.given = {i: moved.get(id(t), t) for i, t in self.given.items()}
+        self.opening = {i: moved.get(id(t), t) for i, t in self.opening.items()}
         self._settled = tuple(self.kept())
 
     def release(self, *, prediction: bool = True) -> None:

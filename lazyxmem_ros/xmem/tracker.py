@@ -319,8 +319,8 @@ class XMemTracker:
     def resegment(self, past: Frame) -> Frame:
         """Open a past frame anew: its cached features, this tracker's memory and objects.
 
-        Masks that were given on it are given again. `past` itself stays as it is. This tracker has
-        learnt no frame that came after it.
+        The masks with which it was opened are given again. `past` itself stays as it is. This
+        tracker has learnt no frame that came after it.
         """
         clock = self._now.clock + 1
         frame = past.reopened(
@@ -328,12 +328,12 @@ class XMemTracker:
             hidden=self._now.hidden,
             places=self._now.places,
             clock=clock,
-            deep_update=self._deep_update_due(clock, given=bool(past.given)),
+            deep_update=self._deep_update_due(clock, given=bool(past.opening)),
         )
         with self._or_nothing():
             self._now.frames = frame.index + 1
             self._begin(frame)
-            self._open(frame, past.given)
+            self._open(frame, past.opening)
         return frame
 
     def skip(self, frames: int) -> None:
@@ -410,6 +410,7 @@ class XMemTracker:
         self._now.frame = frame
 
     def _open(self, frame: Frame, given: Mapping[int, Tensor]) -> None:
+        frame.opening = dict(given)
         if not self.gate_radius:
             frame.places = {}  # there may have been gates before
         if self._now.births:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens on one frame holds in the order in which it comes, at once and late."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -41,14 +41,22 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def gone_through_again(
-    lazy: LazyTracker, acts: Sequence[Act], *, closed: bool = False
+    lazy: LazyTracker,
+    acts: Sequence[Act],
+    *,
+    closed: bool = False,
+    shown: Mapping[int, np.ndarray] | None = None,
 ) -> tuple[LazyTracker, Instant]:
-    """The tracker with acts on frame 10, and frame 5 corrected late; and the same all at once."""
+    """The tracker with acts on frame 10, and frame 5 corrected late; and the same all at once.
+
+    shown: masks with which frame 10 is opened.
+    """
     instant = Instant(
         start(lazy.tracker.network, lazy.config, lazy._state.iou_predictor),
         {5: [answer(5, FIRST)], 10: [LazyTracker.close, *acts] if closed else acts},
+        {10: shown},
     )
-    run(lazy, {}, 10)
+    run(lazy, {}, 10, at10={"masks": shown})
     for act in [LazyTracker.close, *acts] if closed else acts:
         act(lazy)
     for index in range(11, 14):
@@ -85,6 +93,27 @@ def test_it_is_so_the_second_time(order: str, closed: bool, small_network: XMem)
     late, instant = gone_through_again(
         start(small_network, CONFIG, CALIBRATION), ORDERS[order], closed=closed
     )
+    assert same(instant, late)
+    assert found(instant.lazy) == found(late)
+
+
+OPENED = {
+    "removed": [remove(3)],
+    "known, then removed": [remove(2)],
+    "removed, then its id is another's": [remove(3), add({3: mask(4, 44)})],
+    "another one shown there": [add({4: mask(26, 44)})],
+}
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("order", OPENED)
+def test_a_frame_that_was_opened_with_masks_is_opened_with_them_again(
+    order: str, closed: bool, small_network: XMem
+) -> None:
+    """Whatever becomes of their objects on it."""
+    shown = {2: mask(10, 4)} if "known" in order else THIRD
+    lazy = start(small_network, CONFIG, CALIBRATION)
+    late, instant = gone_through_again(lazy, OPENED[order], closed=closed, shown=shown)
     assert same(instant, late)
     assert found(instant.lazy) == found(late)
 
