@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
-
-from lazyxmem_ros.nodes import EXECUTABLES
-from lazyxmem_ros.nodes.__main__ import main
 
 WAIT_S = 60.0
 
@@ -90,35 +87,44 @@ class _Fresh:
 
 class _Forked:
     def __init__(self, told: Sequence[str], log: Path) -> None:
-        self._process = _starter().Process(
-            target=_run, args=(told, log, dict(os.environ), Path.cwd()), daemon=True
-        )
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
+        self._end = log.with_suffix(".exit")
+        self.pid = _starter().start(told, log, self._end)
 
     def exit_code(self, timeout: float) -> int | None:
-        self._process.join(timeout)
-        return self._process.exitcode
+        deadline = time.monotonic() + timeout
+        while not (code := self._end.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return int(code) if code else None
+
+
+class _Starter:
+    """A process of `node_starter.py`; it ends with this one."""
+
+    def __init__(self) -> None:
+        program = [sys.executable, str(Path(__file__).with_name("node_starter.py"))]
+        self._process = subprocess.Popen(
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def start(self, told: Sequence[str], log: Path, end: Path) -> int:
+        """Start a node that writes to `log`, and its exit code to `end`; returns its process id."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        end.write_text("")
+        order = {
+            "told": list(told),
+            "log": str(log),
+            "end": str(end),
+            "environment": dict(os.environ),
+            "folder": str(Path.cwd()),
+        }
+        print(json.dumps(order), file=self._process.stdin)
+        return int(self._process.stdout.readline())
 
 
 @functools.cache
-def _starter() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *EXECUTABLES.values()])
-    return context
-
-
-def _run(told: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path) -> None:
-    """In the new process: what `python -m lazyxmem_ros.nodes` does with these arguments."""
-    with log.open("w") as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    sys.argv = ["lazyxmem_ros.nodes", *told]
-    sys.exit(main())
+def _starter() -> _Starter:
+    return _Starter()
 
 
 def yaml_text(value: Any) -> str:
