@@ -8,6 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from lazyxmem_ros.evaluation import report
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have nothing in the place of their curves, which take longer than the tracking."""
+    monkeypatch.setattr(report, "to_png", lambda figure: b"")
+
 
 @pytest.fixture
 def two_walks(make_tree: Callable[..., Path]) -> Path:

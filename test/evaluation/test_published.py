@@ -18,6 +18,8 @@ from lazyxmem_ros.evaluation import published
 from lazyxmem_ros.evaluation.job import JobReport
 from lazyxmem_ros.evaluation.published import PUBLISHED, VALIDATION, compared
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 DATASET = pd.DataFrame({"method": ["xmem"], "jf": [0.6543], "j_mean": [0.7], "f_mean": [0.6086]})
 
 

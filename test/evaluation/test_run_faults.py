@@ -34,6 +34,8 @@ from lazyxmem_ros.evaluation.offline import SequenceRunner
 from lazyxmem_ros.evaluation.worst_frames import WorstFrames
 from lazyxmem_ros.images.files import WriteError, write_video
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MakeTree = Callable[..., Path]
 
 

@@ -59,7 +59,7 @@ def test_a_paused_object_asks_for_nothing_until_it_is_resumed(tracker: Tracker) 
     show_two(tracker)
     tracker.send(1)
     wait_for(lambda: asked(tracker, 1) == {1, 5}, "requests for both")
-    assert tracker.node._parts.corrections.open_requests == 2
+    wait_for(lambda: tracker.node._parts.corrections.open_requests == 2, "the count of both")
     response = pause(tracker, 1)
     assert response.success, response.message
     assert list(response.ids) == [1]
