@@ -32,6 +32,7 @@ from lazyxmem_ros.correction.base import (
     validate_image,
     validate_prompt,
 )
+from lazyxmem_ros.correction.gpu_memory import full_memory_explained
 from lazyxmem_ros.correction.refiner_input import (
     CLICK_SIGMA,
     SEARCH_SHARES,
@@ -101,7 +102,7 @@ def load_refiner(path: str | PathLike[str]) -> RefinerNetwork:
         raise CorrectorError(f"{file} holds no refiner: it has no entry {error}") from None
     except CheckpointError as error:
         raise CorrectorError(str(error)) from error
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, RuntimeError, OSError, IndexError) as error:
         raise CorrectorError(f"{file} cannot be read as refiner weights: {error}") from error
     return network.eval()
 
@@ -137,7 +138,8 @@ class RefinerCorrector:
         size = validate_image(image)
         for prompt in prompts:
             validate_prompt(prompt, size)
-        return [self._one(image, prompt, size) for prompt in prompts]
+        with full_memory_explained("the refiner", "another device"):
+            return [self._one(image, prompt, size) for prompt in prompts]
 
     def _one(self, image: NDArray[np.uint8], prompt: Prompt, size: tuple[int, int]) -> Refinement:
         answer = self._look(image, prompt, size)

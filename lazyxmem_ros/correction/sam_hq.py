@@ -29,6 +29,7 @@ from lazyxmem_ros.correction.base import (
     validate_image,
     validate_prompt,
 )
+from lazyxmem_ros.correction.gpu_memory import full_memory_explained
 from lazyxmem_ros.extras import install_command
 from lazyxmem_ros.xmem.checkpoint import CheckpointError, check_values, unreadable
 from lazyxmem_ros.xmem.device import resolve_device
@@ -117,14 +118,14 @@ class SamHqCorrector:
         if not prompts:
             return []
         try:
-            self._embed(image, image_key)
-            return [self._refine_one(prompt) for prompt in prompts]
-        except torch.cuda.OutOfMemoryError as error:
+            with full_memory_explained(
+                "SAM-HQ", f"a smaller size ({SIZE_OPTION}) or another device"
+            ):
+                self._embed(image, image_key)
+                return [self._refine_one(prompt) for prompt in prompts]
+        except CorrectorError:
             self._embeddings.clear()
-            raise CorrectorError(
-                f"the GPU has no memory left for SAM-HQ; choose a smaller size ({SIZE_OPTION}) or "
-                "another device"
-            ) from error
+            raise
 
     def _embed(self, image: NDArray[np.uint8], image_key: Hashable | None) -> None:
         """Make the predictor look at the image; its embedding is computed only if it is new."""

@@ -118,6 +118,19 @@ def defined_types(connection: Connection) -> Typestore:
     return store
 
 
+def missing_fields(store: Typestore, kind: str) -> list[str]:
+    """What is read of an image message and is not in a bag's own definition of its type."""
+    if kind not in IMAGE_TYPES:
+        return []
+    known = message_types().fielddefs
+    return [
+        f"{part}.{name}"
+        for part in (kind, "std_msgs/msg/Header", "builtin_interfaces/msg/Time")
+        for name, _ in known[part][1]
+        if part not in store.fielddefs or name not in dict(store.fielddefs[part][1])
+    ]
+
+
 def _own_definitions() -> list[Path]:
     """This package's .msg files: beside a source checkout's package, or in an install's share."""
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)

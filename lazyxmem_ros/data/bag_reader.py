@@ -25,9 +25,10 @@ from lazyxmem_ros.data.bag_messages import (
     decode_image,
     defined_types,
     message_types,
+    missing_fields,
     stamp_and_fault,
 )
-from lazyxmem_ros.data.bag_storage import OpenBag, explained, is_ros1, serialized_messages
+from lazyxmem_ros.data.bag_storage import OpenBag, is_ros1, serialized_messages
 from lazyxmem_ros.data.errors import BagError, LabelMapError
 from lazyxmem_ros.data.label_maps import is_binary, object_ids
 from lazyxmem_ros.data.slowness import Tell, silent
@@ -48,6 +49,15 @@ class BagMessage:
     message_type: str
     received: int
     content: Any
+
+
+@dataclass(frozen=True)
+class UnreadableMessage:
+    """A message whose bytes are none of its type: its topic, receive time (ns) and why."""
+
+    topic: str
+    received: int
+    fault: str
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,25 @@ class BagReader:
         )
 
     def messages(self, *topics: str) -> Iterator[BagMessage]:
-        """Messages of the given topics (all where none is given) by receive time."""
+        """Messages of the given topics (all where none is given) by receive time.
+
+        Raises BagError at the end where some could not be read.
+        """
+        unreadable = []
+        for message in self.messages_or_faults(*topics):
+            if isinstance(message, BagMessage):
+                yield message
+            else:
+                unreadable.append(message)
+        if unreadable:
+            first, more = unreadable[0], len(unreadable) - 1
+            raise BagError(
+                f"{self.path}: {first.topic}, the message received at {first.received} ns: "
+                f"{first.fault}" + (f"; and {more} more that cannot be read" if more else "")
+            )
+
+    def messages_or_faults(self, *topics: str) -> Iterator[BagMessage | UnreadableMessage]:
+        """The same, with what is wrong with a message in its place: one spoils no other."""
         bag = self._opened
         missing = set(topics) - set(self.topics)
         if missing:
@@ -133,18 +161,23 @@ class BagReader:
         for connection, received, raw in serialized_messages(bag, chosen):
             store = self._types_of(connection)
             decode = store.deserialize_ros1 if is_ros1(connection) else store.deserialize_cdr
-            with explained(self.path):
-                content = decode(raw, connection.msgtype)
-            yield BagMessage(connection.topic, connection.msgtype, received, content)
+            kind, topic = connection.msgtype, connection.topic
+            try:
+                message = BagMessage(topic, kind, received, decode(raw, kind))
+            except Exception as error:  # noqa: BLE001 - odd bytes surface as anything
+                fault = f"it is no {kind} ({type(error).__name__}: {error})"
+                yield UnreadableMessage(topic, received, fault)
+            else:
+                yield message
 
     def images(self, topic: str) -> Iterator[StampedImage]:
         """The images of a raw or compressed topic; raises BagError for one that does not decode."""
-        for number, message in enumerate(self.messages(topic)):
-            stamp, fault = stamp_and_fault(message.content)
+        for number, message in enumerate(self.messages_or_faults(topic)):
+            stamp, fault = stamp_or_fault(message)
             try:
                 if fault:
                     raise BagError(fault)
-                image = decode_image(message.content)
+                image = decode_image(content_of(message))
             except BagError as error:
                 raise BagError(f"{self.path}: {topic}, message {number}: {error}") from error
             yield StampedImage(stamp, image)
@@ -174,13 +207,13 @@ class BagReader:
                 f"are of {IMAGE_TYPE}"
             )
         told = binary
-        for message in self.messages(topic):
-            stamp, fault = stamp_and_fault(message.content)
+        for message in self.messages_or_faults(topic):
+            stamp, fault = stamp_or_fault(message)
             if fault:
                 yield stamp, fault
                 continue
             try:
-                values = label_values(message.content)
+                values = label_values(content_of(message))
                 if binary is None and values.any():
                     binary = is_binary(values)
                 narrow = values.dtype == np.uint8
@@ -215,11 +248,32 @@ class BagReader:
                 f"{self.path}: {connection.topic}: the bag does not define its type {kind}, which "
                 "is none of ROS's own"
             )
+        if missing := missing_fields(self._stores[kind], kind):
+            raise BagError(
+                f"{self.path}: {connection.topic}: by the bag's definition of {kind} there is no "
+                f"{', '.join(missing)}"
+            )
         return self._stores[kind]
 
     def _holds_labels(self, topic: str) -> bool:
         """Whether a raw image topic's first message may be a label map."""
         if self.topics[topic].message_type != IMAGE_TYPE:
             return False
-        first = next(self.messages(topic), None)
-        return first is not None and first.content.encoding in LABEL_DEPTHS
+        first = next(self.messages_or_faults(topic), None)
+        return isinstance(first, BagMessage) and first.content.encoding in LABEL_DEPTHS
+
+
+def stamp_or_fault(message: BagMessage | UnreadableMessage) -> tuple[int, str]:
+    """The header stamp (ns) of a message and "", or when it was received, or what its header says,
+    and what is wrong with it.
+    """
+    if isinstance(message, UnreadableMessage):
+        return message.received, message.fault
+    return stamp_and_fault(message.content)
+
+
+def content_of(message: BagMessage | UnreadableMessage) -> Any:
+    """What a message holds; raises BagError where it cannot be read."""
+    if isinstance(message, UnreadableMessage):
+        raise BagError(message.fault)
+    return message.content

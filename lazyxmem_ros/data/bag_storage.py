@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Generator, Iterator
 from heapq import heappop, heappush, merge
 from itertools import groupby
@@ -22,6 +23,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.errors import BagError, DamagedBagError
 from lazyxmem_ros.data.files import (
+    BAG_METADATA,
     ROS1_SUFFIX,
     ROS2_SUFFIXES,
     ZSTD_SUFFIXES,
@@ -39,7 +41,6 @@ from lazyxmem_ros.data.slowness import Tell, TellSlowness, silent
 from lazyxmem_ros.data.sqlite_uri import UriPath
 from lazyxmem_ros.data.unpacking import unpack_file
 
-METADATA = "metadata.yaml"
 PACKED_SUFFIXES = (*ZSTD_SUFFIXES, ".lz4", ".bz2", ".gz", ".xz")
 MOST_COUNT = (1 << 63) - 1
 """A number that fits into the 64 bits of messages and of times in nanoseconds."""
@@ -135,6 +136,7 @@ class OpenBag:
         Raises BagError for what is no bag, and DamagedBagError for one that cannot be opened.
         """
         _check_kind(path)
+        _check_permission(path)
         self.path = path
         self.damage: str | None = None
         self._tell = tell
@@ -301,15 +303,15 @@ def _check_kind(path: Path) -> None:
     if not path.exists():
         raise BagError(f"{path}: there is no such bag")
     if path.is_dir():
-        if (path / METADATA).is_file():
+        if (path / BAG_METADATA).is_file():
             return
         files = [file for file in children(path) if _is_bag_file(file)]
         if files:
             raise DamagedBagError(
-                f"{path}: cannot be read: it has no {METADATA}, which comes with the end of a "
+                f"{path}: cannot be read: it has no {BAG_METADATA}, which comes with the end of a "
                 f"recording; give the file itself, {files[0]}, or let `ros2 bag reindex` make one"
             )
-        raise BagError(f"{path}: is no bag: it holds neither {METADATA} nor a bag's file")
+        raise BagError(f"{path}: is no bag: it holds neither {BAG_METADATA} nor a bag's file")
     if _is_bag_file(path):
         return
     if suffix_of(path) in PACKED_SUFFIXES:
@@ -320,8 +322,18 @@ def _check_kind(path: Path) -> None:
             f"{path}: is a compressed file; unpack it with `{tool} -d` and give what comes out"
         )
     raise BagError(
-        f"{path}: is no bag: give a folder that holds a {METADATA}, or a .mcap, .db3 or .bag file"
+        f"{path}: is no bag: give a folder that holds a {BAG_METADATA}, or a .mcap, .db3 or .bag "
+        "file"
     )
+
+
+def _check_permission(path: Path) -> None:
+    """Raise BagError where a bag's files may not be read: to storages that is like damage."""
+    if not os.access(path, os.R_OK):
+        raise BagError(f"{path}: may not be read by this user; `sudo chmod a+r` lets everybody")
+    if path.is_dir():
+        for file in filter(_is_bag_file, children(path)):
+            _check_permission(file)
 
 
 def _is_bag_file(path: Path) -> bool:
@@ -348,7 +360,7 @@ def _parts(path: Path) -> list[str]:
     """The files that a bag's metadata name."""
     try:
         yaml: Any = getattr(rosbag2_reader, "YAML")(typ="safe")  # noqa: B009 - what rosbags reads by
-        content = yaml.load((path / METADATA).read_text(encoding="utf-8"))
+        content = yaml.load((path / BAG_METADATA).read_text(encoding="utf-8"))
         parts = content["rosbag2_bagfile_information"]["relative_file_paths"]
         return [PurePath(part).name for part in parts]
     except Exception:  # noqa: BLE001 - there are none, or they cannot be read: the files are enough

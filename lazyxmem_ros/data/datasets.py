@@ -15,10 +15,11 @@ from lazyxmem_ros.data.files import (
     VIDEO_SUFFIXES,
     check_name,
     children,
+    is_bag,
     suffix_of,
 )
 from lazyxmem_ros.data.label_maps import are_binary
-from lazyxmem_ros.data.layouts.bags import is_bag, open_bags
+from lazyxmem_ros.data.layouts.bags import open_bags
 from lazyxmem_ros.data.layouts.folders import open_folder, open_tree
 from lazyxmem_ros.data.layouts.options import DatasetOptions, Layout, check_of_use
 from lazyxmem_ros.data.layouts.scene import SceneSequence

@@ -8,12 +8,12 @@ files keep a matrix (ISO/IEC 14496-12, `tkhd` and `mvhd`), Matroska and WebM ang
 
 from __future__ import annotations
 
-import re
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,14 @@ _SLACK = 0.01
 _MOST_HEADER_BYTES = 64 << 20
 _UNKNOWN_32, _UNKNOWN_64 = (1 << 32) - 1, (1 << 64) - 1
 """Durations that say nothing."""
-_EBML, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75"
-_YAW = re.compile(rb"\x76\x73(?:\x84(.{4})|\x88(.{8}))", re.DOTALL)
-"""Matroska's ProjectionPoseYaw, a float of 4 or 8 bytes: half a turn mirrors."""
+_EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT, _TRACKS, _CLUSTER = 0x18538067, 0x1654AE6B, 0x1F43B675
+_TRACK, _VIDEO, _PROJECTION = 0xAE, 0xE0, 0x7670
+_YAW = 0x7673
+"""Matroska's ProjectionPoseYaw, degrees: half a turn mirrors."""
+_FLOATS = {4: struct.Struct(">f"), 8: struct.Struct(">d")}
+_MOST_ELEMENT_HEAD = 12
+"""Bytes: of the kind of an element of Matroska at most four, of its length eight."""
 
 
 class DisplayMatrixError(ValueError):
@@ -112,9 +117,10 @@ def _matrix_in(path: Path) -> NDArray[np.float64] | None:
     Raises DisplayMatrixError for a mirrored file of Matroska.
     """
     with path.open("rb") as file:
-        begin = file.read(1 << 20)
-    if begin[:4] == _EBML:
-        _check_matroska(begin)
+        matroska = file.read(len(_EBML)) == _EBML
+    if matroska:
+        _check_matroska(path)
+        return None
     try:
         headers = _headers_in(path)
         if headers is None:
@@ -188,10 +194,67 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += length
 
 
-def _check_matroska(header: bytes) -> None:
-    found = _YAW.search(header.partition(_CLUSTER)[0])
-    if found is None:
-        return
-    (yaw,) = struct.unpack(">f", found[1]) if found[1] else struct.unpack(">d", found[2])
-    if round(yaw) % 360:
-        raise DisplayMatrixError("its frames are to be mirrored")
+def _check_matroska(path: Path) -> None:
+    """Raises DisplayMatrixError where a track of a Matroska or WebM file is to be mirrored."""
+    with path.open("rb") as file:
+        tracks = _tracks_in(file)
+    for yaw in _inside(tracks, _TRACK, _VIDEO, _PROJECTION, _YAW):
+        number = _FLOATS.get(len(yaw))
+        degrees = number.unpack(yaw)[0] if number else 0.0
+        if math.isfinite(degrees) and round(degrees) % 360:
+            raise DisplayMatrixError("its frames are to be mirrored")
+
+
+def _tracks_in(file: BinaryIO) -> bytes:
+    """The content of a Matroska file's element `Tracks`; b"" where none is before the pictures."""
+    position = 0
+    while True:
+        file.seek(position)
+        element = _element(file.read(_MOST_ELEMENT_HEAD))
+        if element is None or element.kind == _CLUSTER:
+            return b""
+        position += element.head
+        if element.kind == _TRACKS:
+            file.seek(position)
+            return file.read(min(element.length, _MOST_HEADER_BYTES))
+        if element.kind != _SEGMENT:  # into which the way goes
+            position += element.length
+
+
+def _inside(content: bytes, kind: int, *further: int) -> Iterator[bytes]:
+    """The contents of the elements of a kind, or of those inside of these, and so on."""
+    position = 0
+    while (element := _element(content[position : position + _MOST_ELEMENT_HEAD])) is not None:
+        begin = position + element.head
+        position = begin + element.length
+        if element.kind == kind:
+            own = content[begin:position]
+            if further:
+                yield from _inside(own, *further)
+            else:
+                yield own
+
+
+class _Element(NamedTuple):
+    """What an element of EBML begins with. head: bytes before its content; length: of that."""
+
+    kind: int
+    head: int
+    length: int
+
+
+def _element(data: bytes) -> _Element | None:
+    """The element at the begin of some bytes, None where there is none (RFC 8794, section 4)."""
+    if len(data) < 2 or not data[0]:
+        return None
+    kind_bytes = 9 - data[0].bit_length()
+    if kind_bytes >= len(data) or not data[kind_bytes]:
+        return None
+    length_bytes = 9 - data[kind_bytes].bit_length()
+    head = kind_bytes + length_bytes
+    if head > len(data):
+        return None
+    marked = int.from_bytes(data[kind_bytes:head], "big")
+    return _Element(
+        int.from_bytes(data[:kind_bytes], "big"), head, marked & ((1 << 7 * length_bytes) - 1)
+    )

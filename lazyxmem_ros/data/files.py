@@ -17,8 +17,12 @@ ROS1_SUFFIX = ".bag"
 ROS2_SUFFIXES = (".mcap", ".db3")
 ZSTD_SUFFIXES = (".zstd", ".zst")
 """Of packed bags that are read; the recorders of ROS 2 pack with zstd alone."""
+BAG_METADATA = "metadata.yaml"
+"""Of a bag that is a folder."""
 BAG_SUFFIXES = (ROS1_SUFFIX, *ROS2_SUFFIXES, *ZSTD_SUFFIXES)
-_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_LITTER = frozenset(
+    {"thumbs.db", "desktop.ini", "__macosx", "lost+found", "system volume information"}
+)
 _LITTER_BEGINS = (".", "@", "$")
 """`.ipynb_checkpoints`, `._00000.jpg` of macOS, `@eaDir` of a NAS, `$RECYCLE.BIN`."""
 
@@ -38,6 +42,20 @@ def children(folder: Path) -> list[Path]:
     """What lies in a folder, in natural order, without what programs leave behind unasked."""
     found = (path for path in folder.iterdir() if not _is_litter(path.name))
     return sorted(found, key=lambda path: natural_order(path.name))
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path is a folder that is a bag, or a ROS 1 bag's file; what may not be looked into
+    is none.
+    """
+    if not path.is_dir():
+        return suffix_of(path) == ROS1_SUFFIX
+    try:
+        return (path / BAG_METADATA).is_file() or any(
+            suffix_of(child) in ROS2_SUFFIXES for child in children(path)
+        )
+    except PermissionError:
+        return False
 
 
 def image_files(folder: Path, *, besides: Iterable[Path] = ()) -> dict[str, Path]:

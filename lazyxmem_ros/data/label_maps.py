@@ -6,6 +6,8 @@ The same holds for `~/init_mask`, for `lazyxmem track` and for ground truth in f
 - A black and white mask (0 and 255 only, no palette) shows one object, number 1. So does the
   alpha channel of a cut-out, a picture whose surroundings are transparent.
   So does a palette of nothing but black and white, whichever comes first in it.
+- An indexed cut-out of several colours is refused, unless it is said that it shows one object: it
+  might be a label map whose background is transparent.
 - In any other map a value is an object's id. Of 8 bits, 255 marks pixels that belong to nothing;
   of 16 bits it is an id like others.
 - A palette in which black is not number 0, the background, is refused: its numbers are no ids.
@@ -54,7 +56,9 @@ class _Picture(NamedTuple):
     an indexed one whose numbers are no ids.
 
     mode: Pillow's. cut_out: the values are an alpha channel. lossy: values near to each other were
-    one. step: how far apart Pillow has set the values of a grey picture of 2 or 4 bits.
+    one. step: how far apart Pillow has set the values of a grey picture of 2 or 4 bits. opaque:
+    what an indexed picture of several colours shows, bool [H, W], where its surroundings are
+    transparent.
     """
 
     values: NDArray[Any]
@@ -62,6 +66,7 @@ class _Picture(NamedTuple):
     cut_out: bool = False
     lossy: bool = False
     step: int = 1
+    opaque: NDArray[np.bool_] | None = None
 
     @property
     def indexed(self) -> bool:
@@ -86,6 +91,13 @@ def read_label_map(
     picture = _read(path, max_pixels)
     binary = _is_binary(picture) if binary is None else binary
     values = picture.values
+    if picture.opaque is not None:
+        if not binary:
+            raise DatasetError(
+                f"{path}: an indexed picture with transparent surroundings may be a cut-out or a "
+                f"label map; save a label map without transparency, or {_BINARY_HINT}"
+            )
+        return picture.opaque.astype(np.uint16)
     if values.ndim == 3:
         if not binary:
             kind = f"an {picture.mode} picture"
@@ -139,7 +151,8 @@ def object_ids(
     if narrow and not indexed and is_soft(values):
         raise LabelMapError(
             f"a soft mask of {len(present)} greys is no label map, of which each value is an "
-            f"object: make it black and white, and the object where it is {OPAQUE} or more"
+            f"object: make it black and white, and the object where it is {OPAQUE} or more; or, "
+            "where each is an object indeed, save it indexed or with 16 bits"
         )
     limit = MAX_OBJECTS if max_objects is None else max_objects
     if len(ids) > limit:
@@ -249,11 +262,26 @@ def _read(path: Path, max_pixels: int | None) -> _Picture:
             f"{path}: the mask cannot be read: save it as indexed, grey or 16-bit PNG, not as "
             f"{picture.mode}"
         )
+    opaque = _opaque_part(picture) if "transparency" in picture.info else None
+    if opaque is not None:
+        return _Picture(np.asarray(picture), picture.mode, opaque=opaque)
     if picture.mode == "P" and _is_black_and_white(picture):
         picture = picture.convert("L")
     if picture.mode == "P" and _has_black_later(picture):
         return _Picture(np.asarray(picture.convert("RGB")), picture.mode, lossy=lossy)
     return _Picture(np.asarray(picture), picture.mode, lossy=lossy, step=step)
+
+
+def _opaque_part(picture: Image.Image) -> NDArray[np.bool_] | None:
+    """Where an indexed picture is opaque, if not everywhere and of several colours: its numbers are
+    hardly ids. Else its transparency is dropped, which says nothing then.
+    """
+    if picture.mode == "P":
+        opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= OPAQUE
+        if not opaque.all() and len(np.unique(np.asarray(picture)[opaque])) > 1:
+            return opaque
+    del picture.info["transparency"]  # Pillow would warn of it at each conversion
+    return None
 
 
 def _step_of(opened: Image.Image) -> int:

@@ -24,7 +24,6 @@ _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 0x01, 0x02, 0x03, 0x04, 
 _CHUNK_INDEX, _STATISTICS, _DATA_END = 0x08, 0x0B, 0x0F
 _PREFIX = struct.Struct("<BQ")
 """Each record begins with its kind and the length of its content."""
-_FOOTER_BYTES = _PREFIX.size + 20 + len(MAGIC)
 _ROS_SCHEMAS = ("ros2msg", "ros2idl", "omgidl", "")
 _ROS1_SCHEMA = "ros1msg"
 ROS1_ENCODING = "ros1"

@@ -48,14 +48,25 @@ class ObjectKey:
     number: int
 
 
+@dataclass(frozen=True)
+class SaidMask:
+    """A mask that a person gave.
+
+    mask: bool [H, W], as PNG. place: which of the frames of its stamp it is of, from 1 on: a
+    simulation's clock may begin anew with each session.
+    """
+
+    mask: bytes
+    place: int
+
+
 @dataclass
 class Answers:
     """What people have said, as it holds in the end.
 
     Attributes:
-        masks: object -> stamp of the frame (ns) -> its mask bool [H, W], as PNG.
-        places: (object, stamp) -> which of the frames of that stamp its mask is of, from 1 on: a
-            simulation's clock may begin anew with each session.
+        masks: object -> stamp of the frame (ns) -> its masks in the order in which they came, of
+            which the last one holds; at least one.
         labels: object -> its name, where it has one.
         not_applied: answers that the tracker did not take.
         taken_back: that were taken back.
@@ -63,8 +74,9 @@ class Answers:
         recorded: whether there was any record of a tracker.
     """
 
-    masks: dict[ObjectKey, dict[int, bytes]] = field(default_factory=lambda: defaultdict(dict))
-    places: dict[tuple[ObjectKey, int], int] = field(default_factory=dict)
+    masks: dict[ObjectKey, dict[int, list[SaidMask]]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
     labels: dict[ObjectKey, str] = field(default_factory=dict)
     not_applied: int = 0
     taken_back: int = 0
@@ -155,13 +167,18 @@ def export(files: list[Path], answers: Answers, out: Path) -> list[ExportedSeque
 
 
 def _write(files: list[Path], answers: Answers, out: Path) -> list[ExportedSequence]:
+    held = {
+        key: {stamp: said[-1] for stamp, said in masks.items()}
+        for key, masks in answers.masks.items()
+    }
     writers = {
-        key: _SequenceWriter(out, name, answers.masks[key]) for key, name in _names(answers).items()
+        key: _SequenceWriter(out, name, {stamp: said.mask for stamp, said in held[key].items()})
+        for key, name in _names(answers).items()
     }
     wanted: dict[tuple[str, int, int], list[_SequenceWriter]] = defaultdict(list)
     for key, writer in writers.items():
         for stamp in writer.places:
-            wanted[key.tracker, stamp, answers.places[key, stamp]].append(writer)
+            wanted[key.tracker, stamp, held[key][stamp].place].append(writer)
     frames: Counter[tuple[str, int]] = Counter()
     for tracker, _, message in _messages(files, (FRAMES,), []):
         named = _stamp(message)
@@ -253,7 +270,7 @@ def _take(answers: Answers, key: ObjectKey, outcome: Any, frames: int) -> None:
         return
     if not outcome.applied:
         if outcome.message.startswith(TAKEN_BACK):
-            answers.taken_back += answers.masks[key].pop(stamp, None) is not None
+            answers.taken_back += _take_back(answers.masks[key], stamp)
         else:
             answers.not_applied += 1
         return
@@ -264,8 +281,18 @@ def _take(answers: Answers, key: ObjectKey, outcome: Any, frames: int) -> None:
             f"left out: object {key.object_id} on the frame of {stamp} ns: {error}"
         )
         return
-    answers.masks[key][stamp] = pack_labels(mask.astype(np.uint16))
-    answers.places[key, stamp] = max(frames, 1)
+    said = SaidMask(pack_labels(mask.astype(np.uint16)), max(frames, 1))
+    answers.masks[key].setdefault(stamp, []).append(said)
+
+
+def _take_back(masks: dict[int, list[SaidMask]], stamp: int) -> bool:
+    """Takes back the last mask of a stamp, if there is one: the one before it holds again."""
+    if stamp not in masks:
+        return False
+    masks[stamp].pop()
+    if not masks[stamp]:
+        del masks[stamp]
+    return True
 
 
 def _stamp(message: Any) -> int | None:

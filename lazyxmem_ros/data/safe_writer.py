@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import sqlite3
 import time
 from collections import defaultdict
@@ -157,12 +158,18 @@ class SafeWriter(Writer):
     }
 
     def open(self) -> None:
-        """Create the bag. Raises WriterError or OSError."""
+        """Create the bag, or nothing. Raises WriterError or OSError."""
         super().open()
         self._file = os.stat(self._storage.path)
         self._uncommitted = 0
         self._committed_at = time.monotonic()
-        self._reserve.write_bytes(os.urandom(RESERVE_BYTES))
+        try:
+            self._reserve.write_bytes(os.urandom(RESERVE_BYTES))
+        except BaseException:
+            with contextlib.suppress(*WRITE_ERRORS):
+                self._storage.abort()
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def write(self, connection: Connection, timestamp: int, data: bytes | memoryview) -> None:
         """Append a message, and commit where it is time. Raises one of WRITE_ERRORS."""

@@ -29,7 +29,8 @@ LEAST_LIMIT = 256 << 20
 MOST_RATIO = 500
 """More than this times the packed size is taken for an attack."""
 SPARED_BYTES = 1 << 30
-"""Of the disk, which are left free."""
+SPARED_SHARE = 0.1
+"""Of the disk, which is left free; of a large one, SPARED_BYTES."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -113,10 +114,12 @@ class BoundedZstd:
         self._room -= len(data)
         if self._room < 0:
             raise _too_large(self._allowed)
-        if data and shutil.disk_usage(gettempdir()).free < SPARED_BYTES + len(data):
+        disk = shutil.disk_usage(gettempdir())
+        spared = min(SPARED_BYTES, round(SPARED_SHARE * disk.total))
+        if data and disk.free < spared + len(data):
             raise TooLargeError(
-                f"{self._packed}: what it unpacks to does not fit into {gettempdir()}; TMPDIR "
-                "names another folder"
+                f"{self._packed}: what it unpacks to does not fit into {gettempdir()}, where "
+                f"{spared / 1e6:.0f} MB are to stay free; TMPDIR names another folder"
             )
         return data
 

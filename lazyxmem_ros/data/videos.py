@@ -40,6 +40,13 @@ def check_rate(rate: float | None) -> None:
         )
 
 
+def no_video(bag: Path) -> DatasetError:
+    """What is wrong with a bag that is given as a video."""
+    return DatasetError(
+        f"{bag}: is a bag, no video; `lazyxmem evaluate` reads it with --layout bag"
+    )
+
+
 @dataclass(frozen=True)
 class VideoFile:
     """A video that OpenCV reads.
@@ -55,13 +62,14 @@ class VideoFile:
 
     @classmethod
     def open(cls, path: Path, rate: float | None = None) -> VideoFile:
-        """rate: instead of the video's own times. Raises DatasetError for nothing to read."""
+        """rate: instead of the video's own times. Raises DatasetError for nothing to read, and for
+        a rate that cannot be meant.
+        """
+        check_rate(rate)
         if not path.is_file():
             raise DatasetError(f"{path}: no such video or folder")
         if suffix_of(path) in BAG_SUFFIXES:
-            raise DatasetError(
-                f"{path}: is a bag, no video; `lazyxmem evaluate` reads it with --layout bag"
-            )
+            raise no_video(path)
         if suffix_of(path) in IMAGE_SUFFIXES:
             raise DatasetError(
                 f"{path}: is one picture, no video; give the folder in which the frames lie"

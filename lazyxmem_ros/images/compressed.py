@@ -28,12 +28,13 @@ from lazyxmem_ros.images.pixels import (
 )
 from lazyxmem_ros.images.raw import BAYER_CODES, demosaiced
 
-# What it would print of each damaged picture is said in an error, once. FFmpeg, by which it reads
+# What OpenCV would print of each damaged picture is said in an error, once; what libpng and libjpeg
+# print themselves nobody keeps them from. FFmpeg, by which it reads
 # videos, has a level of its own, which is read when the first one is opened; -8 is silence.
 cv2.setLogLevel(0)
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _START_OF_SCAN = 0xDA
@@ -117,7 +118,7 @@ def _described(data: bytes, form: str) -> str:
 
 def _read_header(data: bytes) -> _Header | None:
     """None where nothing is known of the format, or the header itself is cut short."""
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         if len(data) < 24:
             return None
         width, height = struct.unpack_from(">II", data, 16)

@@ -81,7 +81,8 @@ def overlay(
         result[mask] = tint.astype(np.uint8)
         _outline(result, mask, colour, thickness=2)
         if names and names.get(object_id):
-            _write_name(result, mask, names[object_id], colour)
+            name = names[object_id]  # OpenCV's letters are those of ASCII
+            _write_name(result, mask, name if name.isascii() else f"object {object_id}", colour)
     if truth is not None:
         for object_id in object_ids_in(truth):
             _outline(result, truth == object_id, WHITE, thickness=1)

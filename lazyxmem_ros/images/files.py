@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import struct
 import subprocess
 import tempfile
 import threading
@@ -17,13 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lazyxmem_ros.images.compressed import decode, opened_by_pillow
-from lazyxmem_ros.images.pixels import ImageError
+from lazyxmem_ros.images.compressed import PNG_SIGNATURE, decode, opened_by_pillow
+from lazyxmem_ros.images.pixels import MAX_PIXELS, ImageError
 from lazyxmem_ros.signals import undisturbed
 
 CRF = 20
 """Constant rate factor of H.264: 18 looks lossless, 23 is the encoder's default."""
+MOST_PIXEL_BYTES = 8
+"""Four channels of 16 bits, not compressed."""
+ABOUT_BYTES = 64 << 20
+"""What a file may hold about its picture."""
 _ORIENTATION_TAG = 0x0112
+_PNG_HEAD = struct.Struct(">I4s")
+"""Of a chunk: how many bytes it has, and its kind. A checksum of 4 bytes is behind them."""
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_PNG_EXIF_TEXTS = (b"Raw profile type", b"XML:com.adobe.xmp")
+"""How texts begin in which programs of former days kept EXIF data."""
 _UPRIGHT = 1
 
 
@@ -44,12 +54,22 @@ def read_image_file(path: Path, *, max_pixels: int | None = None) -> NDArray[np.
     """
     try:
         check_regular(path)
+        _check_bytes(path, MAX_PIXELS if max_pixels is None else max_pixels)
         data = path.read_bytes()
         rgb = decode(data, "", max_pixels).rgb()
     except (ImageError, OSError) as error:
         raise ImageError(f"{path}: the image cannot be read: {error}") from error
     orientation = _orientation_of(data)
     return rgb if orientation == _UPRIGHT else np.ascontiguousarray(turned(rgb, orientation))
+
+
+def _check_bytes(path: Path, max_pixels: int) -> None:
+    """Raise ImageError for a file that is larger than any picture of so many pixels."""
+    size, most = path.stat().st_size, MOST_PIXEL_BYTES * max_pixels + ABOUT_BYTES
+    if size > most:
+        raise ImageError(
+            f"it has {size / 1e6:.0f} MB, more than any picture of {max_pixels} pixels"
+        )
 
 
 def turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -64,6 +84,8 @@ def turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _orientation_of(data: bytes) -> int:
+    if data.startswith(PNG_SIGNATURE) and not _may_have_exif(data):
+        return _UPRIGHT  # Pillow would decode all of it to look behind the pixels
     try:
         with opened_by_pillow(io.BytesIO(data)) as picture:
             if picture.format == "TIFF":
@@ -71,6 +93,18 @@ def _orientation_of(data: bytes) -> int:
             return int(picture.getexif().get(_ORIENTATION_TAG, _UPRIGHT))
     except Exception:  # noqa: BLE001 - unreadable EXIF data are none
         return _UPRIGHT
+
+
+def _may_have_exif(png: bytes) -> bool:
+    """Whether a PNG file has a chunk that says how it is to be turned."""
+    position = len(PNG_SIGNATURE)
+    while position + _PNG_HEAD.size <= len(png):
+        length, kind = _PNG_HEAD.unpack_from(png, position)
+        begin = position + _PNG_HEAD.size
+        if kind == b"eXIf" or (kind in _PNG_TEXTS and png.startswith(_PNG_EXIF_TEXTS, begin)):
+            return True
+        position = begin + length + 4
+    return False
 
 
 class WriteError(OSError):
@@ -82,8 +116,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises WriteError.
     """
-    # Neither another process nor another thread writes into it.
-    beside = path.with_name(f".part-{os.getpid()}-{threading.get_ident()}")
+    beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(data)
@@ -94,6 +127,11 @@ def write_whole(path: Path, data: bytes) -> None:
         if isinstance(error, OSError):
             raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
+
+
+def _beside(path: Path) -> Path:
+    """A file for what becomes another one; no other process and no other thread writes into it."""
+    return path.with_name(f".part-{os.getpid()}-{threading.get_ident()}")
 
 
 def save_image(path: Path, image: NDArray[np.uint8]) -> None:
@@ -107,25 +145,30 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, rate: float)
     """Write an H.264 video of RGB frames at `rate` frames per second; returns their number.
 
     Odd sizes, which H.264 has not, get a last row or column once more. What breaks off the frames
-    leaves a video of those before. Raises ImageError where there is no frame or the encoder fails.
+    leaves a video of those before. Raises ImageError where there is no frame, VideoError where
+    FFmpeg is not there or fails.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     encoder: _Encoder | None = None
     count = 0
     try:
         for frame in frames:
-            height, width = frame.shape[:2]
-            even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             if encoder is None:
-                encoder = _Encoder(path, even.shape[1], even.shape[0], rate)
-            encoder.add(even)
+                encoder = _Encoder(path, frame.shape[:2], rate)
+            encoder.add(frame)
             count += 1
-    finally:
+    except BaseException:
         if encoder is not None:
-            encoder.close()
-    if count == 0:
+            with contextlib.suppress(VideoError):  # what has come before is the cause
+                encoder.close()
+        raise
+    if encoder is None:
         raise ImageError(f"{path}: a video needs at least one frame")
+    encoder.close()
     return count
+
+
+class VideoError(ImageError):
+    """A video that cannot be encoded; the text names it, and says why."""
 
 
 class _Encoder:
@@ -134,41 +177,63 @@ class _Encoder:
     `imageio_ffmpeg` brings the program; its own writer does not tell whether that has failed.
     """
 
-    def __init__(self, path: Path, width: int, height: int, rate: float) -> None:
-        import imageio_ffmpeg
-
-        self._path = path
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
+    def __init__(self, path: Path, size: tuple[int, ...], rate: float) -> None:
+        """size: height and width of the frames. Raises VideoError."""
+        self._path, self._size = path, size
+        self._beside = _beside(path).with_suffix(path.suffix)
+        height, width = (side + side % 2 for side in size)
         source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate:.6g} -i -".split()
         codec = f"-an -c:v libx264 -pix_fmt yuv420p -crf {CRF} -movflags +faststart".split()
-        program = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error"]
-        with undisturbed():
-            self._process = subprocess.Popen(
-                [*program, *source, *codec, f"file:{path}"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=self._said,
-                start_new_session=True,  # Ctrl-C is ours; it ends when the frames do
-            )
+        try:
+            import imageio_ffmpeg
+
+            program = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as failing, undisturbed():
+                self._said = failing.enter_context(tempfile.TemporaryFile())
+                self._process = subprocess.Popen(
+                    [*program, *source, *codec, f"file:{self._beside}"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._said,
+                    start_new_session=True,  # Ctrl-C is ours; it ends when the frames do
+                )
+                failing.pop_all()  # `close` closes it
+        except (OSError, RuntimeError, ImportError) as error:  # a RuntimeError of imageio_ffmpeg's
+            raise self._failed(str(error)) from error
 
     def add(self, frame: NDArray[np.uint8]) -> None:
-        """Encode the next frame, of the size that was announced.
-
-        Raises BrokenPipeError where FFmpeg has ended; `close` says why.
-        """
+        """Encode the next frame, of the size that was announced. Raises VideoError."""
+        height, width = frame.shape[:2]
+        if (height, width) != self._size:
+            first = "x".join(map(str, reversed(self._size)))
+            raise self._failed(f"a frame is of {width}x{height} pixels, the first one of {first}")
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         assert self._process.stdin is not None
-        self._process.stdin.write(np.ascontiguousarray(frame).data)
+        try:
+            self._process.stdin.write(np.ascontiguousarray(even).data)
+        except BrokenPipeError as error:  # FFmpeg has ended
+            self.close()
+            raise self._failed("FFmpeg has ended") from error
 
     def close(self) -> None:
-        """Complete the video; removes it and raises ImageError where it could not be."""
+        """Complete the video. Raises VideoError where it could not be, and leaves none."""
+        if self._said.closed:
+            return
         try:
             self._process.communicate()
+            with self._said:
+                self._said.seek(0)
+                lines = self._said.read().decode(errors="replace").splitlines()
+            if self._process.returncode:
+                said = lines[0] if lines else f"FFmpeg ended with {self._process.returncode}"
+                raise self._failed(said.replace(str(self._beside), str(self._path)))
+            self._beside.replace(self._path)
+        except OSError as error:
+            raise self._failed(error.strerror or str(error)) from error
         finally:
             self._process.kill()
-        with self._said:
-            self._said.seek(0)
-            lines = self._said.read().decode(errors="replace").splitlines()
-        if self._process.returncode:
-            self._path.unlink(missing_ok=True)
-            reason = lines[0] if lines else f"FFmpeg ended with {self._process.returncode}"
-            raise ImageError(f"{self._path}: the video could not be encoded: {reason}")
+            self._beside.unlink(missing_ok=True)
+
+    def _failed(self, reason: str) -> VideoError:
+        return VideoError(f"{self._path}: the video could not be encoded: {reason}")

@@ -7,7 +7,6 @@ import argparse
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from types import NoneType
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,9 +22,8 @@ from lazyxmem_ros.correction import (
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
 from lazyxmem_ros.data.videos import check_rate
-from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import object_ids_in, overlay
-from lazyxmem_ros.images.files import write_video
+from lazyxmem_ros.images.files import VideoError, write_video
 from lazyxmem_ros.lazy import LazyConfig, open_tracker
 from lazyxmem_ros.progress import Progress
 from lazyxmem_ros.track.frames import follow
@@ -104,11 +102,8 @@ def _overlay_unless(path: Path, pictures: Iterator[Image], rate: float) -> str |
     """Write the overlay; returns why it could not be encoded, which ends no tracking."""
     try:
         write_video(path, pictures, rate=rate)
-    except ImageError as error:
-        # FFmpeg's end breaks the pipe. Any other error has come before it, and from the pictures.
-        if isinstance(error.__context__, (BrokenPipeError, NoneType)):
-            return str(error)
-        raise
+    except VideoError as error:
+        return str(error)
     return None
 
 

@@ -49,18 +49,22 @@ def track_frames(
         masks: the objects on the first frame, id (1..65535) -> bool [H, W].
         rate: frames per second, instead of the times of a `Video`; DEFAULT_RATE without either.
         corrector: answers the tracker's own requests; an operator's are left open.
-        faulty: is told of a frame after the first that the tracker refuses, which is left out.
+        faulty: is told of a frame after the first that cannot be read, or that the tracker refuses,
+            which is left out.
 
     Raises:
-        DatasetError: where the first frame has no image.
+        DatasetError: where the first frame has no image; without `faulty`, where a frame of a
+            `Video` cannot be read; for a rate that cannot be meant.
         FrameError, MaskError: as `LazyTracker.step` does, for the first frame and without `faulty`.
 
     """
     check_rate(rate)
-    if isinstance(frames, Video) and rate is None:
-        stamped = frames.read(stop)
-    else:
+    if not isinstance(frames, Video):
         stamped = _by_rate(frames, DEFAULT_RATE if rate is None else rate)
+    else:
+        stamped = frames.read(faulty or stop)
+        if rate is not None:
+            stamped = _by_rate(((name, image) for name, _, image in stamped), rate)
     return follow(stamped, tracker, masks, corrector, faulty)
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lazyxmem_ros.basics import SECOND
 from lazyxmem_ros.data.errors import DatasetError
-from lazyxmem_ros.data.files import IMAGE_SUFFIXES, image_files
-from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile
+from lazyxmem_ros.data.files import IMAGE_SUFFIXES, image_files, is_bag
+from lazyxmem_ros.data.videos import DEFAULT_RATE, VideoFile, check_rate, no_video
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.files import read_image_file
 
@@ -56,9 +56,12 @@ class Video:
         cls, path: str | Path, rate: float | None = None, *, besides: tuple[Path, ...] = ()
     ) -> Video:
         """Look what there is. rate: instead of the file's own times. Raises DatasetError."""
+        check_rate(rate)
         path = Path(path)
         if path.is_dir():
             count = len(image_files(path, besides=besides))
+            if not count and is_bag(path):
+                raise no_video(path)
             if not count:
                 raise DatasetError(f"{path}: no images ({', '.join(IMAGE_SUFFIXES)})")
             return cls(path, count, rate or DEFAULT_RATE, besides)

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 import struct
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +138,86 @@ def test_one_foreign_channel_spoils_no_other(kind: str, profile: str, tmp_path: 
         np.testing.assert_array_equal(read, image(index))
     (sequence,) = open_dataset(path)
     assert len(list(sequence.samples())) == len(sequence) == 4
+
+
+def spoil(bag: BagWriter, topic: str, index: int) -> None:
+    """A message of images that is none."""
+    bag.write_raw(topic, IMAGE_TYPE, FIRST + index * STEP, b"\0\1\0\0\1\0\0\0")
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_one_message_that_cannot_be_read_spoils_no_other(storage: str, tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    with BagWriter(path, storage=storage) as bag:
+        for index in range(6):
+            stamp = FIRST + index * STEP
+            if index == 2:
+                spoil(bag, "/camera", index)
+            else:
+                bag.write_image("/camera", StampedImage(stamp, image(index)))
+            if index == 3:
+                spoil(bag, "/truth", index)
+            else:
+                bag.write_labels("/truth", StampedLabels(stamp, labels(index)))
+    (sequence,) = open_dataset(path, DatasetOptions(truth_topic="/truth"))
+    samples = list(sequence.samples())
+    assert [sample.image is not None for sample in samples] == [i != 2 for i in range(6)]
+    assert "it is no sensor_msgs/msg/Image" in samples[2].faults[0]
+    assert [sample.truth is not None for sample in samples] == [i != 3 for i in range(6)]
+    read = []
+    with BagReader(path) as bag:
+        with pytest.raises(BagError, match=r"/camera, the message received at .*: it is no"):
+            read.extend(bag.messages("/camera"))
+        assert len(read) == 5
+        with pytest.raises(BagError, match="/camera, message 2: it is no"):
+            list(bag.images("/camera"))
+
+
+def test_a_topic_whose_first_message_cannot_be_read_is_not_in_the_way(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag") as bag:
+        spoil(bag, "/broken", 0)
+        bag.write_image("/camera", StampedImage(FIRST, image(0)))
+    with BagReader(tmp_path / "bag") as bag:
+        assert bag.image_topic("/camera") == "/camera"
+        with pytest.raises(BagError, match="name the image topic"):
+            bag.image_topic()
+
+
+def test_a_definition_without_what_is_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.mcap"
+    channel = image_channel(2)
+    write_mcap(path, [replace(channel, schema=channel.schema.replace(b" data", b" dat_"))])
+    with pytest.raises(BagError, match=r"/camera: .* there is no sensor_msgs/msg/Image.data"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+@pytest.mark.parametrize("as_file", [True, False])
+def test_what_may_not_be_read_is_not_called_damaged(
+    storage: str, as_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_bag(tmp_path / "bag", 2, storage=storage)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != file)  # root may read all
+    with pytest.raises(BagError, match="may not be read by this user") as caught:
+        BagReader(file if as_file else file.parent).__enter__()
+    assert "recover" not in str(caught.value)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_no_bag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bag(tmp_path / "bag", 2)
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "private").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name in ("lost+found", "private"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert [sequence.name for sequence in open_dataset(tmp_path)] == ["bag"]
 
 
 def test_a_topic_whose_type_is_unreadable_is_named(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def test_a_packed_file_that_fills_the_disk(
         lambda metadata: metadata.update(relative_file_paths=[packed.name], **compressed),
     )
     monkeypatch.setattr(unpacking, "SPARED_BYTES", 1 << 60)
+    monkeypatch.setattr(unpacking, "SPARED_SHARE", 1.0)
     said = (
         r"drive\.mcap\.zstd: what it unpacks to does not fit into .*; TMPDIR names another folder"
     )

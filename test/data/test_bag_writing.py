@@ -55,6 +55,19 @@ def writer(path: Path, storage: str, *, limit: int = 0, frames: int) -> subproce
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_bag_that_cannot_be_begun_leaves_nothing(storage: str, tmp_path: Path) -> None:
+    """It would be in the way the next time."""
+    for _ in range(2):
+        with (
+            files_of_at_most(100 << 10),
+            pytest.raises(BagError, match="cannot be written"),
+            BagWriter(tmp_path / "bag", storage=storage),
+        ):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
 def stamps_of(path: Path) -> list[int]:
     """Of all that is intact."""
     stamps = []

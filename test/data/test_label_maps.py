@@ -97,6 +97,36 @@ def test_lossy_files_are_no_label_maps_however_few_their_greys(name: str, tmp_pa
     np.testing.assert_array_equal(read_label_map(tmp_path / name, binary=True), disc() > 0)
 
 
+@pytest.mark.parametrize("colours", [8, 32, 255])
+def test_an_indexed_cut_out_is_refused_unless_it_is_said_to_show_one_object(
+    colours: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Its numbers would be objects."""
+    rows, columns = np.mgrid[:60, :80]
+    disc = (rows - 30) ** 2 + (columns - 40) ** 2 < 20**2
+    picture = np.dstack([100 + columns, 60 + rows, 200 - rows, 255 * disc]).astype(np.uint8)
+    file = tmp_path / "cut.png"
+    indexed = Image.fromarray(picture).quantize(colours, method=Image.Quantize.FASTOCTREE)
+    indexed.save(file)
+    with pytest.raises(DatasetError, match="may be a cut-out or a label map"):
+        read_label_map(file)
+    np.testing.assert_array_equal(read_label_map(file, binary=True), disc)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("object_id", [1, 7])
+def test_a_label_map_of_one_object_on_a_transparent_background_is_read(
+    object_id: int, tmp_path: Path
+) -> None:
+    labels = np.zeros((20, 30), np.uint16)
+    labels[5:15, 5:15] = object_id
+    file = tmp_path / "labels.png"
+    save_label_map(file, labels)
+    with Image.open(file) as picture:
+        picture.save(file, transparency=0)
+    np.testing.assert_array_equal(read_label_map(file), labels)
+
+
 @pytest.mark.parametrize("white", [0, 1, 255])
 def test_a_palette_of_black_and_white_is_read_by_its_colours(white: int, tmp_path: Path) -> None:
     """Programs that save space number the colours as they like."""

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lazyxmem_ros.basics import MAX_LABEL_LENGTH
+from lazyxmem_ros.basics import MAX_LABEL_LENGTH, TAKEN_BACK
 from lazyxmem_ros.data.bag_messages import StampedImage, message_types
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import open_dataset
@@ -36,8 +37,12 @@ def track(types: Any, label: str) -> Any:
     )
 
 
-def record(path: Path, shade: int, label: str = "") -> None:
-    """What a tracker keeps of one session: an answered frame of that shade, stamped STAMP."""
+def record(path: Path, shade: int, label: str = "", said: Sequence[int | None] = (4,)) -> None:
+    """What a tracker keeps of one session: an answered frame of that shade, stamped STAMP.
+
+    said: what people said of the frame, in turn: a square from a column on, or None, that the last
+    square is taken back.
+    """
     with BagWriter(path) as bag:
         types = message_types().types
         header = bag._header(STAMP, "camera")
@@ -47,19 +52,26 @@ def record(path: Path, shade: int, label: str = "") -> None:
         image = np.full((16, 24, 3), shade, np.uint8)
         topic = f"{TRACKER}/correction_frame/compressed"
         bag.write_image(topic, StampedImage(STAMP, image), compression="png")
-        mask = np.zeros((16, 24), np.uint8)
-        mask[4:12, 4:12] = 255
-        prompt = types["lazyxmem_ros/msg/Prompt"](
-            positive=[],
-            negative=[],
-            has_box=False,
-            box=types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
-            mask=bag._image(header, mask, "mono8"),
-        )
-        answer = types["lazyxmem_ros/msg/Correction"](
-            header=header, id=1, source="operator", prompt=prompt, applied=True, message=""
-        )
-        bag.write(f"{TRACKER}/corrected", answer, STAMP + 1)
+        for number, left in enumerate(said, start=1):
+            mask = np.zeros((16, 24), np.uint8)
+            if left is not None:
+                mask[4:12, left : left + 8] = 255
+            prompt = types["lazyxmem_ros/msg/Prompt"](
+                positive=[],
+                negative=[],
+                has_box=False,
+                box=types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
+                mask=bag._image(header, mask, "mono8"),
+            )
+            answer = types["lazyxmem_ros/msg/Correction"](
+                header=header,
+                id=1,
+                source="operator",
+                prompt=prompt,
+                applied=left is not None,
+                message=TAKEN_BACK if left is None else "",
+            )
+            bag.write(f"{TRACKER}/corrected", answer, STAMP + number)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +85,25 @@ def test_a_long_name_is_cut_where_it_names_folders(tmp_path: Path, label: str) -
     assert sequence.name.startswith("lazyxmem_tracker-")
     assert sequence.name.endswith("-1")
     assert len(sequence.name.encode()) < 150
+
+
+@pytest.mark.parametrize(
+    ("said", "holds"), [((4, 12), 12), ((4, 12, None), 4), ((4, 12, None, None), None)]
+)
+def test_an_answer_that_is_taken_back_leaves_the_one_before_it(
+    said: tuple[int | None, ...], holds: int | None, tmp_path: Path
+) -> None:
+    record(tmp_path / "records" / "lazyxmem_tracker-000001", 50, said=said)
+    files = record_files(tmp_path / "records")
+    answers = read_answers(files)
+    assert answers.taken_back == said.count(None)
+    export(files, answers, tmp_path / "out")
+    if holds is None:
+        assert not any(answers.masks.values())
+        return
+    [sequence] = open_dataset(tmp_path / "out")
+    (sample,) = sequence.samples()
+    assert np.flatnonzero(sample.given[1].any(0))[0] == holds
 
 
 def test_two_sessions_of_the_same_stamps_are_not_mixed_up(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,20 @@ def test_the_display_matrix_turns_frames_as_players_do(
     for frame, expected in zip(frames, expected_frames(turned, tmp_path), strict=True):
         assert frame.shape == expected.shape
         assert np.abs(frame.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("degrees", [180.0, float("nan"), float("inf")])
+def test_what_is_attached_to_matroska_turns_nothing(degrees: float, tmp_path: Path) -> None:
+    """Though it holds the bytes of a turn, as a cover may by chance."""
+    cover = tmp_path / "cover.bin"
+    cover.write_bytes(b"\x76\x73\x84" + struct.pack(">f", degrees))
+    attached = ("-attach", str(cover), "-metadata:s:t", "mimetype=application/octet-stream")
+    path = tmp_path / "covered.mkv"
+    write_video(tmp_path / "plain.mp4", (corner_frame(index) for index in range(3)), rate=10)
+    ffmpeg("-i", str(tmp_path / "plain.mp4"), "-c", "copy", *attached, str(path))
+    assert cover.read_bytes() in path.read_bytes()
+    images = [list(VideoFile.open(one)) for one in (path, tmp_path / "plain.mp4")]
+    np.testing.assert_array_equal(*images)
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])

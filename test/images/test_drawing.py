@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,10 +13,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from full_disk import files_of_at_most
+from numpy.typing import NDArray
 
+from lazyxmem_ros.data.videos import VideoFile
 from lazyxmem_ros.images import ImageError
 from lazyxmem_ros.images.drawing import davis_palette, object_colour, overlay
-from lazyxmem_ros.images.files import WriteError, save_image, write_video, write_whole
+from lazyxmem_ros.images.files import VideoError, WriteError, save_image, write_video, write_whole
 
 
 def test_palette_is_that_of_davis() -> None:
@@ -74,6 +78,42 @@ def test_two_threads_write_into_one_folder(tmp_path: Path, monkeypatch: pytest.M
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda name: write_whole(tmp_path / name, name.encode()), "ab"))
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a": "a", "b": "b"}
+
+
+def test_a_frame_of_another_size_is_refused_and_those_before_it_are_kept(tmp_path: Path) -> None:
+    frames = [np.zeros((16, 16, 3), np.uint8)] * 3
+    with pytest.raises(VideoError, match="a frame is of 24x16 pixels, the first one of 16x16"):
+        write_video(tmp_path / "a.mp4", [*frames, np.zeros((16, 24, 3), np.uint8)], rate=10)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+    assert len(list(VideoFile.open(tmp_path / "a.mp4"))) == 3
+
+
+def test_a_video_that_could_not_be_encoded_hides_no_other_fault(tmp_path: Path) -> None:
+    """Where the disk is full both fail."""
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        for _ in range(3):
+            yield noise
+        raise WriteError("00003.png cannot be written: No space left on device")
+
+    with files_of_at_most(2000), pytest.raises(WriteError, match=r"00003\.png"):
+        write_video(tmp_path / "a.mp4", frames(), rate=10)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["communicate", "replace"])
+def test_an_interrupted_video_is_there_whole_or_not_at_all(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    owner = subprocess.Popen if moment == "communicate" else Path
+    monkeypatch.setattr(owner, moment, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_video(tmp_path / "a.mp4", [np.zeros((16, 16, 3), np.uint8)] * 3, rate=10)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_named_and_leaves_no_broken_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.label_maps import read_label_map
@@ -130,6 +130,26 @@ def test_a_thumbnail_in_a_cut_jpeg_is_not_its_end() -> None:
     thumbnail = b"\xff\xe1" + struct.pack(">H", 8) + b"ab\xff\xd9cd"
     with pytest.raises(ImageError, match="cut short"):
         check_image(compressed(data[:2] + thumbnail + data[2:-40]))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_pixels_are_decoded_once(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / f"plain{suffix}"
+    about = PngImagePlugin.PngInfo()
+    about.add_text("Software", "a program")
+    Image.fromarray(corners()).save(file, pnginfo=about)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded by Pillow"))
+    assert read_image_file(file).shape == corners().shape
+
+
+def test_a_file_that_is_no_picture_of_any_size_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "huge.png"
+    with file.open("wb") as written:
+        written.truncate(4 << 40)  # it takes no room
+    with pytest.raises(ImageError, match=r"huge\.png: .* more than any picture"):
+        read_image_file(file)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])

@@ -23,7 +23,7 @@ from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.outputs import MARKER
 from lazyxmem_ros.images.files import write_video
 from lazyxmem_ros.lazy import LazyConfig, StepResult, Track, TrackState, open_tracker
-from lazyxmem_ros.track import TrackedFrame, track_frames
+from lazyxmem_ros.track import TrackedFrame, Video, track_frames
 from lazyxmem_ros.track.output import TrackRows
 from lazyxmem_ros.weights import CACHE_VARIABLE
 
@@ -174,6 +174,49 @@ def test_a_first_frame_without_an_image_is_refused(clip: Path) -> None:
     frames = [("0", None), ("1", picture(1))]
     with pytest.raises(DatasetError, match="frame 0: the first frame has no image"):
         list(track_frames(frames, tracker, {1: square(0)}))
+
+
+@pytest.mark.parametrize("rate", [None, 10.0])
+def test_a_frame_that_cannot_be_read_is_told_and_left_out(clip: Path, rate: float | None) -> None:
+    (clip / "frames" / "2.jpg").write_bytes(b"no picture")
+    video = Video.open(clip / "frames")
+    tracker = open_tracker(save_tiny_weights(clip), LazyConfig(), device="cpu")
+    faults: list[str] = []
+    tracked = track_frames(video, tracker, {1: square(0)}, rate=rate, faulty=faults.append)
+    assert "2" not in [frame.name for frame in tracked]
+    [fault] = faults
+    assert "2.jpg: the image cannot be read" in fault
+    tracker.reset()
+    with pytest.raises(DatasetError, match=r"2\.jpg"):
+        list(track_frames(video, tracker, {1: square(0)}, rate=rate))
+
+
+@pytest.mark.parametrize("rate", [-5.0, 0.0, float("nan")])
+@pytest.mark.parametrize("name", ["frames", "clip.mp4"])
+def test_a_rate_that_cannot_be_meant_is_refused(clip: Path, name: str, rate: float) -> None:
+    write_video(clip / "clip.mp4", map(picture, range(2)), rate=10)
+    with pytest.raises(DatasetError, match="frames per second"):
+        Video.open(clip / name, rate)
+
+
+@pytest.mark.parametrize(
+    "broken", [FileNotFoundError("/no/ffmpeg"), RuntimeError("No ffmpeg exe could be found")]
+)
+def test_without_an_encoder_everything_is_tracked(
+    broken: Exception,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nowhere() -> str:
+        raise broken
+
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", nowhere)
+    out = tmp_path / "out"
+    assert track(clip / "frames", clip / "first.png", out, overlay=True) == 1
+    assert "no overlay:" in capsys.readouterr().out
+    assert len(list((out / "masks").iterdir())) == len(list((clip / "frames").iterdir()))
 
 
 def test_whatever_the_tracker_refuses_is_told_and_left_out(clip: Path) -> None:

@@ -8,16 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lazyxmem_ros.data.bag_messages import decode_image, pack_labels, stamp_and_fault, unpack_labels
-from lazyxmem_ros.data.bag_reader import BagReader
-from lazyxmem_ros.data.bag_storage import METADATA
+from lazyxmem_ros.data.bag_messages import decode_image, pack_labels, unpack_labels
+from lazyxmem_ros.data.bag_reader import BagReader, content_of, stamp_or_fault
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.files import (
-    ROS1_SUFFIX,
-    ROS2_SUFFIXES,
     ZSTD_SUFFIXES,
     children,
     image_files,
+    is_bag,
     suffix_of,
 )
 from lazyxmem_ros.data.label_maps import are_binary
@@ -92,13 +90,13 @@ class BagSequence:
         known: set[int] = set()
         keys = dict(self.keys)
         with BagReader(self.path) as bag:
-            for index, message in enumerate(bag.messages(self.image_topic)):
-                stamp, fault = stamp_and_fault(message.content)
+            for index, message in enumerate(bag.messages_or_faults(self.image_topic)):
+                stamp, fault = stamp_or_fault(message)
                 sample = Sample(index, keys.get(stamp, str(stamp)), stamp)
                 try:
                     if fault:
                         raise BagError(fault)
-                    sample.image = decode_image(message.content)
+                    sample.image = decode_image(content_of(message))
                 except BagError as error:
                     sample.faults.append(f"frame {stamp}: {error}")
                 unused.pop(stamp, None)
@@ -161,15 +159,6 @@ def open_bags(path: Path, options: DatasetOptions, tell: Tell) -> list[VideoSequ
     _check_names(path, bags)
     spared = BagError if len(bags) > 1 else DamagedBagError
     return [_open_bag(bag, options, tell, spared) for bag in bags]
-
-
-def is_bag(path: Path) -> bool:
-    """Whether a path is a folder that is a bag, or a ROS 1 bag's file."""
-    if not path.is_dir():
-        return suffix_of(path) == ROS1_SUFFIX
-    return (path / METADATA).is_file() or any(
-        suffix_of(child) in ROS2_SUFFIXES for child in children(path)
-    )
 
 
 def _bags_under(path: Path) -> list[Path]:
