@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lazyxmem_ros.xmem.copies import MemoryState
+from lazyxmem_ros.xmem.matching import best_matches
 from lazyxmem_ros.xmem.memory_config import MemoryConfig
 from lazyxmem_ros.xmem.token_store import TokenStore
 from lazyxmem_ros.xmem.told import ToldFrames, View
@@ -142,33 +143,25 @@ class Memory:
         Counts the usage of every token from the softmax of the oldest objects.
         """
         tokens, rows = self._tokens, self._tokens.used
-        similarity = self._similarity(rows, key, selection)
+        groups = [ids for _, ids in tokens.owners_by_birth()]
+        # The oldest objects own every token; those of younger ones come after their birth.
+        foreign = [None, *(tokens.foreign(ids[0]) for ids in groups[1:])]
+        queries, top_k = _queries(key, selection), self.config.top_k
+        found = best_matches(queries, tokens.expanded[rows], top_k, foreign)
         readouts: dict[int, Tensor] = {}
-        for _, ids in tokens.owners_by_birth():
-            # The oldest objects own every token; those of younger ones come after their birth.
-            owned = _mask(similarity, tokens.foreign(ids[0])) if readouts else similarity
-            top = torch.topk(owned, min(self.config.top_k, owned.shape[1]), dim=1)
-            weights = torch.softmax(top.values, dim=1)
+        for ids, (similarity, places) in zip(groups, found, strict=True):
+            weights = torch.softmax(similarity, dim=1)
             if not readouts:
-                tokens.count_use(top.indices.flatten(), weights.flatten())
+                tokens.count_use(places.flatten(), weights.flatten())
             for object_id in ids:
                 # An embedding bag is the sparse product: top-k weights times value rows.
                 readouts[object_id] = F.embedding_bag(
-                    top.indices,
+                    places,
                     tokens.owners[object_id].values[rows],
                     per_sample_weights=weights,
                     mode="sum",
                 )
         return torch.stack([readouts[i] for i in tokens.owners])
-
-    def _similarity(self, rows: slice | Tensor, key: Tensor, selection: Tensor) -> Tensor:
-        """Anisotropic L2 similarity [queries, tokens] (XMem, equation 2), its square expanded.
-
-        -s_i sum_c e_cj (k_ci - q_cj)^2 / sqrt(C_k), as one product with `expanded`'s columns.
-        """
-        weighted = selection * key
-        query = torch.cat([-selection, 2 * weighted, -(weighted * key).sum(1, keepdim=True)], dim=1)
-        return (query / math.sqrt(key.shape[1])) @ self._tokens.expanded[rows].T
 
     # ---- writing
 
@@ -281,7 +274,7 @@ class Memory:
         usage = tokens.use[rows] / tokens.life[rows]
         chosen = rows[torch.topk(usage, count).indices]
         key, selection = tokens.key[chosen], tokens.selection[chosen]
-        similarity = self._similarity(rows, key, selection)
+        similarity = _queries(key, selection) @ tokens.expanded[rows].T
         shrinkage = torch.softmax(similarity, dim=1) @ tokens.shrinkage[rows]
         candidates_born = tokens.born[rows]
         values: dict[int, Tensor] = {}
@@ -329,6 +322,17 @@ class Memory:
         """Drop the other frames of working memory, told or not."""
         self._tokens.keep_working(frames)
         self._told.keep(frames)
+
+
+def _queries(key: Tensor, selection: Tensor) -> Tensor:
+    """What the columns `expanded` are multiplied with: [hw, 2 C_k + 1] of [hw, C_k] each.
+
+    The product is the anisotropic L2 similarity (XMem, equation 2), its square expanded:
+    -s_i sum_c e_cj (k_ci - q_cj)^2 / sqrt(C_k).
+    """
+    weighted = selection * key
+    query = torch.cat([-selection, 2 * weighted, -(weighted * key).sum(1, keepdim=True)], dim=1)
+    return query / math.sqrt(key.shape[1])
 
 
 def _mask(similarity: Tensor, foreign: Tensor) -> Tensor:
