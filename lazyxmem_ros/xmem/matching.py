@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 QUERIES_AT_A_TIME = 256
-"""On a processor. Their similarities stay in its cache, and in one piece of memory: one for all of
-them would be new pages each time."""
+"""On a processor. Their similarities stay in its cache, and in one piece of memory, where those of
+all queries would take new pages for each frame."""
 PARTS = 8
 """Into so many the tokens are parted to find the best of them; the quickest of 4, 8, 16 and 32."""
 
