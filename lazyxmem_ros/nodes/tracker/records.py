@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -233,6 +233,7 @@ class Records:
                     return
             except Exception as error:  # noqa: BLE001 - the thread outlives what it cannot write
                 self._complete(damaged=True)
+                self._see_told(made)  # the next bag begins with them
                 self._lose(len(made), reason_of(error))
                 return
             else:
@@ -249,9 +250,8 @@ class Records:
 
     def _write_once(self, made: list[tuple[_Entry, bytes]]) -> int:
         """Returns how many of the messages were written. Raises BagError or OSError."""
-        told = [entry.objects for entry, _ in made if entry.objects is not None]
-        if self._bag is None and len(told) == len(made):
-            self._objects_then = told[-1]
+        if self._bag is None and all(entry.objects is not None for entry, _ in made):
+            self._see_told(made)
             return 0  # nobody has been asked yet; the next bag begins with what is followed
         if self._bag is None:
             self._bag = self._open(made[0][0].received, began=True)
@@ -261,8 +261,14 @@ class Records:
         for entry, data in made:
             self._bag.writer.write_raw(entry.topic, entry.kind, entry.received, data)
         self._bag.sync()
-        self._objects_then = told[-1] if told else self._objects_then
+        self._see_told(made)
         return len(made)
+
+    def _see_told(self, made: Sequence[tuple[_Entry, bytes]]) -> None:
+        """Notes which objects are followed after these messages."""
+        for entry, _ in made:
+            if entry.objects is not None:
+                self._objects_then = entry.objects
 
     def _open(self, before: int, *, began: bool) -> _Bag:
         """A new bag, for which the oldest go. before: when its first message was received, ns.

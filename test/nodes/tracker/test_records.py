@@ -342,7 +342,6 @@ def test_what_nobody_expects_costs_its_messages_and_is_said(
 ) -> None:
     """Afterwards records are written as before."""
     tracker = own_tracker(record_dir=str(tmp_path))
-    tracker.show_object(0)
     records = tracker.node._parts.records
 
     def fail(*_: Any) -> int:
@@ -350,13 +349,17 @@ def test_what_nobody_expects_costs_its_messages_and_is_said(
 
     with monkeypatch.context() as broken:
         broken.setattr(records, "_write_once", fail)
+        tracker.show_object(0)
+        wait_for(lambda: records.lost == 1, "the loss of the object")
         records.outcome(mask_answer(1, scene(1)[1]))
-        wait_for(lambda: records.lost == 1, "the loss")
+        wait_for(lambda: records.lost == 2, "the loss of the outcome")
     report = records.status()
     assert report.level == report.ERROR
     assert report.message.endswith("MemoryError; 1 lost")
     records.outcome(mask_answer(2, scene(2)[1]))
     wait_for(lambda: stamps(outcomes(tmp_path)) == [FIRST_STAMP + 2 * STEP], "the next one")
+    followed = [[track.id for track in tracks.tracks] for tracks in contents(tmp_path)["tracks"]]
+    assert followed == [[], [1]]
     assert records.last_fault == ""
 
 
