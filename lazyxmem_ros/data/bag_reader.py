@@ -172,15 +172,23 @@ class BagReader:
 
     def images(self, topic: str) -> Iterator[StampedImage]:
         """The images of a raw or compressed topic; raises BagError for one that does not decode."""
-        for number, message in enumerate(self.messages_or_faults(topic)):
-            stamp, fault = stamp_or_fault(message)
-            try:
-                if fault:
-                    raise BagError(fault)
-                image = decode_image(content_of(message))
-            except BagError as error:
-                raise BagError(f"{self.path}: {topic}, message {number}: {error}") from error
+        for number, (stamp, image) in enumerate(self.images_or_faults(topic)):
+            if isinstance(image, str):
+                raise BagError(f"{self.path}: {topic}, message {number}: {image}")
             yield StampedImage(stamp, image)
+
+    def images_or_faults(self, topic: str) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
+        """The stamp (ns) and image uint8 [H, W, 3] of each message, or what is wrong with it."""
+        for stamp, content in self._contents_or_faults(topic):
+            if isinstance(content, str):
+                yield stamp, content
+                continue
+            try:
+                image = decode_image(content)
+            except BagError as error:
+                yield stamp, str(error)
+            else:
+                yield stamp, image
 
     def labels(self, topic: str) -> Iterator[StampedLabels]:
         """The ground truth of a topic (mono8, mono16); raises BagError for what is no label map.
@@ -207,19 +215,33 @@ class BagReader:
                 f"are of {IMAGE_TYPE}"
             )
         told = binary
-        for message in self.messages_or_faults(topic):
-            stamp, fault = stamp_or_fault(message)
-            if fault:
-                yield stamp, fault
+        for stamp, content in self._contents_or_faults(topic):
+            if isinstance(content, str):
+                yield stamp, content
                 continue
             try:
-                values = label_values(content_of(message))
+                values = label_values(content)
                 if binary is None and values.any():
                     binary = is_binary(values)
                 narrow = values.dtype == np.uint8
-                yield stamp, object_ids(values, binary=bool(told or (narrow and binary)))
+                labels = object_ids(values, binary=bool(told or (narrow and binary)))
             except (ImageError, LabelMapError) as error:
                 yield stamp, str(error)
+            else:
+                yield stamp, labels
+
+    def _contents_or_faults(self, topic: str) -> Iterator[tuple[int, Any]]:
+        """The header stamp (ns) and content of each message of a topic.
+
+        A str in the place of the content says what is wrong with it; the stamp is then what its
+        header says, or when it was received.
+        """
+        for message in self.messages_or_faults(topic):
+            if isinstance(message, UnreadableMessage):
+                yield message.received, message.fault
+                continue
+            stamp, fault = stamp_and_fault(message.content)
+            yield stamp, fault or message.content
 
     @property
     def _opened(self) -> OpenBag:
@@ -232,28 +254,29 @@ class BagReader:
 
         Only those of the topics that are read: a definition that cannot be read spoils no other.
         """
-        kind = connection.msgtype
-        if kind not in self._stores:
-            self._stores[kind] = message_types()
-            if connection.msgdef.format != MessageDefinitionFormat.NONE:
-                try:
-                    self._stores[kind] = defined_types(connection)
-                except Exception as error:  # the parser's own, and whatever a bad text leads to
-                    raise BagError(
-                        f"{self.path}: {connection.topic}: the bag's definition of {kind} cannot "
-                        f"be read: {error}"
-                    ) from error
-        if kind not in self._stores[kind].types:
+        kind, store = connection.msgtype, message_types()
+        if kind in self._stores:
+            return self._stores[kind]
+        if connection.msgdef.format != MessageDefinitionFormat.NONE:
+            try:
+                store = defined_types(connection)
+            except Exception as error:  # the parser's own, and whatever a bad text leads to
+                raise BagError(
+                    f"{self.path}: {connection.topic}: the bag's definition of {kind} cannot be "
+                    f"read: {error}"
+                ) from error
+        if kind not in store.types:
             raise BagError(
                 f"{self.path}: {connection.topic}: the bag does not define its type {kind}, which "
                 "is none of ROS's own"
             )
-        if missing := missing_fields(self._stores[kind], kind):
+        if missing := missing_fields(store, kind):
             raise BagError(
                 f"{self.path}: {connection.topic}: by the bag's definition of {kind} there is no "
                 f"{', '.join(missing)}"
             )
-        return self._stores[kind]
+        self._stores[kind] = store
+        return store
 
     def _holds_labels(self, topic: str) -> bool:
         """Whether a raw image topic's first message may be a label map."""
@@ -261,19 +284,3 @@ class BagReader:
             return False
         first = next(self.messages_or_faults(topic), None)
         return isinstance(first, BagMessage) and first.content.encoding in LABEL_DEPTHS
-
-
-def stamp_or_fault(message: BagMessage | UnreadableMessage) -> tuple[int, str]:
-    """The header stamp (ns) of a message and "", or when it was received, or what its header says,
-    and what is wrong with it.
-    """
-    if isinstance(message, UnreadableMessage):
-        return message.received, message.fault
-    return stamp_and_fault(message.content)
-
-
-def content_of(message: BagMessage | UnreadableMessage) -> Any:
-    """What a message holds; raises BagError where it cannot be read."""
-    if isinstance(message, UnreadableMessage):
-        raise BagError(message.fault)
-    return message.content

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lazyxmem_ros.data.bag_messages import decode_image, pack_labels, unpack_labels
-from lazyxmem_ros.data.bag_reader import BagReader, content_of, stamp_or_fault
+from lazyxmem_ros.data.bag_messages import pack_labels, unpack_labels
+from lazyxmem_ros.data.bag_reader import BagReader
 from lazyxmem_ros.data.errors import BagError, DamagedBagError, DatasetError
 from lazyxmem_ros.data.files import (
     ZSTD_SUFFIXES,
@@ -90,15 +90,12 @@ class BagSequence:
         known: set[int] = set()
         keys = dict(self.keys)
         with BagReader(self.path) as bag:
-            for index, message in enumerate(bag.messages_or_faults(self.image_topic)):
-                stamp, fault = stamp_or_fault(message)
+            for index, (stamp, image) in enumerate(bag.images_or_faults(self.image_topic)):
                 sample = Sample(index, keys.get(stamp, str(stamp)), stamp)
-                try:
-                    if fault:
-                        raise BagError(fault)
-                    sample.image = decode_image(content_of(message))
-                except BagError as error:
-                    sample.faults.append(f"frame {stamp}: {error}")
+                if isinstance(image, str):
+                    sample.faults.append(f"frame {stamp}: {image}")
+                else:
+                    sample.image = image
                 unused.pop(stamp, None)
                 _take_labels(sample, truth.get(stamp), binary=binary)
                 annotated = sample.truth is not None
