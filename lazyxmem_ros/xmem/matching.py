@@ -33,20 +33,21 @@ def best_matches(
     count = min(count, len(tokens))
     if queries.device.type != "cpu":
         similarity = queries @ tokens.T
-        return [_best(_without(similarity, left_out), count) for left_out in foreign]
+        return [_best(without(similarity, left_out), count) for left_out in foreign]
     room = queries.new_empty(min(QUERIES_AT_A_TIME, len(queries)), len(tokens))
     found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in foreign]
     for some in queries.split(QUERIES_AT_A_TIME):
         similarity = torch.mm(some, tokens.T, out=room[: len(some)])
         for search, left_out in zip(found, foreign, strict=True):
-            search.append(_best_in_parts(_without(similarity, left_out), count))
+            search.append(_best_in_parts(without(similarity, left_out), count))
     return [
         (torch.cat([values for values, _ in search]), torch.cat([places for _, places in search]))
         for search in found
     ]
 
 
-def _without(similarity: Tensor, left_out: Tensor | None) -> Tensor:
+def without(similarity: Tensor, left_out: Tensor | None) -> Tensor:
+    """Similarity [Q, N], of the tokens [N], bool, that are left out -inf: no softmax sees them."""
     return similarity if left_out is None else similarity.masked_fill(left_out, -torch.inf)
 
 

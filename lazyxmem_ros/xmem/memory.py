@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lazyxmem_ros.xmem.copies import MemoryState
-from lazyxmem_ros.xmem.matching import best_matches
+from lazyxmem_ros.xmem.matching import best_matches, without
 from lazyxmem_ros.xmem.memory_config import MemoryConfig
 from lazyxmem_ros.xmem.token_store import TokenStore
 from lazyxmem_ros.xmem.told import ToldFrames, View
@@ -281,7 +281,7 @@ class Memory:
         for birth, ids in tokens.owners_by_birth():
             if birth >= leaving[-1]:
                 break
-            weights = torch.softmax(_mask(similarity, candidates_born <= birth), dim=1)
+            weights = torch.softmax(without(similarity, candidates_born <= birth), dim=1)
             values |= {i: weights @ tokens.owners[i].values[rows] for i in ids}
 
         # Nothing has changed so far, and from here on each step is done as a whole or not at all.
@@ -333,8 +333,3 @@ def _queries(key: Tensor, selection: Tensor) -> Tensor:
     weighted = selection * key
     query = torch.cat([-selection, 2 * weighted, -(weighted * key).sum(1, keepdim=True)], dim=1)
     return query / math.sqrt(key.shape[1])
-
-
-def _mask(similarity: Tensor, foreign: Tensor) -> Tensor:
-    """Similarity [queries, tokens] with the foreign tokens [tokens] out of the softmax's sight."""
-    return similarity.masked_fill(foreign, -math.inf)
