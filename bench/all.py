@@ -68,6 +68,7 @@ BENCHES = (
     ),
     Bench("start", quick=("--repeat", "1")),
     Bench("pixels", quick=("--repeat", "3")),
+    Bench("matching", quick=("--repeat", "3")),
     Bench("entropy", quick=("--repeat", "3")),
     Bench("boundary_f", quick=("--repeat", "3")),
     Bench("objects", quick=("--objects", "1,2", "--frames", "2")),

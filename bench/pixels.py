@@ -12,11 +12,8 @@ agree, or the run ends with an error. Writes out/bench/pixels.md.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,6 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
+from bench.pairs import Pair, compared
 from lazyxmem_ros.evaluation.printing import markdown_table, screen_table
 from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE
 from lazyxmem_ros.xmem.inputs import Inputs, inner_size, outputs, pad
@@ -38,14 +36,6 @@ CLASSES = 2
 TOLERANCE = 1e-4
 
 Image = NDArray[np.uint8]
-
-
-class Pair(NamedTuple):
-    """Two ways of doing the same."""
-
-    what: str
-    plain: Callable[[], Tensor]
-    ours: Callable[[], Tensor]
 
 
 def reversed_channels(image: Image) -> Tensor:
@@ -69,32 +59,24 @@ def interpolated(probabilities: Tensor, inner: tuple[int, int], size: tuple[int,
     return F.interpolate(cropped[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def pairs(size: tuple[int, int]) -> list[Pair]:
+def pairs(size: tuple[int, int]) -> dict[str, Pair]:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     inputs = Inputs(torch.device("cpu"), EMBEDDED_INTERNAL_SIZE)
     inner = inner_size(size, EMBEDDED_INTERNAL_SIZE)
     padded = [side + -side % STRIDE for side in inner]
     probabilities = torch.rand(CLASSES, *padded)
-    return [
-        Pair("BGR to RGB", partial(reversed_channels, image), partial(converted, image)),
-        Pair(
-            "scaled and normalised",
+    return {
+        "BGR to RGB": Pair(partial(reversed_channels, image), partial(converted, image)),
+        "scaled and normalised": Pair(
             partial(normalised_first, image),
             lambda: inputs.image(torch.from_numpy(image))[0],
         ),
-        Pair(
-            "probabilities to the image's size",
+        "probabilities to the image's size": Pair(
             partial(interpolated, probabilities, inner, size),
             partial(outputs, probabilities, inner, size),
         ),
-    ]
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return 1e3 * (time.process_time() - start)
+    }
 
 
 def main() -> None:
@@ -103,27 +85,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    rows: list[dict[str, object]] = []
-    for size in SIZES:
-        for pair in pairs(size):
-            difference = (pair.plain().float() - pair.ours().float()).abs().max().item()
-            if difference > TOLERANCE:
-                raise RuntimeError(f"{pair.what}: the two ways differ by {difference}")
-            turns = range(arguments.repeat)
-            times = np.array([[milliseconds(pair.plain), milliseconds(pair.ours)] for _ in turns])
-            low, ratio, high = np.quantile(times[:, 0] / times[:, 1], (0.25, 0.5, 0.75))
-            before, after = np.median(times, axis=0)
-            rows.append(
-                {
-                    "image": f"{size[1]}x{size[0]}",
-                    "what": pair.what,
-                    "plain, ms": f"{before:.1f}",
-                    "ours, ms": f"{after:.1f}",
-                    "times as fast": f"{ratio:.1f}",
-                    "quartiles": f"{low:.1f} to {high:.1f}",
-                    "difference": f"{difference:.0e}",
-                }
-            )
+    rows = [
+        {"image": f"{size[1]}x{size[0]}", "what": what}
+        | compared(pair, repeat=arguments.repeat, tolerance=TOLERANCE)
+        for size in SIZES
+        for what, pair in pairs(size).items()
+    ]
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "pixels.md").write_text(markdown_table(rows))
     Console().print(screen_table(rows))
