@@ -117,10 +117,9 @@ def _matrix_in(path: Path) -> NDArray[np.float64] | None:
     Raises DisplayMatrixError for a mirrored file of Matroska.
     """
     with path.open("rb") as file:
-        matroska = file.read(len(_EBML)) == _EBML
-    if matroska:
-        _check_matroska(path)
-        return None
+        if file.read(len(_EBML)) == _EBML:
+            _check_matroska(file)
+            return None
     try:
         headers = _headers_in(path)
         if headers is None:
@@ -194,11 +193,9 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += length
 
 
-def _check_matroska(path: Path) -> None:
+def _check_matroska(file: BinaryIO) -> None:
     """Raises DisplayMatrixError where a track of a Matroska or WebM file is to be mirrored."""
-    with path.open("rb") as file:
-        tracks = _tracks_in(file)
-    for yaw in _inside(tracks, _TRACK, _VIDEO, _PROJECTION, _YAW):
+    for yaw in _inside(_tracks_in(file), _TRACK, _VIDEO, _PROJECTION, _YAW):
         number = _FLOATS.get(len(yaw))
         degrees = number.unpack(yaw)[0] if number else 0.0
         if math.isfinite(degrees) and round(degrees) % 360:

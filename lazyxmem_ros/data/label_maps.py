@@ -262,9 +262,12 @@ def _read(path: Path, max_pixels: int | None) -> _Picture:
             f"{path}: the mask cannot be read: save it as indexed, grey or 16-bit PNG, not as "
             f"{picture.mode}"
         )
-    opaque = _opaque_part(picture) if "transparency" in picture.info else None
-    if opaque is not None:
-        return _Picture(np.asarray(picture), picture.mode, opaque=opaque)
+    if picture.mode == "P" and "transparency" in picture.info:
+        opaque = _opaque_part(picture)
+        if opaque is not None:
+            return _Picture(np.asarray(picture), picture.mode, opaque=opaque)
+    # What is left of transparency says nothing, and Pillow would warn of it at each conversion.
+    picture.info.pop("transparency", None)
     if picture.mode == "P" and _is_black_and_white(picture):
         picture = picture.convert("L")
     if picture.mode == "P" and _has_black_later(picture):
@@ -274,14 +277,11 @@ def _read(path: Path, max_pixels: int | None) -> _Picture:
 
 def _opaque_part(picture: Image.Image) -> NDArray[np.bool_] | None:
     """Where an indexed picture is opaque, if not everywhere and of several colours: its numbers are
-    hardly ids. Else its transparency is dropped, which says nothing then.
+    hardly ids.
     """
-    if picture.mode == "P":
-        opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= OPAQUE
-        if not opaque.all() and len(np.unique(np.asarray(picture)[opaque])) > 1:
-            return opaque
-    del picture.info["transparency"]  # Pillow would warn of it at each conversion
-    return None
+    opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= OPAQUE
+    several = len(np.unique(np.asarray(picture)[opaque])) > 1
+    return opaque if several and not opaque.all() else None
 
 
 def _step_of(opened: Image.Image) -> int:

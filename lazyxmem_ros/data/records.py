@@ -167,18 +167,13 @@ def export(files: list[Path], answers: Answers, out: Path) -> list[ExportedSeque
 
 
 def _write(files: list[Path], answers: Answers, out: Path) -> list[ExportedSequence]:
-    held = {
-        key: {stamp: said[-1] for stamp, said in masks.items()}
-        for key, masks in answers.masks.items()
-    }
-    writers = {
-        key: _SequenceWriter(out, name, {stamp: said.mask for stamp, said in held[key].items()})
-        for key, name in _names(answers).items()
-    }
+    writers: list[_SequenceWriter] = []
     wanted: dict[tuple[str, int, int], list[_SequenceWriter]] = defaultdict(list)
-    for key, writer in writers.items():
-        for stamp in writer.places:
-            wanted[key.tracker, stamp, held[key][stamp].place].append(writer)
+    for key, name in _names(answers).items():
+        held = {stamp: said[-1] for stamp, said in answers.masks[key].items()}
+        writers.append(_SequenceWriter(out, name, held))
+        for stamp in writers[-1].numbers:
+            wanted[key.tracker, stamp, held[stamp].place].append(writers[-1])
     frames: Counter[tuple[str, int]] = Counter()
     for tracker, _, message in _messages(files, (FRAMES,), []):
         named = _stamp(message)
@@ -190,7 +185,7 @@ def _write(files: list[Path], answers: Answers, out: Path) -> list[ExportedSeque
                 writer.write(named, message)
             except (BagError, DatasetError) as error:
                 answers.faults.append(f"left out: {writer.name}, frame of {named} ns: {error}")
-    written = [writer.finished() for writer in writers.values()]
+    written = [writer.finished() for writer in writers]
     made = [sequence for sequence in written if sequence.frames]
     listing = out / "ImageSets" / "2017" / "train.txt"
     write_whole(listing, "".join(f"{sequence.name}\n" for sequence in made).encode())
@@ -200,23 +195,23 @@ def _write(files: list[Path], answers: Answers, out: Path) -> list[ExportedSeque
 class _SequenceWriter:
     """Writes an object's frames as they are found; their numbers follow the stamps."""
 
-    def __init__(self, out: Path, name: str, masks: dict[int, bytes]) -> None:
-        stamps = sorted(masks)
-        shown = [stamp for stamp in stamps if unpack_labels(masks[stamp]).any()]
+    def __init__(self, out: Path, name: str, held: dict[int, SaidMask]) -> None:
+        stamps = sorted(held)
+        shown = [stamp for stamp in stamps if unpack_labels(held[stamp].mask).any()]
         kept = [stamp for stamp in stamps if shown and stamp >= shown[0]]
         self.name = name
-        self.places = {stamp: number for number, stamp in enumerate(kept)}
-        self._masks = masks
+        self.numbers = {stamp: number for number, stamp in enumerate(kept)}
+        self._held = held
         self._out = out
         self._late = len(stamps) - len(kept)
         self._frames = 0
 
     def write(self, stamp: int, message: Any) -> None:
         """Writes a frame and its mask. Raises BagError or DatasetError where they do not fit."""
-        image, labels = decode_image(message), unpack_labels(self._masks[stamp])
+        image, labels = decode_image(message), unpack_labels(self._held[stamp].mask)
         if image.shape[:2] != labels.shape:
             raise DatasetError("the mask is of another size than its frame")
-        stem = f"{self.places[stamp]:05d}"
+        stem = f"{self.numbers[stamp]:05d}"
         picture = self._out / "JPEGImages" / RESOLUTION / self.name / f"{stem}.jpg"
         data = bytes(message.data)
         if "jpeg compressed bgr8" in message.format and data.startswith(b"\xff\xd8"):
@@ -229,7 +224,7 @@ class _SequenceWriter:
     def finished(self) -> ExportedSequence:
         """What has become of it."""
         return ExportedSequence(
-            self.name, self._frames, self._late, len(self.places) - self._frames
+            self.name, self._frames, self._late, len(self.numbers) - self._frames
         )
 
 

@@ -29,8 +29,8 @@ from lazyxmem_ros.images.pixels import (
 from lazyxmem_ros.images.raw import BAYER_CODES, demosaiced
 
 # What OpenCV would print of each damaged picture is said in an error, once; what libpng and libjpeg
-# print themselves nobody keeps them from. FFmpeg, by which it reads
-# videos, has a level of its own, which is read when the first one is opened; -8 is silence.
+# print themselves nobody keeps them from. FFmpeg, by which it reads videos, has a level of its own,
+# which is read when the first one is opened; -8 is silence.
 cv2.setLogLevel(0)
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-WAIT_S = 60.0
+from node_graph import WAIT_S
 
 
 class NodeProcess:
