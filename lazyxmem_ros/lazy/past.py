@@ -8,12 +8,13 @@ said show soon. What all of this keeps counts in the history, whose bounds hold 
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
 from lazyxmem_ros.lazy.policy import ObjectHistory, TrackState
 from lazyxmem_ros.lazy.record import FrameRecord
-from lazyxmem_ros.lazy.replay import FRAMES_AT_LEAST, Replay
+from lazyxmem_ros.lazy.replay import FRAMES_AT_LEAST, SPARING_RATE, Replay
 from lazyxmem_ros.lazy.short_way import ShortWay
 from lazyxmem_ros.lazy.state import FollowedObject, LazyState
 from lazyxmem_ros.xmem import TrackerError, TrackerState
@@ -42,6 +43,7 @@ class Past:
         self._ahead = 0  # frames that the replay has gone through since the last `advance`
         self._ahead_s = 0.0  # how long that took
         self._may_go_ahead = True
+        self._owed = 0.0  # frames that the replay has gone through too few
 
     @property
     def nbytes(self) -> int:
@@ -124,9 +126,11 @@ class Past:
             history.share(record)
         history.make_room(self.nbytes, replay.records)
 
-    def advance(self, budget: float) -> int:
+    def advance(self, budget: float, *, sparing: bool = False) -> int:
         """Goes on with the replay for `budget` seconds; returns its frames once it has caught up,
         else 0.
+
+        sparing: without the budget, and with fewer frames at least.
 
         Every frame must be closed. What goes wrong on a frame is raised, and the next time it is
         gone through once more; the `ATTEMPTS`-th time the past is given up.
@@ -134,16 +138,19 @@ class Past:
         replay, state = self.replay, self._state
         if replay is None:
             return 0
-        until = time.monotonic() + budget - self._ahead_s
-        at_least = max(FRAMES_AT_LEAST - self._ahead, 0)
+        until = time.monotonic() + (0.0 if sparing else budget) - self._ahead_s
+        self._owed += (SPARING_RATE if sparing else FRAMES_AT_LEAST) - self._ahead
+        at_least = max(math.floor(self._owed), 0)
         if replay.frames_left == 1:
             at_least = 1  # the newest: nothing else is left
         self._ahead, self._ahead_s, self._may_go_ahead = 0, 0.0, True
         if self._has_short_way():
-            left = self._go_short_way(until)
-            if left is None:
+            self._owed = 0.0
+            rest = self._go_short_way(until)
+            if rest is None:
                 return 0
-            at_least = left
+            at_least = rest
+        left = replay.frames_left
         try:
             caught_up = replay.run(until, at_least)
         except Exception as error:
@@ -154,6 +161,7 @@ class Past:
                 "the frames since a late correction cannot be gone through again; the correction "
                 f"is not learnt, and tracking goes on without it: {error}"
             ) from error
+        self._owed = max(self._owed - (left - replay.frames_left), 0.0)
         if not caught_up:
             return 0
         frames = replay.take_over(state.tracker, state.history, state.objects)
@@ -267,7 +275,7 @@ class Past:
         """Gives up the replay that is under way."""
         self.replay = self._short = None
         self._hurry = False
-        self._ahead, self._ahead_s = 0, 0.0
+        self._ahead, self._ahead_s, self._owed = 0, 0.0, 0.0
 
     def remembered(self) -> tuple[TrackerState, dict[int, FollowedObject]]:
         """Returns a copy of the tracker's memory and of what is known of its objects.

@@ -39,6 +39,8 @@ from lazyxmem_ros.xmem import Frame, TrackerState, XMemTracker
 FRAMES_AT_LEAST = 2
 """Frames that a replay goes through with every new one, whatever its budget: one new frame comes
 with each step, so with fewer it would never arrive."""
+SPARING_RATE = 1.5
+"""The same where new frames are pressed for time: it still arrives, in twice as many of them."""
 RETURNS = 2
 """Times that corrections send a replay back before it takes over first and goes back then: those
 who answer all the time would keep it from ever arriving."""

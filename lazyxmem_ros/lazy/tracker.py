@@ -150,6 +150,8 @@ class LazyTracker:
         stamp: int,
         masks: Mapping[int, BoolMask] | None = None,
         labels: Mapping[int, str] | None = None,
+        *,
+        sparing: bool = False,
     ) -> StepResult:
         """Closes the frame before, tracks this one and leaves it open.
 
@@ -158,6 +160,8 @@ class LazyTracker:
             stamp: nanoseconds since the epoch, later than the frame's before.
             masks: objects known on this frame, id (1..65535) -> bool [H, W]; new ones are added.
             labels: names of objects, id -> text of at most MAX_LABEL_LENGTH characters.
+            sparing: the next image may be there before this one is done: past frames are gone
+                through without `catch_up_budget`, three with every two new ones at least.
 
         Raises:
             StampError: the stamp is no whole number, or not later than the frame's before.
@@ -174,7 +178,7 @@ class LazyTracker:
         newest = self._state.newest
         if newest is not None and newest.size != size:
             self._past.forget_features()  # there is no object, but nothing fits the new size
-        caught_up = self._past.advance(self._state.config.catch_up_budget)
+        caught_up = self._past.advance(self._state.config.catch_up_budget, sparing=sparing)
         frame = self._state.tracker.segment(image, given or None, stamp=stamp)
         newest = FrameRecord.opened(frame, image)
         self._state.newest = newest

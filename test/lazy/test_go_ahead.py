@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Past frames that are gone through before their time, while no frame comes."""
 
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
 import torch
 from late_runs import (
+    CONFIG,
     FIRST,
     FRAME_TIME,
     LONGEST,
@@ -76,28 +78,55 @@ def test_with_more_that_is_said_meanwhile_it_comes_to_the_same(
     assert same(instant, late)
 
 
+@pytest.fixture
+def gone_through(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Indices of the past frames that were."""
+    indices = []
+    resegment = XMemTracker.resegment
+
+    def noted(self: XMemTracker, past):
+        indices.append(past.index)
+        return resegment(self, past)
+
+    monkeypatch.setattr(XMemTracker, "resegment", noted)
+    return indices
+
+
 def test_a_step_is_spared_what_was_done_before(
-    small_network: XMem, monkeypatch: pytest.MonkeyPatch
+    small_network: XMem, gone_through: list[int]
 ) -> None:
     late = start(small_network)
     run(late, {40: [correction(5, FIRST)]}, 43)
-    gone_through = 0
-    resegment = XMemTracker.resegment
-
-    def counted(self: XMemTracker, past):
-        nonlocal gone_through
-        gone_through += 1
-        return resegment(self, past)
-
-    monkeypatch.setattr(XMemTracker, "resegment", counted)
+    gone_through.clear()
     step(late, 44)
-    assert gone_through == FRAMES_AT_LEAST
+    assert len(gone_through) == FRAMES_AT_LEAST
     for ahead in range(FRAMES_AT_LEAST + 1):
         for _ in range(ahead):
             assert late.go_ahead()
-        gone_through = 0
+        gone_through.clear()
         step(late, 45 + ahead)
-        assert gone_through == max(FRAMES_AT_LEAST - ahead, 0)
+        assert len(gone_through) == max(FRAMES_AT_LEAST - ahead, 0)
+
+
+def test_steps_that_spare_go_through_less_and_arrive(
+    small_network: XMem, gone_through: list[int]
+) -> None:
+    """Whatever the budget; what was gone through ahead counts."""
+    late = start(small_network, replace(CONFIG, catch_up_budget=60.0))
+    run(late, {40: [correction(5, FIRST)]}, 40)
+    for index in (41, 42, 43):  # the short way, and the corrected frame itself
+        step(late, index, sparing=True)
+    counts = []
+    for index in range(44, 51):
+        if index == 47:
+            assert late.go_ahead()
+        gone_through.clear()
+        step(late, index, sparing=True)
+        counts.append(len(gone_through))
+    assert counts == [2, 1, 2, 0, 2, 1, 2]
+    last = next(i for i in range(51, 51 + LONGEST) if step(late, i, sparing=True).caught_up)
+    assert last < 41 + 2 * 45
+    assert same(answered_at_once(small_network, 5), late)
 
 
 def test_what_was_only_just_said_waits_for_the_next_frame(small_network: XMem) -> None:

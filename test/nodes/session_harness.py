@@ -123,6 +123,7 @@ class Rig:
             retraction_service="retract_correction",
         )
         self.scene = Scene()
+        self.keeps_up = True
         self.session = TrackingSession(
             self.lazy,
             self.received,
@@ -130,6 +131,7 @@ class Rig:
             self.corrections,
             measures,
             serve_commands=self._serve,
+            keeps_up=lambda: self.keeps_up,
         )
         self.objects = Objects(
             self.lazy,

@@ -152,6 +152,7 @@ def build_parts(
         corrections,
         measures,
         serve_commands=worker.serve_commands_until,
+        keeps_up=worker.keeps_up,
         correction_wait=values["correction_wait"],
     )
     objects = Objects(

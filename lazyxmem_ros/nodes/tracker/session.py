@@ -24,6 +24,8 @@ from lazyxmem_ros.nodes.tracker.publishers import TrackerOutputs
 from lazyxmem_ros.nodes.tracker.received_frames import ReceivedFrame, ReceivedFrames
 from lazyxmem_ros.xmem import TrackerError
 
+LATE_S = 0.01
+"""Seconds for which an image has waited for the worker, and not only for its turn."""
 ServeCommands = Callable[[Callable[[], bool], float], None]
 
 
@@ -60,9 +62,11 @@ class TrackingSession:
         measures: TrackerMeasures,
         *,
         serve_commands: ServeCommands,
+        keeps_up: Callable[[], bool],
         correction_wait: float = 0.0,
     ) -> None:
         """serve_commands(done, deadline): how a frame waits for corrections (see Worker).
+        keeps_up: whether tracking alone is as fast as the camera.
 
         correction_wait: seconds of steady time that a frame may wait for its corrections.
         """
@@ -72,6 +76,7 @@ class TrackingSession:
         self._corrections = corrections
         self._measures = measures
         self._serve_commands = serve_commands
+        self._keeps_up = keeps_up
         self.correction_wait = correction_wait
         self._waiting: StepResult | None = None
         """Result of the newest tracked frame until that is published."""
@@ -95,6 +100,9 @@ class TrackingSession:
         frame is tracked without.
         """
         self._finish_waiting()
+        # Catching up made it wait: what is spared now keeps the next one from being dropped. Who
+        # is slower than the camera drops frames anyway, and rather arrives.
+        late = time.monotonic() - frame.received_at > LATE_S
         try:
             image = frame.rgb()
         except ImageError as error:
@@ -106,7 +114,13 @@ class TrackingSession:
             self._finish_frame(frame, np.zeros(image.shape[:2], np.uint16), None)
             return
         try:
-            result = self._lazy.step(image, frame.stamp, masks=masks or None, labels=names or None)
+            result = self._lazy.step(
+                image,
+                frame.stamp,
+                masks=masks or None,
+                labels=names or None,
+                sparing=late and self._keeps_up(),
+            )
         except TrackerError as error:
             topic = given[0].topic if given else frame.topic
             self._measures.refuse(topic, fault_kind(error), str(error))

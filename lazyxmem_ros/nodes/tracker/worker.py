@@ -305,6 +305,11 @@ class Worker(Generic[FrameT]):
             waiting = self._commands or self._work or self._slot is not None
             return not (self._busy or waiting)
 
+    def keeps_up(self) -> bool:
+        """Whether next to no frame is dropped where there is no work."""
+        with self._changed:
+            return self._usually_dropped < LOST_SHARE
+
     def has_ended(self) -> bool:
         """Whether nothing runs in the thread any more, or it was never started."""
         return self._thread is None or not self._thread.is_alive()

@@ -8,9 +8,9 @@ import pytest
 from node_graph import FIRST_STAMP, STEP, header
 from session_harness import Rig
 
-from lazyxmem_ros.lazy import Correction, LazyConfig, Source
+from lazyxmem_ros.lazy import Correction, LazyConfig, Source, StepResult
 from lazyxmem_ros.nodes.diagnostics import InputRefusedError
-from lazyxmem_ros.nodes.tracker.session import GivenMasks
+from lazyxmem_ros.nodes.tracker.session import LATE_S, GivenMasks
 
 GOOD = 0.55
 
@@ -50,6 +50,31 @@ def test_an_object_shown_late_begins_on_its_own_frame(rig: Rig) -> None:
         np.testing.assert_array_equal(rig.outputs.labels[stamp], at_once.outputs.labels[stamp])
     assert rig.overlap(11, 2) > GOOD
     assert rig.overlap(11, 1) > GOOD
+
+
+@pytest.mark.parametrize(
+    ("waited", "keeps_up", "sparing"),
+    [(-60.0, True, False), (2 * LATE_S, True, True), (2 * LATE_S, False, False)],
+)
+def test_catching_up_is_spared_where_it_would_cost_a_frame(
+    waited: float, keeps_up: bool, sparing: bool, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is where an image had to wait, while tracking alone is as fast as the camera."""
+    rig.keeps_up = keeps_up
+    rig.track(0)
+    rig.give(0, 1)
+    told = []
+    step = rig.lazy.step
+
+    def noted(*args: object, **settings: bool) -> StepResult:
+        told.append(settings["sparing"])
+        return step(*args, **settings)
+
+    monkeypatch.setattr(rig.lazy, "step", noted)
+    frame = rig.frame(1)
+    frame.received_at -= waited
+    assert rig.objects.process(frame)
+    assert told == [sparing]
 
 
 def test_the_only_other_object_may_go_while_one_arrives(rig: Rig) -> None:

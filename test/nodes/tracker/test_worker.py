@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -63,6 +63,32 @@ def test_only_the_newest_frame_waits(worker: Worker[int], recorder: Recorder) ->
     wait_for(worker.is_idle, "the worker's rest")
     assert dropped == [False, True, True]
     assert recorder.done == [1, 4]
+
+
+def test_it_keeps_up_unless_frames_are_dropped_without_work(
+    worker: Worker[int], recorder: Recorder
+) -> None:
+    def drop_two(while_busy: Callable[[], object]) -> None:
+        for frame in (1, 2, 3):
+            worker.offer(frame)
+        while_busy()
+        recorder.gate.release(2)
+        wait_for(worker.is_idle, "the worker's rest")
+
+    assert worker.keeps_up()
+    go_on = threading.Event()
+    begun = threading.Event()
+    worker.submit_work(lambda: (begun.set(), go_on.wait(WAIT_S)))
+    assert begun.wait(WAIT_S)
+    drop_two(go_on.set)
+    assert recorder.done == [3]
+    assert worker.keeps_up()
+    worker.offer(0)
+    recorder.entered.acquire()
+    recorder.entered.acquire()
+    drop_two(lambda: None)
+    assert recorder.done == [3, 0, 3]
+    assert not worker.keeps_up()
 
 
 def test_idle_time_is_used_while_nothing_waits(recorder: Recorder) -> None:
