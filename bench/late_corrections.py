@@ -12,7 +12,7 @@ end; beside it stands that of an instant answer over the same frames. A second t
 two seconds after the answer, while the frames since are still being gone through.
 
 Real sequences are shorter than that takes, so they are played to and fro, and every sequence at
-`--rate` frames a second of its own time. Catching up goes at its slowest, two past frames with
+`--rate` frames a second of its own time. Catching up goes without a budget, two past frames with
 every new one, so that the outcome does not depend on the machine; `--budget` gives it more.
 Writes out/bench/late_corrections.{png,csv,md} and late_answers.{csv,md}.
 """

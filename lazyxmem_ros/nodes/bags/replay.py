@@ -28,7 +28,8 @@ from lazyxmem_ros.nodes.bags.rounds import Rounds
 from lazyxmem_ros.nodes.bags.source import BagSource, BagTopic, header_stamp
 from lazyxmem_ros.nodes.bags.stamped import UNSET, Stamps, find_message_type
 from lazyxmem_ros.nodes.conversions import time_message
-from lazyxmem_ros.nodes.logs import info_of
+from lazyxmem_ros.nodes.diagnostics import LogLimiter
+from lazyxmem_ros.nodes.logs import info_of, warning_of
 from lazyxmem_ros.nodes.parameters import Changes, Parameters, ParameterSpec
 from lazyxmem_ros.nodes.running import NodeStartError, run_node
 
@@ -165,7 +166,8 @@ class ReplayNode(Node):
             else None
         )
         self._clock_time = 0
-        self._played = 0
+        self._played = self._left_out = 0
+        self._faults = LogLimiter(warning_of(self))
         self._publishers_by_topic = self._make_publishers()
         self._paced_topic = self._find_paced_topic()
         self._stopping = threading.Event()
@@ -318,8 +320,9 @@ class ReplayNode(Node):
         finally:
             missed = 0 if self._lockstep is None else self._lockstep.missed
             late = f", {missed} masks did not come in time" if missed else ""
+            left_out = f", {self._left_out} cannot be read" if self._left_out else ""
             if self.context.ok():  # or nobody can be told
-                self.get_logger().info(f"played {self._played} messages{late}")
+                self.get_logger().info(f"played {self._played} messages{left_out}{late}")
 
     def _first_moment(self) -> int:
         """When the first of the messages that are played was recorded, ns; the bag's may not be."""
@@ -342,7 +345,12 @@ class ReplayNode(Node):
             due = rounds.due(message)
             self._cut_gap(due)
             self._wait_until(due)
-            data = rounds.shifted(message)
+            try:
+                data = rounds.shifted(message)
+            except BagError as error:  # no subscriber could read it either
+                self._left_out += 1
+                self._faults.say(message.topic, f"{message.topic}: left out: {error}")
+                continue
             publisher.publish(data)
             self._played += 1
             if message.topic == self._paced_topic:

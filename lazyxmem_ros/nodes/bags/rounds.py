@@ -41,7 +41,8 @@ class Rounds:
     def shifted(self, message: SerializedMessage) -> bytes:
         """The message with its stamps in this round; those that are not valid stay as they are.
 
-        Raises StampRangeError where the repetitions have come to a time that no message holds.
+        Raises StampRangeError where the repetitions have come to a time that no message holds, and
+        BagError for what is no message of its topic's type.
         """
         if message.topic == self._beat:
             self._beats.append(message.recorded_at)

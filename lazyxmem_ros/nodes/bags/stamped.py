@@ -13,6 +13,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from lazyxmem_ros.basics import StampRangeError, stamp_of
+from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.nodes.bags.source import header_stamp, with_header_stamp
 from lazyxmem_ros.nodes.conversions import time_message
 
@@ -40,7 +41,8 @@ class Stamps:
         """The message with its stamps so much later (ns), and all else as it was; and those of its
         stamps (ns), as they were, that are set and valid, for no others are moved.
 
-        Raises StampRangeError where they come to a time that no message holds.
+        Raises StampRangeError where they come to a time that no message holds, and BagError where
+        the bytes are found to be no message of the type.
         """
         found = []
         if self._leads and (stamp := _leading(data)) != UNSET:
@@ -49,7 +51,10 @@ class Stamps:
                 data = with_header_stamp(data, stamp + shift)
         if not self._nested:
             return data, found
-        message = deserialize_message(data, self._type)
+        try:
+            message = deserialize_message(data, self._type)
+        except RuntimeError as error:
+            raise BagError(f"{len(data)} bytes are no {self._type.__name__}: {error}") from error
         for header in _headers_in(message, self._nested):
             if (stamp := _stamp(header)) != UNSET:
                 found.append(stamp)

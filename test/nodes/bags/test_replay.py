@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from node_graph import FIRST_STAMP, STEP, Probe, parameters, scene, stamps, wait_for
+from node_graph import FIRST_STAMP, STEP, Probe, header, parameters, scene, stamps, wait_for
 from node_process import NodeProcess
+from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -24,6 +25,7 @@ from lazyxmem_ros.data.bag_messages import StampedImage, StampedLabels
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.errors import BagError
 from lazyxmem_ros.images import read_image
+from lazyxmem_ros.msg import CorrectionRequest
 from lazyxmem_ros.nodes.bags.pacer import Pacer
 from lazyxmem_ros.nodes.bags.replay import ReplayNode
 from lazyxmem_ros.nodes.bags.source import BagSource, header_stamp, with_header_stamp
@@ -312,6 +314,27 @@ def test_a_bag_that_ends_early_ends_the_node_with_an_error(tmp_path: Path, start
     assert replay.wait() == 1
     assert f"17 of {2 * FRAMES} messages" in replay.log
     assert "Traceback" not in replay.log
+
+
+@pytest.mark.parametrize("short", [7, 20])
+def test_a_message_that_cannot_be_read_is_left_out_and_spoils_no_other(
+    short: int, tmp_path: Path, probe: Probe, start: Start, topics: dict[str, str]
+) -> None:
+    """Cut within its stamp or after it; a request has images in it, whose stamps are looked for."""
+    bag = tmp_path / "bag"
+    kind = "lazyxmem_ros/msg/CorrectionRequest"
+    with BagWriter(bag) as writer:
+        for index in range(3):
+            request = CorrectionRequest(header=header(index), id=1 + index)
+            data = bytes(serialize_message(request))[: short if index == 1 else None]
+            writer.write_raw("/image", kind, FIRST_STAMP + index * STEP, data)
+    replay = start("replay", {"bag": bag, "wait_for_subscribers": 1}, *renamed(topics))
+    listen(probe, replay, CorrectionRequest, topics["/image"])
+    assert replay.wait() == 0, replay.log
+    wait_for(lambda: len(probe.messages(topics["/image"])) == 2, "the others")
+    assert [request.id for request in probe.messages(topics["/image"])] == [1, 3]
+    assert "/image: left out: " in replay.log
+    assert "played 2 messages, 1 cannot be read" in replay.log
 
 
 CONTEXT_ENDS = """
