@@ -223,8 +223,10 @@ class BagReader:
                 values = label_values(content)
                 if binary is None and values.any():
                     binary = is_binary(values)
-                narrow = values.dtype == np.uint8
-                labels = object_ids(values, binary=bool(told or (narrow and binary)))
+                guessed = told is None and values.dtype == np.uint8
+                labels = object_ids(
+                    values, binary=bool(told or (guessed and binary)), guessed=guessed
+                )
             except (ImageError, LabelMapError) as error:
                 yield stamp, str(error)
             else:

@@ -11,6 +11,8 @@ The same holds for `~/init_mask`, for `lazyxmem track` and for ground truth in f
 - In any other map a value is an object's id. Of 8 bits, 255 marks pixels that belong to nothing;
   of 16 bits it is an id like others.
 - A palette in which black is not number 0, the background, is refused: its numbers are no ids.
+- Of a sequence's maps the first that shows anything says what they all are. Where that is black
+  and white, and a later one shows several objects, the later one is refused: they would become one.
 - A soft mask, whose edges fade through many greys (scaling, a network's output), is refused: each
   grey would be an object. So is a file whose compression changes values (JPEG, lossy WebP), and a
   map of more than MAX_OBJECTS objects, such as a depth image.
@@ -78,15 +80,17 @@ def read_label_map(
     path: Path,
     *,
     binary: bool | None = None,
+    guessed: bool = False,
     max_objects: int | None = None,
     max_pixels: int | None = None,
 ) -> NDArray[np.uint16]:
     """A label map uint16 [H, W] from an indexed, grey or 16-bit picture, or a cut-out.
 
     binary: every pixel that is not black is object 1; of a soft mask, every pixel from OPAQUE on.
-    None: so it is where the mask itself, which stands alone, is a black and white one. max_objects,
-    max_pixels: at most; None: MAX_OBJECTS, MAX_PIXELS. Raises DatasetError for an unreadable file,
-    for colour pictures that are not indexed, and where `object_ids` refuses the values.
+    None: so it is where the mask itself, which stands alone, is a black and white one. guessed: see
+    `object_ids`. max_objects, max_pixels: at most; None: MAX_OBJECTS, MAX_PIXELS. Raises
+    DatasetError for an unreadable file, for colour pictures that are not indexed, and where
+    `object_ids` refuses the values.
     """
     picture = _read(path, max_pixels)
     binary = _is_binary(picture) if binary is None else binary
@@ -114,6 +118,7 @@ def read_label_map(
         return object_ids(
             values,
             binary=binary or picture.cut_out,
+            guessed=guessed and not picture.cut_out,
             indexed=picture.indexed,
             lossy=picture.lossy,
             max_objects=max_objects,
@@ -126,20 +131,24 @@ def object_ids(
     values: NDArray[Any],
     *,
     binary: bool,
+    guessed: bool = False,
     indexed: bool = False,
     lossy: bool = False,
     max_objects: int | None = None,
 ) -> NDArray[np.uint16]:
     """Object ids uint16 [H, W] from a map's values, bool, uint8 or uint16 [H, W].
 
-    binary: the map shows one object. indexed: a palette says that values are ids, not shades.
-    lossy: its file's compression changes values. Raises LabelMapError for a soft mask, for lossy
-    values and for more than `max_objects` objects; None: MAX_OBJECTS, where there is no parameter
-    of that name.
+    binary: the map shows one object. guessed: nobody says so, but another map of its sequence is
+    black and white. indexed: a palette says that values are ids, not shades. lossy: its file's
+    compression changes values. Raises LabelMapError for a soft mask, for lossy values, for several
+    objects where one was guessed, and for more than `max_objects` objects; None: MAX_OBJECTS, where
+    there is no parameter of that name.
     """
     narrow = values.dtype == np.uint8
     if binary:
         soft = lossy or (narrow and not indexed and is_soft(values))
+        if guessed and not soft:
+            _check_single(values, indexed=indexed)
         return np.asarray(values >= OPAQUE if soft else values != 0, np.uint16)
     present = object_ids_in(values)
     ids = [value for value in present if not (narrow and value == VOID)]
@@ -222,10 +231,31 @@ def is_soft(values: NDArray[np.uint8]) -> bool:
     if len(greys) < SOFT_VALUES:
         return False
     # All greys at once: a photograph has 254, and comes from a topic as often as it likes.
+    thin = len(greys.difference(_areas_in(values)))
+    return thin >= SOFT_VALUES and 2 * thin > len(greys)
+
+
+def _areas_in(values: NDArray[np.uint8]) -> list[int]:
+    """Those values of [H, W], but 0, which some pixel has all around it, too."""
     inner = np.s_[1:-1, 1:-1]
     even = cv2.erode(values, _THICK)[inner] == cv2.dilate(values, _THICK)[inner]
-    thin = len(greys.difference(object_ids_in(np.where(even, values[inner], np.uint8(0)))))
-    return thin >= SOFT_VALUES and 2 * thin > len(greys)
+    return object_ids_in(np.where(even, values[inner], np.uint8(0)))
+
+
+def _check_single(values: NDArray[Any], *, indexed: bool) -> None:
+    """Raises LabelMapError for a map of several objects, but not for a mask with grey edges."""
+    shown = object_ids_in(values)
+    if len(shown) < 2:
+        return
+    are_shades = values.dtype == np.uint8 and not indexed
+    if are_shades and not set(_areas_in(values)) - {VOID}:
+        return
+    raise LabelMapError(
+        f"it shows several objects, of values up to {shown[-1]}, but the first map of its sequence "
+        "that shows anything is black and white, as are masks of one object: save that one indexed "
+        "or with 16 bits where 255 is an object's id, and without it where it marks what belongs "
+        "to nothing"
+    )
 
 
 def _is_grey(values: NDArray[Any]) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,32 @@ def test_binary_ground_truth_of_a_topic_is_one_object(soft: bool, tmp_path: Path
     (sample,) = sequence.samples()
     assert list(sample.given) == [1]
     np.testing.assert_array_equal(sample.given[1], values >= 128 if soft else values > 0)
+
+
+@pytest.mark.parametrize("from_files", [True, False])
+def test_several_objects_after_a_black_and_white_map_are_not_made_one(
+    from_files: bool, bag: Path, tmp_path: Path
+) -> None:
+    truth = np.zeros((48, 64), np.uint8)
+    truth[:9, :9] = 255
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    with BagWriter(tmp_path / "other") as writer:
+        for index in range(3):
+            stamp = 1_000_000_000 + index * 100_000_000
+            writer.write_image("/camera", StampedImage(stamp, np.zeros((48, 64, 3), np.uint8)))
+            truth[20:30, 20:30] = 60 * index
+            writer.write("/truth", writer._image(writer._header(stamp, ""), truth, "mono8"), stamp)
+            Image.fromarray(truth).save(masks / f"{stamp}.png")
+    known = {"masks": masks} if from_files else {"truth_topic": "/truth"}
+    options = DatasetOptions(image_topic="/camera", **known)
+    (sequence,) = open_dataset(tmp_path / "other", options)
+    samples = list(sequence.samples())
+    assert list(samples[0].given) == [1]
+    assert [sample.truth is None for sample in samples] == [False, True, True]
+    assert "it shows several objects, of values up to 255" in samples[2].faults[0]
+    (sequence,) = open_dataset(tmp_path / "other", replace(options, binary=True))
+    assert [int(sample.truth.sum()) for sample in sequence.samples()] == [81, 181, 181]
 
 
 def test_grey_images_are_not_taken_for_label_maps(tmp_path: Path) -> None:

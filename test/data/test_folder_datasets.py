@@ -13,7 +13,8 @@ from trees import save_grey
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.layouts.folders import FolderSequence
-from lazyxmem_ros.data.layouts.options import DatasetOptions
+from lazyxmem_ros.data.layouts.options import DatasetOptions, Layout
+from lazyxmem_ros.images.drawing import object_ids_in
 
 MakeTree = Callable[..., Path]
 EVERY_FRAME = {index: (1, 2) for index in range(5)}
@@ -34,6 +35,32 @@ def test_davis_2016_is_binary(make_tree: MakeTree) -> None:
     assert list(samples[0].given) == [1]
     assert samples[1].given == {}
     assert samples[1].stamp == round(1e9 / 24)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_several_objects_after_a_black_and_white_map_are_not_made_one(
+    plain: bool, make_tree: MakeTree
+) -> None:
+    """The first mask shows an object of shade 255 alone, the others one of 120 as well."""
+    root = make_tree("cows", 5, EVERY_FRAME)
+    images, masks = (root / folder / "480p" / "cows" for folder in ("JPEGImages", "Annotations"))
+    for index, file in enumerate(sorted(masks.iterdir())):
+        labels = np.asarray(Image.open(file))
+        shades = np.where(labels == 1, 255, 120 * (labels == 2) * (index > 0)).astype(np.uint8)
+        Image.fromarray(shades).save(file)
+    path = images if plain else root
+    told = {"masks": masks} if plain else {}
+    samples = list(only(path, DatasetOptions(**told)).samples())
+    assert [sample.truth is None for sample in samples] == [False, True, True, True, True]
+    [fault] = samples[3].faults
+    assert "00003.png: it shows several objects, of values up to 255" in fault
+    assert "--binary" in fault
+    # Unless somebody says that they are one.
+    samples = list(only(path, DatasetOptions(**told, binary=True)).samples())
+    assert [object_ids_in(sample.truth) for sample in samples] == [[1]] * 5
+    if not plain:
+        samples = list(only(path, DatasetOptions(layout=Layout.DAVIS2016)).samples())
+        assert [object_ids_in(sample.truth) for sample in samples] == [[1]] * 5
 
 
 def test_davis_2017_is_indexed(make_tree: MakeTree) -> None:

@@ -259,3 +259,27 @@ def test_a_black_and_white_mask_of_few_bits_shows_one_object(bits: int, tmp_path
     values[2:6, 3:9] = 2**bits - 1
     save_packed(tmp_path / "few.png", values, bits)
     np.testing.assert_array_equal(read_label_map(tmp_path / "few.png"), values > 0)
+
+
+@pytest.mark.parametrize("ids", [(1, 2), (128, 255), (1, 255)])
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_map_of_several_objects_is_not_guessed_to_show_one(
+    ids: tuple[int, int], wide: bool
+) -> None:
+    labels = disc(ids[0]).astype(np.uint16 if wide else np.uint8)
+    labels[:20, :20] = ids[1]
+    with pytest.raises(LabelMapError, match=f"several objects, of values up to {ids[1]}"):
+        object_ids(labels, binary=True, guessed=True)
+    np.testing.assert_array_equal(object_ids(labels, binary=True), labels > 0)
+
+
+def test_a_mask_whose_edges_are_grey_is_guessed_to_show_one_object() -> None:
+    """A few greys in thin lines, many of them, or one shade alone."""
+    few, many = disc(), cv2.GaussianBlur(disc(), (0, 0), 3)
+    cv2.circle(few, (80, 60), 30, 90, 1)
+    for values in (few, disc(), disc(1)):
+        np.testing.assert_array_equal(object_ids(values, binary=True, guessed=True), values > 0)
+    np.testing.assert_array_equal(object_ids(many, binary=True, guessed=True), many >= 128)
+    # Where a palette says that they are numbers, they are no shades.
+    with pytest.raises(LabelMapError, match="several objects"):
+        object_ids(few, binary=True, guessed=True, indexed=True)

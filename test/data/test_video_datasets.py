@@ -68,3 +68,14 @@ def test_masks_that_no_frame_of_a_video_has_are_named(tmp_path: Path) -> None:
     faults = [fault for sample in samples for fault in sample.faults]
     assert faults == [f"{tmp_path / 'masks' / '4.png'}: no frame has this number (from 0 on)"]
     assert [sample.truth is not None for sample in samples] == [False, True, True, True]
+
+
+def test_several_objects_after_a_black_and_white_map_are_not_made_one(tmp_path: Path) -> None:
+    options = video_with_masks(tmp_path, "0.png", "1.png", "2.png")
+    with Image.open(tmp_path / "masks" / "1.png") as mask:
+        mask.paste(100, (14, 4, 22, 12))
+        mask.save(tmp_path / "masks" / "1.png")
+    (sequence,) = open_dataset(tmp_path / "walk.mp4", options)
+    samples = list(sequence.samples())
+    assert [sample.truth is not None for sample in samples] == [True, False, True, False]
+    assert "it shows several objects, of values up to 255" in samples[1].faults[0]

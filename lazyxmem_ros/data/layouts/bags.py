@@ -85,7 +85,7 @@ class BagSequence:
         for stamp, labels in truth.items():
             name = f"{self.truth_topic}, label map of {stamp} ns"
             unused[stamp] = labels if isinstance(labels, Path) else name
-        binary = self.binary or are_binary(files)
+        binary, guessed = self.binary or are_binary(files), not self.binary
         begun = self._labels_on(self.init_topic)
         known: set[int] = set()
         keys = dict(self.keys)
@@ -97,7 +97,7 @@ class BagSequence:
                 else:
                     sample.image = image
                 unused.pop(stamp, None)
-                _take_labels(sample, truth.get(stamp), binary=binary)
+                _take_labels(sample, truth.get(stamp), binary=binary, guessed=guessed)
                 annotated = sample.truth is not None
                 if index == 0 and self.first_mask is not None:
                     if annotated:
@@ -106,9 +106,9 @@ class BagSequence:
                         )
                     else:
                         first_is_binary = self.binary or are_binary([self.first_mask])
-                        _take_labels(sample, self.first_mask, binary=first_is_binary)
+                        _take_labels(sample, self.first_mask, binary=first_is_binary, guessed=False)
                 elif not annotated:
-                    _take_labels(sample, begun.get(stamp), binary=False)
+                    _take_labels(sample, begun.get(stamp), binary=False, guessed=False)
                 check_size(sample)
                 introduce(sample, known)
                 if not annotated:
@@ -221,10 +221,12 @@ def _files_under(root: Path) -> list[Path]:
     return [file for file in children(root) if file.is_file()] if root.is_dir() else [root]
 
 
-def _take_labels(sample: Sample, labels: Path | bytes | str | None, *, binary: bool) -> None:
+def _take_labels(
+    sample: Sample, labels: Path | bytes | str | None, *, binary: bool, guessed: bool
+) -> None:
     """Give a sample its label map: from a file, packed, or the fault of one."""
     if isinstance(labels, Path):
-        read_into(sample, None, labels, binary=binary)
+        read_into(sample, None, labels, binary=binary, guessed=guessed)
     elif isinstance(labels, bytes):
         sample.truth = unpack_labels(labels)
     elif labels is not None:

@@ -44,8 +44,9 @@ class FrameFiles:
 
 @dataclass(frozen=True)
 class FolderSequence:
-    """Frames and label maps as files. binary: any non-zero pixel is object 1.
+    """Frames and label maps as files.
 
+    binary: any non-zero pixel is object 1. guessed: nobody has said so, but the first mask.
     has_truth: False where the masks only introduce objects (test sets of DAVIS 2017, LVOS and
     YouTube-VOS).
     mask_advice: see VideoSequence.
@@ -54,6 +55,7 @@ class FolderSequence:
     name: str
     frames: tuple[FrameFiles, ...]
     binary: bool
+    guessed: bool
     rate: float = DEFAULT_RATE
     has_truth: bool = True
     mask_advice: str = FILES_ADVICE
@@ -73,7 +75,7 @@ class FolderSequence:
         for index, files in enumerate(self.frames):
             stamp = round(index / self.rate * SECOND)
             sample = Sample(index, files.key, stamp)
-            read_into(sample, files.image, files.mask, binary=self.binary)
+            read_into(sample, files.image, files.mask, binary=self.binary, guessed=self.guessed)
             introduce(sample, known)
             if not self.has_truth:
                 sample.truth = None
@@ -87,6 +89,7 @@ def open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[Video
     """
     images, masks = _resolved(path / "JPEGImages"), _resolved(path / "Annotations")
     binary = options.binary or layout is Layout.DAVIS2016
+    guessed = not options.binary and options.layout is Layout.AUTO
     rate = options.rate or (LVOS_RATE if layout is Layout.LVOS else DEFAULT_RATE)
     sequences: list[VideoSequence] = []
     for folder in _folders_in(images):
@@ -97,7 +100,9 @@ def open_tree(path: Path, layout: Layout, options: DatasetOptions) -> list[Video
         has_truth = can_be_scored_by(
             _masks_of(frames), len(frames), binary=binary, introduced_again=layout is Layout.LVOS
         )
-        sequences.append(FolderSequence(folder.name, frames, binary, rate, has_truth, advice))
+        sequences.append(
+            FolderSequence(folder.name, frames, binary, guessed, rate, has_truth, advice)
+        )
     known = {sequence.name for sequence in sequences}
     sequences.extend(
         UnreadableSequence(
@@ -131,7 +136,8 @@ def open_folder(path: Path, options: DatasetOptions) -> VideoSequence:
     rate = options.rate or DEFAULT_RATE
     binary = options.binary or are_binary(found)
     has_truth = can_be_scored_by(found, len(frames), binary=binary)
-    return FolderSequence(path.resolve().name, tuple(frames), binary, rate, has_truth)
+    name, guessed = path.resolve().name, not options.binary
+    return FolderSequence(name, tuple(frames), binary, guessed, rate, has_truth)
 
 
 def _masks_of(frames: Sequence[FrameFiles]) -> list[Path]:

@@ -66,8 +66,13 @@ def naming_unused(
         yield sample
 
 
-def read_into(sample: Sample, image: Path | None, mask: Path | None, *, binary: bool) -> None:
-    """Read a frame's files into the sample; faults go there as well."""
+def read_into(
+    sample: Sample, image: Path | None, mask: Path | None, *, binary: bool, guessed: bool
+) -> None:
+    """Read a frame's files into the sample; faults go there as well.
+
+    binary, guessed: see `object_ids`.
+    """
     if image is not None:
         try:
             sample.image = read_image_file(image)
@@ -78,7 +83,7 @@ def read_into(sample: Sample, image: Path | None, mask: Path | None, *, binary: 
         sample.faults.append(f"frame {sample.key}: the image is missing{where}")
     if mask is not None:
         try:
-            sample.truth = read_label_map(mask, binary=binary)
+            sample.truth = read_label_map(mask, binary=binary, guessed=guessed)
         except DatasetError as error:
             sample.faults.append(str(error))
     check_size(sample)

@@ -27,13 +27,14 @@ from lazyxmem_ros.data.videos import VideoFile
 class VideoFileSequence:
     """A video file's frames, with label maps as files.
 
-    masks: by the number of their frame, from 0. binary, has_truth: see FolderSequence.
+    masks: by the number of their frame, from 0. binary, guessed, has_truth: see FolderSequence.
     """
 
     name: str
     video: VideoFile
     masks: tuple[tuple[int, Path], ...]
     binary: bool
+    guessed: bool
     has_truth: bool
     mask_advice: str = FILES_ADVICE
 
@@ -56,7 +57,7 @@ class VideoFileSequence:
         for index, (stamp, image) in enumerate(self.video.stamped()):
             sample = Sample(index, f"{index:05d}", stamp, image)
             mask = masks.pop(index, None)
-            read_into(sample, None, mask, binary=self.binary)
+            read_into(sample, None, mask, binary=self.binary, guessed=self.guessed)
             introduce(sample, known)
             if not self.has_truth:
                 sample.truth = None
@@ -87,4 +88,4 @@ def open_video(path: Path, options: DatasetOptions) -> VideoSequence:
     files = [mask for _, mask in entries]
     binary = options.binary or are_binary(files)
     has_truth = can_be_scored_by(files, video.frames, binary=binary)
-    return VideoFileSequence(path.stem, video, entries, binary, has_truth)
+    return VideoFileSequence(path.stem, video, entries, binary, not options.binary, has_truth)
