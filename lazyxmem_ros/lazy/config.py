@@ -247,7 +247,8 @@ class LazyConfig:
     )
     catch_up_budget: float = setting(
         0.05,
-        "Seconds per new frame for going through past frames again after a late correction.",
+        "Seconds per new frame for going through past frames again after a late correction. The "
+        "node spends none where that would cost a frame.",
         bounds=(0.0, 3600.0),
         unit=Unit.SECONDS,
     )
