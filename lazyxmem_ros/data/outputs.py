@@ -7,6 +7,7 @@ folders. What lies there under one of these names, and is not in it, is somebody
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -39,6 +40,30 @@ def claim(out: Path, program: str, names: Iterable[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if claimed != makers:
             write_whole(marker, json.dumps(claimed, indent=1).encode())
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Within, no other run writes to a folder of results, which is made if it is not there.
+
+    Raises OutputError where one does, or where it cannot be made.
+    """
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{out}: another run is writing there: wait until it has ended, or choose another "
+                "folder as --out"
+            ) from error
+        except OSError:
+            pass  # a file system without locks keeps nobody out
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager

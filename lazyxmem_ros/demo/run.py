@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.progress import TaskID
 
 from lazyxmem_ros.basics import SECOND
-from lazyxmem_ros.data.outputs import claim
+from lazyxmem_ros.data.outputs import alone_in, claim
 from lazyxmem_ros.data.views import SelectedFrames
 from lazyxmem_ros.demo.options import DemoOptions, open_sequence, parse_options
 from lazyxmem_ros.demo.story import story_of
@@ -94,6 +94,11 @@ def demonstrate(options: DemoOptions, console: Console) -> None:
         graph=GraphMode(options.rate),
     )
     claim(options.out, PROGRAM, (*MADE, BAG_FOLDER, RECORD_FOLDER, LOGS_FOLDER))
+    with alone_in(options.out):
+        _demonstrate(job, options, console)
+
+
+def _demonstrate(job: Job, options: DemoOptions, console: Console) -> None:
     for name in MADE:
         (options.out / name).unlink(missing_ok=True)
     with Progress(console) as progress:

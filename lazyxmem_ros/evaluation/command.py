@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     console.print(summary_table(results.dataset, scored=scored))
     if arguments.layout == Layout.DAVIS2016.value:
         console.print(_beside_published(arguments, results), soft_wrap=True)
-    _print_faults(results.reports, console, views_of(arguments))
+    _print_faults(results, console, views_of(arguments))
     console.print(
         f"tables and report in [bold]{escape(str(arguments.out))}/[/]; open {escape(str(report))}"
     )
@@ -73,12 +73,15 @@ def _beside_published(arguments: argparse.Namespace, results: Results) -> Table 
     return compared(results.dataset, results.frames, results.reports)
 
 
-def _print_faults(reports: Sequence[JobReport], console: Console, views: str = "") -> None:
+def _print_faults(results: Results, console: Console, views: str = "") -> None:
+    reports = results.reports
     failed = {report.name.partition("/")[0] for report in reports if report.error}
     if failed:
         console.print(f"[red]{len(failed)} sequence(s) could not be evaluated to the end:[/]")
         for reason in dict.fromkeys(report.error for report in reports if report.error):
             console.print(f"  {escape(reason)}", soft_wrap=True, highlight=False)
+    if results.uneven_note:
+        console.print(f"[red]{escape(results.uneven_note)}[/]", soft_wrap=True, highlight=False)
     faults = skipped_faults(reports)
     if faults:
         count = sum(faults.values())

@@ -37,15 +37,15 @@ def quiet_failures(frames: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     scored = frames[frames["scored"].astype(bool)]
-    asked = asked_of_people(events)
+    asked = _by_run(asked_of_people(events))
     for keys, rows in scored.groupby(RUN, sort=False):
         ordered = rows.sort_values("index")
         failed = ordered["j"] < FAILED_IOU
         for _, stretch in ordered[failed].groupby((~failed).cumsum()[failed]):
             seconds = _duration(stretch["stamp"], ordered["stamp"])
-            mine = _of_run(asked, keys)["index"]
             first, last = int(stretch["index"].iloc[0]), int(stretch["index"].iloc[-1])
-            if seconds < QUIET_SECONDS - STAMP_STEPS or mine.between(first, last).any():
+            noticed = keys in asked and asked[keys]["index"].between(first, last).any()
+            if seconds < QUIET_SECONDS - STAMP_STEPS or noticed:
                 continue
             found.append(
                 {
@@ -74,11 +74,13 @@ def after_answers(frames: pd.DataFrame, events: pd.DataFrame) -> float:
     """
     answers = given_corrections(events)
     answers = answers.assign(delay=answers["delay"].fillna(0.0))
-    scored = frames[frames["scored"].astype(bool)]
+    scored = _by_run(frames[frames["scored"].astype(bool)])
     means = []
     for answer in answers.itertuples(index=False):
         came = answer.stamp + round(answer.delay * SECOND)
-        mine = _of_run(scored, tuple(getattr(answer, name) for name in RUN))
+        mine = scored.get(tuple(getattr(answer, name) for name in RUN))
+        if mine is None:
+            continue
         age = mine["stamp"] - came
         following = mine[(age > 0) & (age <= AFTER_SECONDS * SECOND)]
         if len(following):
@@ -114,12 +116,9 @@ def _gain(dataset: pd.DataFrame, by_name: pd.DataFrame, plain: str) -> NDArray[n
     return dataset["jf"].to_numpy(float) - start
 
 
-def _of_run(table: pd.DataFrame, keys: tuple[object, ...]) -> pd.DataFrame:
-    """The rows of one object in one run."""
-    chosen = np.ones(len(table), bool)
-    for name, value in zip(RUN, keys, strict=True):
-        chosen &= (table[name] == value).to_numpy(bool)
-    return table[chosen]
+def _by_run(table: pd.DataFrame) -> dict[tuple[object, ...], pd.DataFrame]:
+    """The rows of each object in each run, by the values of RUN."""
+    return {tuple(keys): rows for keys, rows in table.groupby(RUN, sort=False)}
 
 
 def _duration(stretch: pd.Series, stamps: pd.Series) -> float:

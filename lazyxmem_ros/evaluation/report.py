@@ -79,6 +79,7 @@ def write_report(
         sequences=_sequence_sections(results, names, folder / JOBS_FOLDER),
         faults=_shortened(_faults(results.reports)),
         broken_off=_shortened(_broken_off(results.reports)),
+        uneven=results.uneven_note,
         settings=dict(settings),
     )
     # Faults name files, whose paths are any bytes.

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from lazyxmem_ros.data.outputs import claim, writing_to
+from lazyxmem_ros.data.outputs import alone_in, claim, writing_to
 from lazyxmem_ros.evaluation import tables
 from lazyxmem_ros.evaluation.errors import EvaluationError
 from lazyxmem_ros.evaluation.executors import Executor, ProcessExecutor
@@ -47,7 +47,11 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Results:
-    """The tables of every level (see `rows` and `tables`), and every job's report."""
+    """The tables of every level (see `rows` and `tables`), and every job's report.
+
+    uneven: sequences of which a run broke off that others took further. They are left out of
+    `dataset`; where no other is left it holds them, without gains.
+    """
 
     frames: pd.DataFrame
     events: pd.DataFrame
@@ -55,6 +59,17 @@ class Results:
     sequences: pd.DataFrame
     dataset: pd.DataFrame
     reports: tuple[JobReport, ...]
+    uneven: tuple[str, ...] = ()
+
+    @property
+    def uneven_note(self) -> str:
+        """What is said of the uneven sequences; "" where there is none."""
+        if not self.uneven:
+            return ""
+        names = ", ".join(self.uneven)
+        if set(self.sequences["sequence"]) - set(self.uneven):
+            return f"left out of the figures of all sequences: {names}, where a run broke off alone"
+        return f"no methods can be compared: {names}, where a run broke off alone"
 
     def save(self, folder: Path, *, kind: str = "parquet") -> list[Path]:
         """Write one file per level, of a `kind` of KINDS; returns their paths.
@@ -79,18 +94,19 @@ def evaluate(
     """Run what is not yet complete under `folder`, then make the tables.
 
     Raises EvaluationError where nothing could be evaluated, and with `plan.strict` for any fault;
-    OutputError where `folder` cannot be written to, or holds under one of the names OUTPUTS what is
-    of no evaluation.
+    OutputError where `folder` cannot be written to, holds under one of the names OUTPUTS what is
+    of no evaluation, or is being written to by another run.
     """
     plan = replace(plan, tracker=replace(plan.tracker, computed_by=computed_by(plan.tracker)))
     claim(folder, PROGRAM, OUTPUTS)
-    jobs_folder = folder / JOBS_FOLDER
-    with writing_to(jobs_folder):
-        jobs_folder.mkdir(exist_ok=True)
-    progress = _Progress(plan, jobs_folder, observer)
-    runner = executor or ProcessExecutor(plan.workers)
-    runner.run(progress.first_jobs(), jobs_folder, observer.progressed, progress.finished)
-    return collect(jobs_folder, progress.reports, [method.name for method in plan.methods])
+    with alone_in(folder):
+        jobs_folder = folder / JOBS_FOLDER
+        with writing_to(jobs_folder):
+            jobs_folder.mkdir(exist_ok=True)
+        progress = _Progress(plan, jobs_folder, observer)
+        runner = executor or ProcessExecutor(plan.workers)
+        runner.run(progress.first_jobs(), jobs_folder, observer.progressed, progress.finished)
+        return collect(jobs_folder, progress.reports, [method.name for method in plan.methods])
 
 
 def collect(jobs_folder: Path, reports: Sequence[JobReport], order: Sequence[str]) -> Results:
@@ -107,14 +123,39 @@ def collect(jobs_folder: Path, reports: Sequence[JobReport], order: Sequence[str
         raise EvaluationError(f"nothing could be evaluated: {reasons}")
     frames, events = (_sorted(table, order) for table in load_tables(folders))
     objects = tables.object_table(frames, events)
+    uneven = _uneven(list(by_name.values()))
     return Results(
         frames,
         events,
         objects,
         tables.sequence_table(objects, frames, events),
-        tables.dataset_table(objects, frames, events),
+        _dataset(objects, frames, events, uneven),
         tuple(by_name.values()),
+        uneven,
     )
+
+
+def _uneven(reports: Sequence[JobReport]) -> tuple[str, ...]:
+    """The sequences of which a run broke off, but not all runs after as many frames."""
+    lengths: dict[str, set[int]] = {}
+    broken = set()
+    for report in reports:
+        sequence = report.name.partition("/")[0]
+        lengths.setdefault(sequence, set()).add(report.frames)
+        if report.error:
+            broken.add(sequence)
+    return tuple(name for name, found in lengths.items() if name in broken and len(found) > 1)
+
+
+def _dataset(
+    objects: pd.DataFrame, frames: pd.DataFrame, events: pd.DataFrame, uneven: Sequence[str]
+) -> pd.DataFrame:
+    """The dataset table; what methods make of a sequence counts only where all ran as far."""
+    even = [table[~table["sequence"].isin(uneven)] for table in (objects, frames, events)]
+    if len(even[0]):
+        return tables.dataset_table(*even)
+    nothing = {column: np.nan for column in ("gain_per_correction", "oracle_share")}
+    return tables.dataset_table(objects, frames, events).assign(**nothing)
 
 
 def _sorted(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
@@ -168,15 +209,25 @@ class _Progress:
         return remaining
 
     def _followers(self, done: Job, report: JobReport) -> list[Job]:
-        """What is to be run after a job; asks for nothing where that has no results."""
+        """What is to be run after a job; nothing where that has no results."""
         followers = []
         for job in self._plan.jobs_of(done.sequence):
             if job.method.budget_of == done.method.name:
+                if not report.frames:
+                    self._note(_without_reference(job, done), kept=False)
+                    continue
                 seed = self._plan.operator.seed + LOTS_APART * job.repeat
-                reference = self._folder / done.name
-                schedule = random_schedule(reference, seed=seed) if report.frames else {}
+                schedule = random_schedule(self._folder / done.name, seed=seed)
                 followers.append(replace(job, schedule=schedule))
         return self._without_complete(followers)
+
+
+def _without_reference(job: Job, reference: Job) -> JobReport:
+    """The report of a job that asks as often as another, which has failed."""
+    why = f"{job.name} was not run: {reference.name}, as often as which it asks, has no results"
+    return JobReport(
+        name=job.name, frames=0, seconds=0.0, faults=(), error=why, asked=len(job.sequence)
+    )
 
 
 def random_schedule(reference: Path, *, seed: int) -> Schedule:

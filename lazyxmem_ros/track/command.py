@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from lazyxmem_ros.correction import (
 )
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.label_maps import read_label_map, save_label_map
+from lazyxmem_ros.data.outputs import alone_in
 from lazyxmem_ros.data.videos import check_rate
 from lazyxmem_ros.images.drawing import object_ids_in, overlay
 from lazyxmem_ros.images.files import VideoError, write_video
@@ -66,9 +68,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     not_drawn: str | None = None
     faulty = stop if arguments.strict else faults.append
     frames = _beginning_with(labels.shape, arguments.mask, video.read(faulty))
-    clear(arguments.out, arguments.video, arguments.mask)
-    rows = TrackRows(arguments.out)
-    with rows, Progress(console) as progress:
+    with ExitStack() as stack:
+        stack.enter_context(alone_in(arguments.out))
+        clear(arguments.out, arguments.video, arguments.mask)
+        rows = stack.enter_context(TrackRows(arguments.out))
+        progress = stack.enter_context(Progress(console))
         task = progress.add_task("tracking", total=video.frames or None)
 
         def pictures() -> Iterator[Image]:

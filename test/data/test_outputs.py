@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lazyxmem_ros.data.errors import OutputError
-from lazyxmem_ros.data.outputs import MARKER, claim
+from lazyxmem_ros.data.outputs import MARKER, alone_in, claim
 
 NAMES = ("table.csv", "pictures")
 
@@ -53,3 +55,22 @@ def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(OutputError, match=f"{out} cannot be written to: "):
             claim(out, "first", NAMES)
+
+
+def test_one_run_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
+    """Its end gives the folder free, however it comes about."""
+    out = tmp_path / "new" / "out"
+    program = (
+        "import sys; from pathlib import Path; from lazyxmem_ros.data.outputs import alone_in\n"
+        "with alone_in(Path(sys.argv[1])):\n    print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        refused = pytest.raises(OutputError, match=f"{out}: another run is writing there")
+        with refused, alone_in(out):
+            pass
+        other.kill()
+    with alone_in(out):
+        pass

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +20,15 @@ from rich.console import Console
 from lazyxmem_ros.data.bag_messages import StampedImage
 from lazyxmem_ros.data.bag_writer import BagWriter
 from lazyxmem_ros.data.datasets import open_dataset
-from lazyxmem_ros.data.errors import DamagedBagError, DatasetError
+from lazyxmem_ros.data.errors import DamagedBagError, DatasetError, OutputError
 from lazyxmem_ros.data.layouts.options import DatasetOptions
+from lazyxmem_ros.data.outputs import alone_in
+from lazyxmem_ros.data.samples import Sample, VideoSequence
 from lazyxmem_ros.evaluation.display import Display
 from lazyxmem_ros.evaluation.errors import EvaluationError
-from lazyxmem_ros.evaluation.job import JobReport
+from lazyxmem_ros.evaluation.job import JobReport, run_job
 from lazyxmem_ros.evaluation.methods import choose_methods
-from lazyxmem_ros.evaluation.plan import EvaluationPlan, TrackerSettings
+from lazyxmem_ros.evaluation.plan import EvaluationPlan, Job, TrackerSettings
 from lazyxmem_ros.evaluation.run import LEVELS, Results, evaluate
 from lazyxmem_ros.evaluation.simulated_operator import Gesture, OperatorConfig
 
@@ -172,3 +177,81 @@ def test_progress_that_is_told_after_the_end_brings_no_bar_back() -> None:
         display.progressed("walk/xmem", 9)
         (total,) = display._progress.tasks
         assert total.completed == 10
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A sequence that breaks off after some frames."""
+
+    whole: VideoSequence
+    length: int
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.whole, name)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def samples(self) -> Iterator[Sample]:
+        yield from itertools.islice(self.whole.samples(), self.length)
+        raise DatasetError(f"{self.name}: it broke off")
+
+
+class Here:
+    """Runs jobs in this process; of some, by name, the sequence breaks off."""
+
+    def __init__(self, broken: Mapping[str, int]) -> None:
+        self._broken = broken
+
+    def run(self, jobs: list[Job], folder: Path, progressed: Any, finished: Any) -> None:
+        waiting = list(jobs)
+        while waiting:
+            job = tried = waiting.pop(0)
+            if job.name in self._broken:
+                tried = replace(job, sequence=Broken(job.sequence, self._broken[job.name]))
+            waiting += finished(job, run_job(tried, folder))
+
+
+@pytest.mark.parametrize("length", [0, 3])
+def test_methods_are_compared_where_all_of_them_ran_as_far(
+    length: int, two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["xmem", "lazy", "random"])
+    whole = evaluate(plan, tmp_path / "whole", Watcher(), Here({}))
+    assert not whole.uneven_note
+    alone = replace(plan, sequences=tuple(s for s in plan.sequences if s.name == "walk"))
+    expected = evaluate(alone, tmp_path / "alone", Watcher(), Here({}))
+    results = evaluate(plan, tmp_path / "out", Watcher(), Here({"run/lazy": length}))
+    assert results.uneven == ("run",)
+    assert results.uneven_note.startswith("left out of the figures of all sequences: run,")
+    figures = ["method", "sequences", "frames", "jf", "corrections", "gain_per_correction"]
+    pd.testing.assert_frame_equal(results.dataset[figures], expected.dataset[figures])
+    assert set(results.sequences["sequence"]) == {"walk", "run"}
+    not_run = [r.error for r in results.reports if "was not run: run/lazy" in str(r.error)]
+    assert len(not_run) == (0 if length else 2)  # random, twice
+    # Where no sequence is left there are figures, but no gains.
+    only = evaluate(alone, tmp_path / "only", Watcher(), Here({"walk/lazy": 3}))
+    assert only.uneven_note.startswith("no methods can be compared: walk,")
+    assert list(only.dataset["method"]) == ["xmem", "lazy", "random"]
+    assert only.dataset["gain_per_correction"].isna().all()
+
+
+def test_methods_that_break_off_together_are_compared(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["xmem", "lazy"])
+    broken = Here({"run/lazy": 6, "run/xmem": 6})
+    results = evaluate(plan, tmp_path / "out", Watcher(), broken)
+    assert results.uneven == ()
+    assert set(results.dataset["sequences"]) == {2}
+
+
+def test_two_runs_do_not_share_a_folder(
+    two_walks: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(two_walks, tiny_weights, ["xmem"])
+    with (
+        alone_in(tmp_path),
+        pytest.raises(OutputError, match="another run is writing there"),
+    ):
+        evaluate(plan, tmp_path, Watcher())
