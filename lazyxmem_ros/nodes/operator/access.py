@@ -118,7 +118,7 @@ class Access:
         cls, address: str, port: int, *, token: str, secure: bool, names: Collection[str]
     ) -> Access:
         """Of what is listened on; `names` as a person gives them."""
-        own = {"localhost"}
+        own = {"localhost", address.lower().rstrip(".")}  # which may be a name
         if not is_loopback(address):
             host = socket.gethostname().lower()
             own |= {host, host.split(".")[0], f"{host.split('.')[0]}.local"}

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from aiohttp import WSCloseCode
+
 from lazyxmem_ros.nodes.operator import messages
 from lazyxmem_ros.nodes.operator.console import Console, FloodError
 from lazyxmem_ros.nodes.operator.errors import RefusedError
@@ -68,7 +70,14 @@ class Allowance:
 class Browser:
     """A connection. It is a Viewer of at most one tracker."""
 
-    def __init__(self, console: Console, socket: Socket) -> None:
+    def __init__(
+        self, console: Console, socket: Socket, max_message: int, session: str = ""
+    ) -> None:
+        """max_message: bytes that it may send at once. session: of the page, where it is known
+        before the page says hello.
+        """
+        self.session = session
+        self._max_message = max_message
         self._console = console
         self._socket = socket
         self._replies: deque[bytes | str] = deque()
@@ -174,12 +183,13 @@ class Browser:
     def _greet(self, message: messages.Hello) -> None:
         if message.protocol != messages.PROTOCOL:
             raise RefusedError("protocol", f"the page speaks protocol {message.protocol}")
-        if self.operator is not None and message.session != self.operator.session:
+        if self.session and message.session != self.session:
             # Sessions without a connection are forgotten when there are too many; those that one
             # connection had left behind would all seem to have it.
             raise messages.MessageError("a connection has one session")
+        self.session = message.session
         self.operator = self._console.greet(self, message)
-        welcome = messages.Welcome(self.operator.name, self._console.quiet_s)
+        welcome = messages.Welcome(self.operator.name, self._console.quiet_s, self._max_message)
         self.reply(messages.write_text(welcome))
         self._console.changed()
 
@@ -254,6 +264,10 @@ class Browser:
     def replace(self) -> None:
         """Another connection of the same session has come."""
         self._start(self.hang_up(REPLACED, "opened again"))
+
+    def let_go(self, why: str) -> None:
+        """It does not read what it asked for. The page comes back, as the same session."""
+        self._start(self.hang_up(WSCloseCode.POLICY_VIOLATION, why))
 
     def close(self) -> None:
         """The connection is over."""

@@ -31,6 +31,7 @@ class Client(Protocol):
     """A browser's connection."""
 
     operator: Operator | None
+    session: str
 
     def changed(self) -> None:
         """There is a newer state."""
@@ -40,6 +41,9 @@ class Client(Protocol):
 
     def replace(self) -> None:
         """Another connection of the same session has come."""
+
+    def let_go(self, why: str) -> None:
+        """End the connection, soon."""
 
     async def hang_up(self, code: int, why: str) -> None:
         """End the connection."""
@@ -209,5 +213,5 @@ def _tell(session: Session, done: messages.Done) -> None:
     if session.browser is not None:
         try:
             session.browser.reply(messages.write_text(done))
-        except FloodError:
-            session.browser.replace()
+        except FloodError as error:
+            session.browser.let_go(str(error))

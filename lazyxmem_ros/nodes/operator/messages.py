@@ -195,10 +195,13 @@ class ToPage(msgspec.Struct, frozen=True, tag_field="type"):
 
 
 class Welcome(ToPage, frozen=True, tag="welcome"):
-    """Answers Hello. name: the operator's. quiet_s: how long "ask nothing" is."""
+    """Answers Hello. name: the operator's. quiet_s: how long "ask nothing" is. max_message: bytes
+    of a message of the page at most.
+    """
 
     name: str
     quiet_s: float
+    max_message: int
 
 
 class ObjectState(msgspec.Struct, frozen=True):
@@ -352,6 +355,23 @@ def read_message(data: bytes | str) -> tuple[Incoming, bytes]:
         return _DECODER.decode(text), payload
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MessageError(str(error)) from error
+
+
+def refused_command(data: bytes | str, why: str) -> bytes | str | None:
+    """What tells the page, which waits for it, that a command that cannot be read is not done; None
+    for what has no number.
+    """
+    try:
+        text = _split(data)[0] if isinstance(data, bytes) else data
+        found = msgspec.json.decode(text)
+    except (MessageError, msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    seq = found.get("seq") if isinstance(found, dict) else None
+    if type(seq) is not int:
+        return None
+    if found.get("type") == "refine":
+        return write_message(Refined(seq, False, "malformed", why))
+    return write_text(Done(seq, False, "malformed", why))
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:

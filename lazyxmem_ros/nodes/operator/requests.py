@@ -12,11 +12,12 @@ from typing import Any
 
 from lazyxmem_ros.basics import SECOND, TAKEN_BACK
 
-MAX_FINISHED = 20
 HOLD_S = 30.0
 """Who took a request and does nothing with it for so long has given it back."""
 MAX_OPEN = 64
 """A tracker that asks for more than this is not listened to: the oldest go."""
+MAX_FINISHED = MAX_OPEN
+"""All that is open may be answered at once, before the tracker says what became of any of it."""
 
 
 class Outcome(enum.Enum):
@@ -115,7 +116,7 @@ class RequestDesk:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._open: dict[str, Asked] = {}
-        self._finished: deque[Finished] = deque(maxlen=MAX_FINISHED)
+        self._finished: deque[Finished] = deque()
         self._newest = 0
         self._round = 0
         self._noted = 0
@@ -240,7 +241,7 @@ class RequestDesk:
         """A correction that nobody asked for has been sent; it gets a key of its own."""
         self._noted += 1
         finished.key = f"{finished.about}|{self._noted}"
-        self._finished.append(finished)
+        self._keep(finished)
 
     def withdraw(self, object_ids: Iterable[int]) -> None:
         """These objects are gone."""
@@ -274,5 +275,12 @@ class RequestDesk:
         done = Finished(
             asked.key, asked.stamp, asked.object_id, asked.label, outcome, by, self._clock(), detail
         )
-        self._finished.append(done)
+        self._keep(done)
         return done
+
+    def _keep(self, done: Finished) -> None:
+        """Of too many the oldest goes of which nothing is to come any more."""
+        self._finished.append(done)
+        if len(self._finished) > MAX_FINISHED:
+            settled = (each for each in self._finished if each.outcome is not Outcome.SENT)
+            self._finished.remove(next(settled, self._finished[0]))

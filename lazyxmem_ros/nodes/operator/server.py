@@ -19,7 +19,7 @@ from lazyxmem_ros.nodes.operator.access import HEADERS, Access
 from lazyxmem_ros.nodes.operator.browser import Browser
 from lazyxmem_ros.nodes.operator.console import Console, FloodError
 from lazyxmem_ros.nodes.operator.errors import RefusedError
-from lazyxmem_ros.nodes.operator.messages import MessageError, Refused, write_text
+from lazyxmem_ros.nodes.operator.messages import MessageError, Refused, refused_command, write_text
 
 PAGE = "lazyxmem_ros.nodes.operator.page"
 TYPES = {
@@ -212,12 +212,15 @@ class Server:
     # ---- the WebSocket
 
     def _refusal(self, request: web.Request, origin: str) -> Refusal | None:
-        """Why a page of this origin may not connect; None where it may."""
+        """Why a page of this origin may not connect; None where it may. It names its session."""
+        session = request.query.get("session", "")
         if not self._access.is_origin(origin, request.headers.get("Host", "")):
             return Refusal(403, "origin", f"a page of {origin[:100]!r} wanted to connect")
         if not self._has_cookie(request):
             return Refusal(401, "no token", "somebody without the token wanted to connect")
-        count = len(self._console.browsers)
+        # Who comes back may be here before their lost connection is known to be lost.
+        mine = sum(each.session == session for each in self._console.browsers if session)
+        count = len(self._console.browsers) - min(mine, 1)
         if count >= self._settings.max_browsers:
             return Refusal(503, "too many browsers", f"{count} are connected")
         return None
@@ -232,7 +235,9 @@ class Server:
             max_msg_size=self._settings.max_message, heartbeat=PING_PERIOD_S, compress=False
         )
         await socket.prepare(request)
-        browser = Browser(console, socket)
+        browser = Browser(
+            console, socket, self._settings.max_message, request.query.get("session", "")
+        )
         console.browsers.add(browser)
         console.counts.add("browsers")
         writing = asyncio.create_task(_until_lost(browser))
@@ -270,7 +275,8 @@ class Server:
             browser.reply(write_text(Refused(error.code, error.detail)))
         except MessageError as error:
             self._console.refuse("malformed", str(error))
-            browser.reply(write_text(Refused("malformed", str(error))))
+            told = refused_command(data, str(error))
+            browser.reply(told or write_text(Refused("malformed", str(error))))
             return False
         return True
 

@@ -65,6 +65,9 @@ class PlayedConsole:
     requests: list[messages.RequestState] = field(default_factory=list)
     trackers: Sequence[str] = (TRACKER,)
     """Of which the first has the objects and requests."""
+    max_message: int = 1 << 20
+    """Bytes."""
+    oldest: int = NEWEST - 10_000_000_000
     lets_in: bool = True
     session_status: int = 204
     """What is answered to who asks whether it is let in."""
@@ -76,7 +79,7 @@ class PlayedConsole:
     def open(self) -> None:
         """Load the page; returns once it is connected."""
         self.page.route(f"{URL}**", self._serve)
-        self.page.route_web_socket("**/connect", self._connect)
+        self.page.route_web_socket("**/connect?*", self._connect)
         self.page.goto(URL)
         if self.lets_in:
             self.until(lambda: self.said("watch"), "the page's connection")
@@ -122,7 +125,7 @@ class PlayedConsole:
             "takes_back": True,
             "detail": "",
             "newest": str(NEWEST),
-            "oldest": str(NEWEST - 10_000_000_000),
+            "oldest": str(self.oldest),
             "rate": 10.0,
             "quiet_s": 0.0,
             "objects": self.objects,
@@ -220,7 +223,8 @@ class PlayedConsole:
         message = json.loads(data)
         self.heard.append(message)
         if message["type"] == "hello":
-            self.send(messages.Welcome(message["name"] or "Operator 1", 60.0))
+            name = message["name"] or "Operator 1"
+            self.send(messages.Welcome(name, 60.0, self.max_message))
             self.send_state()
         elif message["type"] == "open_request":
             self.show_request(message["request"])

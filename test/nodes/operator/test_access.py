@@ -73,6 +73,11 @@ def test_on_a_network_addresses_and_given_names_are_known() -> None:
     assert not made.is_host("evil.example")
 
 
+def test_a_name_that_is_listened_on_is_known() -> None:
+    """It is in the address that is printed."""
+    assert access("Robot.lan").is_host("robot.lan:8080")
+
+
 def test_only_the_page_itself_may_connect() -> None:
     made = access()
     assert made.is_origin("http://localhost:8080", "localhost:8080")

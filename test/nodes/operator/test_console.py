@@ -35,7 +35,11 @@ class Socket:
 
     async def send_str(self, data: str) -> None: ...
 
+    def __init__(self) -> None:
+        self.closed: list[int] = []
+
     async def close(self, *, code: int, message: bytes) -> bool:
+        self.closed.append(code)
         return True
 
 
@@ -56,7 +60,7 @@ class Rig:
         self.console.add_view(View())  # type: ignore[arg-type]
 
     def connect(self, session: str = SESSION) -> Browser:
-        browser = Browser(self.console, Socket())
+        browser = Browser(self.console, Socket(), max_message=1 << 20)
         self.console.browsers.add(browser)
         say(browser, {"type": "hello", "protocol": messages.PROTOCOL, "session": session})
         return browser
@@ -255,5 +259,27 @@ def test_one_browser_s_masks_are_few_at_a_time_and_all_are_answered(
         assert len(begun) == most
         say(browser, {**REFINE, "seq": most + 3})
         await until(lambda: len(begun) == most + 1)
+
+    asyncio.run(run())
+
+
+def test_who_reads_no_outcomes_is_cut_off_and_stays_the_same_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under another one the page would send its commands again, to be done again."""
+
+    async def run() -> None:
+        async def work() -> None:
+            monkeypatch.setattr(browser_module, "MAX_REPLIES", 0)
+
+        obeying(monkeypatch, work)
+        rig = Rig()
+        browser = rig.connect()
+        say(browser, PAUSE)
+        socket = browser._socket
+        assert isinstance(socket, Socket)
+        await until(lambda: socket.closed)
+        assert socket.closed == [1008]
+        assert not rig.failed
 
     asyncio.run(run())

@@ -12,6 +12,8 @@ from console_harness import click, drag, headline, known, look_at
 from played_console import NEWEST, TRACKER, PlayedConsole, asked, request_key, tracked
 from playwright.sync_api import Page, expect
 
+from lazyxmem_ros.nodes.operator import messages
+
 MASKED = "[...page.draft.mask.keys()].filter((at) => page.draft.mask[at])"
 """Where the mask of what is on the stage is: numbers of pixels."""
 
@@ -127,6 +129,66 @@ def test_why_there_is_no_outline_is_said_in_the_page_s_words(played: PlayedConso
     expect(hint).to_have_text("Click on the object first.")
     bad = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--bad')")
     expect(hint).to_have_css("color", f"rgb({', '.join(str(c) for c in bytes.fromhex(bad[1:]))})")
+
+
+def test_a_mask_that_is_too_large_is_not_sent_and_keeps_nobody_waiting(
+    played: PlayedConsole,
+) -> None:
+    """It would end the connection, and be sent again on the next."""
+    played.max_message = 20
+    page = asked_about(played, 1)
+    page.keyboard.press("Enter")
+    expect(page.locator("#toasts")).to_contain_text("The mask is too large for the console")
+    assert not known(page, "page.draft.sending")
+    click(page, 70, 20)
+    expect(page.locator("#hint")).to_contain_text("The mask is too large for the console")
+    page.keyboard.press("v")  # has no mask
+    played.until(lambda: played.said("answer"), "the answer")
+    assert [answer["outcome"] for answer in played.said("answer")] == ["not_in_view"]
+    assert not played.said("refine")
+
+
+def test_more_clicks_than_the_console_takes_are_not_made(played: PlayedConsole) -> None:
+    page = asked_about(played, 1)
+    page.evaluate(
+        """async (most) => {
+          const { page } = await import("/page.js");
+          for (let i = 0; i <= most; i += 1) page.draft.click(i % 90, 10, true);
+        }""",
+        messages.MAX_POINTS,
+    )
+    assert known(page, "page.draft.clicks.length") == messages.MAX_POINTS
+    expect(page.locator("#hint")).to_contain_text("There are too many clicks")
+
+
+@pytest.mark.parametrize("button", [1, 3, 4, 5])
+def test_other_buttons_than_left_and_right_mark_nothing(played: PlayedConsole, button: int) -> None:
+    """Back and forth of a mouse, the eraser of a pen."""
+    page = asked_about(played, 1)
+    page.evaluate(
+        """(button) => {
+          const canvas = document.querySelector("#stage canvas");
+          canvas.setPointerCapture = () => {};
+          const { left, top, width, height } = canvas.getBoundingClientRect();
+          const at = { clientX: left + 0.7 * width, clientY: top + height / 2, pointerId: 7 };
+          for (const kind of ["pointerdown", "pointerup"]) {
+            canvas.dispatchEvent(new PointerEvent(kind, { ...at, button, bubbles: true }));
+          }
+        }""",
+        button,
+    )
+    assert not known(page, "page.draft.touched")
+
+
+def test_the_past_begins_with_the_oldest_picture(played: PlayedConsole) -> None:
+    """Whose stamp is no whole number of milliseconds."""
+    played.oldest += 400_000
+    played.open()
+    past = played.page.locator("#past")
+    expect(past).to_be_enabled()
+    past.evaluate("(slider) => { slider.value = slider.min; slider.oninput({ target: slider }); }")
+    played.until(lambda: played.said("open_past"), "the question")
+    assert played.said("open_past")[0]["stamp"] == str(played.oldest)
 
 
 def test_paint_is_not_painted_over_by_what_was_asked_before(played: PlayedConsole) -> None:

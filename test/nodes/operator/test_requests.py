@@ -242,3 +242,20 @@ def test_a_flood_of_requests_stays_bounded(desk: RequestDesk) -> None:
         desk.add(asked(object_id))
     assert len(desk.open()) == requests.MAX_OPEN
     assert len(desk.finished) == requests.MAX_FINISHED
+
+
+def test_what_becomes_of_many_answers_at_once_is_known_of_each(desk: RequestDesk) -> None:
+    requests_ = [asked(object_id) for object_id in range(1, requests.MAX_OPEN + 1)]
+    for request in requests_:
+        desk.add(request)
+    for request in requests_:
+        desk.answer(request.key, ANNA, Outcome.SENT)
+    for object_id in range(100, 110):  # these end at once
+        desk.add(asked(object_id))
+        desk.answer(asked(object_id).key, ANNA, Outcome.DISMISSED)
+    for request in requests_:
+        done = desk.corrected(request.key, applied=True, detail="")
+        assert done is not None
+        assert done.key == request.key
+    assert set(outcomes(desk).values()) == {Outcome.APPLIED}
+    assert not desk.add(requests_[0])

@@ -29,7 +29,7 @@ from tracker_harness import Tracker
 from lazyxmem_ros.nodes.conversions import labels_message
 from lazyxmem_ros.nodes.operator import browser as browser_module
 from lazyxmem_ros.nodes.operator import server as server_module
-from lazyxmem_ros.nodes.operator.messages import PROTOCOL
+from lazyxmem_ros.nodes.operator.messages import MAX_POINTS, PROTOCOL
 from lazyxmem_ros.nodes.operator.node import OperatorNode
 from lazyxmem_ros.nodes.running import NodeStartError
 
@@ -178,6 +178,26 @@ def test_malformed_messages_are_refused_counted_and_survived(console: Console) -
     assert talk(console.url, state_of)["trackers"]
 
 
+def test_a_command_that_cannot_be_read_is_answered_for_the_page_waits(console: Console) -> None:
+    points = [[1, 1]] * (MAX_POINTS + 1)
+    unreadable = {
+        "done": {"type": "answer", "seq": 5, "request": "a|b", "outcome": "mask"},
+        "refined": {"type": "refine", "seq": 6, "tracker": "/t", "stamp": "1"},
+    }
+
+    async def speak(session: aiohttp.ClientSession, url: str) -> None:
+        async with connect(session, url) as socket_:
+            await socket_.send_json(HELLO)
+            await answer(socket_, "welcome")
+            for kind, message in unreadable.items():
+                await socket_.send_json({**message, "positive": points})
+                said = await answer(socket_, kind)
+                assert (said["seq"], said["ok"]) == (message["seq"], False)
+                assert (said["code"], "length" in said["detail"]) == ("malformed", True)
+
+    talk(console.url, speak)
+
+
 def test_who_goes_on_with_nonsense_is_cut_off(console: Console) -> None:
     async def speak(session: aiohttp.ClientSession, url: str) -> int:
         async with connect(session, url) as socket_:
@@ -253,6 +273,28 @@ def test_only_so_many_browsers_are_let_in(console: Console) -> None:
 
     wait_for(lambda: not console.node._server._console.browsers, "the end of the others")
     assert talk(console.url, speak) == 503
+
+
+def test_who_comes_back_is_let_in_although_all_places_are_taken(console: Console) -> None:
+    """Their lost connection has one, until it is known to be lost. It is one page's alone."""
+
+    async def speak(session: aiohttp.ClientSession, url: str) -> None:
+        headers = {"Origin": url.rstrip("/")}
+        back = f"{url}connect?session={SESSION}"
+        taken = [await connect(session, url) for _ in range(3)]
+        for last, socket_ in zip("f12", taken, strict=True):
+            await socket_.send_json({**HELLO, "session": SESSION[:-1] + last})
+            await answer(socket_, "welcome")
+        async with session.ws_connect(back, headers=headers) as again:
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect(back, headers=headers)
+            await again.send_json({**HELLO, "session": SESSION[:-1] + "9"})
+            assert (await answer(again, "refused"))["detail"] == "a connection has one session"
+            await again.send_json(HELLO)
+            await answer(again, "welcome")
+
+    wait_for(lambda: not console.node._server._console.browsers, "the end of the others")
+    talk(console.url, speak)
 
 
 def test_at_the_end_no_browser_waits_for_another(

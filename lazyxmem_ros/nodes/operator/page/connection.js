@@ -21,6 +21,8 @@ export function frame(message, payload) {
   return data;
 }
 
+const tooLarge = (seq) => ({ seq, ok: false, code: "too_large", detail: "" });
+
 /** {message, payload} of what the server sent. */
 export function unframe(data) {
   if (typeof data === "string") return { message: JSON.parse(data), payload: null };
@@ -49,6 +51,7 @@ export class Connection {
     this.attempts = 0;
     this.seq = 0;
     this.commands = new Map(); // seq -> {data, resolve}
+    this.maxMessage = Infinity; // bytes, once the console has said it
     this.silenceMs = SILENCE_MS;
     this.heardAt = performance.now();
     setInterval(() => this.checkSilence(), 1000);
@@ -60,7 +63,8 @@ export class Connection {
     if (this.ended || this.socket) return;
     clearTimeout(this.retry);
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/connect`);
+    const who = new URLSearchParams({ session: this.session });
+    const socket = new WebSocket(`${scheme}://${location.host}/connect?${who}`);
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.heardAt = performance.now();
@@ -69,7 +73,7 @@ export class Connection {
       if (socket !== this.socket) return;
       const { message, payload } = unframe(event.data);
       this.hear(message);
-      if (message.type === "welcome") this.welcome();
+      if (message.type === "welcome") this.welcome(message);
       if (message.type === "done") this.finish(message);
       if (message.type === "refused" && message.code === "protocol") this.end();
       else this.on.message(message, payload);
@@ -84,11 +88,12 @@ export class Connection {
     this.socket.send(JSON.stringify({ type: "hello", protocol: PROTOCOL, session, name }));
   }
 
-  welcome() {
+  welcome({ max_message: maxMessage }) {
+    this.maxMessage = maxMessage;
     if (this.open) return; // under another name
     this.open = true;
     this.attempts = 0;
-    for (const { data } of this.commands.values()) this.socket.send(data);
+    for (const [seq, { data }] of [...this.commands]) this.pass(seq, data);
     this.on.open();
   }
 
@@ -136,9 +141,22 @@ export class Connection {
     this.silenceMs = Math.min(LONGEST_SILENCE_MS, Math.max(SILENCE_MS, silenceMs));
   }
 
-  /** Say something that may be lost with the connection. */
+  /** Say something that may be lost with the connection. With a mask it is a question for another. */
   send(message, payload) {
-    if (this.open) this.socket.send(frame(message, payload));
+    if (!this.open) return;
+    const data = frame(message, payload);
+    if (this.fits(data)) this.socket.send(data);
+    else queueMicrotask(() => this.on.message({ type: "refined", ...tooLarge(message.seq) }, null));
+  }
+
+  /** Whether the console takes it; what is too large would end the connection. */
+  fits(data) {
+    return typeof data === "string" || data.length <= this.maxMessage;
+  }
+
+  pass(seq, data) {
+    if (this.fits(data)) this.socket.send(data);
+    else this.finish(tooLarge(seq));
   }
 
   /** Say something that must arrive; the promise gets the server's "done". */
@@ -148,7 +166,7 @@ export class Connection {
     const seq = this.seq;
     return new Promise((resolve) => {
       this.commands.set(seq, { data, resolve });
-      if (this.open) this.socket.send(data);
+      if (this.open) this.pass(seq, data);
     });
   }
 
@@ -182,9 +200,10 @@ export async function logIn() {
 const REFUSALS = new Map([[401, "token"], [403, "origin"], [503, "full"]]);
 
 /** Why the console does not let this page in, of REFUSALS; "" where it does, or says nothing. */
-export async function refusal() {
+export async function refusal(session) {
   try {
-    const answer = await fetch(`/session?${new URLSearchParams({ origin: location.origin })}`);
+    const who = new URLSearchParams({ origin: location.origin, session });
+    const answer = await fetch(`/session?${who}`);
     return REFUSALS.get(answer.status) || "";
   } catch {
     return "";

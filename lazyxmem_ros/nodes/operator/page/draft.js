@@ -7,6 +7,7 @@ import { Look } from "./stage.js";
 import { text } from "./text.js";
 
 const MAX_UNDO = 60;
+const MAX_POINTS = 200; // of each kind, as the console takes them
 
 /** A picture message with its parts decoded: {…header, image (ImageBitmap), labels, heat}. */
 export async function decodePicture(message, payload) {
@@ -66,6 +67,11 @@ export class Draft {
   }
 
   click(x, y, positive) {
+    if (this.clicks.filter((click) => click.positive === positive).length >= MAX_POINTS) {
+      this.fault = text.fault("too_many_points");
+      this.show();
+      return;
+    }
     this.remember();
     this.clicks = [...this.clicks, { x, y, positive }];
     this.question();

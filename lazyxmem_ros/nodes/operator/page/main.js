@@ -130,7 +130,7 @@ function switchTheme() {
 /** reason: as of Connection's on.closed, or why the console lets nobody in. */
 function closed(reason) {
   if (reason === "lost") {
-    refusal().then((why) => {
+    refusal(page.connection.session).then((why) => {
       if (why && (page.closed === "lost" || isRefusal(page.closed))) closed(why);
     });
     // It is tried again and again; what is known of the cause stays, and is not read aloud each time.
@@ -183,7 +183,8 @@ async function start() {
     const state = trackerState();
     if (!state || !state.newest) return;
     const stamp = BigInt(state.newest) + BigInt(Math.round(Number(event.target.value))) * 1000000n;
-    lookBack(String(stamp));
+    const oldest = BigInt(state.oldest); // the slider goes in whole milliseconds
+    lookBack(String(stamp < oldest ? oldest : stamp));
   };
   $("operator").value = stored.get("name");
   $("operator").onchange = (event) => {

@@ -6,6 +6,7 @@ const OPACITY = 0.34;
 const OUTLINE = 2.5; // pixels of the screen
 const MAX_ZOOM = 12;
 const MARK = "#ffb224";
+const BUTTONS = [0, 2]; // left and right; the tip of a pen is the left one
 
 /** [red, green, blue] of "#rrggbb". */
 function channels(colour) {
@@ -231,7 +232,7 @@ export class Stage {
       return;
     }
     const at = this.pixel(event);
-    if (!this.scene.editable || event.button === 1 || !at.inside) return;
+    if (!this.scene.editable || !BUTTONS.includes(event.button) || !at.inside) return;
     this.element.focus({ preventScroll: true });
     this.look.crosshair = null;
     const tool = this.tool();

@@ -199,6 +199,8 @@ export const text = {
     refused: (detail) => `The tracker refused: ${detail}`,
     failed: (detail) => `The console failed: ${detail}`,
     too_many_masks: "Too many clicks at once.",
+    too_many_points: "There are too many clicks. Undo some, draw a box, or paint.",
+    too_large: "The mask is too large for the console (max_message_megabytes). Make it simpler.",
     unknown_tracker: "That tracker is not known.",
     broken_request: (detail) => `The request's picture is broken. ${detail}`,
     malformed: (detail) => `The console did not understand the page: ${detail}`,
