@@ -31,6 +31,7 @@ class Lockstep:
         self._timeout = timeout
         self._needs_object = first_shows_object
         self._changed = threading.Condition()
+        self._sent_stamp = -1
         self._seen_stamp, self._seen_object = -1, False
         self._ended = False
         self.missed = 0
@@ -42,6 +43,15 @@ class Lockstep:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+    def send(self, stamp: int) -> None:
+        """The image of this stamp (ns) goes out next. Where stamps go back, masks of before count
+        no more.
+        """
+        with self._changed:
+            if stamp < self._sent_stamp:
+                self._seen_stamp, self._seen_object = -1, False
+            self._sent_stamp = stamp
 
     def wait(self, stamp: int) -> float:
         """Wait for the mask of the image of this stamp (ns); returns the seconds that it took."""
@@ -73,6 +83,6 @@ class Lockstep:
             return  # it answers no image
         shows_object = bool(np.frombuffer(message.data, np.uint8).any())
         with self._changed:
-            if stamp >= self._seen_stamp:
+            if self._seen_stamp <= stamp <= self._sent_stamp:
                 self._seen_stamp, self._seen_object = stamp, shows_object
             self._changed.notify_all()

@@ -7,7 +7,6 @@ Messages go out as they were recorded, byte for byte. Topics are renamed the usu
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import time
@@ -196,13 +195,13 @@ class ReplayNode(Node):
                 continue
             message_type = find_message_type(topic.type_name)
             if message_type is None:
-                if topic.name in self._settings["topics"]:
-                    raise NodeStartError(
-                        f"topic {topic.name} has type {topic.type_name}, which is not installed"
-                    )
-                self.get_logger().warning(
-                    f"{topic.name} is left out: its type {topic.type_name} is not installed"
+                why = (
+                    f"its type {topic.type_name} is not installed, or none of a topic's messages "
+                    "(PACKAGE/msg/NAME)"
                 )
+                if topic.name in self._settings["topics"]:
+                    raise NodeStartError(f"topic {topic.name} cannot be played: {why}")
+                self.get_logger().warning(f"{topic.name} is left out: {why}")
                 continue
             try:
                 publishers[topic.name] = self.create_publisher(
@@ -333,7 +332,7 @@ class ReplayNode(Node):
 
     def _play_once(self, start: int, stop: int, rounds: Rounds) -> None:
         """One round."""
-        awaited: tuple[int, bytes] | None = None  # an image and when it was recorded
+        awaited: tuple[int, int] | None = None  # when an image was recorded, and its stamp
         for message in self._bag.messages(start, stop):
             publisher = self._publishers_by_topic.get(message.topic)
             if publisher is None:
@@ -351,10 +350,13 @@ class ReplayNode(Node):
                 self._left_out += 1
                 self._faults.say(message.topic, f"{message.topic}: left out: {error}")
                 continue
+            stamp = _stamp_of_image(data) if message.topic == self._paced_topic else UNSET
+            if stamp != UNSET:
+                assert self._lockstep is not None
+                self._lockstep.send(stamp)
+                awaited = (message.recorded_at, stamp)
             publisher.publish(data)
             self._played += 1
-            if message.topic == self._paced_topic:
-                awaited = (message.recorded_at, data)
         if awaited is not None:
             self._wait_for_mask(awaited[1])
 
@@ -395,12 +397,9 @@ class ReplayNode(Node):
                 return
             self._pause(min(remaining, CLOCK_PERIOD_S if self._clock_publisher else MAX_SLEEP_S))
 
-    def _wait_for_mask(self, image: bytes) -> None:
+    def _wait_for_mask(self, stamp: int) -> None:
         assert self._lockstep is not None
-        # An image whose stamp is no time, or none at all, gets no mask.
-        with contextlib.suppress(StampRangeError):
-            if (stamp := header_stamp(image)) != UNSET:
-                self._pacer.postpone(self._lockstep.wait(stamp))
+        self._pacer.postpone(self._lockstep.wait(stamp))
 
     def _pause(self, seconds: float) -> None:
         if self._stopping.wait(seconds) or not self.context.ok():
@@ -412,6 +411,14 @@ class ReplayNode(Node):
 
         for publisher in self._publishers_by_topic.values():
             publisher.wait_for_all_acked(Duration(seconds=FLUSH_TIMEOUT_S))
+
+
+def _stamp_of_image(data: bytes) -> int:
+    """The stamp (ns) of a serialized image; UNSET where it is no time: it gets no mask."""
+    try:
+        return header_stamp(data)
+    except StampRangeError:
+        return UNSET
 
 
 def _quality_of_service(topic: BagTopic) -> QoSProfile:

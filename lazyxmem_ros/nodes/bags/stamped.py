@@ -23,6 +23,7 @@ STAMPED_TYPES = (HEADER, "builtin_interfaces/Time")
 """Of a message's first field, where that is a stamp or begins with one."""
 _MESSAGE_NAME = re.compile(r"[a-z]\w*/[A-Z]\w*")
 """Of a message's type in that of a field, which may be a sequence of them."""
+_TYPE_NAME = re.compile(r"([a-z]\w*)/msg/([A-Z]\w*)")
 
 
 class Stamps:
@@ -63,10 +64,14 @@ class Stamps:
 
 
 def find_message_type(type_name: str) -> Any | None:
-    """The class of a type such as `sensor_msgs/msg/Image`, or None where it is not installed."""
-    package, _, name = type_name.partition("/msg/")
+    """The class of a type such as `sensor_msgs/msg/Image`, or None where it is not installed, or
+    none of a topic's messages.
+    """
+    found = _TYPE_NAME.fullmatch(type_name)
+    if found is None:
+        return None
     try:
-        return getattr(importlib.import_module(f"{package}.msg"), name, None)
+        return getattr(importlib.import_module(f"{found[1]}.msg"), found[2], None)
     except ImportError:
         return None
 

@@ -29,6 +29,7 @@ from lazyxmem_ros.msg import CorrectionRequest
 from lazyxmem_ros.nodes.bags.pacer import Pacer
 from lazyxmem_ros.nodes.bags.replay import ReplayNode
 from lazyxmem_ros.nodes.bags.source import BagSource, header_stamp, with_header_stamp
+from lazyxmem_ros.nodes.bags.stamped import find_message_type
 from lazyxmem_ros.nodes.conversions import labels_message, read_labels
 from lazyxmem_ros.nodes.parameters import ParameterError
 from lazyxmem_ros.nodes.running import NodeStartError
@@ -186,6 +187,36 @@ def test_lockstep_waits_for_each_mask(
         answer(index, shows_object=False)
     assert replay.wait() == 0, replay.log
     assert "did not come" not in replay.log
+
+
+def test_lockstep_goes_on_where_stamps_fall_back(
+    tmp_path: Path, probe: Probe, start: Start, topics: dict[str, str]
+) -> None:
+    """A simulator has begun anew. What is still said of the time before is no mask of now."""
+    bag = tmp_path / "bag"
+    with BagWriter(bag) as writer:
+        for place, index in enumerate((5, 6, 1, 2)):
+            stamp = FIRST_STAMP + index * STEP
+            message = writer._image(writer._header(stamp, ""), scene(index)[0], "rgb8")
+            writer.write("/image", message, FIRST_STAMP + place * STEP)
+    values = {"bag": bag, "rate": 0.0, "wait_for_subscribers": 1, "lockstep_timeout": 60.0}
+    replay = start("replay", {**values, "lockstep_topic": topics["/mask"]}, *renamed(topics))
+    listen(probe, replay, Image, topics["/image"])
+    for count, index in enumerate((5, 6, 1, 2), start=1):
+        wait_for(lambda n=count: len(probe.messages(topics["/image"])) >= n, f"image {index}")
+        for said in (6, index) if index < 5 else (index,):
+            time.sleep(0.2)
+            assert len(probe.messages(topics["/image"])) == count
+            probe.publish(topics["/mask"], labels_message(scene(0)[1], header(said)))
+    assert replay.wait() == 0, replay.log
+    assert "did not come" not in replay.log
+
+
+def test_only_messages_of_topics_have_a_class() -> None:
+    assert find_message_type("sensor_msgs/msg/Image") is Image
+    others = ("srv/SetParameters_Event", "action/Move_FeedbackMessage", "msg/_image", "msg/Nothing")
+    for name in (*(f"rcl_interfaces/{other}" for other in others), "/msg/X", "", "Image"):
+        assert find_message_type(name) is None
 
 
 def test_lockstep_goes_on_without_a_mask_after_its_timeout(

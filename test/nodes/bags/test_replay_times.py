@@ -186,6 +186,18 @@ def test_stamps_rise_from_round_to_round_at_any_pace() -> None:
         assert rounds.due(recorded[0]) == 112 * second
 
 
+def test_a_stamp_of_another_time_does_not_shift_all_others() -> None:
+    """That of a camera before its clock was set; that of a map from an hour before."""
+    second = 10**9
+    rounds = Rounds("/a", {"/a": Stamps(Image), "/map": Stamps(Image)})
+    recorded = [message("/a", 5000 * second, 3)]
+    recorded += [message("/a", (5000 + i) * second, 5000 + i) for i in range(1, 4)]
+    recorded += [message("/map", 5003 * second, at) for at in (1400, 5003)]
+    played = [header_stamp(data) for data in stamps_of_rounds(rounds, recorded, 3)]
+    shifts = [late - early for early, late in zip(played, played[6:], strict=False)]
+    assert shifts == [4 * second] * 12
+
+
 def test_what_has_no_stamp_gets_none() -> None:
     rounds = Rounds("/a", {"/a": Stamps(Image), "/plain": Stamps(String)})
     recorded = [message("/a", 0, 5), message("/a", 1, 0), message("/a", 2, 1, 2**31 - 1)]
