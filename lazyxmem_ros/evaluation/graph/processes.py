@@ -58,6 +58,7 @@ class ProcessSet:
     def __init__(self, log_folder: Path) -> None:
         self._log_folder = log_folder
         self._children: list[Child] = []
+        self._stopped: list[Child] = []
 
     def __enter__(self) -> Self:
         self._log_folder.mkdir(parents=True, exist_ok=True)
@@ -92,11 +93,13 @@ class ProcessSet:
             raise ProcessError(f"{name} could not be started: {error}") from error
         return child
 
-    def check(self) -> None:
-        """Raise ProcessError naming a child that has ended with an error, and its last words."""
+    def check(self, awaited: Child | None = None) -> None:
+        """Raise ProcessError naming a child that has ended, and its last words: none may but with
+        status 0 the awaited one, and those that were stopped.
+        """
         for child in self._children:
             status = child.process.poll()
-            if status not in (None, 0):
+            if status is not None and not (status == 0 and child in (awaited, *self._stopped)):
                 raise ProcessError(
                     f"{child.name} ended with status {status}; {child.log} says:\n"
                     f"{child.log_tail()}"
@@ -106,16 +109,18 @@ class ProcessSet:
         """Yield the seconds passed until `child` has ended well; raises ProcessError if not."""
         started = time.monotonic()
         while child.process.poll() is None:
-            self.check()
+            self.check(child)
             passed = time.monotonic() - started
             if passed > timeout:
                 raise ProcessError(f"{child.name} did not end within {timeout:.0f} s")
             yield passed
             time.sleep(POLL_S)
-        self.check()
+        self.check(child)
+        self._stopped.append(child)
 
     def stop(self, child: Child) -> None:
         """End one child and wait for it."""
+        self._stopped.append(child)
         with undisturbed():
             _end(child.process)
 

@@ -124,6 +124,32 @@ def test_a_failing_process_is_reported_with_its_last_words(tmp_path: Path) -> No
             list(processes.wait_for(child, timeout=60))
 
 
+def test_a_child_that_ends_well_too_early_is_named(tmp_path: Path) -> None:
+    """Nodes end with status 0 where somebody ends them; what follows would be half a run's."""
+    with ProcessSet(tmp_path) as processes:
+        ending = processes.start("recorder", [sys.executable, "-c", "print('bye')"])
+        awaited = processes.start("replay", [sys.executable, "-c", "import time; time.sleep(600)"])
+        with pytest.raises(ProcessError, match=r"recorder ended with status 0; .*says:\nbye"):
+            for _ in processes.wait_for(awaited, 60):
+                pass
+        assert ending.process.returncode == 0
+
+
+def test_what_is_stopped_and_what_was_awaited_may_end(tmp_path: Path) -> None:
+    sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with ProcessSet(tmp_path) as processes:
+        first = processes.start("first", [sys.executable, "-c", ""])
+        for _ in processes.wait_for(first, 60):
+            pass
+        second = processes.start("second", [sys.executable, "-c", "import time; time.sleep(0.3)"])
+        for _ in processes.wait_for(second, 60):
+            pass
+        third = processes.start("third", sleeping)
+        processes.check()
+        processes.stop(third)
+        assert third.process.returncode is not None
+
+
 def test_waiting_has_an_end(tmp_path: Path) -> None:
     with ProcessSet(tmp_path / "logs") as processes:
         child = processes.start("sleeper", [sys.executable, "-c", "import time; time.sleep(60)"])
