@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol, SupportsIndex
@@ -104,6 +105,14 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise FileNotFoundError(f"{text}: there is no such home directory") from error
+
+
+def path_argument(text: str) -> Path:
+    """The same, for argparse; raises ArgumentTypeError."""
+    try:
+        return user_path(text)
+    except FileNotFoundError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def whole_number(value: SupportsIndex) -> int:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lazyxmem_ros.basics import path_argument
 from lazyxmem_ros.data.records import Answers, ExportedSequence, export, read_answers, record_files
 from lazyxmem_ros.entry import EXIT_FAULT
 
@@ -24,9 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "give it to `lazyxmem evaluate`."
     )
     parser.add_argument(
-        "records", type=Path, metavar="RECORDS", help="the tracker's record_dir, or one of its bags"
+        "records",
+        type=path_argument,
+        metavar="RECORDS",
+        help="the tracker's record_dir, or one of its bags",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--out", type=path_argument, required=True, metavar="DIR", help="a new folder"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:

@@ -7,6 +7,8 @@ import argparse
 import os
 from pathlib import Path
 
+from lazyxmem_ros.basics import path_argument
+
 VARIABLE = "LAZYXMEM_DATA"
 DEFAULT_FOLDER = "data"
 
@@ -20,7 +22,7 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
     """Declare `--data`, the folder that data sets lie in."""
     parser.add_argument(
         "--data",
-        type=Path,
+        type=path_argument,
         default=data_folder(),
         help=f"folder of data sets (default: ${VARIABLE}, else {DEFAULT_FOLDER}/)",
     )

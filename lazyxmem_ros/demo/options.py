@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lazyxmem_ros import weights
+from lazyxmem_ros.basics import path_argument
 from lazyxmem_ros.data.datasets import open_dataset
 from lazyxmem_ros.data.errors import DatasetError
 from lazyxmem_ros.data.layouts.folders import sequences_in_tree
@@ -73,7 +74,7 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
     parser.add_argument("--sequence", help="name of a real sequence to play instead of the pond")
     parser.add_argument(
         "--data",
-        type=Path,
+        type=path_argument,
         default=os.environ.get(VARIABLE) or None,
         help=f"folder of the real sequences, DAVIS trees (default: ${VARIABLE})",
     )
@@ -86,7 +87,7 @@ def parse_options(arguments: Sequence[str] | None) -> DemoOptions:
         help=f"speed of the replay, 1 = as recorded (default: {POND_RATE:g}, "
         f"of a real sequence {REAL_SEQUENCE_RATE:g}; {PERSONS_SHARE:g} of that where you answer)",
     )
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="output folder")
+    parser.add_argument("--out", type=path_argument, default=DEFAULT_OUT, help="output folder")
     parser.add_argument("--weights", default="", help="a known name or a path; empty = embedded")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(

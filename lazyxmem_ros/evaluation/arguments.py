@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyxmem_ros import weights
-from lazyxmem_ros.basics import PRECISIONS
+from lazyxmem_ros.basics import PRECISIONS, path_argument
 from lazyxmem_ros.correction import CORRECTOR_NAMES, DEFAULT_CORRECTOR
 from lazyxmem_ros.data.layouts.options import Layout
 from lazyxmem_ros.data.videos import DEFAULT_RATE
@@ -31,11 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "dataset",
-        type=Path,
+        type=path_argument,
         help="DAVIS or LVOS tree, folder of frames, video, bag, or the word `scene`",
     )
     parser.add_argument(
-        "--out", type=Path, default=DEFAULT_OUT, help="results and report (default: %(default)s)"
+        "--out",
+        type=path_argument,
+        default=DEFAULT_OUT,
+        help="results and report (default: %(default)s)",
     )
     _add_dataset_arguments(parser.add_argument_group("dataset"))
     _add_method_arguments(parser.add_argument_group("methods"))
@@ -55,13 +58,13 @@ def _add_dataset_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--sequences", help="only these, separated by commas")
     group.add_argument(
         "--masks",
-        type=Path,
+        type=path_argument,
         help="folder of label maps (folder: by name, video: by number, bag: by stamp)",
     )
     group.add_argument(
         "--binary", action="store_true", help="whatever is not 0 in a mask is one object, id 1"
     )
-    group.add_argument("--first-mask", type=Path, help="label map of the first frame")
+    group.add_argument("--first-mask", type=path_argument, help="label map of the first frame")
     group.add_argument("--image-topic", help="of a bag; needed where it has several")
     group.add_argument("--truth-topic", help="of a bag: ground-truth label maps")
     group.add_argument(
@@ -212,7 +215,9 @@ def _add_tracker_arguments(group: argparse._ArgumentGroup) -> None:
         "installed, else refiner (default: %(default)s)",
     )
     group.add_argument(
-        "--corrector-weights", type=Path, help="its checkpoint, if not that in the user's cache"
+        "--corrector-weights",
+        type=path_argument,
+        help="its checkpoint, if not that in the user's cache",
     )
     group.add_argument("--corrector-model", help="SAM-HQ's size (default: vit_tiny)")
 

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from lazyxmem_ros.basics import PRECISIONS
+from lazyxmem_ros.basics import PRECISIONS, path_argument
 from lazyxmem_ros.correction import CORRECTOR_NAMES
 from lazyxmem_ros.data.videos import DEFAULT_RATE
 from lazyxmem_ros.extras import BACKENDS
@@ -16,10 +15,10 @@ from lazyxmem_ros.weights import EMBEDDED_INTERNAL_SIZE
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("video", type=Path, help="a video file, or a folder of frames")
+    parser.add_argument("video", type=path_argument, help="a video file, or a folder of frames")
     parser.add_argument(
         "--mask",
-        type=Path,
+        type=path_argument,
         required=True,
         help="PNG that shows the objects on the first frame: black and white, or a cut-out with "
         "transparent surroundings, for one object; or a label map, indexed, grey or of 16 bits, in "
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path_argument,
         required=True,
         help="folder for masks, overlay and tracks.csv, a row per frame and object",
     )
