@@ -104,6 +104,25 @@ def test_set_up_is_done_once() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_the_sources_go_first_whatever_was_on_the_path(tmp_path: Path) -> None:
+    """An editor may have put them there, behind their installed copy."""
+    if not (ROOT / "install" / ".lazyxmem-interfaces").exists():
+        pytest.skip("needs a checkout that was set up by tools/setup")
+    program = "import os, sys, lazyxmem_ros; print(lazyxmem_ros.__file__, sys.executable)"
+    paths = os.pathsep.join([str(tmp_path), str(ROOT), str(tmp_path / "more")])
+    done = subprocess.run(
+        [str(ROOT / "tools" / "run"), "python", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths, "PATH": f"{os.environ['PATH']}:{ROOT}/.venv/bin"},
+    )
+    module, python = done.stdout.split()
+    assert module == str(ROOT / "lazyxmem_ros" / "__init__.py")
+    assert python == str(ROOT / ".venv" / "bin" / "python")
+
+
 def test_the_launcher_says_what_to_do_before_set_up(checkout: Path) -> None:
     done = subprocess.run(
         [str(checkout / "tools" / "run"), "true"], capture_output=True, text=True, check=False
