@@ -162,7 +162,9 @@ def _invite(address: str, progress: Progress) -> None:
         "begins then. When the tracker asks, answer; what that brought is said here at the end."
     )
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-        threading.Timer(PAGE_AFTER_S, webbrowser.open, (address,)).start()
+        later = threading.Timer(PAGE_AFTER_S, webbrowser.open, (address,))
+        later.daemon = True  # a run that fails before shows no page
+        later.start()
 
 
 def _the_same_frames(

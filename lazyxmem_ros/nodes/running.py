@@ -70,7 +70,9 @@ def run_node(make_node: Callable[[], Node], arguments: Sequence[str] | None = No
         pass
     except Exception as error:
         # What fails after a signal fails by it: an import that is broken off may raise anything.
-        if not end.requested:
+        # So does what rcl refuses, by a RuntimeError, once a node has ended the context by itself.
+        ended = node is not None and not rclpy.ok() and isinstance(error, RuntimeError)
+        if not (end.requested or ended):
             if not isinstance(error, (ParameterError, NodeStartError, NameValidationException)):
                 raise
             print(f"error: {error}", file=sys.stderr)

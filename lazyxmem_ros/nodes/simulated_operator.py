@@ -92,6 +92,7 @@ class SimulatedOperatorNode(Node):
             )
         )
         self._pending: dict[int, Timer] = {}
+        self._asked_at = 0  # the ROS clock's nanoseconds
         self._refusals = Refusals(warning_of(self))
         failures = LogLimiter(error_of(self))
         quality = QoSProfile(depth=QUEUE_DEPTH)
@@ -111,6 +112,8 @@ class SimulatedOperatorNode(Node):
 
         What is wrong is said, as an evaluation does. Raises NodeStartError where there is nothing.
         """
+        if not self._settings["bag"]:
+            raise NodeStartError("give the bag that holds the truth: --ros-args -p bag:=PATH")
         topic, faults = self._settings["truth_topic"], []
         truth: dict[int, bytes] = {}
         try:
@@ -131,13 +134,17 @@ class SimulatedOperatorNode(Node):
         return truth
 
     def _on_request(self, request: CorrectionRequest) -> None:
+        now = self.get_clock().now().nanoseconds
+        if now < self._asked_at:  # a recording that is played again
+            for number in list(self._pending):
+                end_timer(self, self._pending.pop(number))
+        self._asked_at = now
         if len(self._pending) >= MAX_PENDING:
             why = f"{MAX_PENDING} answers wait for their time already: does the clock go on?"
             self._refuse("too many", why)
             self._answers.publish(self._nothing(request, why))
             return
         answer = self._answer_to(request)
-        now = self.get_clock().now().nanoseconds
         delay = (self._operator.answer_time(now) - now) / SECOND
         number = id(answer)
         self._pending[number] = self.create_timer(delay, partial(self._answer, answer, number))

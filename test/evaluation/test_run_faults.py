@@ -336,7 +336,7 @@ def test_an_internal_error_is_named_and_costs_one_run(
     }
 
 
-def test_a_write_that_fails_costs_one_run(
+def test_a_write_that_fails_costs_its_run_and_those_that_ask_as_often(
     make_tree: MakeTree,
     evaluate: Callable[..., int],
     tmp_path: Path,
@@ -354,13 +354,11 @@ def test_a_write_that_fails_costs_one_run(
 
     monkeypatch.setattr(WorstFrames, "save", failing)
     assert evaluate(root, "--methods", "lazy,random", "--repeats", "1") == 1
-    assert "run/lazy/worst cannot be written: File too large" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "run/lazy/worst cannot be written: File too large" in said
+    assert "was not run: run/lazy, as often as which it asks, has no results" in said
     frames = pd.read_parquet(tmp_path / "out" / "frames.parquet")
-    assert set(frames["sequence"] + "/" + frames["method"]) == {
-        "run/random",
-        "walk/lazy",
-        "walk/random",
-    }
+    assert set(frames["sequence"] + "/" + frames["method"]) == {"walk/lazy", "walk/random"}
     monkeypatch.undo()
     assert evaluate(root, "--methods", "lazy,random", "--repeats", "1") == 0
 

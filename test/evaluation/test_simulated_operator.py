@@ -146,6 +146,9 @@ def test_one_request_after_the_other() -> None:
     assert operator.answer_time(10 * SECOND) == 11.5 * SECOND
     assert operator.answer_time(11 * SECOND) == 13 * SECOND
     assert operator.answer_time(20 * SECOND) == 21.5 * SECOND
+    # A recording that is played again.
+    assert operator.answer_time(2 * SECOND) == 3.5 * SECOND
+    assert operator.answer_time(3 * SECOND) == 5 * SECOND
 
 
 def test_bad_settings_and_shapes() -> None:

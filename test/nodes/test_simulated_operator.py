@@ -90,6 +90,12 @@ def test_a_request_with_a_broken_mask_is_answered_in_words(
     assert len(node.log) < 20_000
 
 
+def test_without_a_bag_it_says_what_to_give(start: Callable[..., Any]) -> None:
+    node = start("simulated_operator", {})
+    assert node.wait() == 1
+    assert "give the bag that holds the truth: --ros-args -p bag:=PATH" in node.log
+
+
 def test_ground_truth_that_is_none_costs_its_frame_alone(
     tmp_path: Path, start: Callable[..., Any]
 ) -> None:
