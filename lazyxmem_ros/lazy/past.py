@@ -40,10 +40,9 @@ class Past:
         self._short: ShortWay | None = None
         self._short_ways = 0  # chosen since the replay began or took over
         self._hurry = False  # something was said since the last short way was chosen
-        self._ahead = 0  # frames that the replay has gone through since the last `advance`
-        self._ahead_s = 0.0  # how long that took
+        self._owed = 0.0  # frames that the replay has gone through too few; below 0: ahead
+        self._ahead_s = 0.0  # how long those took that it has gone through since `advance`
         self._may_go_ahead = True
-        self._owed = 0.0  # frames that the replay has gone through too few
 
     @property
     def nbytes(self) -> int:
@@ -139,11 +138,11 @@ class Past:
         if replay is None:
             return 0
         until = time.monotonic() + (0.0 if sparing else budget) - self._ahead_s
-        self._owed += (SPARING_RATE if sparing else FRAMES_AT_LEAST) - self._ahead
+        self._owed += SPARING_RATE if sparing else FRAMES_AT_LEAST
         at_least = max(math.floor(self._owed), 0)
         if replay.frames_left == 1:
             at_least = 1  # the newest: nothing else is left
-        self._ahead, self._ahead_s, self._may_go_ahead = 0, 0.0, True
+        self._ahead_s, self._may_go_ahead = 0.0, True
         if self._has_short_way():
             self._owed = 0.0
             rest = self._go_short_way(until)
@@ -189,7 +188,7 @@ class Past:
         self._may_go_ahead = False
         replay.run(began, 1)
         self._may_go_ahead = True
-        self._ahead += 1
+        self._owed -= 1
         self._ahead_s += time.monotonic() - began
         self.make_room()
         return True
@@ -275,7 +274,7 @@ class Past:
         """Gives up the replay that is under way."""
         self.replay = self._short = None
         self._hurry = False
-        self._ahead, self._ahead_s, self._owed = 0, 0.0, 0.0
+        self._owed = self._ahead_s = 0.0
 
     def remembered(self) -> tuple[TrackerState, dict[int, FollowedObject]]:
         """Returns a copy of the tracker's memory and of what is known of its objects.
