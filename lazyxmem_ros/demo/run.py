@@ -93,8 +93,8 @@ def demonstrate(options: DemoOptions, console: Console) -> None:
         options.operator,
         graph=GraphMode(options.rate),
     )
-    claim(options.out, PROGRAM, (*MADE, BAG_FOLDER, RECORD_FOLDER, LOGS_FOLDER))
     with alone_in(options.out):
+        claim(options.out, PROGRAM, (*MADE, BAG_FOLDER, RECORD_FOLDER, LOGS_FOLDER))
         _demonstrate(job, options, console)
 
 

@@ -75,7 +75,7 @@ def _beside_published(arguments: argparse.Namespace, results: Results) -> Table 
 
 def _print_faults(results: Results, console: Console, views: str = "") -> None:
     reports = results.reports
-    failed = {report.name.partition("/")[0] for report in reports if report.error}
+    failed = {report.sequence for report in reports if report.error}
     if failed:
         console.print(f"[red]{len(failed)} sequence(s) could not be evaluated to the end:[/]")
         for reason in dict.fromkeys(report.error for report in reports if report.error):
@@ -101,9 +101,8 @@ def _print_frames(reports: Sequence[JobReport], console: Console, views: str = "
     counts: dict[str, tuple[int, ...]] = {}
     for report in reports:
         numbers = (report.asked, report.read, report.frames, report.scored)
-        name = report.name.partition("/")[0]
-        others = counts.get(name, numbers)
-        counts[name] = tuple(map(min, others, numbers))
+        others = counts.get(report.sequence, numbers)
+        counts[report.sequence] = tuple(map(min, others, numbers))
     asked, read, tracked, scored = (sum(column) for column in zip(*counts.values(), strict=True))
     console.print(
         f"frames: {asked} asked for{f' with {escape(views)}' if views else ''}, {read} read, "

@@ -71,6 +71,11 @@ class JobReport:
     scored: int = 0
     notes: tuple[str, ...] = ()
 
+    @property
+    def sequence(self) -> str:
+        """The name of its sequence."""
+        return self.name.partition("/")[0]
+
 
 def skipped_faults(reports: Iterable[JobReport]) -> Counter[str]:
     """Faults of the input with their sequence, each as often as it occurred in a run of that one.
@@ -79,8 +84,7 @@ def skipped_faults(reports: Iterable[JobReport]) -> Counter[str]:
     """
     faults: Counter[str] = Counter()
     for report in reports:
-        sequence = report.name.partition("/")[0]
-        faults |= Counter(f"{sequence}: {fault}" for fault in report.faults)
+        faults |= Counter(f"{report.sequence}: {fault}" for fault in report.faults)
     return faults
 
 

@@ -245,10 +245,9 @@ def _broken_off(reports: Sequence[JobReport]) -> list[str]:
     """Why runs ended early, whatever was at fault; each reason of a sequence once."""
     reasons: dict[str, None] = {}
     for report in reports:
-        sequence = report.name.partition("/")[0]
         if report.error:
-            named = report.error.startswith(sequence)
-            reasons[report.error if named else f"{sequence}: {report.error}"] = None
+            named = report.error.startswith(report.sequence)
+            reasons[report.error if named else f"{report.sequence}: {report.error}"] = None
     return list(reasons)
 
 

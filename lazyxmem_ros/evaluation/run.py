@@ -98,8 +98,8 @@ def evaluate(
     of no evaluation, or is being written to by another run.
     """
     plan = replace(plan, tracker=replace(plan.tracker, computed_by=computed_by(plan.tracker)))
-    claim(folder, PROGRAM, OUTPUTS)
     with alone_in(folder):
+        claim(folder, PROGRAM, OUTPUTS)
         jobs_folder = folder / JOBS_FOLDER
         with writing_to(jobs_folder):
             jobs_folder.mkdir(exist_ok=True)
@@ -140,10 +140,9 @@ def _uneven(reports: Sequence[JobReport]) -> tuple[str, ...]:
     lengths: dict[str, set[int]] = {}
     broken = set()
     for report in reports:
-        sequence = report.name.partition("/")[0]
-        lengths.setdefault(sequence, set()).add(report.frames)
+        lengths.setdefault(report.sequence, set()).add(report.frames)
         if report.error:
-            broken.add(sequence)
+            broken.add(report.sequence)
     return tuple(name for name, found in lengths.items() if name in broken and len(found) > 1)
 
 

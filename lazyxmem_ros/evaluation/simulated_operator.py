@@ -108,7 +108,9 @@ class SimulatedOperator:
 
     def __post_init__(self) -> None:
         self._random = np.random.default_rng(self.config.seed)
-        self._busy_until = self._asked_at = 0
+        self._busy_until = 0
+        self.asked_at = 0
+        """Stamp (ns) of the last request."""
 
     def answer_time(self, asked_at: int) -> int:
         """Stamp (ns) at which the answer to a request of stamp `asked_at` (ns) is ready.
@@ -116,9 +118,9 @@ class SimulatedOperator:
         A person works on one request after the other, so a second request waits for the first. What
         was asked before stamps went back is forgotten.
         """
-        if asked_at < self._asked_at:
+        if asked_at < self.asked_at:
             self._busy_until = asked_at
-        self._asked_at = asked_at
+        self.asked_at = asked_at
         self._busy_until = max(self._busy_until, asked_at) + self.config.reaction_delay_ns
         return self._busy_until
 

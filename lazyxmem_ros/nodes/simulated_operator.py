@@ -92,7 +92,6 @@ class SimulatedOperatorNode(Node):
             )
         )
         self._pending: dict[int, Timer] = {}
-        self._asked_at = 0  # the ROS clock's nanoseconds
         self._refusals = Refusals(warning_of(self))
         failures = LogLimiter(error_of(self))
         quality = QoSProfile(depth=QUEUE_DEPTH)
@@ -135,10 +134,9 @@ class SimulatedOperatorNode(Node):
 
     def _on_request(self, request: CorrectionRequest) -> None:
         now = self.get_clock().now().nanoseconds
-        if now < self._asked_at:  # a recording that is played again
+        if now < self._operator.asked_at:  # a recording that is played again
             for number in list(self._pending):
                 end_timer(self, self._pending.pop(number))
-        self._asked_at = now
         if len(self._pending) >= MAX_PENDING:
             why = f"{MAX_PENDING} answers wait for their time already: does the clock go on?"
             self._refuse("too many", why)

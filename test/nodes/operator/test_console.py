@@ -31,12 +31,12 @@ WAIT_S = 60.0
 class Socket:
     """A WebSocket that keeps what it is given."""
 
+    def __init__(self) -> None:
+        self.closed: list[int] = []
+
     async def send_bytes(self, data: bytes) -> None: ...
 
     async def send_str(self, data: str) -> None: ...
-
-    def __init__(self) -> None:
-        self.closed: list[int] = []
 
     async def close(self, *, code: int, message: bytes) -> bool:
         self.closed.append(code)
